@@ -1,0 +1,70 @@
+"""The one interface behind which every source format looks the same: TensorFlow variable name -> array."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VariableInfo:
+    """Dtype (TensorFlow's name, for example "float32", "bfloat16", "string") and shape of a stored variable."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class VariableSource(ABC):
+    """A readable set of named TensorFlow variables; use it as a context manager.
+
+    Attributes:
+        kind: what the source is, in words: "TF1 checkpoint".
+        path: the file or folder that the user named.
+    """
+
+    kind: str
+    path: Path
+
+    @property
+    @abstractmethod
+    def variables(self) -> Mapping[str, VariableInfo]:
+        """All stored variables, known without reading any value."""
+
+    @abstractmethod
+    def read(self, name: str) -> NDArray[Any]:
+        """Return one variable, checked against its checksum where the format has one.
+
+        Numbers come in their own dtype, in native byte order; bfloat16, which NumPy lacks, is widened to float32 (exact).
+        Strings come as an object array of bytes. The array may be a read-only view into the file.
+
+        Raises:
+            KeyError: No variable has this name.
+            CorruptFileError: The bytes are damaged or missing.
+        """
+
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that hold the variables, for checksums in the result's metadata."""
+
+    def close(self) -> None:
+        """Let go of open files and temporary folders."""
+
+    def __enter__(self) -> VariableSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def parameter_count(variables: Mapping[str, VariableInfo]) -> int:
+    """Return the number of values in a set of variables."""
+    return sum(int(np.prod(info.shape, dtype=np.int64)) for info in variables.values())

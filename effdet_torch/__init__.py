@@ -1,0 +1,29 @@
+"""EfficientDet in PyTorch, equal to the official TensorFlow models.
+
+The names below load torch when they are first used, so that reading `effdet_torch.config` stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from effdet_torch.config import EfficientDetConfig, get_config, list_models
+
+if TYPE_CHECKING:
+    from effdet_torch.checkpoint import load_model
+    from effdet_torch.model import EfficientDet, create_model
+
+_LAZY = {
+    "EfficientDet": "effdet_torch.model",
+    "create_model": "effdet_torch.model",
+    "load_model": "effdet_torch.checkpoint",
+}
+
+__all__ = ["EfficientDet", "EfficientDetConfig", "create_model", "get_config", "list_models", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

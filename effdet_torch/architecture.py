@@ -1,0 +1,177 @@
+"""What follows from an EfficientDet's compound-scaling numbers: backbone blocks and BiFPN nodes, without torch.
+
+These lists are the index sets of the mapping tables and the plan of the PyTorch model, so the two cannot disagree.
+
+Source: EfficientNet (arXiv:1905.11946) table 1; EfficientDet (arXiv:1911.09070) figures 2 and 3; the official code's
+`efficientnet_builder`, `efficientnet_lite_builder` and `fpn_configs`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+# Backbone -> (width coefficient, depth coefficient).
+BACKBONES: Mapping[str, tuple[float, float]] = {
+    "efficientnet-b0": (1.0, 1.0),
+    "efficientnet-b1": (1.0, 1.1),
+    "efficientnet-b2": (1.1, 1.2),
+    "efficientnet-b3": (1.2, 1.4),
+    "efficientnet-b4": (1.4, 1.8),
+    "efficientnet-b5": (1.6, 2.2),
+    "efficientnet-b6": (1.8, 2.6),
+    "efficientnet-b7": (2.0, 3.1),
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+    "efficientnet-lite3": (1.2, 1.4),
+    "efficientnet-lite4": (1.4, 1.8),
+}
+
+# Stage -> (repeats, kernel size, stride, expand ratio, output channels) of the unscaled network.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+STAGE_OF_LEVEL = {3: 2, 4: 4, 5: 6}
+MIN_LEVEL = 3
+STEM_CHANNELS = 32
+SQUEEZE_EXCITE_RATIO = 0.25
+
+
+@dataclass(frozen=True)
+class Block:
+    """One inverted residual (MBConv) block: `flat` is TensorFlow's number, (`stage`, `block`) is timm's."""
+
+    flat: int
+    stage: int
+    block: int
+    kernel_size: int
+    stride: int
+    in_channels: int
+    mid_channels: int
+    out_channels: int
+    squeeze_excite_channels: int  # 0: the block has none (lite)
+
+    @property
+    def expands(self) -> bool:
+        """Whether the block begins with a 1x1 expansion convolution."""
+        return self.mid_channels != self.in_channels
+
+
+@dataclass(frozen=True)
+class NodeInput:
+    """One input of a BiFPN node; `offset` counts the cell's inputs first (0 = P3), then its nodes in order."""
+
+    position: int
+    offset: int
+    level: int
+    channels: int
+    needs_conv: bool  # a 1x1 convolution and a batch norm bring `channels` to the BiFPN's
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a BiFPN cell; `feature` is its own offset, which TensorFlow puts into the variable names."""
+
+    cell: int
+    index: int
+    level: int
+    feature: int
+    inputs: tuple[NodeInput, ...]
+
+
+def is_lite(backbone: str) -> bool:
+    """Whether a backbone is an EfficientNet-lite: no squeeze-excite, unscaled stem and first / last repeats."""
+    return "-lite" in backbone
+
+
+def stem_channels(backbone: str) -> int:
+    """Return the output channels of the first convolution."""
+    return STEM_CHANNELS if is_lite(backbone) else _round_channels(STEM_CHANNELS * BACKBONES[backbone][0])
+
+
+def backbone_channels(backbone: str) -> dict[int, int]:
+    """Return {level: channels} of the features that the backbone gives: P3, P4, P5."""
+    width = BACKBONES[backbone][0]
+    return {level: _round_channels(STAGES[stage][-1] * width) for level, stage in STAGE_OF_LEVEL.items()}
+
+
+@cache
+def backbone_blocks(backbone: str) -> tuple[Block, ...]:
+    """Return the inverted residual blocks of a backbone in execution order."""
+    width, depth = BACKBONES[backbone]
+    blocks: list[Block] = []
+    channels = stem_channels(backbone)
+    for stage, (repeats, kernel_size, stride, expand_ratio, out_channels) in enumerate(STAGES):
+        unscaled = is_lite(backbone) and stage in (0, len(STAGES) - 1)
+        for block in range(repeats if unscaled else math.ceil(repeats * depth)):
+            blocks.append(
+                Block(
+                    flat=len(blocks),
+                    stage=stage,
+                    block=block,
+                    kernel_size=kernel_size,
+                    stride=stride if block == 0 else 1,
+                    in_channels=channels,
+                    mid_channels=channels * expand_ratio,
+                    out_channels=_round_channels(out_channels * width),
+                    squeeze_excite_channels=0 if is_lite(backbone) else max(1, int(channels * SQUEEZE_EXCITE_RATIO)),
+                )
+            )
+            channels = blocks[-1].out_channels
+    return tuple(blocks)
+
+
+@cache
+def bifpn_nodes(backbone: str, levels: range, channels: int, cells: int) -> tuple[Node, ...]:
+    """Return the nodes of all BiFPN cells in execution order.
+
+    Args:
+        backbone: its channels decide which inputs of the first cell need a convolution.
+        levels: pyramid levels.
+        channels: channels inside the BiFPN.
+        cells: how often the cell is repeated.
+    """
+    graph = _bifpn_graph(levels)
+    level_of = [*levels, *(level for level, _ in graph)]
+    backbone_features = dict(enumerate(backbone_channels(backbone).values()))
+
+    def node_input(cell: int, position: int, offset: int) -> NodeInput:
+        found = backbone_features.get(offset, channels) if cell == 0 else channels
+        return NodeInput(position, offset, level_of[offset], found, needs_conv=found != channels)
+
+    return tuple(
+        Node(cell, index, level, len(levels) + index, tuple(node_input(cell, *item) for item in enumerate(offsets)))
+        for cell in range(cells)
+        for index, (level, offsets) in enumerate(graph)
+    )
+
+
+def _bifpn_graph(levels: range) -> list[tuple[int, tuple[int, ...]]]:
+    """Return (level, input offsets) of one cell's nodes: top-down, then bottom-up."""
+    offsets_of = {level: [offset] for offset, level in enumerate(levels)}
+    graph: list[tuple[int, tuple[int, ...]]] = []
+
+    def add(level: int, inputs: list[int]) -> None:
+        offsets_of[level].append(len(levels) + len(graph))
+        graph.append((level, tuple(inputs)))
+
+    for level in reversed(levels[:-1]):
+        add(level, [offsets_of[level][-1], offsets_of[level + 1][-1]])
+    for level in levels[1:]:
+        add(level, [*offsets_of[level], offsets_of[level - 1][-1]])
+    return graph
+
+
+def _round_channels(channels: float, divisor: int = 8) -> int:
+    """Round to a multiple of `divisor`, never below 90 % (EfficientNet's `round_filters`)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded

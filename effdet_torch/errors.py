@@ -1,0 +1,22 @@
+"""Errors of the whole project: one tree.
+
+    EffdetError                     everything that the commands turn into one line on stderr
+    +-- ConfigError                 a variant, option or hyperparameter that does not exist or does not fit
+    +-- ModelFileError              a .pth / .safetensors file that cannot be read as one of ours
+    +-- converter.errors            reading, mapping and writing checkpoints
+    +-- verify.errors               references, parity and evaluation
+
+This file imports nothing, so that every package can share the root.
+"""
+
+
+class EffdetError(Exception):
+    """Root of all errors raised on purpose; its text is meant for the user."""
+
+
+class ConfigError(EffdetError, ValueError):
+    """A variant, option or hyperparameter that does not exist or does not fit the others."""
+
+
+class ModelFileError(EffdetError):
+    """A model file is missing, damaged, or was not written by this project."""
