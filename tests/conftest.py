@@ -1,0 +1,35 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# Before anything imports TensorFlow: repeatable kernels, no start-up chatter.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of official results beside the project."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip("no official results beside the project (../shared)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def seeded(shared: Path) -> ModuleType:
+    """The module that draws the reproducible variables of the golden outputs."""
+    spec = importlib.util.spec_from_file_location("seeded_variables", shared / "reference" / "seeded_variables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
