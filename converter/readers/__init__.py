@@ -1,0 +1,1 @@
+"""Checkpoints on disk -> {TensorFlow variable name: array}, without TensorFlow."""

@@ -41,8 +41,8 @@ class VariableSource(ABC):
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, checked against its checksum where the format has one.
 
-        Numbers come in their own dtype, in native byte order; bfloat16, which NumPy lacks, is widened to float32 (exact).
-        Strings come as an object array of bytes. The array may be a read-only view into the file.
+        Numbers come in their own dtype and native byte order; bfloat16, which NumPy lacks, is widened to float32, which
+        is exact. Strings come as an object array of bytes. The array may be a read-only view into the file.
 
         Raises:
             KeyError: No variable has this name.
@@ -53,6 +53,7 @@ class VariableSource(ABC):
     def files(self) -> tuple[Path, ...]:
         """Return the files that hold the variables, for checksums in the result's metadata."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of open files and temporary folders."""
 

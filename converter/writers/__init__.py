@@ -1,0 +1,1 @@
+"""A stream of tensors -> a file, without PyTorch."""

@@ -1,0 +1,53 @@
+"""Index sets of the mapping tables: what a row can repeat over, and the quantities it can name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from effdet_torch.architecture import backbone_channels, stem_channels
+from effdet_torch.config import EfficientDetConfig
+
+
+def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
+    """Return {axis: [{placeholder or quantity: value}]}; `mappings/README.md` lists them."""
+    nodes = [
+        {
+            "cell": node.cell,
+            "node": node.index,
+            "feature": node.feature,
+            "weighted": config.fusion != "sum",
+            "has_two_inputs": len(node.inputs) == 2,
+            "has_three_inputs": len(node.inputs) == 3,
+        }
+        for node in config.nodes
+    ]
+    node_inputs = [
+        {"cell": node.cell, "node": node.index, "feature": node.feature, **asdict(node_input)}
+        for node in config.nodes
+        for node_input in node.inputs
+    ]
+    predictions = {"class": config.num_classes, "box": 4}
+    return {
+        "block": [{**asdict(block), "expands": block.expands} for block in config.blocks],
+        "node": nodes,
+        "node_input": node_inputs,
+        "head": [
+            {"head": head, "predict_channels": config.anchors_per_location * per_anchor}
+            for head, per_anchor in predictions.items()
+        ],
+        "repeat": [{"repeat": repeat} for repeat in range(config.head_repeats)],
+        "level": [{"level": level, "level_index": index} for index, level in enumerate(config.levels)],
+    }
+
+
+def constants(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return the quantities that every row may use."""
+    p5_channels = backbone_channels(config.backbone)[5]
+    return {
+        "backbone": config.backbone,
+        "stem_channels": stem_channels(config.backbone),
+        "p5_channels": p5_channels,
+        "fpn_channels": config.fpn_channels,
+        "p6_needs_conv": p5_channels != config.fpn_channels,
+    }

@@ -1,0 +1,146 @@
+"""Apply a plan: account for every variable, then turn arrays into tensors, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from converter.errors import AccountingError
+from converter.expand import Entry, Plan
+from converter.ops import Array, Shape
+from converter.readers.base import VariableInfo, VariableSource
+from converter.views import View
+
+SHOWN = 30  # names per kind of problem in an error text; the report lists all
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A variable whose stored shape is not the one that the model needs."""
+
+    name: str
+    expected: Shape
+    found: Shape
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """Where every stored variable goes, and what stays open.
+
+    Attributes:
+        consumed: stored names that are converted.
+        other_view: stored names that hold another copy (EMA / raw) of a converted variable.
+        ignored: {stored name: written reason}.
+        missing: stored names that the plan needs and the source does not have.
+        unexpected: stored names that nothing explains.
+        mismatched: shapes that differ.
+    """
+
+    consumed: tuple[str, ...]
+    other_view: tuple[str, ...]
+    ignored: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[Mismatch, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """Every open point as one line."""
+        return [
+            *(f"missing: {name}" for name in self.missing),
+            *(f"unexpected: {name}" for name in self.unexpected),
+            *(f"mismatched: {m.name} has shape {m.found}; expected {m.expected}" for m in self.mismatched),
+        ]
+
+    def require_complete(self, what: str, advice: str = "") -> None:
+        """Raise if anything is open.
+
+        Raises:
+            AccountingError: Variables are missing, unexpected or mismatched; the text lists them.
+        """
+        if not self.problems:
+            return
+        counts = f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.mismatched)} mismatched"
+        shown = (
+            self.problems if len(self.problems) <= SHOWN else [*self.problems[:SHOWN], "... --report lists them all"]
+        )
+        raise AccountingError("\n  ".join([f"{what}: {counts}{advice}", *shown]))
+
+
+def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Accounting:
+    """Compare the stored variables with what a plan needs; nothing is read."""
+    needed = {view.stored[name]: shape for name, shape in plan.variables.items()}
+    ignorable = _ignorable(plan)
+    others = [name for name in variables if name not in needed and name in view.others]
+    rest = [name for name in variables if name not in needed and name not in view.others]
+    return Accounting(
+        consumed=tuple(name for name in needed if name in variables),
+        other_view=tuple(others),
+        ignored={name: ignorable[name] for name in rest if name in ignorable},
+        missing=tuple(name for name in needed if name not in variables),
+        unexpected=tuple(name for name in rest if name not in ignorable),
+        mismatched=tuple(
+            Mismatch(name, shape, variables[name].shape)
+            for name, shape in needed.items()
+            if name in variables and variables[name].shape != shape
+        ),
+    )
+
+
+def convert(
+    source: VariableSource, plan: Plan, view: View, dtype: DTypeLike = np.float32
+) -> Iterator[tuple[str, Array]]:
+    """Yield (PyTorch key, array) in the order of the plan; an array is made when it is asked for.
+
+    Args:
+        source: where the variables are.
+        plan: what to do, from `expand`; `account` must have found it complete.
+        view: which copy to read.
+        dtype: of all tensors but the integer counters. The fold is computed in it: float64 is the proof of the mapping.
+    """
+    for entry in plan.targets.values():
+        arrays = [source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs]
+        assert entry.target is not None
+        yield entry.target, entry.op.convert(arrays)
+
+
+def revert(state_dict: Mapping[str, Array], plan: Plan) -> Iterator[tuple[str, Array]]:
+    """Yield (TensorFlow name, array): the inverse of `convert`; folded biases come back as zeros.
+
+    Raises:
+        AccountingError: Keys are missing, unexpected or of another shape.
+    """
+    needed = {key: entry.target_shape for key, entry in plan.targets.items()}
+    Accounting(
+        consumed=(),
+        other_view=(),
+        ignored={},
+        missing=tuple(key for key in needed if key not in state_dict),
+        unexpected=tuple(key for key in state_dict if key not in needed),
+        mismatched=tuple(
+            Mismatch(key, shape, state_dict[key].shape)
+            for key, shape in needed.items()
+            if key in state_dict and state_dict[key].shape != shape
+        ),
+    ).require_complete("this state_dict is not the model's")
+    for entry in plan.entries:
+        yield from zip(entry.sources, _reverted(entry, state_dict), strict=True)
+
+
+def _reverted(entry: Entry, state_dict: Mapping[str, Array]) -> list[Array]:
+    target = np.zeros(0) if entry.target is None else state_dict[entry.target]
+    return entry.op.revert(target, [entry.shape] * len(entry.sources))
+
+
+def _ignorable(plan: Plan) -> dict[str, str]:
+    """Return {stored name: reason} for everything that the table knows and the model does not need."""
+    names: dict[str, str] = {}
+    for template, reason in plan.table.ignored:
+        if "{variable}" in template:
+            names.update({template.format(variable=variable): reason for variable in plan.variables})
+        else:
+            names[template] = reason
+    return names

@@ -1,0 +1,93 @@
+"""What can happen to an array between TensorFlow and PyTorch: named operations, each with its inverse.
+
+Axis letters: H height, W width, I input channels, O output channels, M depth multiplier, N number of scalars.
+
+| operation      | TensorFlow -> PyTorch             | inverse                                      |
+| -------------- | --------------------------------- | -------------------------------------------- |
+| keep           | unchanged                         | unchanged                                    |
+| conv           | (H, W, I, O) -> (O, I, H, W)      | permuted back                                |
+| depthwise      | (H, W, I, M) -> (I * M, 1, H, W)  | reshaped and permuted back                   |
+| stack          | N scalars -> (N,)                 | split                                        |
+| fold_bias      | moving mean, bias -> mean - bias  | the folded mean, which belongs to a zero bias |
+| redundant_bias | bias -> nothing, it was folded    | zeros                                        |
+| zero_count     | nothing -> 0 (int64)              | nothing                                      |
+
+`fold_bias`: with y = BN(x + b) and moving mean m, BN'(x) with m' = m - b is the same function, in training mode too.
+When redundant biases are kept, `expand` puts `keep` in the place of `fold_bias` and `redundant_bias`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Shapes = Sequence[Shape]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        convert: TensorFlow arrays -> PyTorch array.
+        revert: (PyTorch array, TensorFlow shapes) -> TensorFlow arrays; sources that only take part (a folded bias)
+            are not among them.
+        target_shape: TensorFlow shapes -> PyTorch shape.
+    """
+
+    convert: Callable[[Sequence[Array]], Array]
+    revert: Callable[[Array, Shapes], list[Array]]
+    target_shape: Callable[[Shapes], Shape]
+
+
+def _keep(shapes: Shapes) -> Shape:
+    return tuple(shapes[0])
+
+
+def _conv_shape(shapes: Shapes) -> Shape:
+    height, width, inputs, outputs = shapes[0]
+    return outputs, inputs, height, width
+
+
+def _depthwise_shape(shapes: Shapes) -> Shape:
+    height, width, inputs, multiplier = shapes[0]
+    return inputs * multiplier, 1, height, width
+
+
+def _depthwise_convert(sources: Sequence[Array]) -> Array:
+    height, width, inputs, multiplier = sources[0].shape
+    return sources[0].transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width)
+
+
+def _depthwise_revert(target: Array, shapes: Shapes) -> list[Array]:
+    height, width, inputs, multiplier = shapes[0]
+    return [target.reshape(inputs, multiplier, height, width).transpose(2, 3, 0, 1)]
+
+
+def _subtract(sources: Sequence[Array]) -> Array:
+    mean, bias = sources
+    folded: Array = mean - bias
+    return folded
+
+
+OPS: Mapping[str, Op] = {
+    "keep": Op(lambda sources: sources[0], lambda target, _: [target], _keep),
+    "conv": Op(
+        lambda sources: sources[0].transpose(3, 2, 0, 1),  # HWIO -> OIHW
+        lambda target, _: [target.transpose(2, 3, 1, 0)],  # OIHW -> HWIO
+        _conv_shape,
+    ),
+    "depthwise": Op(_depthwise_convert, _depthwise_revert, _depthwise_shape),
+    "stack": Op(np.stack, lambda target, _: list(target), lambda shapes: (len(shapes), *shapes[0])),
+    "fold_bias": Op(_subtract, lambda target, _: [target], _keep),
+    "redundant_bias": Op(
+        lambda sources: sources[0][:0], lambda _, shapes: [np.zeros(shapes[0], np.float32)], lambda _: (0,)
+    ),
+    "zero_count": Op(lambda _: np.zeros((), np.int64), lambda _, __: [], lambda _: ()),
+}

@@ -1,0 +1,121 @@
+"""Protocol-buffer wire format without generated classes: fields as (number, wire type, value), strictly bounded.
+
+Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+
+Source: Protocol Buffers documentation, "Encoding".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from converter.errors import CorruptFileError
+
+VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
+_MAX_VARINT_BYTES = 10
+
+
+def read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+    """Read one base-128 number of up to 64 bits.
+
+    Args:
+        data: the bytes it is read from.
+        position: where it begins.
+        end: no byte at or behind this position is looked at.
+
+    Returns:
+        The number, unsigned, and the position behind it.
+
+    Raises:
+        CorruptFileError: The number does not end before `end`, or needs more than 64 bits.
+    """
+    value = 0
+    for count, byte in enumerate(data[position : min(end, position + _MAX_VARINT_BYTES)]):
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            if value >= 1 << 64:
+                break
+            return value, position + count + 1
+    if position + _MAX_VARINT_BYTES > end:
+        raise CorruptFileError(f"a number at byte {position} runs past the end of its data at byte {end}")
+    raise CorruptFileError(f"a number at byte {position} has more than 64 bits")
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yield the fields of a message in file order as (number, wire type, value).
+
+    A value is an unsigned int, or the bytes of a length-delimited field: a string, a packed list or a nested message.
+
+    Raises:
+        CorruptFileError: A field runs past the end, has the number 0, or a wire type that is not in use any more.
+    """
+    position, end = 0, len(message)
+    while position < end:
+        tag = message[position]
+        if tag < 0x80:  # the usual case, spelled out because an index holds ten thousands of them
+            position += 1
+        else:
+            tag, position = read_varint(message, position, end)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise CorruptFileError(f"a field at byte {position} has the number 0")
+        if wire_type == VARINT:
+            value, position = read_varint(message, position, end)
+            yield number, wire_type, value
+            continue
+        if wire_type == LENGTH_DELIMITED:
+            size, position = read_varint(message, position, end)
+        elif wire_type in _FIXED_BYTES:
+            size = _FIXED_BYTES[wire_type]
+        else:
+            raise CorruptFileError(f"field {number} has wire type {wire_type}; expected 0, 1, 2 or 5")
+        if size > end - position:
+            raise CorruptFileError(f"field {number} needs {size} bytes and {end - position} are left")
+        payload = message[position : position + size]
+        position += size
+        yield number, wire_type, payload if wire_type == LENGTH_DELIMITED else int.from_bytes(payload, "little")
+
+
+class Message:
+    """A parsed message, read field by field; a field that is absent, or has another wire type, gives its default.
+
+    As protocol buffers demand, the last of several values counts where one is asked for.
+    """
+
+    __slots__ = ("_integers", "_payloads")
+
+    def __init__(self, data: bytes) -> None:
+        """Parse a message.
+
+        Raises:
+            CorruptFileError: The bytes are not a message.
+        """
+        self._integers: dict[tuple[int, int], int] = {}
+        self._payloads: dict[int, list[bytes]] = {}
+        for number, wire_type, value in fields(data):
+            if isinstance(value, int):
+                self._integers[number, wire_type] = value
+            else:
+                self._payloads.setdefault(number, []).append(value)
+
+    def integer(self, number: int, default: int = 0) -> int:
+        """Return a varint field as the signed 64-bit number that int32, int64, bool and enum fields hold."""
+        value = self._integers.get((number, VARINT), default)
+        return value if value < 1 << 63 else value - (1 << 64)
+
+    def fixed32(self, number: int, default: int = 0) -> int:
+        """Return a field of four bytes as an unsigned number."""
+        return self._integers.get((number, FIXED32), default)
+
+    def has_integer(self, number: int) -> bool:
+        """Whether a varint field is written down, be it with its default value."""
+        return (number, VARINT) in self._integers
+
+    def payload(self, number: int) -> bytes:
+        """Return a string or nested message as bytes; an absent one is empty."""
+        return self._payloads.get(number, [b""])[-1]
+
+    def payloads(self, number: int) -> list[bytes]:
+        """Return all values of a repeated string or message field."""
+        return self._payloads.get(number, [])

@@ -1,0 +1,107 @@
+"""What kind of EfficientDet a set of variables is: read from names and shapes by the table's recognition rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converter.errors import UnsupportedSourceError
+from converter.readers.base import VariableInfo
+from converter.table import Size, Table
+from effdet_torch.architecture import BACKBONES, MIN_LEVEL
+from effdet_torch.config import VARIANTS, EfficientDetConfig
+
+ARCHITECTURE = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What names and shapes tell. Values that they cannot tell (image size, anchors) come from elsewhere."""
+
+    backbone: str
+    fpn_channels: int
+    fpn_cells: int
+    head_repeats: int
+    max_level: int
+    weighted: bool
+    num_classes: int
+    anchors_per_location: int
+
+    def matches(self, config: EfficientDetConfig) -> bool:
+        """Whether a variant has this architecture, class count aside."""
+        same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
+        return same and self.weighted == (config.fusion != "sum")
+
+    def variants(self) -> list[str]:
+        """Return the variants with this architecture: none for one of the user's own, two for d6 / d7."""
+        return [name for name, config in VARIANTS.items() if self.matches(config)]
+
+    def describe(self) -> str:
+        """Return the architecture in words."""
+        fusion = "weighted fusion" if self.weighted else "unweighted fusion"
+        return (
+            f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {fusion}, "
+            f"heads x {self.head_repeats}, levels {MIN_LEVEL}-{self.max_level}"
+        )
+
+
+def recognise(variables: Mapping[str, VariableInfo], table: Table) -> Architecture:
+    """Tell the architecture of a set of variables.
+
+    Raises:
+        UnsupportedSourceError: The variables are not those of an EfficientDet, or its heads are of another shape.
+    """
+    probe = _Probe(variables)
+    found = {name: probe.answer(rule) for name, rule in table.recognition.items()}
+    if absent := [name for name, value in found.items() if value in (None, 0)]:
+        rule = next(str(value) for value in table.recognition[absent[0]].values())
+        example = f"; it begins with {min(variables)}" if variables else ""
+        raise UnsupportedSourceError(
+            f"these are not the variables of an EfficientDet: {absent[0]} is read from {rule}, which is not there"
+            f" ({len(variables)} variables{example})"
+        )
+    anchors, rest = divmod(found["box_channels"], 4)
+    if rest or not anchors or found["class_channels"] % anchors:
+        raise UnsupportedSourceError(
+            f"a custom head: the box prediction has {found['box_channels']} channels (expected anchors x 4) and the "
+            f"class prediction {found['class_channels']} (expected anchors x classes)"
+        )
+    return Architecture(
+        backbone=found["backbone"],
+        fpn_channels=found["fpn_channels"],
+        fpn_cells=found["fpn_cells"],
+        head_repeats=found["head_repeats"],
+        max_level=MIN_LEVEL + found["num_levels"] - 1,
+        weighted=found["weighted"],
+        num_classes=found["class_channels"] // anchors,
+        anchors_per_location=anchors,
+    )
+
+
+class _Probe:
+    """Answers one recognition row at a time."""
+
+    def __init__(self, variables: Mapping[str, VariableInfo]) -> None:
+        self.variables = variables
+        self.scopes = {"/".join(parts[: end + 1]) for parts in map(_split, variables) for end in range(len(parts))}
+
+    def answer(self, rule: Mapping[str, Size]) -> Any:
+        """Return the answer; None or 0 if what the row looks for is not there."""
+        if "which" in rule:
+            template = str(rule["which"])
+            return next((name for name in BACKBONES if template.format(backbone=name) in self.scopes), None)
+        if "count" in rule:
+            first, template = int(rule["first"]), str(rule["count"])
+            numbers = itertools.takewhile(lambda n: template.format(n=n) in self.scopes, itertools.count(first))
+            return sum(1 for _ in numbers)
+        if "size_of" in rule:
+            info = self.variables.get(str(rule["size_of"]))
+            axis = int(rule["axis"])
+            return info.shape[axis] if info is not None and axis < len(info.shape) else None
+        return str(rule["exists"]) in self.scopes
+
+
+def _split(name: str) -> list[str]:
+    return name.split("/")

@@ -1,0 +1,114 @@
+"""Which stored copy of the variables is converted: the raw values or their exponential moving averages (EMA).
+
+The official results use the averages. In a training or downloaded checkpoint they lie in the slot `ema`; in a TF1
+SavedModel and in bundles exported from one, the raw name holds the average and the slot holds untrained initial values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from converter.errors import MissingFileError, ViewError
+from converter.expand import Plan
+from converter.readers.base import VariableSource
+
+ViewName = Literal["ema", "raw"]
+
+# A batch norm that was never trained: its leaf variable is this constant everywhere.
+UNTRAINED = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+
+
+@dataclass(frozen=True)
+class View:
+    """One copy of the variables.
+
+    Attributes:
+        name: "ema" or "raw".
+        reason: why this copy was taken, in words.
+        stored: {variable: name it is stored under}.
+        others: {stored name of another copy: its view}.
+    """
+
+    name: ViewName
+    reason: str
+    stored: Mapping[str, str]
+    others: Mapping[str, ViewName]
+
+
+def stored_names(plan: Plan, view: str) -> dict[str, str]:
+    """Return {variable: name under which a view stores it} for all variables of a plan."""
+    template = plan.table.views[view]
+    return {variable: template.format(variable=variable) for variable in plan.variables}
+
+
+def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = None) -> View:
+    """Choose the copy to convert: the wanted one, else EMA where the source has it.
+
+    Raises:
+        ViewError: The wanted copy is absent, incomplete or untrained.
+    """
+    names = {view: stored_names(plan, view) for view in ("ema", "raw")}
+    present = {view: [v for v, s in stored.items() if s in source.variables] for view, stored in names.items()}
+    if wanted == "raw" or (wanted is None and not present["ema"]):
+        reason = "asked for" if wanted else "the checkpoint has no averages (EMA)"
+        return _view("raw", reason, names)
+    _refuse_absent_or_partial(source, names["ema"], present["ema"])
+    if is_untrained(source, plan, "ema") is True:
+        raise ViewError(
+            f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), as in "
+            "a SavedModel or a checkpoint exported from one, where the raw names hold the averages: use --weights raw"
+        )
+    return _view(
+        "ema", "asked for" if wanted else "the checkpoint has averages (EMA), which the official results use", names
+    )
+
+
+def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | None:
+    """Return whether all batch norms of a view still hold their initial values; None if the data are not at hand."""
+    names = stored_names(plan, view)
+    norms = [
+        (names[entry.sources[0]], UNTRAINED[suffix])
+        for key, entry in plan.targets.items()
+        if entry.layer.kind == "batch_norm" and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
+    ]
+    try:
+        # The last layers go first: `all` ends at the first trained value.
+        return all(bool(np.all(source.read(name) == initial)) for name, initial in reversed(norms))
+    except (MissingFileError, KeyError):
+        return None
+
+
+def differing(source: VariableSource, plan: Plan) -> int | None:
+    """Return how many variables differ between the copies; None if a copy or the data are absent."""
+    ema, raw = stored_names(plan, "ema"), stored_names(plan, "raw")
+    try:
+        return sum(not np.array_equal(source.read(ema[name]), source.read(raw[name])) for name in plan.variables)
+    except (MissingFileError, KeyError):
+        return None
+
+
+def _view(name: ViewName, reason: str, names: Mapping[str, Mapping[str, str]]) -> View:
+    others: dict[str, ViewName] = {}
+    for other in ("ema", "raw"):
+        if other != name:
+            others.update(dict.fromkeys(names[other].values(), other))
+    return View(name, reason, names[name], others)
+
+
+def _refuse_absent_or_partial(source: VariableSource, stored: Mapping[str, str], present: list[str]) -> None:
+    if not present:
+        raise ViewError(f"{source.path}: no averages (EMA) in this checkpoint; use --weights raw")
+    # A variable that is missing in every copy is the accounting's business, not the view's.
+    absent = [
+        name for variable, name in stored.items() if name not in source.variables and variable in source.variables
+    ]
+    if absent:
+        shown = "\n  ".join(absent[:20] + ([f"... and {len(absent) - 20} more"] if len(absent) > 20 else []))
+        raise ViewError(
+            f"{source.path}: {len(present)} of {len(stored)} variables have averages (EMA), {len(absent)} have none; "
+            f"converting a mixture would be wrong, use --weights raw. Missing:\n  {shown}"
+        )

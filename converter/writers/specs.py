@@ -1,0 +1,36 @@
+"""What a writer must know of a tensor before it comes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converter.ops import Array, Shape
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Dtype and shape of a tensor."""
+
+    dtype: np.dtype[Any]
+    shape: Shape
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def raw_bytes(array: Array, spec: TensorSpec) -> memoryview:
+    """Return an array's bytes in the order of a file: row-major, little-endian; a copy only where one is needed.
+
+    Raises:
+        ValueError: The array is not the one that was announced: a defect, it must not reach a file.
+    """
+    if array.shape != spec.shape or array.dtype != spec.dtype:
+        raise ValueError(f"tensor is {array.dtype} {array.shape}; announced was {spec.dtype} {spec.shape}")
+    ordered = np.ascontiguousarray(array, dtype=spec.dtype.newbyteorder("<"))
+    return ordered.reshape(-1).view(np.uint8).data
