@@ -67,7 +67,7 @@ class Accounting:
         shown = (
             self.problems if len(self.problems) <= SHOWN else [*self.problems[:SHOWN], "... --report lists them all"]
         )
-        raise AccountingError("\n  ".join([f"{what}: {counts}{advice}", *shown]))
+        raise AccountingError("\n  ".join([f"{what}: {counts}{advice}", *shown]), self.problems)
 
 
 def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Accounting:

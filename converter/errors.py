@@ -44,7 +44,15 @@ class MappingError(ConversionError):
 
 
 class AccountingError(ConversionError):
-    """Missing, unexpected or mismatched variables."""
+    """Missing, unexpected or mismatched variables.
+
+    Attributes:
+        problems: every one of them as a line; the error's text may show only the first.
+    """
+
+    def __init__(self, text: str, problems: list[str]) -> None:
+        super().__init__(text)
+        self.problems = problems
 
 
 class OutputError(ConversionError):

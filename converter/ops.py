@@ -62,7 +62,8 @@ def _depthwise_shape(shapes: Shapes) -> Shape:
 
 def _depthwise_convert(sources: Sequence[Array]) -> Array:
     height, width, inputs, multiplier = sources[0].shape
-    return sources[0].transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width)
+    by_output_channel: Array = sources[0].transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width)
+    return by_output_channel
 
 
 def _depthwise_revert(target: Array, shapes: Shapes) -> list[Array]:

@@ -47,7 +47,7 @@ class Architecture:
         )
 
 
-def recognise(variables: Mapping[str, VariableInfo], table: Table) -> Architecture:
+def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) -> Architecture:
     """Tell the architecture of a set of variables.
 
     Raises:

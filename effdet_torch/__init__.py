@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_torch.config import EfficientDetConfig, get_config, list_models
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from effdet_torch.checkpoint import load_model
     from effdet_torch.model import EfficientDet, create_model

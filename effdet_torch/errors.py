@@ -1,7 +1,8 @@
 """Errors of the whole project: one tree.
 
-    EffdetError                     everything that the commands turn into one line on stderr
-    +-- ConfigError                 a variant, option or hyperparameter that does not exist or does not fit
+    EffdetError                     everything that the commands turn into one line on stderr; exit code 1
+    +-- UsageError                  a command or call that cannot be meant; exit code 2
+    |   +-- ConfigError                 a variant, option or hyperparameter that does not exist or does not fit
     +-- ModelFileError              a .pth / .safetensors file that cannot be read as one of ours
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
@@ -13,8 +14,16 @@ This file imports nothing, so that every package can share the root.
 class EffdetError(Exception):
     """Root of all errors raised on purpose; its text is meant for the user."""
 
+    exit_code = 1
 
-class ConfigError(EffdetError, ValueError):
+
+class UsageError(EffdetError):
+    """A command or call that cannot be meant."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError, ValueError):
     """A variant, option or hyperparameter that does not exist or does not fit the others."""
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -27,10 +26,12 @@ class VariableSource(ABC):
     Attributes:
         kind: what the source is, in words: "TF1 checkpoint".
         path: the file or folder that the user named.
+        folder: where the files lie, for a `config.yaml` beside them.
     """
 
     kind: str
     path: Path
+    folder: Path
 
     @property
     @abstractmethod
@@ -64,8 +65,3 @@ class VariableSource(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def parameter_count(variables: Mapping[str, VariableInfo]) -> int:
-    """Return the number of values in a set of variables."""
-    return sum(int(np.prod(info.shape, dtype=np.int64)) for info in variables.values())

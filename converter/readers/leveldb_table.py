@@ -57,16 +57,13 @@ def read_table(table: bytes) -> dict[bytes, bytes]:
     index = _read_block(table, index_offset, index_size, blocks_end)
 
     entries: dict[bytes, bytes] = {}
-    data_end, budget, last_key = 0, _MAX_EXPANSION * len(table), b""
+    data_end, last_key = 0, b""
     for _, handle in _block_entries(index):
         offset, size, _ = _read_handle(handle, 0)
         if offset < data_end:
             raise CorruptFileError(f"data blocks overlap at byte {offset}")
         data_end = offset + size + _TRAILER_BYTES
         for key, value in _block_entries(_read_block(table, offset, size, blocks_end)):
-            budget -= len(key)
-            if budget < 0:
-                raise CorruptFileError(f"the keys expand to more than {_MAX_EXPANSION} times the size of the table")
             if key <= last_key and entries:
                 raise CorruptFileError(f"key {key[:80]!r} is not in order")
             entries[key] = value
@@ -108,7 +105,7 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     if end < 0 or count == 0:
         raise CorruptFileError(f"a block of {len(block)} bytes cannot have {count} restart points")
     whole_keys = {0}
-    position, key = 0, b""
+    position, key, budget = 0, b"", _MAX_EXPANSION * len(block)
     while position < end:
         start = position
         # One byte each is the usual case; the restart array behind `end` makes the three reads safe.
@@ -122,6 +119,9 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         value_start = position + own
         if shared > len(key) or value_start + value_size > end:
             raise CorruptFileError(f"the entry at byte {start} of a block does not fit: {shared}, {own}, {value_size}")
+        budget -= shared + own
+        if budget < 0:
+            raise CorruptFileError(f"the keys of a block expand to more than {_MAX_EXPANSION} times its size")
         if shared == 0:
             whole_keys.add(start)
         key = key[:shared] + block[position:value_start]

@@ -43,10 +43,10 @@ def region_of(extents: Extents, shape: tuple[int, ...]) -> tuple[slice, ...]:
     )
 
 
-def encode_slice_key(name: bytes, extents: Extents) -> bytes:
+def encode_slice_key(name: str, extents: Extents) -> bytes:
     """Return the key under which a slice's entry is stored."""
-    # In ordered code, 00 and FF are escaped inside a string, and 00 01 ends it.
-    escaped = name.replace(b"\xff", b"\xff\x00").replace(b"\x00", b"\x00\xff") if name else name
+    # 00 01 ends a string, so a 00 inside becomes 00 FF. (FF would be escaped too; UTF-8 has none.)
+    escaped = name.encode().replace(b"\x00", b"\x00\xff")
     parts = [_encode_unsigned(0), escaped, b"\x00\x01", _encode_unsigned(len(extents))]
     for start, length in extents:
         parts += [_encode_signed(start), _encode_signed(length)]

@@ -1,0 +1,180 @@
+"""Hyperparameters in the official syntax: the `config.yaml` that training leaves, or `key=value,...` as typed.
+
+Source: the official code's `hparams_config` (names, `Config.override`, `parse_image_size`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from effdet_torch.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+
+
+class _TupleLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """`safe_load`, and the one tag that training writes beyond it: `!!python/tuple`."""
+
+
+_TupleLoader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
+
+
+def given_hparams(folder: Path, option: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Return (origin, hyperparameters), weakest first: the `config.yaml` in a folder, then the user's option.
+
+    Raises:
+        ConfigError: One of them cannot be read.
+    """
+    given = []
+    if (beside := folder / CONFIG_FILE).is_file():
+        given.append((CONFIG_FILE, read_hparams_file(beside)))
+    if option:
+        given.append(("--hparams", read_hparams(option)))
+    return given
+
+
+def read_hparams(given: str) -> dict[str, Any]:
+    """Read `--hparams`: the name of a YAML file, or `key=value,key=value`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given.endswith((".yaml", ".yml")):
+        return read_hparams_file(Path(given))
+    return parse_hparams(given)
+
+
+def read_hparams_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file of hyperparameters.
+
+    Raises:
+        ConfigError: The file cannot be read, is not safe YAML, or is not a mapping.
+    """
+    try:
+        with path.open("rb") as stream:
+            values = yaml.load(stream, Loader=_TupleLoader)  # noqa: S506 - derived from SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        problem = str(error).replace("\n", " ")
+        raise ConfigError(
+            f"{path} is not plain YAML ({problem}); move it away or pass the values by --hparams"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected names and values")
+    return {str(key): value for key, value in values.items()}
+
+
+def parse_hparams(text: str) -> dict[str, Any]:
+    """Parse `key=value,key=value`; a list is written `1*2*3`, and `image_size=640x384` means width x height.
+
+    Raises:
+        ConfigError: A pair has no name or no value.
+    """
+    values: dict[str, Any] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise ConfigError(f"hyperparameter {pair!r} is not of the form key=value")
+        items = [_literal(item.strip()) for item in value.split("*")]
+        values[key.strip()] = items if len(items) > 1 else items[0]
+    return values
+
+
+def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn official hyperparameters into fields of `EfficientDetConfig`; those that concern only training fall away.
+
+    Raises:
+        ConfigError: A value is malformed, or asks for a network that this project does not build.
+    """
+    for name, supported in FIXED.items():
+        if hparams.get(name, supported) != supported:
+            raise ConfigError(
+                f"hyperparameter {name} is {hparams[name]!r}: that network is another; only {supported!r} is supported"
+            )
+    fields = {}
+    for name, (field, read) in READERS.items():
+        if hparams.get(name) is not None:
+            try:
+                fields[field] = read(hparams[name])
+            except (TypeError, ValueError, KeyError) as error:
+                raise ConfigError(
+                    f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
+                ) from error
+    return fields
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _image_size(value: Any) -> tuple[int, int]:
+    if isinstance(value, str) and "x" in value.lower():
+        width, height = value.lower().split("x")
+        return int(height), int(width)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        height, width = value
+        return int(height), int(width)
+    return int(value), int(value)
+
+
+def _aspect_ratios(value: Any) -> tuple[float, ...]:
+    ratios = []
+    for item in value if isinstance(value, Sequence) else [value]:
+        if isinstance(item, Sequence):
+            raise ValueError("pairs of (width, height) factors are not supported, only width / height")
+        ratios.append(float(item))
+    return tuple(ratios)
+
+
+def _anchor_scale(value: Any) -> float:
+    scales = {float(item) for item in (value if isinstance(value, Sequence) else [value])}
+    if len(scales) > 1:
+        raise ValueError("one scale per level is not supported")
+    return scales.pop()
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    channels = tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) * 3
+    if len(channels) != 3:
+        raise ValueError("expected one number or three")
+    return channels
+
+
+# Official name -> (field of EfficientDetConfig, how its value is read).
+READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "image_size": ("image_size", _image_size),
+    "num_classes": ("num_classes", int),
+    "num_scales": ("num_scales", int),
+    "aspect_ratios": ("aspect_ratios", _aspect_ratios),
+    "anchor_scale": ("anchor_scale", _anchor_scale),
+    "mean_rgb": ("mean_rgb", _per_channel),
+    "stddev_rgb": ("std_rgb", _per_channel),
+    "scale_range": ("normalization", {True: "advprop", False: "mean_std"}.__getitem__),
+    "fpn_weight_method": ("fusion", str),
+    "act_type": ("activation", {"swish": "swish", "swish_native": "swish", "relu6": "relu6"}.__getitem__),
+    "backbone_name": ("backbone", str),
+    "fpn_num_filters": ("fpn_channels", int),
+    "fpn_cell_repeats": ("fpn_cells", int),
+    "box_class_repeats": ("head_repeats", int),
+    "max_level": ("max_level", int),
+}
+
+# Official switches that change what the network computes without changing a single name or shape.
+FIXED: Mapping[str, Any] = {
+    "min_level": 3,
+    "separable_conv": True,
+    "apply_bn_for_resampling": True,
+    "conv_after_downsample": False,
+    "conv_bn_act_pattern": False,
+}

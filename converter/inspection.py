@@ -1,0 +1,83 @@
+"""Say what a checkpoint is, without converting it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from converter.engine import account
+from converter.errors import ConversionError, MissingFileError
+from converter.expand import Plan, expand
+from converter.hparams import given_hparams
+from converter.readers.base import VariableSource
+from converter.recognition import recognize_architecture
+from converter.settings import settle
+from converter.table import load_table
+from converter.views import View, differing, is_untrained, stored_names
+
+
+def inspect_source(source: VariableSource) -> dict[str, Any]:
+    """Return all that can be told of a source as plain values.
+
+    A checkpoint that cannot be converted is described as far as possible; "problems" says what stands in the way.
+    """
+    facts: dict[str, Any] = {
+        "path": str(source.path),
+        "kind": source.kind,
+        "files": [{"name": path.name, "size_bytes": path.stat().st_size} for path in source.files()],
+        "variables": len(source.variables),
+        "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
+        "notes": [],
+        "problems": [],
+    }
+    try:
+        found = recognize_architecture(source.variables, load_table())
+        facts |= {"architecture": found.describe(), "variants": found.variants()}
+        settings = settle(found, given_hparams(source.folder), None, source.path)
+    except ConversionError as error:
+        return facts | {"problems": [str(error)]}
+    plan = expand(load_table(), settings.config)
+    facts |= {
+        "variant": settings.config.name,
+        "config": settings.config.to_dict(),
+        "config_origins": dict(settings.origins),
+        "notes": list(settings.notes),
+        "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
+        "step": _training_step(source, plan),
+    }
+    return facts | _copies(source, plan) | _contents(source, plan)
+
+
+def _copies(source: VariableSource, plan: Plan) -> dict[str, Any]:
+    """Describe the views: how many variables each has, whether it was trained, whether they differ."""
+    views = {}
+    for name in ("raw", "ema"):
+        present = sum(stored in source.variables for stored in stored_names(plan, name).values())
+        views[name] = {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, name)}
+    return {"views": views, "differing_variables": differing(source, plan)}
+
+
+def _contents(source: VariableSource, plan: Plan) -> dict[str, Any]:
+    """Describe what every stored variable is for."""
+    raw, ema = stored_names(plan, "raw"), stored_names(plan, "ema")
+    view = View("raw", "", raw, dict.fromkeys(ema.values(), "ema"))
+    accounting = account(source.variables, plan, view)
+    return {"ignored": dict(Counter(accounting.ignored.values())), "problems": accounting.problems}
+
+
+def _training_step(source: VariableSource, plan: Plan) -> int | None:
+    name = plan.table.training_step
+    try:
+        return int(source.read(name)) if name in source.variables else None
+    except MissingFileError:
+        return None
+
+
+def tensor_rows(source: VariableSource) -> list[Mapping[str, Any]]:
+    """Return name, dtype and shape of every stored variable, sorted by name."""
+    return [
+        {"name": name, "dtype": info.dtype, "shape": list(info.shape)}
+        for name, info in sorted(source.variables.items())
+    ]

@@ -1,0 +1,119 @@
+"""Reports of the conversion and of the inspection: plain values for machines, text for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.conversion import Preparation, build_metadata
+
+Facts = Mapping[str, Any]
+
+
+def conversion_report(preparation: Preparation, metadata: Facts | None, out: Path | None) -> dict[str, Any]:
+    """Return what was done, or for a dry run (no `metadata`, no `out`) what would be done.
+
+    `accounting` lists every stored name under what became of it; its counts add up to the variables of the source.
+    """
+    accounting, plan = preparation.accounting, preparation.plan
+    return {
+        "ok": True,
+        "dry_run": out is None,
+        "out": None if out is None else {"path": str(out), "size_bytes": out.stat().st_size},
+        **(metadata or build_metadata(preparation, checksums=False)),
+        "notes": list(preparation.settings.notes),
+        "tensors": len(plan.targets),
+        "parameters": preparation.parameters,
+        "accounting": {
+            "variables": len(preparation.source.variables),
+            "consumed": list(accounting.consumed),
+            "other_view": list(accounting.other_view),
+            "ignored": dict(accounting.ignored),
+            "folded": [name for entry in plan.entries if entry.target is None for name in entry.sources],
+        },
+    }
+
+
+def conversion_text(report: Facts) -> str:
+    """Return a conversion report as lines for a terminal."""
+    accounting, config = report["accounting"], report["config"]
+    ignored = _counted_reasons(Counter(accounting["ignored"].values()))
+    folded = len(accounting["folded"])
+    consumed = f"{len(accounting['consumed'])} converted"
+    if folded:
+        consumed += f" ({folded} biases folded into batch norms)"
+    lines = [
+        ("source", f"{report['source']['kind']} {report['source']['name']}"),
+        ("model", _model_text(report["variant"], config, report["parameters"])),
+        ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
+        ("variables", f"{accounting['variables']}: {consumed}, {len(accounting['other_view'])} other copies{ignored}"),
+        *(("note", note) for note in report["notes"]),
+    ]
+    if report["dry_run"]:
+        lines.append(("result", f"complete: {report['tensors']} tensors would be written (dry run)"))
+    else:
+        size = report["out"]["size_bytes"] / 1e6
+        lines.append(("result", f"{report['out']['path']}: {report['tensors']} tensors, {size:.1f} MB"))
+    return _table(lines)
+
+
+def inspection_text(facts: Facts) -> str:
+    """Return an inspection as lines for a terminal."""
+    lines = [
+        ("source", f"{facts['kind']} {facts['path']}"),
+        ("files", ", ".join(f"{file['name']} ({file['size_bytes'] / 1e6:.1f} MB)" for file in facts["files"])),
+        ("variables", f"{facts['variables']} ({_counts(facts['dtypes'])})"),
+    ]
+    if "architecture" in facts:
+        lines.append(("network", facts["architecture"]))
+        lines.append(("variants", " or ".join(facts["variants"]) or "none of the official ones"))
+    if "config" in facts:
+        lines.append(("model", _model_text(facts["variant"], facts["config"], facts["parameters"])))
+        lines += [(name, _view_text(view)) for name, view in facts["views"].items()]
+        lines.append(("raw and ema", _difference_text(facts)))
+        lines.append(("step", "none" if facts["step"] is None else str(facts["step"])))
+        lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
+    lines += [("note", note) for note in facts["notes"]]
+    lines += [("problem", problem) for problem in facts["problems"]]
+    return _table(lines)
+
+
+def tensors_text(rows: Iterable[Facts]) -> str:
+    """Return one line per stored variable: name, dtype, shape, separated by tabs."""
+    return "\n".join(f"{row['name']}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
+
+
+def _model_text(variant: str, config: Facts, parameters: int) -> str:
+    height, width = config["image_size"]
+    anchors = config["num_scales"] * len(config["aspect_ratios"])
+    classes = f"{config['num_classes']} classes, {anchors} anchors per location"
+    return f"{variant}, {classes}, {height} x {width} pixels, {parameters / 1e6:.2f} M parameters"
+
+
+def _view_text(view: Facts) -> str:
+    if not view["variables"]:
+        return "absent"
+    part = "complete" if view["variables"] == view["of"] else f"{view['variables']} of {view['of']} variables"
+    state = {True: ", UNTRAINED: every batch norm holds its initial values", False: "", None: ", data not at hand"}
+    return part + state[view["untrained"]]
+
+
+def _difference_text(facts: Facts) -> str:
+    if not facts["views"]["ema"]["variables"]:
+        return "only one copy"
+    count = facts["differing_variables"]
+    return "not compared, data not at hand" if count is None else f"differ in {count} of {facts['views']['raw']['of']}"
+
+
+def _counted_reasons(reasons: Mapping[str, int]) -> str:
+    return "".join(f", {count} ignored ({reason})" for reason, count in reasons.items())
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
+def _table(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<12} {text}" for name, text in lines)

@@ -1,0 +1,130 @@
+"""Settle the model config: what shapes tell, what the user or a `config.yaml` says, and the variant's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from converter.errors import ConversionError
+from converter.hparams import config_fields
+from converter.recognition import ARCHITECTURE, Architecture
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
+
+FROM_SHAPES = "names and shapes"
+FROM_VARIANT = "variant default"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config, and where each of its values came from.
+
+    Attributes:
+        config: the model config.
+        origins: {field: "names and shapes", the name of a file, "--hparams" or "variant default"}.
+        notes: what the user should know about a choice.
+    """
+
+    config: EfficientDetConfig
+    origins: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def settle(
+    found: Architecture,
+    given: Sequence[tuple[str, Mapping[str, Any]]],
+    wanted_variant: str | None,
+    path: Path,
+    redundant_bias: bool = False,
+) -> Settings:
+    """Put a config together: names and shapes decide the architecture, the last one that gives it any other value.
+
+    Args:
+        found: what names and shapes tell.
+        given: (origin, official hyperparameters), weakest first.
+        wanted_variant: the user's `--variant`: a check, and the choice between variants that share their shapes.
+        path: the source; its name can tell d7 from d6.
+        redundant_bias: whether the result keeps the biases in front of batch norms.
+
+    Raises:
+        ConversionError: The variant or a hyperparameter contradicts the checkpoint.
+        ConfigError: A variant or hyperparameter does not exist.
+    """
+    variant, notes = _choose_variant(found, given, wanted_variant, path)
+    base = get_config(variant)
+    values: dict[str, Any] = {name: getattr(found, name) for name in (*ARCHITECTURE, "num_classes")}
+    origins = dict.fromkeys(values, FROM_SHAPES)
+    if found.weighted != (base.fusion != "sum"):
+        values["fusion"], origins["fusion"] = ("fastattn" if found.weighted else "sum"), FROM_SHAPES
+    for origin, hparams in given:
+        for name, value in config_fields(hparams).items():
+            _refuse_contradiction(found, name, value, origin)
+            values[name], origins[name] = value, FROM_SHAPES if origins.get(name) == FROM_SHAPES else origin
+    _fit_anchors(found, base, values, origins, notes)
+    config = get_config(variant, **values, redundant_bias=redundant_bias)
+    names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
+    return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
+
+
+def _choose_variant(
+    found: Architecture, given: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None, path: Path
+) -> tuple[str, list[str]]:
+    candidates = found.variants()
+    if wanted is not None:
+        config = get_config(wanted)
+        if not found.matches(config):
+            raise ConversionError(_not_this_variant(found, config, candidates))
+        return config.name, []
+    if not candidates:
+        closest = next(name for name, config in VARIANTS.items() if config.backbone == found.backbone)
+        return closest, [f"an architecture of its own, not one of the official variants: {found.describe()}"]
+    names = [str(hparams.get("name", "")).removeprefix("efficientdet-") for _, hparams in given]
+    names += [part.removeprefix("efficientdet-").split(".")[0] for part in (path.parent.name, path.name)]
+    hinted = [name for name in names if name in candidates]
+    if len(candidates) == 1 or hinted:
+        return (hinted or candidates)[-1], []
+    same = " and ".join(candidates)
+    return candidates[0], [f"{same} have the same variables; taken as {candidates[0]}, say --variant if it is another"]
+
+
+def _not_this_variant(found: Architecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
+    differences = [
+        f"{name} {getattr(found, name)} (expected {getattr(wanted, name)})"
+        for name in ARCHITECTURE
+        if getattr(found, name) != getattr(wanted, name)
+    ]
+    if found.weighted != (wanted.fusion != "sum"):
+        differences.append(f"{'weighted' if found.weighted else 'unweighted'} fusion (expected {wanted.fusion})")
+    looks = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
+    own = "no official variant has this architecture: leave --variant out"
+    return f"not {wanted.name}: {', '.join(differences)}; {looks if candidates else own}"
+
+
+def _refuse_contradiction(found: Architecture, name: str, value: Any, origin: str) -> None:
+    if name in (*ARCHITECTURE, "num_classes") and value != getattr(found, name):
+        raise ConversionError(
+            f"{origin} says {name} {value}, the checkpoint's shapes say {getattr(found, name)}; correct the former"
+        )
+    if name == "fusion" and (value != "sum") != found.weighted:
+        has = "has" if found.weighted else "has no"
+        raise ConversionError(
+            f"{origin} says fusion {value!r}, but the checkpoint {has} fusion weights; correct the former"
+        )
+
+
+def _fit_anchors(
+    found: Architecture, base: EfficientDetConfig, values: dict[str, Any], origins: dict[str, str], notes: list[str]
+) -> None:
+    """Make scales x ratios the anchors per location that the heads have."""
+    ratios = values.get("aspect_ratios", base.aspect_ratios)
+    scales = values.get("num_scales", base.num_scales)
+    if scales * len(ratios) == found.anchors_per_location:
+        return
+    counts = f"{scales} scales x {len(ratios)} aspect ratios, but the heads have {found.anchors_per_location} anchors"
+    if "num_scales" in values or found.anchors_per_location % len(ratios):
+        raise ConversionError(f"{counts} per location; give both: --hparams num_scales=...,aspect_ratios=1.0*2.0*0.5")
+    values["num_scales"], origins["num_scales"] = found.anchors_per_location // len(ratios), FROM_SHAPES
+    notes.append(
+        f"{counts} per location; taken as {values['num_scales']} scales, check with --hparams if that is wrong"
+    )
