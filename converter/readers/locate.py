@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converter.errors import CorruptFileError, MissingFileError, UnsupportedSourceError
+from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.readers import recognize as formats
 from converter.readers.base import VariableSource
 from converter.readers.recognize import Format, checkpoint_prefix, is_inside_saved_model, list_prefixes, recognize
@@ -30,12 +30,16 @@ def open_checkpoint(path: Path | str) -> VariableSource:
             (.tar.gz, .tgz) of one of these.
 
     Raises:
+        SourceError: The file cannot be opened.
         MissingFileError: Nothing is there, or a folder's `checkpoint` file names a checkpoint that is not there.
         CorruptFileError: The index or the archive is damaged.
         UnsupportedSourceError: It is something else; the text says what.
     """
     path = Path(path)
-    found = recognize(path)
+    try:
+        found = recognize(path)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
     return _reader(found, path)(path)
 
 
@@ -57,7 +61,7 @@ def _open_folder(path: Path) -> VariableSource:
 
 
 def _open_state(path: Path) -> VariableSource:
-    return _open_bundle(_prefix_in_folder(path.parent), path)
+    return _open_bundle(_prefix_of_state(path), path)
 
 
 def _open_archive(path: Path) -> VariableSource:
@@ -92,14 +96,15 @@ def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = No
 
 
 def _folder_in_archive(archive: ExtractedArchive) -> Path:
-    """Return the one folder of an archive that holds checkpoints."""
+    """Return the folder of an archive that holds checkpoints; it may have folders with others inside."""
     folders = {
         file.parent
         for file in archive.folder.rglob("*")
         if file.name == formats.STATE_FILE or (file.suffix == ".index" and not is_inside_saved_model(file))
     }
-    if len(folders) == 1:
-        return folders.pop()
+    top = min(folders, key=lambda folder: len(folder.parts), default=archive.folder)
+    if folders and all(top in (folder, *folder.parents) for folder in folders):
+        return top
     if folders:
         names = ", ".join(sorted(str(folder.relative_to(archive.folder)) for folder in folders)[:5])
         raise UnsupportedSourceError(
@@ -115,24 +120,31 @@ def _folder_in_archive(archive: ExtractedArchive) -> Path:
 
 def _prefix_in_folder(folder: Path, archive: ExtractedArchive | None = None) -> Path:
     """Return the checkpoint that a folder's state file names, or the newest where there is no such file."""
-    prefixes = list_prefixes(folder)
     state = folder / formats.STATE_FILE
+    return _prefix_of_state(state, archive) if state.is_file() else max(list_prefixes(folder), key=_age)
+
+
+def _prefix_of_state(state: Path, archive: ExtractedArchive | None = None) -> Path:
+    """Return the checkpoint that a state file names; in an archive it must lie inside."""
     shown = archive.describe(state) if archive else str(state)
-    names = ", ".join(prefix.name for prefix in prefixes[-5:]) or "no checkpoint"
+    names = ", ".join(prefix.name for prefix in list_prefixes(state.parent)[-5:]) or "no checkpoint"
     next_step = f"The folder holds {names}: name a prefix."
-    if not state.is_file():
-        return max(prefixes, key=_age)
     named = _read_state(state)
     if named is None:
         raise CorruptFileError(f'{shown}: expected a line model_checkpoint_path: "PREFIX". {next_step}')
-    # Written on another machine: the name may be an absolute path that exists no more, with either separator.
-    candidates = [folder / named, folder / re.split(r"[\\/]", named)[-1]]
-    if archive is not None:
-        candidates = [path for path in candidates if path.resolve().is_relative_to(archive.folder.resolve())]
-    for candidate in candidates:
-        if Path(f"{candidate}.index").is_file():
+    # Written on another machine, it may be an absolute path that exists no more, with either separator.
+    for candidate in (state.parent / named, state.parent / re.split(r"[\\/]", named)[-1]):
+        if _is_usable(candidate, archive):
             return candidate
-    raise MissingFileError(f"{shown}: it names the checkpoint {named!r}, which is not there. {next_step}")
+    raise MissingFileError(f"{shown}: it names the checkpoint {named[:200]!r}, which is not there. {next_step}")
+
+
+def _is_usable(prefix: Path, archive: ExtractedArchive | None) -> bool:
+    try:
+        is_allowed = archive is None or prefix.resolve().is_relative_to(archive.folder.resolve())
+        return is_allowed and Path(f"{prefix}.index").is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _read_state(state: Path) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.errors import CorruptFileError, MissingFileError, SourceError
+from converter.errors import CorruptFileError, MissingFileError
 from converter.readers.leveldb_table import TABLE_MAGIC
 from converter.readers.protobuf import read_varint
 
@@ -59,7 +59,7 @@ def recognize(path: Path) -> Format:
 
     Raises:
         MissingFileError: Nothing is there: no file, no folder, no checkpoint with this prefix.
-        SourceError: The file cannot be opened.
+        OSError: The file cannot be opened.
     """
     if path.is_dir():
         return _recognize_folder(path)
@@ -86,15 +86,12 @@ def recognize_content(path: Path) -> Format:
     """Return what a file is by its first and last bytes.
 
     Raises:
-        SourceError: The file cannot be opened.
+        OSError: The file cannot be opened.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-            file.seek(max(0, file.seek(0, 2) - len(TABLE_MAGIC)))
-            tail = file.read()
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, file.seek(0, 2) - len(TABLE_MAGIC)))
+        tail = file.read()
     if not head:
         return EMPTY
     if tail == TABLE_MAGIC:
@@ -158,7 +155,6 @@ _TABLES = {(b"\x00\x00", b"\x0a"): V1_CHECKPOINT, (b"\x00\x00", b"\x08"): INDEX_
 # The first that fits counts.
 _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GZIP, _begins(b"\x1f\x8b")),
-    (CHECKPOINT_STATE, _begins(b"model_checkpoint_path")),
     (HDF5, _begins(b"\x89HDF\r\n\x1a\n")),
     (GIT_LFS_POINTER, _begins(b"version https://git-lfs")),
     (WEB_PAGE, _is_web_page),
@@ -168,6 +164,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (PICKLE, _begins(*(bytes([0x80, protocol]) for protocol in range(2, 6)))),
     (TFLITE, lambda head, suffix: head[4:8] == b"TFL3" or suffix == ".tflite"),
     (TAR, lambda head, _: head[257:262] == b"ustar"),
+    (CHECKPOINT_STATE, lambda head, _: b"model_checkpoint_path" in head),
     (SAVED_MODEL, _is_saved_model),
     (ONNX, lambda head, suffix: suffix == ".onnx" and head.startswith(b"\x08")),
     (FROZEN_GRAPH, lambda head, suffix: suffix == ".pb"),

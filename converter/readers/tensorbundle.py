@@ -86,8 +86,8 @@ class TensorBundle(VariableSource):
         """Return the archive if there is one, else the index and those data files that are there."""
         if self._archive is not None:
             return (self._archive.path,)
-        parts = [part.entry for parts in self._index.slices.values() for part in parts]
-        shards = {entry.shard for entry in (*self._index.entries.values(), *parts) if not entry.slice_protos}
+        slices = (part.entry for parts in self._index.slices.values() for part in parts)
+        shards = {entry.shard for entry in (*self._index.entries.values(), *slices) if not entry.slice_protos}
         paths = (self._shard_path(shard) for shard in sorted(shards))
         return (self._index_path, *(path for path in paths if path.is_file()))
 

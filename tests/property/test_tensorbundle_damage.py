@@ -1,0 +1,193 @@
+"""Damaged checkpoints: an error that names the fault, or the right values; never wrong ones, never a hang."""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_bundle as tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
+from converter.readers.bundle_index import read_index
+from converter.readers.leveldb_table import read_table
+from converter.readers.locate import open_checkpoint
+from converter.readers.protobuf import Message
+from converter.readers.tensor_slices import WHOLE_AXIS, encode_slice_key
+from converter.readers.tensorbundle import TensorBundle
+
+DAMAGE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+Values = dict[str, Any]
+
+
+def values_of(prefix: Path) -> Values:
+    with TensorBundle(prefix) as bundle:
+        return {name: (info, bundle.read(name).tolist()) for name, info in bundle.variables.items()}
+
+
+def write_whole(folder: Path) -> Path:
+    """Numbers, strings and a partitioned variable; every byte of the data file belongs to one of them."""
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    strings, crc = tiny.encode_strings([b"some text", b"", b"more"])
+    contents = [(b"double", 2, (2,), struct.pack("<2d", 0.5, -1.0), None), (b"texts", 7, (3,), strings, crc)]
+    for row in range(2):
+        key = encode_slice_key("rows", ((row, 1), (0, WHOLE_AXIS)))
+        contents.append((key, 1, (1, 3), rows[row].tobytes(), None))
+    records, data = {b"": tiny.header()}, b""
+    for key, dtype, shape, content, checksum in contents:
+        records[key] = tiny.entry(dtype, shape, content, offset=len(data), crc=checksum)
+        data += content
+    records[b"rows"] = tiny.sliced_entry(1, (2, 3), [((row, 1), None) for row in range(2)])
+    (folder / "m.index").write_bytes(tiny.table(records, per_block=2))
+    (folder / "m.data-00000-of-00001").write_bytes(data)
+    return folder / "m"
+
+
+def data_of(prefix: Path) -> Path:
+    return Path(f"{prefix}.data-00000-of-00001")
+
+
+def test_every_bit_of_the_data_is_covered(tmp_path: Path) -> None:
+    prefix = write_whole(tmp_path)
+    assert len(values_of(prefix)) == 3  # the undamaged control
+    whole = data_of(prefix).read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        data_of(prefix).write_bytes(damaged)
+        with pytest.raises(CorruptFileError, match=r"data-00000-of-00001: (double|texts|rows): "):
+            values_of(prefix)
+
+
+def test_every_bit_of_the_index_is_covered(tmp_path: Path) -> None:
+    prefix = write_whole(tmp_path)
+    expected, whole = values_of(prefix), Path(f"{prefix}.index").read_bytes()
+    unnoticed = 0
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            read_index(bytes(damaged))
+        except (CorruptFileError, UnsupportedSourceError):
+            continue
+        Path(f"{prefix}.index").write_bytes(damaged)
+        assert values_of(prefix) == expected
+        unnoticed += 1
+    assert unnoticed <= 1  # a number in the footer that goes on with a zero is still the same number
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    prefix = write_whole(tmp_path)
+    for path in (Path(f"{prefix}.index"), data_of(prefix)):
+        whole = path.read_bytes()
+        for size in range(len(whole)):
+            path.write_bytes(whole[:size])
+            with pytest.raises(CorruptFileError):
+                values_of(prefix)
+        path.write_bytes(whole)
+    assert len(values_of(prefix)) == 3
+
+
+def test_damage_of_the_trained_checkpoint(shared: Path, tmp_path: Path) -> None:
+    """Random bits of the real files: the one variable that owns the bit is refused, all others stay as they are."""
+    source = shared / "trained_d0_256" / "model.ckpt-780"
+    index, data = Path(f"{source}.index").read_bytes(), bytearray(data_of(source).read_bytes())
+    (tmp_path / "m.index").write_bytes(index)
+    places = random.Random(0).sample(range(len(data)), 5)
+    for place in places:
+        data[place] ^= 1 << place % 8
+    entries = read_index(index).entries
+    damaged = {
+        name for name, entry in entries.items() if any(0 <= place - entry.offset < entry.size for place in places)
+    }
+    data_of(tmp_path / "m").write_bytes(data)
+    bundle, whole = TensorBundle(tmp_path / "m"), TensorBundle(source)
+    assert 1 <= len(damaged) <= len(places)
+    for name in whole.variables:
+        if name in damaged:
+            with pytest.raises(CorruptFileError, match=f": {re.escape(name)}: the values do not match"):
+                bundle.read(name)
+        else:
+            assert bundle.read(name).tobytes() == whole.read(name).tobytes()
+
+
+@DAMAGE
+@given(st.data())
+def test_random_damage_of_an_official_index(shared: Path, data: st.DataObject) -> None:
+    table = bytearray((shared / "reference" / "official_indexes" / "efficientdet-d0.index").read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=4, unique=True)):
+        table[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises((CorruptFileError, UnsupportedSourceError)):
+        read_index(bytes(table[: data.draw(st.sampled_from([len(table), len(table) // 2]))]))
+
+
+# Garbage behind a right checksum gets past the first line of defence, into the parsers.
+
+
+@DAMAGE
+@given(st.binary(max_size=200))
+def test_garbage_as_message(data: bytes) -> None:
+    with suppress(CorruptFileError):
+        Message(data)
+
+
+@DAMAGE
+@given(st.binary(max_size=200), st.binary(max_size=60))
+def test_garbage_as_blocks(content: bytes, index: bytes) -> None:
+    handle = tiny.varint(0) + tiny.varint(len(content))
+    for table in (tiny.finish(tiny.stored(content), tiny.block([(b"z", handle)])), tiny.finish(b"", index)):
+        with suppress(SourceError):
+            read_table(table)
+
+
+@DAMAGE
+@given(st.dictionaries(st.binary(max_size=6), st.binary(max_size=40), max_size=4), st.binary(max_size=12))
+def test_garbage_as_entries(records: dict[bytes, bytes], header: bytes) -> None:
+    for first in (header, tiny.header()):
+        with suppress(SourceError):
+            read_index(tiny.table({**records, b"": first}))
+
+
+@DAMAGE
+@given(
+    dtype=st.integers(-1, 40),
+    shape=st.lists(st.integers(-2, 2**64) | st.integers(0, 4), max_size=5),
+    place=st.tuples(*[st.integers(-2, 2**64) | st.integers(0, 40)] * 3),
+    content=st.binary(max_size=40),
+)
+def test_garbage_as_numbers_of_an_entry(
+    tmp_path: Path, dtype: int, shape: list[int], place: tuple[int, int, int], content: bytes
+) -> None:
+    """Huge and negative numbers with a right checksum: no overflow, no huge allocation, no read outside the file."""
+    shard, offset, size = place
+    record = tiny.number(1, dtype) + tiny.nested(2, b"".join(tiny.nested(2, tiny.number(1, axis)) for axis in shape))
+    record += tiny.number(3, shard % 3 - 1) + tiny.number(4, offset) + tiny.number(5, size)
+    inside = content[offset : offset + size] if offset >= 0 and size >= 0 else b""
+    record += tiny.fixed32(6, tiny.masked(inside))
+    (tmp_path / "m.index").write_bytes(tiny.table({b"": tiny.header(), b"x": record}))
+    (tmp_path / "m.data-00000-of-00001").write_bytes(content)
+    try:
+        value = TensorBundle(tmp_path / "m").read("x")
+    except SourceError:
+        return
+    assert value.shape == tuple(shape)
+    assert dtype in (7, 14) or value.tobytes() == inside
+
+
+@DAMAGE
+@given(st.binary(max_size=300), st.sampled_from(["m", "m.index", "m.tar.gz", "m.h5", "m.pb", "checkpoint", "m.pth"]))
+def test_garbage_as_file(tmp_path: Path, content: bytes, name: str) -> None:
+    path = tmp_path / "fresh" / name
+    path.parent.mkdir(exist_ok=True)
+    for beginning in (b"", b"\x1f\x8b\x08\x00", b"PK\x03\x04", b'model_checkpoint_path: "'):
+        path.write_bytes(beginning + content)
+        with pytest.raises(SourceError):
+            open_checkpoint(path)
+    path.unlink()
