@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture import backbone_channels, stem_channels
+from effdet_torch.architecture import STAGE_OF_LEVEL, backbone_channels, stem_channels
 from effdet_torch.config import EfficientDetConfig
+
+BACKBONE_TOP = max(STAGE_OF_LEVEL)
 
 
 def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
@@ -37,6 +39,9 @@ def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
             for head, per_anchor in predictions.items()
         ],
         "repeat": [{"repeat": repeat} for repeat in range(config.head_repeats)],
+        "extra_level": [
+            {"level": level, "level_index": index} for index, level in enumerate(config.levels) if level > BACKBONE_TOP
+        ],
         "level": [{"level": level, "level_index": index} for index, level in enumerate(config.levels)],
     }
 
@@ -49,5 +54,5 @@ def constants(config: EfficientDetConfig) -> dict[str, Any]:
         "stem_channels": stem_channels(config.backbone),
         "p5_channels": p5_channels,
         "fpn_channels": config.fpn_channels,
-        "p6_needs_conv": p5_channels != config.fpn_channels,
+        "p6_needs_conv": config.max_level > BACKBONE_TOP and p5_channels != config.fpn_channels,
     }

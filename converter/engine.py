@@ -10,20 +10,21 @@ from numpy.typing import DTypeLike
 
 from converter.errors import AccountingError
 from converter.expand import Entry, Plan
-from converter.ops import Array, Shape
+from converter.ops import Array
 from converter.readers.base import VariableInfo, VariableSource
 from converter.views import View
 
-SHOWN = 30  # names per kind of problem in an error text; the report lists all
+SHOWN = 30  # problems in an error text; the report lists all
+FLOATING = ("bfloat16", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A variable whose stored shape is not the one that the model needs."""
+    """A variable whose stored shape (with its dtype, if that is no floating-point one) is not what the model needs."""
 
     name: str
-    expected: Shape
-    found: Shape
+    expected: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Accounting:
         ignored: {stored name: written reason}.
         missing: stored names that the plan needs and the source does not have.
         unexpected: stored names that nothing explains.
-        mismatched: shapes that differ.
+        mismatched: shapes that differ, and values that are no floating-point numbers.
     """
 
     consumed: tuple[str, ...]
@@ -55,7 +56,7 @@ class Accounting:
             *(f"mismatched: {m.name} has shape {m.found}; expected {m.expected}" for m in self.mismatched),
         ]
 
-    def require_complete(self, what: str, advice: str = "") -> None:
+    def require_complete(self, what: str) -> None:
         """Raise if anything is open.
 
         Raises:
@@ -67,7 +68,7 @@ class Accounting:
         shown = (
             self.problems if len(self.problems) <= SHOWN else [*self.problems[:SHOWN], "... --report lists them all"]
         )
-        raise AccountingError("\n  ".join([f"{what}: {counts}{advice}", *shown]), self.problems)
+        raise AccountingError("\n  ".join([f"{what}: {counts}", *shown]), self.problems)
 
 
 def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Accounting:
@@ -83,9 +84,9 @@ def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Ac
         missing=tuple(name for name in needed if name not in variables),
         unexpected=tuple(name for name in rest if name not in ignorable),
         mismatched=tuple(
-            Mismatch(name, shape, variables[name].shape)
+            Mismatch(name, str(shape), found)
             for name, shape in needed.items()
-            if name in variables and variables[name].shape != shape
+            if name in variables and (found := _stored_shape(variables[name])) != str(shape)
         ),
     )
 
@@ -121,7 +122,7 @@ def revert(state_dict: Mapping[str, Array], plan: Plan) -> Iterator[tuple[str, A
         missing=tuple(key for key in needed if key not in state_dict),
         unexpected=tuple(key for key in state_dict if key not in needed),
         mismatched=tuple(
-            Mismatch(key, shape, state_dict[key].shape)
+            Mismatch(key, str(shape), str(state_dict[key].shape))
             for key, shape in needed.items()
             if key in state_dict and state_dict[key].shape != shape
         ),
@@ -133,6 +134,10 @@ def revert(state_dict: Mapping[str, Array], plan: Plan) -> Iterator[tuple[str, A
 def _reverted(entry: Entry, state_dict: Mapping[str, Array]) -> list[Array]:
     target = np.zeros(0) if entry.target is None else state_dict[entry.target]
     return entry.op.revert(target, [entry.shape] * len(entry.sources))
+
+
+def _stored_shape(info: VariableInfo) -> str:
+    return str(info.shape) if info.dtype in FLOATING else f"{info.shape} of dtype {info.dtype}"
 
 
 def _ignorable(plan: Plan) -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 from converter.axes import axes, constants
 from converter.errors import MappingError
 from converter.ops import OPS, Op, Shape
-from converter.table import Row, Size, Table
+from converter.table import Row, Table
+from converter.yaml_nodes import Size
 from effdet_torch.config import EfficientDetConfig
 
 Values = Mapping[str, Any]
@@ -97,8 +98,9 @@ def expand(table: Table, config: EfficientDetConfig) -> Plan:
         layer = _layer(table, row, values)
         layers.append(layer)
         entries.extend(_entries(table, layer, values, config.redundant_bias))
-    _refuse_duplicates(table, [entry.target for entry in entries if entry.target is not None])
-    _refuse_duplicates(table, [name for entry in entries for name in entry.sources])
+    _refuse_duplicates(table, [(entry.target, entry) for entry in entries if entry.target is not None])
+    _refuse_duplicates(table, [(name, entry) for entry in entries for name in entry.sources])
+    _refuse_lost_biases(table, entries)
     return Plan(config, table, tuple(layers), tuple(entries))
 
 
@@ -106,7 +108,7 @@ def _rows(table: Table, config: EfficientDetConfig) -> Iterator[tuple[Row, Value
     """Yield every row with the values of its place; the rows of one place stay together."""
     known_axes, shared = axes(config), constants(config)
     for group in table.groups:
-        where = f"mappings/{table.name}.yaml, group {group.name!r}"
+        where = _where(table, group.line)
         if unknown := [axis for axis in group.for_each if axis not in known_axes]:
             raise MappingError(f"{where}: axis {unknown[0]!r} does not exist; known are {', '.join(known_axes)}")
         for place in itertools.product(*(known_axes[axis] for axis in group.for_each)):
@@ -116,12 +118,12 @@ def _rows(table: Table, config: EfficientDetConfig) -> Iterator[tuple[Row, Value
 
 
 def _layer(table: Table, row: Row, values: Values) -> Layer:
-    where = f"mappings/{table.name}.yaml, line {row.line}"
+    where = _where(table, row.line)
     return Layer(_format(row.tf, values, where), _format(row.torch, values, where), row.kind, values, row)
 
 
 def _entries(table: Table, layer: Layer, values: Values, keep_redundant_bias: bool) -> Iterator[Entry]:
-    where = f"mappings/{table.name}.yaml, line {layer.row.line}"
+    where = _where(table, layer.row.line)
     folds = _format(layer.row.folds, values, where) or None
     for part in table.kinds[layer.kind]:
         target: str | None = f"{layer.torch}.{part.target}"
@@ -136,7 +138,14 @@ def _entries(table: Table, layer: Layer, values: Values, keep_redundant_bias: bo
 
 def _shape(shape: tuple[Size, ...], sizes: Mapping[str, Size], values: Values, where: str) -> Shape:
     bound = (sizes[size] if isinstance(size, str) else size for size in shape)
-    return tuple(_lookup(size, values, where) if isinstance(size, str) else size for size in bound)
+    return tuple(_size(size, values, where) if isinstance(size, str) else size for size in bound)
+
+
+def _size(name: str, values: Values, where: str) -> int:
+    size = _lookup(name, values, where)
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise MappingError(f"{where}: {name!r} is {size!r}, which is no size")
+    return size
 
 
 def _holds(condition: str, values: Values, where: str) -> bool:
@@ -158,9 +167,28 @@ def _format(template: str, values: Values, where: str) -> str:
     except KeyError as error:
         known = ", ".join(sorted(values))
         raise MappingError(f"{where}: placeholder {error} in {template!r} is unknown; known are {known}") from error
+    except (AttributeError, ValueError) as error:
+        raise MappingError(f"{where}: {template!r} is no template ({error})") from error
 
 
-def _refuse_duplicates(table: Table, names: list[str]) -> None:
-    if len(set(names)) < len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise MappingError(f"mappings/{table.name}.yaml: {twice} is given by two rows")
+def _refuse_duplicates(table: Table, names: list[tuple[str, Entry]]) -> None:
+    first: dict[str, Entry] = {}
+    for name, entry in names:
+        if name in first:
+            where, line = _where(table, entry.layer.row.line), first[name].layer.row.line
+            raise MappingError(f"{where}: {name} is given by line {line} already")
+        first[name] = entry
+
+
+def _refuse_lost_biases(table: Table, entries: list[Entry]) -> None:
+    """A bias may only go where a batch norm takes it in, and a batch norm can only take in such a bias."""
+    folded = {entry.folds: entry for entry in entries if entry.folds is not None}
+    dropped = {name: entry for entry in entries if entry.target is None for name in entry.sources}
+    for name in folded.keys() ^ dropped.keys():
+        line = (folded.get(name) or dropped[name]).layer.row.line
+        wrong = "is folded by no batch norm" if name in dropped else "is no bias in front of a batch norm"
+        raise MappingError(f"{_where(table, line)}: {name} {wrong}")
+
+
+def _where(table: Table, line: int) -> str:
+    return f"mappings/{table.name}.yaml, line {line}"

@@ -6,7 +6,7 @@ Source: the official code's `hparams_config` (names, `Config.override`, `parse_i
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 from effdet_torch.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
+LISTS = (list, tuple)
 
 
 class _TupleLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -62,10 +63,11 @@ def read_hparams_file(path: Path) -> dict[str, Any]:
             values = yaml.load(stream, Loader=_TupleLoader)  # noqa: S506 - derived from SafeLoader
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, ValueError) as error:
+        # All but the first: PyYAML on values that their own tag contradicts, such as `!!int ""`.
         problem = str(error).replace("\n", " ")
         raise ConfigError(
-            f"{path} is not plain YAML ({problem}); move it away or pass the values by --hparams"
+            f"{path} is not plain YAML ({problem}); correct it, or move it away and pass its values by --hparams"
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; expected names and values")
@@ -104,7 +106,7 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
         if hparams.get(name) is not None:
             try:
                 fields[field] = read(hparams[name])
-            except (TypeError, ValueError, KeyError) as error:
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
                 raise ConfigError(
                     f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
                 ) from error
@@ -118,34 +120,52 @@ def _literal(text: str) -> Any:
         return {"true": True, "false": False}.get(text.lower(), text)
 
 
+def _integer(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError("expected an integer")
+    return number
+
+
 def _image_size(value: Any) -> tuple[int, int]:
     if isinstance(value, str) and "x" in value.lower():
         width, height = value.lower().split("x")
-        return int(height), int(width)
-    if isinstance(value, Sequence) and not isinstance(value, str):
+        return _integer(height), _integer(width)
+    if isinstance(value, LISTS):
         height, width = value
-        return int(height), int(width)
-    return int(value), int(value)
+        return _integer(height), _integer(width)
+    return _integer(value), _integer(value)
 
 
 def _aspect_ratios(value: Any) -> tuple[float, ...]:
     ratios = []
-    for item in value if isinstance(value, Sequence) else [value]:
-        if isinstance(item, Sequence):
+    for item in value if isinstance(value, LISTS) else [value]:
+        if isinstance(item, LISTS):
             raise ValueError("pairs of (width, height) factors are not supported, only width / height")
         ratios.append(float(item))
+    if not ratios:
+        raise ValueError("expected at least one")
     return tuple(ratios)
 
 
 def _anchor_scale(value: Any) -> float:
-    scales = {float(item) for item in (value if isinstance(value, Sequence) else [value])}
+    scales = {float(item) for item in (value if isinstance(value, LISTS) else [value])}
     if len(scales) > 1:
         raise ValueError("one scale per level is not supported")
     return scales.pop()
 
 
+def _one_of(choices: Mapping[Any, str]) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+        return choices[value]
+
+    return read
+
+
 def _per_channel(value: Any) -> tuple[float, ...]:
-    channels = tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) * 3
+    channels = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),) * 3
     if len(channels) != 3:
         raise ValueError("expected one number or three")
     return channels
@@ -154,20 +174,20 @@ def _per_channel(value: Any) -> tuple[float, ...]:
 # Official name -> (field of EfficientDetConfig, how its value is read).
 READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "image_size": ("image_size", _image_size),
-    "num_classes": ("num_classes", int),
-    "num_scales": ("num_scales", int),
+    "num_classes": ("num_classes", _integer),
+    "num_scales": ("num_scales", _integer),
     "aspect_ratios": ("aspect_ratios", _aspect_ratios),
     "anchor_scale": ("anchor_scale", _anchor_scale),
     "mean_rgb": ("mean_rgb", _per_channel),
     "stddev_rgb": ("std_rgb", _per_channel),
-    "scale_range": ("normalization", {True: "advprop", False: "mean_std"}.__getitem__),
+    "scale_range": ("normalization", _one_of({True: "advprop", False: "mean_std"})),
     "fpn_weight_method": ("fusion", str),
-    "act_type": ("activation", {"swish": "swish", "swish_native": "swish", "relu6": "relu6"}.__getitem__),
+    "act_type": ("activation", _one_of({"swish": "swish", "swish_native": "swish", "relu6": "relu6"})),
     "backbone_name": ("backbone", str),
-    "fpn_num_filters": ("fpn_channels", int),
-    "fpn_cell_repeats": ("fpn_cells", int),
-    "box_class_repeats": ("head_repeats", int),
-    "max_level": ("max_level", int),
+    "fpn_num_filters": ("fpn_channels", _integer),
+    "fpn_cell_repeats": ("fpn_cells", _integer),
+    "box_class_repeats": ("head_repeats", _integer),
+    "max_level": ("max_level", _integer),
 }
 
 # Official switches that change what the network computes without changing a single name or shape.

@@ -16,6 +16,7 @@ from converter.recognition import recognize_architecture
 from converter.settings import settle
 from converter.table import load_table
 from converter.views import View, differing, is_untrained, stored_names
+from effdet_torch.errors import ConfigError
 
 
 def inspect_source(source: VariableSource) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         found = recognize_architecture(source.variables, load_table())
         facts |= {"architecture": found.describe(), "variants": found.variants()}
         settings = settle(found, given_hparams(source.folder), None, source.path)
-    except ConversionError as error:
+    except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
     plan = expand(load_table(), settings.config)
     facts |= {

@@ -45,6 +45,13 @@ class Op:
     revert: Callable[[Array, Shapes], list[Array]]
     target_shape: Callable[[Shapes], Shape]
 
+    def accepts(self, shapes: Shapes) -> bool:
+        """Whether so many sources with so many axes can be converted: the inverse must give all of them back."""
+        try:
+            return len(self.revert(np.zeros(self.target_shape(shapes)), shapes)) == len(shapes)
+        except (IndexError, ValueError):
+            return False
+
 
 def _keep(shapes: Shapes) -> Shape:
     return tuple(shapes[0])

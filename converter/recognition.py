@@ -9,7 +9,8 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.readers.base import VariableInfo
-from converter.table import Size, Table
+from converter.table import Table
+from converter.yaml_nodes import Size
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL
 from effdet_torch.config import VARIANTS, EfficientDetConfig
 
@@ -55,7 +56,7 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
     """
     probe = _Probe(variables)
     found = {name: probe.answer(rule) for name, rule in table.recognition.items()}
-    if absent := [name for name, value in found.items() if value in (None, 0)]:
+    if absent := [name for name, value in found.items() if value is None]:
         rule = next(str(value) for value in table.recognition[absent[0]].values())
         example = f"; it begins with {min(variables)}" if variables else ""
         raise UnsupportedSourceError(
@@ -88,14 +89,14 @@ class _Probe:
         self.scopes = {"/".join(parts[: end + 1]) for parts in map(_split, variables) for end in range(len(parts))}
 
     def answer(self, rule: Mapping[str, Size]) -> Any:
-        """Return the answer; None or 0 if what the row looks for is not there."""
+        """Return the answer; None if what the row looks for is not there."""
         if "which" in rule:
             template = str(rule["which"])
             return next((name for name in BACKBONES if template.format(backbone=name) in self.scopes), None)
         if "count" in rule:
             first, template = int(rule["first"]), str(rule["count"])
             numbers = itertools.takewhile(lambda n: template.format(n=n) in self.scopes, itertools.count(first))
-            return sum(1 for _ in numbers)
+            return sum(1 for _ in numbers) or None
         if "size_of" in rule:
             info = self.variables.get(str(rule["size_of"]))
             axis = int(rule["axis"])

@@ -14,6 +14,7 @@ from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 
 FROM_SHAPES = "names and shapes"
 FROM_VARIANT = "variant default"
+DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ def settle(
     """
     variant, notes = _choose_variant(found, given, wanted_variant, path)
     base = get_config(variant)
-    values: dict[str, Any] = {name: getattr(found, name) for name in (*ARCHITECTURE, "num_classes")}
+    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
     origins = dict.fromkeys(values, FROM_SHAPES)
     if found.weighted != (base.fusion != "sum"):
         values["fusion"], origins["fusion"] = ("fastattn" if found.weighted else "sum"), FROM_SHAPES
     for origin, hparams in given:
         for name, value in config_fields(hparams).items():
             _refuse_contradiction(found, name, value, origin)
-            values[name], origins[name] = value, FROM_SHAPES if origins.get(name) == FROM_SHAPES else origin
+            values[name] = value
+            origins[name] = FROM_SHAPES if name in DECIDED_BY_SHAPES else origin
     _fit_anchors(found, base, values, origins, notes)
     config = get_config(variant, **values, redundant_bias=redundant_bias)
     names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
@@ -79,9 +81,9 @@ def _choose_variant(
     if not candidates:
         closest = next(name for name, config in VARIANTS.items() if config.backbone == found.backbone)
         return closest, [f"an architecture of its own, not one of the official variants: {found.describe()}"]
-    names = [str(hparams.get("name", "")).removeprefix("efficientdet-") for _, hparams in given]
-    names += [part.removeprefix("efficientdet-").split(".")[0] for part in (path.parent.name, path.name)]
-    hinted = [name for name in names if name in candidates]
+    # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
+    hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
+    hinted = [name for hint in hints if (name := hint.removeprefix("efficientdet-")) in candidates]
     if len(candidates) == 1 or hinted:
         return (hinted or candidates)[-1], []
     same = " and ".join(candidates)
@@ -102,7 +104,7 @@ def _not_this_variant(found: Architecture, wanted: EfficientDetConfig, candidate
 
 
 def _refuse_contradiction(found: Architecture, name: str, value: Any, origin: str) -> None:
-    if name in (*ARCHITECTURE, "num_classes") and value != getattr(found, name):
+    if name in DECIDED_BY_SHAPES and value != getattr(found, name):
         raise ConversionError(
             f"{origin} says {name} {value}, the checkpoint's shapes say {getattr(found, name)}; correct the former"
         )

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import yaml
 
 from converter.errors import MappingError
 from converter.ops import OPS
+from converter.yaml_nodes import NodeReader, Size
 
-Size = int | str  # a number, or the name of a quantity
+SECTIONS = ("version", "kinds", "groups", "views", "ignored", "training_step", "recognition")
+VIEWS = ("raw", "ema")
+# What a table must tell of a model by names and shapes, and what its rows can look for.
+QUESTIONS = (
+    "backbone",
+    "fpn_channels",
+    "fpn_cells",
+    "head_repeats",
+    "num_levels",
+    "weighted",
+    "class_channels",
+    "box_channels",
+)
+PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,7 @@ class Group:
     for_each: tuple[str, ...]
     when: str
     rows: tuple[Row, ...]
+    line: int
 
 
 @dataclass(frozen=True)
@@ -80,62 +94,65 @@ def parse_table(text: bytes, name: str) -> Table:
     return _Parser(f"mappings/{name}.yaml").table(text, name)
 
 
-class _Parser:
-    """Walks the YAML nodes instead of plain objects, because only nodes know their line and their duplicate keys."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
+class _Parser(NodeReader):
+    """The grammar: one method per construct."""
 
     def table(self, text: bytes, name: str) -> Table:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            root = self.mapping(yaml.compose(text, Loader=loader))
+            node = yaml.compose(text, Loader=loader)
         except yaml.YAMLError as error:
             raise MappingError(f"{self.file} is not YAML: {error}") from error
-        sections = ("version", "kinds", "groups", "views", "ignored", "training_step", "recognition")
-        self.only(root, sections, required=sections)
-        kinds = {key: self.kind(node) for key, node in self.mapping(root["kinds"]).items()}
+        root = self.fields(node, SECTIONS, required=SECTIONS)
+        kind_nodes = self.mapping(root["kinds"])
+        kinds = {key: self.kind(node) for key, node in kind_nodes.items()}
         groups = tuple(self.group(node, kinds) for node in self.sequence(root["groups"]))
         if unused := set(kinds) - {row.kind for group in groups for row in group.rows}:
-            raise self.error(root["kinds"], f"kind {min(unused)!r} is used by no row; remove it")
+            raise self.error(kind_nodes[min(unused)], f"kind {min(unused)!r} is used by no row; remove it")
         return Table(
             name=name,
             version=self.integer(root["version"]),
             sha256=hashlib.sha256(text).hexdigest(),
             kinds=kinds,
             groups=groups,
-            views={key: self.text(node) for key, node in self.mapping(root["views"]).items()},
+            views={
+                key: self.template(node, "variable") for key, node in self.fields(root["views"], VIEWS, VIEWS).items()
+            },
             ignored=tuple(self.ignored(node) for node in self.sequence(root["ignored"])),
             training_step=self.text(root["training_step"]),
-            recognition={key: self.probe(node) for key, node in self.mapping(root["recognition"]).items()},
+            recognition={
+                key: self.probe(node) for key, node in self.fields(root["recognition"], QUESTIONS, QUESTIONS).items()
+            },
         )
 
     def kind(self, node: yaml.Node) -> tuple[Part, ...]:
         return tuple(self.part(target, part) for target, part in self.mapping(node).items())
 
     def part(self, target: str, node: yaml.Node) -> Part:
-        fields = self.mapping(node)
-        self.only(fields, ("from", "op", "shape"), required=("op",))
+        fields = self.fields(node, ("from", "op", "shape"), required=("op",))
         op = self.text(fields["op"])
         if op not in OPS:
             raise self.error(fields["op"], f"operation {op!r} does not exist; known are {', '.join(OPS)}")
-        if "from" not in fields:
-            return Part(target, (), op, ())
-        self.only(fields, ("from", "op", "shape"), required=("shape",))
-        source = fields["from"]
-        names = self.sequence(source) if isinstance(source, yaml.SequenceNode) else [source]
-        shape = tuple(self.size(size) for size in self.sequence(fields["shape"]))
-        return Part(target, tuple(self.text(name) for name in names), op, shape)
+        if ("from" in fields) != ("shape" in fields):
+            raise self.error(node, "'from' and 'shape' belong together; one of them is missing")
+        source = fields.get("from")
+        names = [source] if isinstance(source, yaml.ScalarNode) else self.sequence(source)
+        sources = tuple(self.text(name) for name in names)
+        shape = tuple(self.size(size) for size in self.sequence(fields.get("shape")))
+        if not OPS[op].accepts([(1,) * len(shape)] * len(sources)):
+            raise self.error(node, f"operation {op!r} does not take {len(sources)} sources with {len(shape)} axes")
+        return Part(target, sources, op, shape)
 
     def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
-        fields = self.mapping(node)
-        self.only(fields, ("name", "for_each", "when", "tf", "torch", "rows"), required=("name", "tf", "torch", "rows"))
+        required = ("name", "tf", "torch", "rows")
+        fields = self.fields(node, (*required, "for_each", "when"), required)
         scopes = self.text(fields["tf"]), self.text(fields["torch"])
         return Group(
             name=self.text(fields["name"]),
             for_each=tuple(self.text(axis) for axis in self.sequence(fields.get("for_each"))),
             when=self.text(fields["when"]) if "when" in fields else "",
             rows=tuple(self.row(row, scopes, kinds) for row in self.sequence(fields["rows"])),
+            line=node.start_mark.line + 1,
         )
 
     def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
@@ -147,9 +164,8 @@ class _Parser:
         tf, torch, kind = (self.text(cell) for cell in cells[:3])
         if kind not in kinds:
             raise self.error(cells[2], f"kind {kind!r} does not exist; known are {', '.join(kinds)}")
-        options = self.mapping(cells[3])
-        letters = {size for part in kinds[kind] for size in part.shape if isinstance(size, str)}
-        self.only(options, (*letters, "when", "folds"), required=tuple(sorted(letters)))
+        letters = sorted({size for part in kinds[kind] for size in part.shape if isinstance(size, str)})
+        options = self.fields(cells[3], (*letters, "when", "folds"), required=letters)
         if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
             raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
         return Row(
@@ -163,58 +179,21 @@ class _Parser:
         )
 
     def ignored(self, node: yaml.Node) -> tuple[str, str]:
-        cells = [self.text(cell) for cell in self.sequence(node)]
-        if len(cells) != 2 or not cells[1].strip():
+        cells = list(self.sequence(node))
+        if len(cells) != 2 or not self.text(cells[1]).strip():
             raise self.error(node, "an ignored variable is [name, reason]; the reason must be written")
-        return cells[0], cells[1]
+        return self.template(cells[0], "variable"), self.text(cells[1])
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)
-        self.only(fields, ("which", "size_of", "axis", "count", "first", "exists"))
-        return {key: self.size(value) for key, value in fields.items()}
-
-    def mapping(self, node: yaml.Node | None) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.error(node, "expected a mapping")
-        result: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = self.text(key_node)
-            if key in result:
-                raise self.error(key_node, f"key {key!r} stands twice")
-            result[key] = value
-        return result
-
-    def sequence(self, node: yaml.Node | None) -> Iterator[yaml.Node]:
-        if node is None:
-            return iter(())
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.error(node, "expected a list")
-        return iter(node.value)
-
-    def text(self, node: yaml.Node) -> str:
-        # YAML reads `no` as False and `1` as a number: a name must really be a string.
-        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
-            raise self.error(node, f"expected a name, found {getattr(node, 'value', None)!r}; put it into quotes")
-        return str(node.value)
-
-    def integer(self, node: yaml.Node) -> int:
-        if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:int":
-            raise self.error(node, f"expected an integer, found {getattr(node, 'value', None)!r}")
-        return int(node.value)
-
-    def size(self, node: yaml.Node) -> Size:
-        return self.integer(node) if node.tag == "tag:yaml.org,2002:int" else self.text(node)
-
-    def only(self, found: Mapping[str, Any], known: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
-        if unknown := sorted(set(found) - set(known)):
-            raise self.error(found[unknown[0]], f"key {unknown[0]!r} is unknown here; known are {', '.join(known)}")
-        if absent := [key for key in required if key not in found]:
-            anchor = next(iter(found.values()), None)
-            raise self.error(anchor, f"key {absent[0]!r} is missing")
-
-    def error(self, node: yaml.Node | None, text: str) -> MappingError:
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        return MappingError(f"{self.file}{line}: {text}")
+        if set(fields) not in map(set, PROBES):
+            forms = "; ".join(" and ".join(form) for form in PROBES)
+            raise self.error(node, f"this row has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
+        values: dict[str, Size] = {key: self.integer(fields[key]) for key in ("axis", "first") if key in fields}
+        for key, placeholder in (("which", "backbone"), ("count", "n")):
+            if key in fields and f"{{{placeholder}}}" not in self.template(fields[key], placeholder):
+                raise self.error(fields[key], f"{key!r} needs the placeholder {{{placeholder}}}")
+        return values | {key: self.text(value) for key, value in fields.items() if key not in values}
 
 
 def _join(separator: str, *parts: str) -> str:

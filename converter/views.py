@@ -57,10 +57,16 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
         reason = "asked for" if wanted else "the checkpoint has no averages (EMA)"
         return _view("raw", reason, names)
     _refuse_absent_or_partial(source, names["ema"], present["ema"])
-    if is_untrained(source, plan, "ema") is True:
+    if is_untrained(source, plan, "ema"):
+        what_next = (
+            "so do the raw names: this network was never trained; to convert it all the same, use --weights raw"
+            if is_untrained(source, plan, "raw")
+            else "as in a SavedModel or a checkpoint exported from one, where the raw names hold the averages: "
+            "use --weights raw"
+        )
         raise ViewError(
-            f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), as in "
-            "a SavedModel or a checkpoint exported from one, where the raw names hold the averages: use --weights raw"
+            f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), "
+            + what_next
         )
     return _view(
         "ema", "asked for" if wanted else "the checkpoint has averages (EMA), which the official results use", names

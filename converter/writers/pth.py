@@ -108,7 +108,7 @@ def _integer(value: int) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    data = value.encode()
+    data = value.encode(errors="surrogatepass")  # as pickle does: a file name may hold bytes that are no UTF-8
     return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
 
 

@@ -1,0 +1,79 @@
+"""Whole-process time and memory of the conversion beside a plain TensorFlow script, on the same checkpoints.
+
+    python -m benchmarks.conversion [--repeats 5] [--variants d0 d7x]
+
+Seeded checkpoints in the official layout (raw and EMA copies) are written to a temporary folder. Every command runs in
+a process of its own, in turns, so that a busy machine slows all of them alike; ratios are of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from verify.seeded import write_seeded_checkpoint
+
+TARGETS = {"d0 .safetensors": 1 / 10, "d0 .pth": 1 / 2}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process cost."""
+
+    seconds: float
+    peak_mb: float
+
+
+def measure(command: list[str]) -> Run:
+    """Run a command, and return its wall time and peak resident memory (Linux)."""
+    start = time.perf_counter()
+    # A process between this one and the command makes the peak the command's alone.
+    script = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+    script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
+    return Run(time.perf_counter() - start, int(done.stdout) / 1024)
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", default=["d0", "d7x"])
+    options = parser.parse_args()
+    print(f"{'command':<28}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'output MB':>11}")
+    with tempfile.TemporaryDirectory() as folder:
+        for variant in options.variants:
+            compare(variant, Path(folder), options.repeats)
+
+
+def compare(variant: str, folder: Path, repeats: int) -> None:
+    """Print one block of the table."""
+    prefix = write_seeded_checkpoint(variant, folder / variant)
+    tool = [str(Path(sys.executable).parent / "effdet-convert"), str(prefix)]
+    plain = [sys.executable, "-m", "benchmarks.plain_script", str(prefix)]
+    commands = {
+        f"{variant} plain script": [*plain, str(folder / "plain.pth")],
+        f"{variant} .pth": [*tool, str(folder / f"{variant}.pth")],
+        f"{variant} .safetensors": [*tool, str(folder / f"{variant}.safetensors")],
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, command in commands.items():
+            runs[name].append(measure(command))
+    slowest = statistics.median(run.seconds for run in runs[f"{variant} plain script"])
+    for name, command in commands.items():
+        seconds = statistics.median(run.seconds for run in runs[name])
+        peak = max(run.peak_mb for run in runs[name])
+        size = Path(command[-1]).stat().st_size / 2**20
+        target = f"  target {TARGETS[name]:.2f}" if name in TARGETS else ""
+        print(f"{name:<28}{seconds:>9.2f}{seconds / slowest:>8.3f}{peak:>9.0f}{size:>11.0f}{target}")
+
+
+if __name__ == "__main__":
+    main()

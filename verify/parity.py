@@ -1,0 +1,169 @@
+"""Compare a PyTorch model with a TensorFlow reference, layer by layer.
+
+Cumulative: both networks on the same images; errors add up as they do in use. Isolated: each PyTorch layer is fed the
+inputs of its TensorFlow layer; errors do not add up, so the broken layer stands alone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from converter.expand import Plan
+from verify.errors import ParityError
+from verify.measures import measure
+from verify.pairs import Pair, layer_pairs, run_isolated
+from verify.reference_base import LayerKey, Reference, Tap
+from verify.results import DType, LayerResult, Mode
+from verify.tolerances import tolerance
+
+MODES: tuple[Mode, ...] = ("cumulative", "isolated")
+Progress = Callable[[int, int], None]  # (layers done, layers in all)
+
+
+def compare_layers(
+    reference: Reference,
+    model: nn.Module,
+    plan: Plan,
+    images: NDArray[Any],
+    dtype: DType,
+    modes: Sequence[Mode] = MODES,
+    progress: Progress | None = None,
+) -> list[LayerResult]:
+    """Compare every layer that the reference shows.
+
+    Args:
+        reference: computes in `dtype`.
+        model: in eval mode; it is converted to `dtype` in place.
+        plan: gives the layer pairs.
+        images: (B, H, W, 3), normalised.
+        dtype: "float32" or "float64".
+        modes: which comparisons to make.
+        progress: called after every layer.
+
+    Returns:
+        Results in the reference's execution order.
+
+    Raises:
+        ParityError: The reference shows none of the layers.
+    """
+    model = model.to(getattr(torch, dtype)).eval()
+    pairs = layer_pairs(plan, model)
+    with torch.inference_mode():
+        recorded = (
+            record_outputs(model, {pair.module for pair in pairs}, images, dtype) if "cumulative" in modes else {}
+        )
+        results: list[LayerResult] = []
+        for order, (pair, inputs, output) in enumerate(_matched(reference.taps(images), pairs)):
+            for mode in modes:
+                found = (
+                    recorded.get((pair.module, pair.call))
+                    if mode == "cumulative"
+                    else _isolated(pair, model, inputs, output)
+                )
+                if found is not None:
+                    results.append(_result(order, pair, mode, dtype, found, output))
+            recorded.pop((pair.module, pair.call), None)
+            if progress is not None:
+                progress(order + 1, len(pairs))
+    if not results:
+        raise ParityError("the reference shows none of the model's layers: it is another network")
+    return results
+
+
+def record_outputs(
+    model: nn.Module, modules: Iterable[str], images: NDArray[Any], dtype: DType
+) -> dict[tuple[str, int], NDArray[Any]]:
+    """Run a model once, and return {(module, number of its call): output, NHWC}."""
+    outputs: dict[tuple[str, int], NDArray[Any]] = {}
+    calls: defaultdict[str, int] = defaultdict(int)
+
+    def recorder(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            outputs[name, calls[name]] = to_nhwc(output)
+            calls[name] += 1
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name in modules:
+            hooks.enter_context(model.get_submodule(name).register_forward_hook(recorder(name)))
+        model(to_nchw(images, dtype))
+    return outputs
+
+
+def _matched(
+    taps: Iterator[Tap], pairs: Sequence[Pair]
+) -> Iterator[tuple[Pair, tuple[NDArray[Any], ...], NDArray[Any]]]:
+    """Yield (pair, inputs, expected output) once TensorFlow has shown both; nothing else is kept."""
+    waiting: defaultdict[LayerKey, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        for key in {pair.inputs_from, pair.output_from}:
+            waiting[key].append(pair)
+    inputs: dict[int, tuple[NDArray[Any], ...]] = {}
+    outputs: dict[int, NDArray[Any]] = {}
+    for tap in taps:
+        for pair in waiting.get(tap.key, ()):
+            if pair.inputs_from == tap.key:
+                inputs[id(pair)] = _without_bias(tap, pair, "input", tap.inputs)
+            if pair.output_from == tap.key:
+                outputs[id(pair)] = _without_bias(tap, pair, "output", (tap.output,))[0]
+            if id(pair) in inputs and id(pair) in outputs:
+                yield pair, inputs.pop(id(pair)), outputs.pop(id(pair))
+
+
+def _without_bias(tap: Tap, pair: Pair, where: str, arrays: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+    if pair.without_bias != where or tap.redundant_bias is None:
+        return arrays
+    return tuple(array - tap.redundant_bias for array in arrays)
+
+
+def _isolated(
+    pair: Pair, model: nn.Module, inputs: tuple[NDArray[Any], ...], expected: NDArray[Any]
+) -> NDArray[Any] | None:
+    """Run the PyTorch layer on TensorFlow's inputs; None where the reference does not show them."""
+    if not inputs:
+        return None
+    dtype: DType = "float64" if expected.dtype == np.float64 else "float32"
+    return to_nhwc(run_isolated(pair, model, [to_nchw(array, dtype) for array in inputs], expected.shape[1:3]))
+
+
+def _result(
+    order: int, pair: Pair, mode: Mode, dtype: DType, found: NDArray[Any], expected: NDArray[Any]
+) -> LayerResult:
+    return LayerResult(
+        order=order,
+        tf=pair.layer.tf,
+        torch=pair.module,
+        kind=pair.layer.kind,
+        level=pair.level,
+        mode=mode,
+        dtype=dtype,
+        shape=expected.shape,
+        measures=measure(found, expected),
+        tolerance=tolerance(mode, dtype),
+    )
+
+
+def to_nchw(array: NDArray[Any], dtype: DType) -> Tensor:
+    """Return an NHWC array as a (B, C, H, W) tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, dtype)).permute(0, 3, 1, 2).contiguous()
+
+
+def to_nhwc(tensor: Tensor) -> NDArray[Any]:
+    """Return a (B, C, H, W) tensor as an NHWC array, in memory of its own."""
+    array: NDArray[Any] = tensor.detach().permute(0, 2, 3, 1).contiguous().clone().numpy()
+    return array
+
+
+def uncompared(plan: Plan, results: Iterable[LayerResult], model: nn.Module) -> list[str]:
+    """Return the TensorFlow scopes that a plan has and no result covers."""
+    seen: Mapping[tuple[str, int | None], bool] = {(result.tf, result.level): True for result in results}
+    return [pair.layer.tf for pair in layer_pairs(plan, model) if (pair.layer.tf, pair.level) not in seen]

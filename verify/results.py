@@ -1,0 +1,167 @@
+"""What a verification found, as plain values: every report is made from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["cumulative", "isolated"]
+DType = Literal["float32", "float64"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How far a found array is from the expected one.
+
+    Attributes:
+        max_abs: largest absolute difference; infinite if a found value is not finite.
+        max_over_rms: the same over the root mean square of the expected array; what tolerances are about.
+        mean_abs: mean absolute difference.
+        cosine: of the two arrays as vectors; 1 for equal directions.
+        worst: NHWC position of the largest difference.
+        expected: value there.
+        found: value there.
+    """
+
+    max_abs: float
+    max_over_rms: float
+    mean_abs: float
+    cosine: float
+    worst: tuple[int, ...]
+    expected: float
+    found: float
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer, compared once.
+
+    Attributes:
+        order: position in execution order, from 0.
+        tf: TensorFlow scope.
+        torch: PyTorch module.
+        kind: kind of the mapping row: conv, batch_norm, ...
+        level: pyramid level where one layer serves several, else None.
+        mode: "cumulative", both networks on the same input; "isolated", the PyTorch layer on TensorFlow's own input.
+        dtype: what both sides computed in.
+        shape: NHWC.
+    """
+
+    order: int
+    tf: str
+    torch: str
+    kind: str
+    level: int | None
+    mode: Mode
+    dtype: DType
+    shape: tuple[int, ...]
+    measures: Measures
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance."""
+        return self.measures.max_over_rms <= self.tolerance
+
+    @property
+    def name(self) -> str:
+        """TensorFlow scope, and the level where the layer serves several."""
+        return self.tf if self.level is None else f"{self.tf} (P{self.level})"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A mistake that explains why a layer differs.
+
+    Attributes:
+        layer: `LayerResult.name`.
+        tensor: PyTorch key that is wrong; None if the weights are right and the computation is not.
+        mistake: short name, for example "bias not folded".
+        explanation: one sentence: what was found, and what to do.
+        remaining: max over rms that remains once the mistake is taken into account.
+    """
+
+    layer: str
+    tensor: str | None
+    mistake: str
+    explanation: str
+    remaining: float
+
+
+@dataclass(frozen=True)
+class TensorFinding:
+    """Something about one tensor of the converted file that is not as it should be."""
+
+    tensor: str
+    finding: str
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The converted file's tensors against the checkpoint, bit for bit.
+
+    Attributes:
+        tensors: how many were compared.
+        findings: tensors that differ, are missing or unexpected, hold values that are not finite, or variances <= 0.
+        checksums: {source file: "equal", "different", "not recorded"}.
+    """
+
+    tensors: int
+    findings: tuple[TensorFinding, ...]
+    checksums: Mapping[str, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every tensor is right; a source file with another checksum is reported, but tensors decide."""
+        return not self.findings
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A whole verification.
+
+    Attributes:
+        model: provenance of the converted file: path, size, SHA-256, and its metadata.
+        reference: which reference was used, with versions and the checkpoint's files.
+        settings: image size, input, seed, modes, dtypes, threads.
+        versions: of Python, NumPy, PyTorch, timm and this tool.
+        layers: all comparisons in execution order.
+        seconds: wall time.
+    """
+
+    model: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    layers: tuple[LayerResult, ...]
+    audit: AuditResult | None
+    diagnoses: tuple[Diagnosis, ...] = field(default=())
+    seconds: float = 0.0
+
+    @property
+    def failures(self) -> tuple[LayerResult, ...]:
+        """Layers beyond their tolerance; isolated ones first, because they stand alone, each in execution order."""
+        failed = [layer for layer in self.layers if not layer.passed]
+        return tuple(sorted(failed, key=lambda layer: (layer.mode != "isolated", layer.order)))
+
+    @property
+    def outputs(self) -> tuple[LayerResult, ...]:
+        """The class and box outputs per level: cumulative comparisons of the prediction layers."""
+        return tuple(x for x in self.layers if x.mode == "cumulative" and x.kind == "separable_bias")
+
+    @property
+    def passed(self) -> bool:
+        """Whether every layer and the audit passed, and at least one layer was compared."""
+        return bool(self.layers) and not self.failures and (self.audit is None or self.audit.passed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, verdicts included."""
+        values = asdict(self) | {"schema_version": SCHEMA_VERSION, "passed": self.passed}
+        for plain, layer in zip(values["layers"], self.layers, strict=True):
+            plain |= {"name": layer.name, "passed": layer.passed}
+        if self.audit is not None:
+            values["audit"]["passed"] = self.audit.passed
+        return values

@@ -1,0 +1,23 @@
+"""All tolerances of the verification: max |found - expected| over rms(expected) of a layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from verify.results import DType, Mode
+
+# (mode, dtype) -> (tolerance, reason). The reasons go into the reports.
+TOLERANCES: Mapping[tuple[Mode, DType], tuple[float, str]] = {
+    ("isolated", "float64"): (1e-12, "one layer: a few thousand roundings of 1e-16, measured up to 1e-14"),
+    ("cumulative", "float64"): (1e-11, "roundings of 1e-16 through the whole network, measured up to 1e-13"),
+    ("isolated", "float32"): (2e-5, "one layer: a few thousand roundings of 6e-8 that partly cancel"),
+    ("cumulative", "float32"): (
+        5e-4,
+        "official float32 is up to 4e-5 (random input) or 3e-4 (photograph) from float64",
+    ),
+}
+
+
+def tolerance(mode: Mode, dtype: DType) -> float:
+    """Return the tolerance of a comparison."""
+    return TOLERANCES[mode, dtype][0]
