@@ -1,0 +1,1 @@
+"""Proof that a converted model is the TensorFlow model."""

@@ -6,43 +6,56 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from verify.results import Measures
 
 
 def measure(found: NDArray[Any], expected: NDArray[Any]) -> Measures:
-    """Compare two arrays of one shape; another shape, or a value that is not finite, is an infinite error."""
+    """Compare two arrays of one dtype; another shape, or a value that is not finite, is an infinite error.
+
+    PyTorch goes through the arrays, because its reductions use all cores.
+    """
     if found.shape != expected.shape or not expected.size:
         return Measures(math.inf, math.inf, math.inf, 0.0, (), math.nan, math.nan)
-    difference = np.abs(np.subtract(found, expected, dtype=np.float64))
-    finite = np.isfinite(difference)
-    if not finite.all():
-        worst = np.unravel_index(int(np.argmin(finite)), expected.shape)
-        return Measures(
-            math.inf, math.inf, math.inf, 0.0, tuple(map(int, worst)), float(expected[worst]), float(found[worst])
-        )
-    worst = np.unravel_index(int(np.argmax(difference)), expected.shape)
-    max_abs, rms = float(difference[worst]), _rms(expected)
+    flat_found, flat_expected = (torch.from_numpy(np.ascontiguousarray(array)).flatten() for array in (found, expected))
+    difference = flat_found - flat_expected
+    distance = _norm(difference)
+    if not math.isfinite(distance):
+        return _infinite(found, expected)
+    largest, position = difference.abs_().max(dim=0)
+    worst = np.unravel_index(int(position), expected.shape)
+    norms = _norm(flat_found), _norm(flat_expected)
+    max_abs, rms = float(largest), norms[1] / math.sqrt(expected.size)
     return Measures(
         max_abs=max_abs,
         max_over_rms=max_abs / rms if rms else (math.inf if max_abs else 0.0),
         mean_abs=float(difference.mean()),
-        cosine=_cosine(found, expected),
+        cosine=_cosine(*norms, distance),
         worst=tuple(map(int, worst)),
         expected=float(expected[worst]),
         found=float(found[worst]),
     )
 
 
-def _rms(array: NDArray[Any]) -> float:
-    return math.sqrt(float(np.mean(np.square(array, dtype=np.float64))))
+def _norm(values: Tensor) -> float:
+    square = float(torch.dot(values, values))
+    if math.isinf(square):  # float32 overflows from 1e19 on
+        square = float(torch.dot(values.double(), values.double()))
+    return math.sqrt(square)
 
 
-def _cosine(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the cosine of the angle between two arrays; two zero vectors count as equal."""
-    flat_one, flat_other = one.reshape(-1).astype(np.float64), other.reshape(-1).astype(np.float64)
-    norms = float(np.linalg.norm(flat_one) * np.linalg.norm(flat_other))
-    if not norms:
-        return 1.0 if not flat_one.any() and not flat_other.any() else 0.0
-    return float(np.dot(flat_one, flat_other)) / norms
+def _cosine(one: float, other: float, distance: float) -> float:
+    """Return the cosine between two vectors by the law of cosines; two zero vectors count as equal."""
+    if not one or not other:
+        return 1.0 if one == other else 0.0
+    return 1.0 - (distance * distance - (one - other) ** 2) / (2 * one * other)
+
+
+def _infinite(found: NDArray[Any], expected: NDArray[Any]) -> Measures:
+    """Return infinite errors, at the first value that is not finite."""
+    worst = np.unravel_index(int(np.argmin(np.isfinite(found - expected))), expected.shape)
+    position = tuple(map(int, worst))
+    return Measures(math.inf, math.inf, math.inf, 0.0, position, float(expected[worst]), float(found[worst]))

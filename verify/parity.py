@@ -159,7 +159,7 @@ def to_nchw(array: NDArray[Any], dtype: DType) -> Tensor:
 
 def to_nhwc(tensor: Tensor) -> NDArray[Any]:
     """Return a (B, C, H, W) tensor as an NHWC array, in memory of its own."""
-    array: NDArray[Any] = tensor.detach().permute(0, 2, 3, 1).contiguous().clone().numpy()
+    array: NDArray[Any] = tensor.detach().permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).numpy()
     return array
 
 

@@ -1,0 +1,119 @@
+"""The converted model against the official code's outputs: nine variants, both copies, folded and not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from converted import convert_arrays, run_model
+from golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
+from tolerances import FLOAT32_RANDOM_INPUT, FLOAT32_REAL_IMAGE, FLOAT64
+
+from converter.conversion import convert_checkpoint, prepare
+from converter.readers.locate import open_checkpoint
+from effdet_torch.checkpoint import load_model
+
+QUICK = ("d0", "lite0", "d7x")
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"
+PATHS = [path for path in sorted(GOLDEN.glob("*.npz")) if "_rand_" in path.name or "_img_" in path.name]
+CASES = [GoldenCase.from_path(path) for path in PATHS if not path.name.startswith(("d0_taps_", "d0_input_"))]
+
+
+def cases(**wanted: str) -> list[Any]:
+    """Return the golden cases with the wanted attributes as test parameters; big variants are marked slow."""
+    chosen = [case for case in CASES if all(getattr(case, name) == value for name, value in wanted.items())]
+    slow = [() if case.config.name in QUICK else (pytest.mark.slow,) for case in chosen]
+    return [pytest.param(case, marks=marks, id=case.path.stem) for case, marks in zip(chosen, slow, strict=True)]
+
+
+@pytest.mark.parametrize("redundant_bias", [False, True], ids=["folded", "kept"])
+@pytest.mark.parametrize("case", cases(dtype="float64"))
+def test_float64_proves_the_mapping(shared: Path, seeded: ModuleType, case: GoldenCase, redundant_bias: bool) -> None:
+    """All class and box outputs equal the official code's in float64."""
+    variables = seeded_view(shared, seeded, case.config.name, case.view)
+    state_dict = convert_arrays(variables, case, redundant_bias)
+    outputs = run_model(case, state_dict, golden_input(shared, seeded, case))
+    error = load_golden(case.path).compare_heads(outputs)
+    print(f"{case.path.stem} {'kept' if redundant_bias else 'folded'}: {error:.2e}")
+    assert error <= FLOAT64
+
+
+@pytest.mark.parametrize("redundant_bias", [False, True], ids=["folded", "kept"])
+@pytest.mark.parametrize("case", cases(source="rand"))
+def test_float32_on_random_input(shared: Path, seeded: ModuleType, case: GoldenCase, redundant_bias: bool) -> None:
+    """In float32, as users run it, the outputs stay within the official code's own rounding."""
+    variables = seeded_view(shared, seeded, case.config.name, case.view)
+    case = replace(case, dtype="float32")
+    outputs = run_model(case, convert_arrays(variables, case, redundant_bias), golden_input(shared, seeded, case))
+    error = load_golden(case.path).compare_heads(outputs)
+    print(f"{case.path.stem} {'kept' if redundant_bias else 'folded'} float32: {error:.2e}")
+    assert error <= FLOAT32_RANDOM_INPUT
+
+
+def mutate_permutation(state_dict: dict[str, torch.Tensor]) -> None:
+    """Leave one transposition out: output and input channels of a square kernel change places."""
+    name = "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
+    state_dict[name] = state_dict[name].transpose(0, 1).contiguous()
+
+
+def mutate_swap(state_dict: dict[str, torch.Tensor]) -> None:
+    """Exchange two tensors of one shape: the fusion weights of two nodes."""
+    one, other = "fpn.cell.0.fnode.1.combine.edge_weights", "fpn.cell.0.fnode.3.combine.edge_weights"
+    state_dict[one], state_dict[other] = state_dict[other], state_dict[one]
+
+
+def mutate_level(state_dict: dict[str, torch.Tensor]) -> None:
+    """Shift the batch norms of a head by one level."""
+    for suffix in ("weight", "bias", "running_mean", "running_var"):
+        names = [f"class_net.bn_rep.1.{level}.bn.{suffix}" for level in range(5)]
+        values = [state_dict[name] for name in names]
+        state_dict.update(zip(names, values[1:] + values[:1], strict=True))
+
+
+def mutate_bias(state_dict: dict[str, torch.Tensor]) -> None:
+    """Fold a bias twice where it should be folded once; the bias is about 0.1."""
+    state_dict["fpn.resample.3.conv.bn.running_mean"] -= 0.1
+
+
+@pytest.mark.parametrize("mutate", [mutate_permutation, mutate_swap, mutate_level, mutate_bias])
+def test_a_single_mistake_breaks_the_comparison(shared: Path, seeded: ModuleType, mutate: Any) -> None:
+    """Negative control: each of the usual mistakes is far outside every tolerance."""
+    case = golden_case("d0_ema_rand_512_f64")
+    state_dict = convert_arrays(seeded_view(shared, seeded, "d0", "ema"), case, redundant_bias=False)
+    mutate(state_dict)
+    error = load_golden(case.path).compare_heads(run_model(case, state_dict, golden_input(shared, seeded, case)))
+    assert error > 100 * FLOAT32_REAL_IMAGE
+
+
+def test_raw_for_ema_breaks_the_comparison(shared: Path, seeded: ModuleType) -> None:
+    """Negative control: the other copy of the variables does not pass for the right one."""
+    case = golden_case("d0_ema_rand_512_f64")
+    state_dict = convert_arrays(seeded_view(shared, seeded, "d0", "raw"), case, redundant_bias=False)
+    error = load_golden(case.path).compare_heads(run_model(case, state_dict, golden_input(shared, seeded, case)))
+    assert error > 100 * FLOAT32_REAL_IMAGE
+
+
+def golden_case(stem: str) -> GoldenCase:
+    """Return one golden case by name."""
+    return next(case for case in CASES if case.path.stem == stem)
+
+
+def test_trained_checkpoint(shared: Path, tmp_path: Path) -> None:
+    """A real training checkpoint, converted with no option, reproduces the stored outputs of a photograph."""
+    with open_checkpoint(shared / "trained_d0_256") as source:
+        convert_checkpoint(prepare(source), tmp_path / "out.pth")
+    model = load_model(tmp_path / "out.pth")
+    with np.load(shared / "trained_d0_256" / "ref_000000037777.npz") as stored:
+        expected = dict(stored)
+    with torch.inference_mode():
+        outputs = model(torch.from_numpy(expected["input_nhwc"]).permute(0, 3, 1, 2))
+    for head, levels in zip(("cls", "box"), outputs, strict=True):
+        for level, output in zip(model.config.levels, levels, strict=True):
+            error = error_over_rms(output.permute(0, 2, 3, 1).numpy(), expected[f"{head}_P{level}"])
+            print(f"{head} P{level}: {error:.2e}")
+            assert error <= FLOAT32_REAL_IMAGE

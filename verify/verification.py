@@ -1,0 +1,216 @@
+"""The whole verification: a converted file against its checkpoint, audited and compared layer by layer."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from converter.conversion import Preparation, describe_files, prepare, sha256
+from converter.readers.base import VariableSource
+from effdet_torch import __version__
+from effdet_torch.checkpoint import load_model
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.model import EfficientDet
+from effdet_torch.preprocess import preprocess
+from verify.audit import audit_weights, derive
+from verify.errors import EvaluationError, ParityError
+from verify.parity import MODES, Progress, compare_layers
+from verify.reference import TensorFlowReference
+from verify.reference_base import Reference
+from verify.reference_graph import GraphReference, find_meta_graph
+from verify.results import DType, LayerResult, Mode, Verification
+
+MAX_DEFAULT_PIXELS = 512  # a side; the weights do not depend on the image size, time and memory do
+ReferenceKind = Literal["built-in", "graph"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compare.
+
+    Attributes:
+        image: a photograph to run on; None takes normally distributed noise.
+        image_size: (height, width) of the network input; None takes the model's, at most 512.
+        seed: of the noise.
+        dtypes: float64 proves the mapping, float32 the runtime.
+        modes: see `verify.parity`.
+        reference: "built-in", or "graph": the checkpoint's own `.meta`.
+    """
+
+    image: Path | None = None
+    image_size: tuple[int, int] | None = None
+    seed: int = 0
+    dtypes: tuple[DType, ...] = ("float64", "float32")
+    modes: tuple[Mode, ...] = MODES
+    reference: ReferenceKind = "built-in"
+
+
+class StoredVariables(Mapping[str, NDArray[Any]]):
+    """The variables of one view by their TensorFlow names, read when asked for."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self._source, self._stored = preparation.source, preparation.view.stored
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._source.read(self._stored[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+def verify_model(
+    path: Path, source: VariableSource, settings: Settings | None = None, progress: Progress | None = None
+) -> Verification:
+    """Verify a converted file against an open checkpoint.
+
+    Raises:
+        ModelFileError: The file is not a converted model.
+        ConversionError: The checkpoint is not an EfficientDet, or lacks the copy that the file was made from.
+        ParityError: The two are different networks.
+        VerificationError: The reference cannot run.
+    """
+    start, settings = time.perf_counter(), settings or Settings()
+    model = load_model(path)
+    preparation = prepare_reference(model, source)
+    images = network_input(model.config, settings)
+    state_dict = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    audit = audit_weights(state_dict, preparation.plan, source, preparation.view, model.metadata)
+    layers: list[LayerResult] = []
+    describe: dict[str, Any] = {}
+    for dtype in settings.dtypes:
+        reference = build_reference(preparation, settings.reference, dtype)
+        describe = reference.describe()
+        compared = in_dtype(model, preparation, dtype)
+        layers += compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, progress)
+    result = Verification(
+        model={
+            "path": path.name,
+            "size_bytes": path.stat().st_size,
+            "sha256": sha256(path),
+            "metadata": model.metadata,
+        },
+        reference={**describe, "source": source.path.name, "files": describe_files(source.files(), checksums=True)},
+        settings=_plain(settings, images),
+        versions=versions(),
+        layers=tuple(layers),
+        audit=audit,
+    )
+    if not result.passed:
+        from verify.diagnosis import diagnose
+
+        result = replace(result, diagnoses=tuple(diagnose(result, model, preparation, images)))
+    return replace(result, seconds=time.perf_counter() - start)
+
+
+def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparation:
+    """Account for a checkpoint as the one that a model was made from.
+
+    Raises:
+        ParityError: The checkpoint holds another network, or another number of classes or anchors.
+    """
+    view = model.metadata.get("view", {}).get("name")
+    preparation = prepare(source, weights=view, keep_redundant_bias=model.config.redundant_bias)
+    for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level", "num_classes"):
+        found, expected = getattr(preparation.settings.config, name), getattr(model.config, name)
+        if found != expected:
+            raise ParityError(
+                f"{source.path} is not the checkpoint of this model: its {name} is {found}, the model's {expected} "
+                f"(checkpoint: {preparation.settings.config.name}, model: {model.config.name})"
+            )
+    anchors = preparation.settings.config.anchors_per_location, model.config.anchors_per_location
+    if anchors[0] != anchors[1]:
+        raise ParityError(f"{source.path} has {anchors[0]} anchors per location, the model {anchors[1]}")
+    return preparation
+
+
+def in_dtype(model: EfficientDet, preparation: Preparation, dtype: DType) -> EfficientDet:
+    """Return a copy of a model in a dtype, fit for the proof.
+
+    In float64, a folded mean that is the exact float32 rounding of its derivation is replaced by that derivation in
+    float64: the one rounding of the fold would otherwise hide what float64 can show. Any other tensor stays as it is.
+    """
+    copy = EfficientDet(model.config)
+    state_dict = dict(model.state_dict())
+    if dtype == "float64":
+        for key, entry in preparation.plan.targets.items():
+            if entry.folds is not None:
+                exact = derive(entry, preparation.source, preparation.view, np.dtype(np.float64))
+                rounded = derive(entry, preparation.source, preparation.view, np.dtype(np.float32))
+                if np.array_equal(state_dict[key].numpy(), rounded):
+                    state_dict[key] = torch.from_numpy(exact)
+    copy.to(getattr(torch, dtype)).load_state_dict(state_dict)
+    return copy.eval()
+
+
+def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType) -> Reference:
+    """Build a TensorFlow reference on the variables of a preparation.
+
+    Raises:
+        ParityError: The graph is asked for, and there is none, or not in this dtype.
+    """
+    variables, config = StoredVariables(preparation), preparation.settings.config
+    if kind == "built-in":
+        return TensorFlowReference(config, variables, dtype)
+    prefix = getattr(preparation.source, "prefix", None)
+    meta = find_meta_graph(prefix) if prefix is not None else None
+    if meta is None:
+        raise ParityError(f"{preparation.source.path} has no .meta beside it: use the built-in reference")
+    if dtype != "float32":
+        raise ParityError(f"{meta.name} computes in float32: add --dtype float32")
+    return GraphReference(meta, config, variables)
+
+
+def network_input(config: EfficientDetConfig, settings: Settings) -> NDArray[Any]:
+    """Return the images (1, H, W, 3), float32, normalised, that both networks run on."""
+    height, width = settings.image_size or tuple(min(side, MAX_DEFAULT_PIXELS) for side in config.image_size)
+    config = replace(config, image_size=(height, width))
+    if settings.image is None:
+        return np.random.default_rng(settings.seed).standard_normal((1, height, width, 3), np.float32)
+    batch, _ = preprocess([read_photograph(settings.image)], config)
+    return batch.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def read_photograph(path: Path) -> NDArray[Any]:
+    """Return an image file as RGB (H, W, 3), uint8.
+
+    Raises:
+        EvaluationError: The file is not there or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise EvaluationError(f"{path} cannot be read as an image: {error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("numpy", "torch", "timm")
+    return {"effdet-convert": __version__, "python": platform.python_version()} | {
+        n: packages.version(n) for n in names
+    }
+
+
+def _plain(settings: Settings, images: NDArray[Any]) -> dict[str, Any]:
+    return {
+        "input": "noise" if settings.image is None else settings.image.name,
+        "seed": settings.seed,
+        "image_size": list(images.shape[1:3]),
+        "dtypes": list(settings.dtypes),
+        "modes": list(settings.modes),
+        "reference": settings.reference,
+        "threads": torch.get_num_threads(),
+    }
