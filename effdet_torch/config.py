@@ -58,7 +58,7 @@ class EfficientDetConfig:
             _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
         for name in ("fpn_channels", "fpn_cells", "head_repeats", "num_classes", "num_scales"):
             _require(_is_positive_int(getattr(self, name)), name, getattr(self, name), "a positive integer")
-        _require(self.max_level in range(5, 13), "max_level", self.max_level, "5 to 12")
+        _require(_is_positive_int(self.max_level) and 5 <= self.max_level <= 12, "max_level", self.max_level, "5 to 12")
         _require(_is_pair(self.image_size), "image_size", self.image_size, "(height, width), two positive integers")
         _require(_are_positive(self.aspect_ratios), "aspect_ratios", self.aspect_ratios, "positive numbers")
         _require(_are_positive((self.anchor_scale,)), "anchor_scale", self.anchor_scale, "a positive number")
@@ -87,13 +87,12 @@ class EfficientDetConfig:
         return bifpn_nodes(self.backbone, self.levels, self.fpn_channels, self.fpn_cells)
 
     def feature_sizes(self) -> dict[int, tuple[int, int]]:
-        """Return {level: (height, width)} of the feature maps for `image_size`."""
-        height, width = self.image_size
-        sizes = {}
-        for level in range(1, self.max_level + 1):
-            height, width = (height - 1) // 2 + 1, (width - 1) // 2 + 1
-            sizes[level] = (height, width)
-        return {level: sizes[level] for level in self.levels}
+        """Return {level: (height, width)} of the feature maps for `image_size`.
+
+        Raises:
+            ConfigError: The image is too small for the levels.
+        """
+        return feature_sizes(*self.image_size, MIN_LEVEL, self.max_level)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists, fit for JSON; `from_dict` is the inverse."""
@@ -109,10 +108,42 @@ class EfficientDetConfig:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"unknown model setting {unknown[0]!r}; known are {', '.join(known)}")
+        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         try:
-            return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+            return cls(**settings)
         except TypeError as error:
             raise ConfigError(f"model settings do not form a config: {error}") from error
+
+
+def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:
+    """Return {level: (height, width)} of the feature maps for an image; every level halves, rounding up.
+
+    TorchScript compiles this function as a part of the model, hence the plain integers.
+
+    Args:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        min_level: finest level to return.
+        max_level: coarsest level to return.
+
+    Raises:
+        ConfigError: A level could halve only one side, because the other has one row left; the official code refuses
+            that too.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    rows, columns = height, width
+    for level in range(1, max_level + 1):
+        next_rows, next_columns = (rows + 1) // 2, (columns + 1) // 2
+        if level > min_level and (next_rows < rows) != (next_columns < columns):
+            raise ConfigError(
+                f"image size {height} x {width} (height x width) is too small for levels {min_level} to {max_level}: "
+                f"P{level - 1} is {rows} x {columns} and only one side can be halved; "
+                f"use at least {(1 << (max_level - 1)) + 1} pixels per side"
+            )
+        rows, columns = next_rows, next_columns
+        if level >= min_level:
+            sizes[level] = (rows, columns)
+    return sizes
 
 
 def _require(valid: bool, name: str, value: object, expected: str) -> None:

@@ -1,0 +1,50 @@
+"""Anchors: the boxes that the network's deltas refer to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from effdet_torch.config import EfficientDetConfig
+
+
+def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | None = None) -> Tensor:
+    """Return the anchors of all levels, in the order of the network's outputs.
+
+    The order is level, then y, then x, then octave, then aspect ratio. The stride is image size / feature size, which
+    is no integer on odd sizes. Coordinates are computed in float64 and rounded once: they equal TensorFlow's bit for
+    bit.
+
+    Args:
+        config: image size, levels, scales and aspect ratios decide; the rest does not matter.
+        device: where the result lives; the CPU by default.
+
+    Returns:
+        (A, 4) float32 as (ymin, xmin, ymax, xmax) in pixels of the network input, not clipped; a new tensor every time.
+
+    Source: EfficientDet official code, `Anchors`.
+    """
+    return torch.tensor(_anchors_yxyx(config), device=device)
+
+
+@lru_cache(maxsize=8)
+def _anchors_yxyx(config: EfficientDetConfig) -> NDArray[np.float32]:
+    levels = [_level_anchors_yxyx(config, size) for size in config.feature_sizes().values()]
+    return np.concatenate(levels).astype(np.float32)
+
+
+def _level_anchors_yxyx(config: EfficientDetConfig, feature_size: tuple[int, int]) -> NDArray[np.float64]:
+    """Return one level's anchors, (height * width * anchors per location, 4) float64."""
+    stride_y, stride_x = (image / feature for image, feature in zip(config.image_size, feature_size, strict=True))
+    octaves = 2.0 ** (np.arange(config.num_scales) / config.num_scales)
+    width_factors = np.sqrt(np.array(config.aspect_ratios))
+    half_height = np.outer(config.anchor_scale * stride_y * octaves, 1.0 / width_factors).ravel() / 2
+    half_width = np.outer(config.anchor_scale * stride_x * octaves, width_factors).ravel() / 2
+    y = np.arange(stride_y / 2, config.image_size[0], stride_y)[:, None, None]
+    x = np.arange(stride_x / 2, config.image_size[1], stride_x)[None, :, None]
+    corners = np.broadcast_arrays(y - half_height, x - half_width, y + half_height, x + half_width)
+    return np.stack(corners, axis=-1).reshape(-1, 4)

@@ -1,0 +1,90 @@
+"""Boxes: deltas to corners and back, and the coordinate orders that detection code mixes up.
+
+The order is part of every name: yxyx and xyxy are corners (minimum first), xywh is COCO's left, top, width, height.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Keeps the logarithm finite for empty boxes; the official box coder adds the same to every size.
+_EPSILON_PX = 1e-8
+
+
+def decode_boxes_xyxy(box_deltas: Tensor, anchors_yxyx: Tensor) -> Tensor:
+    """Turn box deltas into corner coordinates.
+
+    Args:
+        box_deltas: (..., A, 4), order (ty, tx, th, tw); offsets in anchor sizes, log scale.
+        anchors_yxyx: (A, 4), or (..., A, 4) with one set per image, in pixels of the network input.
+
+    Returns:
+        (..., A, 4) as (xmin, ymin, xmax, ymax) in the same pixels; not clipped.
+
+    Source: EfficientDet official code, `decode_box_outputs`; Faster R-CNN (arXiv:1506.01497) equation 2.
+    """
+    center_y, center_x, height, width = _center_form(anchors_yxyx)
+    ty, tx, th, tw = box_deltas.unbind(dim=-1)
+    half_height = torch.exp(th) * height / 2
+    half_width = torch.exp(tw) * width / 2
+    y = ty * height + center_y
+    x = tx * width + center_x
+    return torch.stack((x - half_width, y - half_height, x + half_width, y + half_height), dim=-1)
+
+
+def encode_boxes_xyxy(boxes_xyxy: Tensor, anchors_yxyx: Tensor) -> Tensor:
+    """Turn corner coordinates into box deltas; the inverse of `decode_boxes_xyxy`.
+
+    Args:
+        boxes_xyxy: (..., A, 4) in pixels of the network input; an empty box gets a large negative th or tw.
+        anchors_yxyx: (A, 4), or (..., A, 4) with one set per image, in the same pixels.
+
+    Returns:
+        (..., A, 4) as (ty, tx, th, tw).
+
+    Source: EfficientDet official code, Faster R-CNN box coder without scale factors.
+    """
+    anchor_y, anchor_x, anchor_height, anchor_width = _center_form(anchors_yxyx)
+    y, x, height, width = _center_form(yxyx_to_xyxy(boxes_xyxy))
+    anchor_height, anchor_width = anchor_height + _EPSILON_PX, anchor_width + _EPSILON_PX
+    ty = (y - anchor_y) / anchor_height
+    tx = (x - anchor_x) / anchor_width
+    th = torch.log((height + _EPSILON_PX) / anchor_height)
+    tw = torch.log((width + _EPSILON_PX) / anchor_width)
+    return torch.stack((ty, tx, th, tw), dim=-1)
+
+
+def yxyx_to_xyxy(boxes: Tensor) -> Tensor:
+    """Swap x and y of corner coordinates, (..., 4); its own inverse, so it serves xyxy to yxyx too."""
+    first_min, second_min, first_max, second_max = boxes.unbind(dim=-1)
+    return torch.stack((second_min, first_min, second_max, first_max), dim=-1)
+
+
+def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
+    """Turn corners (..., 4) into COCO's (xmin, ymin, width, height)."""
+    return torch.cat((boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]), dim=-1)
+
+
+def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """Turn COCO's (xmin, ymin, width, height), (..., 4), into corners."""
+    return torch.cat((boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]), dim=-1)
+
+
+def clip_boxes_xyxy(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Move corners (..., 4) that lie outside the image onto its border.
+
+    Args:
+        boxes_xyxy: in pixels.
+        image_size: (height, width) in the same pixels; the border itself belongs to the image.
+    """
+    height, width = image_size
+    x = boxes_xyxy[..., 0::2].clamp(0, width)
+    y = boxes_xyxy[..., 1::2].clamp(0, height)
+    return torch.stack((x, y), dim=-1).flatten(-2)
+
+
+def _center_form(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (center y, center x, height, width), each without the last axis."""
+    ymin, xmin, ymax, xmax = boxes_yxyx.unbind(dim=-1)
+    return (ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin

@@ -1,0 +1,179 @@
+"""Non-maximum suppression with the semantics of TensorFlow's `NonMaxSuppressionV5`, hard and soft.
+
+TensorFlow keeps the candidates of one image and one class in a priority queue and decays a score when it reaches the
+top. The same detections come out when the best score of all is taken, all others are decayed at once, and so on; only
+the products are rounded in another order (1e-7). That is `max_outputs` steps over (B, N) tensors, without a loop over
+images, classes or boxes.
+
+All classes share these steps. A class is a third axis along which a box is 1 long: boxes of different classes do not
+overlap there, volumes are areas, and no coordinate has to be shifted. The 100 best of all classes are the same as when
+every class is suppressed alone and the results are merged, because a selection changes no score of another class, and
+no class can give more than the 100 that one class alone may keep.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def non_max_suppression(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor | None = None,
+    max_outputs: int = 100,
+    iou_threshold: float = 0.5,
+    score_threshold: float = -math.inf,
+    soft_nms_sigma: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the best boxes of every image, greedily.
+
+    Hard: a selected box removes the boxes that overlap it by more than `iou_threshold`. Soft: it multiplies their
+    scores by exp(-IoU^2 / (2 * soft_nms_sigma)) instead, and `iou_threshold` has no effect.
+
+    Among equal scores the lower index wins. Merging classes the official way prefers the lower class: give the
+    candidates in the order of their classes to get the same. Empty and non-finite boxes overlap nothing.
+
+    Args:
+        boxes: (B, N, 4) corners, x or y first, in any unit; swapped corners are put right.
+        scores: (B, N); in soft mode not negative.
+        classes: (B, N), boxes of different classes do not suppress each other; None: all boxes are of one class.
+        max_outputs: M, how many boxes to select per image.
+        iou_threshold: see above; hard mode.
+        score_threshold: only boxes with a (decayed) score above it are selected.
+        soft_nms_sigma: 0 means hard. As in the TensorFlow op this is *half* the sigma of the Soft-NMS paper.
+
+    Returns:
+        indices (B, M) int64 into N, best first; scores (B, M) float32, decayed if soft; and the number of selected
+        boxes (B,) int64, behind which indices and scores are 0.
+
+    Raises:
+        ValueError: Soft mode with a negative `score_threshold`.
+
+    Source: TensorFlow `core/kernels/image/non_max_suppression_op.cc`; Soft-NMS (arXiv:1704.04503).
+    """
+    if soft_nms_sigma > 0.0 and score_threshold < 0.0:
+        raise ValueError(f"score_threshold is {score_threshold}; soft NMS decays scores towards 0 and needs 0 or more")
+    if iou_threshold < 0.0 or iou_threshold > 1.0:
+        raise ValueError(f"iou_threshold is {iou_threshold}; expected 0 to 1")
+    score_threshold = max(score_threshold, -1e20)  # lower scores count as removed
+    candidates = _intervals(boxes.detach().float(), classes)
+    indices, selected_scores = _select(
+        candidates, scores.detach().float(), max_outputs, iou_threshold, score_threshold, soft_nms_sigma
+    )
+    return _pad(indices, selected_scores, max_outputs, score_threshold)
+
+
+def _select(
+    candidates: Tensor,
+    scores: Tensor,
+    max_outputs: int,
+    iou_threshold: float,
+    score_threshold: float,
+    soft_nms_sigma: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the indices and decayed scores, (B, up to `max_outputs`), of the best candidate of every step."""
+    soft = soft_nms_sigma > 0.0
+    # The score of what is out: not above the threshold, and unchanged by every later step.
+    removed = 0.0 if soft else -math.inf
+    scale, log2_e = -0.5 / soft_nms_sigma if soft else 0.0, 1.0 / math.log(2.0)
+    remaining = torch.where(scores > score_threshold, scores, removed).unsqueeze(1)
+    rows, axes, count = candidates.shape[1], candidates.shape[1] // 2, candidates.shape[2]
+    low, high, volume = torch.split(candidates, [axes, axes, 1], dim=1)
+    work = [torch.empty_like(like) for like in (low, high, volume, volume)]
+    zero, decay, wide_decay = remaining.new_zeros(1), torch.empty_like(remaining), torch.empty_like(remaining).double()
+    indices, selected_scores = [torch.zeros_like(remaining[:, :, :0], dtype=torch.long)], [remaining[:, :, :0]]
+    for _ in range(min(max_outputs, count)):
+        index = remaining.argmax(dim=2, keepdim=True)
+        indices.append(index)
+        selected_scores.append(remaining.gather(2, index))
+        best = candidates.gather(2, index.expand(-1, rows, 1))
+        best_low, best_high, best_volume = torch.split(best, [axes, axes, 1], dim=1)
+        iou = _iou((low, high, volume), (best_low, best_high, best_volume), work)
+        # Arithmetic and threshold() instead of masks, which take several times longer.
+        if soft:
+            torch.addcmul(zero, iou, iou, value=scale, out=decay)
+            decay.copy_(wide_decay.copy_(decay).mul_(log2_e).exp2_())
+            # Without the threshold, scores become denormal numbers, which are slow.
+            torch.threshold_(remaining.mul_(decay), score_threshold, removed)
+        else:
+            remaining.sub_(torch.threshold_(iou, iou_threshold, 0.0), alpha=3e38)
+        remaining.scatter_(2, index, removed)
+    return torch.cat(indices, dim=2)[:, 0], torch.cat(selected_scores, dim=2)[:, 0]
+
+
+def _intervals(boxes: Tensor, classes: Tensor | None) -> Tensor:
+    """Return the boxes as products of intervals, (B, 2 D + 1, N): lower ends, upper ends, volume.
+
+    D is 2, or 3 with classes. A box without a positive finite area becomes a point of infinite volume: its
+    intersection with anything over the union is then 0, as TensorFlow defines it.
+    """
+    low = torch.minimum(boxes[:, :, :2], boxes[:, :, 2:]).transpose(1, 2)
+    high = torch.maximum(boxes[:, :, :2], boxes[:, :, 2:]).transpose(1, 2)
+    volume = (high - low).prod(dim=1, keepdim=True)
+    if classes is not None:
+        floor = classes[:, None].to(boxes.dtype)
+        low, high = torch.cat((low, floor), dim=1), torch.cat((high, floor + 1.0), dim=1)
+    proper = (volume > 0.0) & (volume < math.inf)
+    ends = torch.where(proper, torch.cat((low, high), dim=1), 0.0)
+    return torch.cat((ends, torch.where(proper, volume, math.inf)), dim=1)
+
+
+def _iou(boxes: tuple[Tensor, Tensor, Tensor], box: tuple[Tensor, Tensor, Tensor], work: list[Tensor]) -> Tensor:
+    """Return the intersection over union of many boxes with one per image.
+
+    Args:
+        boxes: lower ends (B, D, N), upper ends (B, D, N), volumes (B, 1, N).
+        box: the same with N = 1.
+        work: memory for intermediate results, two like the ends and two like the volumes.
+
+    Returns:
+        (B, 1, N), a part of `work`.
+    """
+    lengths, starts, overlap, union = work
+    torch.minimum(boxes[1], box[1], out=lengths)
+    torch.maximum(boxes[0], box[0], out=starts)
+    torch.prod(lengths.sub_(starts).relu_(), dim=1, keepdim=True, out=overlap)
+    torch.add(boxes[2], box[2], out=union)
+    return overlap.div_(union.sub_(overlap))
+
+
+def _pad(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return indices and scores, (B, up to `size`), padded with 0 behind the valid ones, and the number of those."""
+    valid = scores > score_threshold
+    padding = [0, size - scores.shape[1]]
+    indices = torch.nn.functional.pad(torch.where(valid, indices, 0), padding)
+    scores = torch.nn.functional.pad(torch.where(valid, scores, 0.0), padding)
+    return indices, scores, valid.sum(dim=1)
+
+
+def torchvision_nms(
+    boxes_xyxy: Tensor, scores: Tensor, classes: Tensor, max_outputs: int = 100, iou_threshold: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the best boxes of every image with `torchvision.ops.batched_nms`: hard, per class.
+
+    For comparison with other PyTorch detectors; `non_max_suppression` gives the same boxes.
+
+    Args:
+        boxes_xyxy: (B, N, 4).
+        scores: (B, N).
+        classes: (B, N).
+        max_outputs: M.
+        iou_threshold: overlap above which a box is removed.
+
+    Returns:
+        As `non_max_suppression`.
+    """
+    from torchvision.ops import batched_nms
+
+    kept = [
+        batched_nms(image_boxes.float(), image_scores.float(), image_classes, iou_threshold)[:max_outputs]
+        for image_boxes, image_scores, image_classes in zip(boxes_xyxy, scores, classes, strict=True)
+    ]
+    indices = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
+    num_selected = torch.tensor([len(image) for image in kept], device=scores.device)
+    empty = torch.arange(indices.shape[1], device=scores.device) >= num_selected[:, None]
+    selected_scores = scores.float().gather(1, indices).masked_fill(empty, -math.inf)
+    return _pad(indices, selected_scores, max_outputs, -math.inf)

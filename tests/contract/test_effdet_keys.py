@@ -1,0 +1,53 @@
+"""Our state_dict has the keys and shapes of the `effdet` package, so files are interchangeable in both directions."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from effdet_torch import create_model, list_models
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def effdet() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it scripts functions while it is imported
+        module: ModuleType = pytest.importorskip("effdet", reason="the effdet package (extra `bench`) is not installed")
+    return module
+
+
+def shapes_of(model: nn.Module) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def effdet_shapes(effdet: ModuleType, variant: str, redundant_bias: bool) -> Shapes:
+    config = effdet.get_efficientdet_config(f"tf_efficientdet_{variant}")
+    config.redundant_bias = redundant_bias
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return shapes_of(effdet.EfficientDet(config, pretrained_backbone=False))
+
+
+def our_shapes(variant: str, **overrides: Any) -> Shapes:
+    with torch.device("meta"):
+        return shapes_of(create_model(variant, **overrides))
+
+
+@pytest.mark.parametrize("redundant_bias", [False, True])
+@pytest.mark.parametrize("variant", list_models())
+def test_keys_and_shapes_are_those_of_effdet(effdet: ModuleType, variant: str, redundant_bias: bool) -> None:
+    assert our_shapes(variant, redundant_bias=redundant_bias) == effdet_shapes(effdet, variant, redundant_bias)
+
+
+def test_another_architecture_is_noticed(effdet: ModuleType) -> None:
+    expected = effdet_shapes(effdet, "lite0", redundant_bias=False)
+    assert our_shapes("lite0", redundant_bias=True).keys() > expected.keys()
+    assert our_shapes("lite0", fpn_cells=4).keys() > expected.keys()
+    assert our_shapes("lite0", num_classes=20) != expected
