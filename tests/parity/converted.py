@@ -33,11 +33,12 @@ def convert_arrays(variables: Arrays, case: GoldenCase, redundant_bias: bool) ->
 def run_model(case: GoldenCase, state_dict: dict[str, torch.Tensor], images: NDArray[Any]) -> HeadOutputs:
     """Run our model, built for the layout of a state_dict, on NHWC images."""
     redundant_bias = "class_net.conv_rep.0.conv_pw.bias" in state_dict
-    model = EfficientDet(replace(case.config, redundant_bias=redundant_bias)).eval()
-    model.load_state_dict(state_dict, strict=True)
     dtype = getattr(torch, case.dtype)
+    with torch.device("meta"):
+        model = EfficientDet(replace(case.config, redundant_bias=redundant_bias))
+    model.load_state_dict(state_dict, strict=True, assign=True)
     with torch.inference_mode():
-        outputs = model.to(dtype)(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(dtype))
+        outputs = model.eval()(torch.tensor(images).permute(0, 3, 1, 2).contiguous().to(dtype))
     named = [
         {level: output.permute(0, 2, 3, 1).numpy() for level, output in zip(case.config.levels, head, strict=True)}
         for head in outputs

@@ -18,7 +18,7 @@ from converter.conversion import convert_checkpoint, prepare
 from converter.readers.locate import open_checkpoint
 from effdet_torch.checkpoint import load_model
 
-QUICK = ("d0", "lite0", "d7x")
+QUICK = ("d0", "lite0")
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"
 PATHS = [path for path in sorted(GOLDEN.glob("*.npz")) if "_rand_" in path.name or "_img_" in path.name]
 CASES = [GoldenCase.from_path(path) for path in PATHS if not path.name.startswith(("d0_taps_", "d0_input_"))]
