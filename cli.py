@@ -35,10 +35,20 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 def fail(error: EffdetError, report: object) -> NoReturn:
     """Print an error, put it into the report file where one was asked for, and leave."""
-    if isinstance(report, Path):
-        write_json(report, {"ok": False, "error": str(error), "problems": getattr(error, "problems", [])})
     click.echo(f"Error: {error}", err=True)
+    if isinstance(report, Path):
+        try:
+            write_json(report, {"ok": False, "error": str(error), "problems": getattr(error, "problems", [])})
+        except EffdetError as second:
+            click.echo(f"Error: {second}", err=True)
     sys.exit(error.exit_code)
+
+
+def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file in a folder that does not exist before the work begins, not after it."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"the folder {path.parent} does not exist; create it first")
+    return path
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -71,7 +81,13 @@ Examples:
 )
 @click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters in the official syntax.")
 @click.option("--dry-run", is_flag=True, help="Only account for every variable; needs no data file and no OUT.")
-@click.option("--report", type=click.Path(path_type=Path), metavar="FILE.json", help="Write the report for machines.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_a_folder,
+    metavar="FILE.json",
+    help="Write the report for machines.",
+)
 @VERSION
 @reports_errors
 def convert(
@@ -102,7 +118,7 @@ def convert(
         if dry_run or out is None:
             result = conversion_report(preparation, None, None)
         else:
-            with progress_bar(out.name) as progress:
+            with progress_bar(out.name, least=BIG_BYTES) as progress:
                 metadata = convert_checkpoint(preparation, out, progress)
             result = conversion_report(preparation, metadata, out)
     if report is not None:
@@ -140,16 +156,78 @@ def inspect(source: Path, tensors: bool, as_json: bool) -> None:
         click.echo(tensors_text(rows))
 
 
+def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Parse a size as the official code writes it."""
+    from converter.hparams import read_image_size
+
+    try:
+        return None if text is None else read_image_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  effdet-verify --demo d0
+  effdet-verify d0.pth --reference efficientdet-d0/ --report-dir report/
+  effdet-verify d4.safetensors --reference efficientdet-d4.tar.gz --dtype float64 --image photo.jpg
+"""
+)
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--reference", type=click.Path(path_type=Path), metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
+@click.option(
+    "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
+)
+@click.option("--graph", is_flag=True, help="Run the checkpoint's own .meta instead of the built-in reference.")
+@click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
+@click.option(
+    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default MODEL's, at most 512."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
+@click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
+@click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
+@click.option("--report-dir", type=click.Path(path_type=Path), help="Write report.html, .json, junit.xml, summary.md.")
+@VERSION
+@reports_errors
+def verify(
+    model: Path | None, reference: Path | None, demo: str | None, report_dir: Path | None, **options: Any
+) -> None:
+    """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
+
+    Exit code 0: every layer and every tensor passed; 1: something differs, or could not be compared; 2: wrong usage.
+    """
+    from rich.console import Console
+
+    from converter.readers.locate import open_checkpoint
+    from verify.demo import write_demo
+    from verify.report import render_terminal, write_reports
+    from verify.verification import Settings, verify_model
+
+    settings = Settings.from_options(**options)
+    if demo is not None:
+        report_dir = report_dir or Path(f"effdet-demo-{demo}")
+        reference, model = write_demo(demo, report_dir)
+    if model is None or reference is None:
+        raise click.UsageError("name MODEL and --reference SOURCE, or --demo VARIANT")
+    with open_checkpoint(reference) as source, progress_bar("layers") as progress:
+        result = verify_model(model, source, settings, progress)
+    for path in write_reports(result, report_dir) if report_dir is not None else ():
+        click.echo(f"wrote {path}", err=True)
+    render_terminal(result, Console())
+    sys.exit(0 if result.passed else 1)
+
+
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show bytes done on stderr, where somebody is watching and the work is long enough to be worth it."""
+def progress_bar(description: str, least: int = 0) -> Iterator[Callable[[int, int], None] | None]:
+    """Show (done, total) on stderr, where somebody is watching and the total is at least what makes a bar worth it."""
     if not sys.stderr.isatty():
         yield None
         return
     bars: list[Any] = []
 
     def show(done: int, total: int) -> None:
-        if total < BIG_BYTES:
+        if total < least:
             return
         if not bars:
             bars.append(click.progressbar(length=total, label=description, file=sys.stderr))

@@ -127,7 +127,12 @@ def _integer(value: Any) -> int:
     return number
 
 
-def _image_size(value: Any) -> tuple[int, int]:
+def read_image_size(value: Any) -> tuple[int, int]:
+    """Return (height, width) from a side, "WIDTHxHEIGHT", or (height, width).
+
+    Raises:
+        ValueError: It is none of these.
+    """
     if isinstance(value, str) and "x" in value.lower():
         width, height = value.lower().split("x")
         return _integer(height), _integer(width)
@@ -173,7 +178,7 @@ def _per_channel(value: Any) -> tuple[float, ...]:
 
 # Official name -> (field of EfficientDetConfig, how its value is read).
 READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "image_size": ("image_size", _image_size),
+    "image_size": ("image_size", read_image_size),
     "num_classes": ("num_classes", _integer),
     "num_scales": ("num_scales", _integer),
     "aspect_ratios": ("aspect_ratios", _aspect_ratios),

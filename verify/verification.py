@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
@@ -54,6 +55,16 @@ class Settings:
     modes: tuple[Mode, ...] = MODES
     reference: ReferenceKind = "built-in"
 
+    @classmethod
+    def from_options(cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], graph: bool, **others: Any) -> Settings:
+        """Build from the command's options; an empty choice means all, and a graph computes in float32 only."""
+        return cls(
+            dtypes=dtypes or (("float32",) if graph else cls.dtypes),
+            modes=modes or MODES,
+            reference="graph" if graph else "built-in",
+            **others,
+        )
+
 
 class StoredVariables(Mapping[str, NDArray[Any]]):
     """The variables of one view by their TensorFlow names, read when asked for."""
@@ -90,11 +101,12 @@ def verify_model(
     audit = audit_weights(state_dict, preparation.plan, source, preparation.view, model.metadata)
     layers: list[LayerResult] = []
     describe: dict[str, Any] = {}
-    for dtype in settings.dtypes:
+    for number, dtype in enumerate(settings.dtypes):
         reference = build_reference(preparation, settings.reference, dtype)
         describe = reference.describe()
         compared = in_dtype(model, preparation, dtype)
-        layers += compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, progress)
+        step = _share(progress, number, len(settings.dtypes))
+        layers += compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step)
     result = Verification(
         model={
             "path": path.name,
@@ -142,7 +154,7 @@ def in_dtype(model: EfficientDet, preparation: Preparation, dtype: DType) -> Eff
     In float64, a folded mean that is the exact float32 rounding of its derivation is replaced by that derivation in
     float64: the one rounding of the fold would otherwise hide what float64 can show. Any other tensor stays as it is.
     """
-    copy = EfficientDet(model.config)
+    copy = deepcopy(model)  # and not a new one: what its layers compute must be the model's, too
     state_dict = dict(model.state_dict())
     if dtype == "float64":
         for key, entry in preparation.plan.targets.items():
@@ -194,6 +206,11 @@ def read_photograph(path: Path) -> NDArray[Any]:
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
         raise EvaluationError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _share(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return the progress of one of several equal parts."""
+    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
 def versions() -> dict[str, str]:
