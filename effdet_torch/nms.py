@@ -17,6 +17,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def non_max_suppression(
@@ -38,7 +39,7 @@ def non_max_suppression(
 
     Args:
         boxes: (B, N, 4) corners, x or y first, in any unit; swapped corners are put right.
-        scores: (B, N); in soft mode not negative.
+        scores: (B, N); in soft mode not negative. NaN is never selected.
         classes: (B, N), boxes of different classes do not suppress each other; None: all boxes are of one class.
         max_outputs: M, how many boxes to select per image.
         iou_threshold: see above; hard mode.
@@ -50,7 +51,7 @@ def non_max_suppression(
         boxes (B,) int64, behind which indices and scores are 0.
 
     Raises:
-        ValueError: Soft mode with a negative `score_threshold`.
+        ValueError: `iou_threshold` is outside 0..1, or `score_threshold` is negative in soft mode.
 
     Source: TensorFlow `core/kernels/image/non_max_suppression_op.cc`; Soft-NMS (arXiv:1704.04503).
     """
@@ -58,10 +59,14 @@ def non_max_suppression(
         raise ValueError(f"score_threshold is {score_threshold}; soft NMS decays scores towards 0 and needs 0 or more")
     if iou_threshold < 0.0 or iou_threshold > 1.0:
         raise ValueError(f"iou_threshold is {iou_threshold}; expected 0 to 1")
-    score_threshold = max(score_threshold, -1e20)  # lower scores count as removed
-    candidates = _intervals(boxes.detach().float(), classes)
+    # Soft: TensorFlow takes denormal numbers for 0. Hard: what is removed gets a lower score than -1e20.
+    score_threshold = max(score_threshold, 1.2e-38 if soft_nms_sigma > 0.0 else -1e20)
+    count = scores.shape[1]
+    padding = (64 - count % 64) % 64  # see `_parts`
+    candidates = functional.pad(_intervals(boxes.detach().float(), classes), [0, padding])
+    scores = functional.pad(scores.detach().float(), [0, padding], value=-math.inf)
     indices, selected_scores = _select(
-        candidates, scores.detach().float(), max_outputs, iou_threshold, score_threshold, soft_nms_sigma
+        candidates, scores, min(max_outputs, count), iou_threshold, score_threshold, soft_nms_sigma
     )
     return _pad(indices, selected_scores, max_outputs, score_threshold)
 
@@ -69,34 +74,37 @@ def non_max_suppression(
 def _select(
     candidates: Tensor,
     scores: Tensor,
-    max_outputs: int,
+    steps: int,
     iou_threshold: float,
     score_threshold: float,
     soft_nms_sigma: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the indices and decayed scores, (B, up to `max_outputs`), of the best candidate of every step."""
+    """Return the index and the decayed score of the best candidate of every step, (B, steps) each."""
     soft = soft_nms_sigma > 0.0
     # The score of what is out: not above the threshold, and unchanged by every later step.
     removed = 0.0 if soft else -math.inf
-    scale, log2_e = -0.5 / soft_nms_sigma if soft else 0.0, 1.0 / math.log(2.0)
+    exponent = -0.5 / (math.log(2.0) * soft_nms_sigma) if soft else 0.0
     remaining = torch.where(scores > score_threshold, scores, removed).unsqueeze(1)
-    rows, axes, count = candidates.shape[1], candidates.shape[1] // 2, candidates.shape[2]
-    low, high, volume = torch.split(candidates, [axes, axes, 1], dim=1)
-    work = [torch.empty_like(like) for like in (low, high, volume, volume)]
-    zero, decay, wide_decay = remaining.new_zeros(1), torch.empty_like(remaining), torch.empty_like(remaining).double()
+    rows = candidates.shape[1]
+    ends, volumes = torch.split(candidates, [rows - 1, 1], dim=1)
+    common_ends = torch.empty_like(ends)
+    lengths, upper = common_ends.chunk(2, dim=1)
+    work = [common_ends, lengths, upper, torch.empty_like(remaining), torch.empty_like(remaining)]
+    zero, decay = remaining.new_zeros(1), torch.empty_like(remaining)
+    decay_parts = _parts(decay)
     indices, selected_scores = [torch.zeros_like(remaining[:, :, :0], dtype=torch.long)], [remaining[:, :, :0]]
-    for _ in range(min(max_outputs, count)):
+    for _ in range(steps):
         index = remaining.argmax(dim=2, keepdim=True)
         indices.append(index)
         selected_scores.append(remaining.gather(2, index))
-        best = candidates.gather(2, index.expand(-1, rows, 1))
-        best_low, best_high, best_volume = torch.split(best, [axes, axes, 1], dim=1)
-        iou = _iou((low, high, volume), (best_low, best_high, best_volume), work)
+        best = torch.split(candidates.gather(2, index.expand(-1, rows, 1)), [rows - 1, 1], dim=1)
+        iou = _iou(ends, volumes, best[0], best[1], work)
         # Arithmetic and threshold() instead of masks, which take several times longer.
         if soft:
-            torch.addcmul(zero, iou, iou, value=scale, out=decay)
-            decay.copy_(wide_decay.copy_(decay).mul_(log2_e).exp2_())
-            # Without the threshold, scores become denormal numbers, which are slow.
+            torch.addcmul(zero, iou, iou, value=exponent, out=decay)
+            for part in decay_parts:
+                part.exp2_()
+            # Without the threshold, scores would become denormal numbers, which are slow.
             torch.threshold_(remaining.mul_(decay), score_threshold, removed)
         else:
             remaining.sub_(torch.threshold_(iou, iou_threshold, 0.0), alpha=3e38)
@@ -105,47 +113,60 @@ def _select(
 
 
 def _intervals(boxes: Tensor, classes: Tensor | None) -> Tensor:
-    """Return the boxes as products of intervals, (B, 2 D + 1, N): lower ends, upper ends, volume.
+    """Return the boxes as products of intervals, (B, 2 D + 1, N): negative lower ends, upper ends, volume.
 
     D is 2, or 3 with classes. A box without a positive finite area becomes a point of infinite volume: its
     intersection with anything over the union is then 0, as TensorFlow defines it.
     """
     low = torch.minimum(boxes[:, :, :2], boxes[:, :, 2:]).transpose(1, 2)
     high = torch.maximum(boxes[:, :, :2], boxes[:, :, 2:]).transpose(1, 2)
-    volume = (high - low).prod(dim=1, keepdim=True)
+    volumes = (high - low).prod(dim=1, keepdim=True)
     if classes is not None:
         floor = classes[:, None].to(boxes.dtype)
         low, high = torch.cat((low, floor), dim=1), torch.cat((high, floor + 1.0), dim=1)
-    proper = (volume > 0.0) & (volume < math.inf)
-    ends = torch.where(proper, torch.cat((low, high), dim=1), 0.0)
-    return torch.cat((ends, torch.where(proper, volume, math.inf)), dim=1)
+    proper = (volumes > 0.0) & (volumes < math.inf)
+    ends = torch.where(proper, torch.cat((-low, high), dim=1), 0.0)
+    return torch.cat((ends, torch.where(proper, volumes, math.inf)), dim=1)
 
 
-def _iou(boxes: tuple[Tensor, Tensor, Tensor], box: tuple[Tensor, Tensor, Tensor], work: list[Tensor]) -> Tensor:
-    """Return the intersection over union of many boxes with one per image.
+def _iou(ends: Tensor, volumes: Tensor, best_ends: Tensor, best_volume: Tensor, work: list[Tensor]) -> Tensor:
+    """Return the intersection over union of all boxes with the best one of their image.
 
     Args:
-        boxes: lower ends (B, D, N), upper ends (B, D, N), volumes (B, 1, N).
-        box: the same with N = 1.
-        work: memory for intermediate results, two like the ends and two like the volumes.
+        ends: (B, 2 D, N), negative lower ends and upper ends, so that the minimum of two boxes is their intersection.
+        volumes: (B, 1, N).
+        best_ends: (B, 2 D, 1).
+        best_volume: (B, 1, 1).
+        work: memory for intermediate results: one like `ends` and its two halves, two like `volumes`.
 
     Returns:
         (B, 1, N), a part of `work`.
     """
-    lengths, starts, overlap, union = work
-    torch.minimum(boxes[1], box[1], out=lengths)
-    torch.maximum(boxes[0], box[0], out=starts)
-    torch.prod(lengths.sub_(starts).relu_(), dim=1, keepdim=True, out=overlap)
-    torch.add(boxes[2], box[2], out=union)
+    common_ends, lengths, upper, overlap, union = work
+    torch.minimum(ends, best_ends, out=common_ends)
+    torch.prod(lengths.add_(upper).relu_(), dim=1, keepdim=True, out=overlap)
+    torch.add(volumes, best_volume, out=union)
     return overlap.div_(union.sub_(overlap))
+
+
+def _parts(values: Tensor) -> list[Tensor]:
+    """Return views that together are `values`, so small that exp2 works on each in one thread.
+
+    Equal values must give equal results wherever they are, or the order of equal boxes would be lost. PyTorch rounds
+    the last values of a thread's share differently if they do not fill its vector registers, which is why there is a
+    multiple of 64 candidates. (exp does not need that, but starts threads even for a hundred values, and that takes far
+    longer than the work when the other cores are busy.)
+    """
+    flat = values.view(-1)
+    return list(torch.split(flat, flat.shape[0] if values.is_cuda else 16384))
 
 
 def _pad(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return indices and scores, (B, up to `size`), padded with 0 behind the valid ones, and the number of those."""
     valid = scores > score_threshold
     padding = [0, size - scores.shape[1]]
-    indices = torch.nn.functional.pad(torch.where(valid, indices, 0), padding)
-    scores = torch.nn.functional.pad(torch.where(valid, scores, 0.0), padding)
+    indices = functional.pad(torch.where(valid, indices, 0), padding)
+    scores = functional.pad(torch.where(valid, scores, 0.0), padding)
     return indices, scores, valid.sum(dim=1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The test processes share the cores; OpenMP threads that wait by spinning would only take them from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
+with suppress(ImportError):
+    import triton  # noqa: F401
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ def import_tensorflow() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations inside TensorFlow's own imports
+            # Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
+            with suppress(ImportError):
+                importlib.import_module("triton")
             tf = importlib.import_module("tensorflow")
     except ImportError as error:
         raise MissingDependencyError(
