@@ -129,7 +129,11 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
         "variant": settings.config.name,
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
-        "source": {"kind": source.kind, "name": source.path.name, "files": describe_files(source.files(), checksums)},
+        "source": {
+            "kind": source.kind,
+            "name": source.path.absolute().name,
+            "files": describe_files(source.files(), checksums),
+        },
         "view": {"name": view.name, "reason": view.reason},
         "redundant_bias": "kept" if settings.config.redundant_bias else "folded",
     }

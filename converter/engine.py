@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,15 +74,15 @@ class Accounting:
 def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Accounting:
     """Compare the stored variables with what a plan needs; nothing is read."""
     needed = {view.stored[name]: shape for name, shape in plan.variables.items()}
-    ignorable = _ignorable(plan)
+    reason = _reasons(plan)
     others = [name for name in variables if name not in needed and name in view.others]
     rest = [name for name in variables if name not in needed and name not in view.others]
     return Accounting(
         consumed=tuple(name for name in needed if name in variables),
         other_view=tuple(others),
-        ignored={name: ignorable[name] for name in rest if name in ignorable},
+        ignored={name: why for name in rest if (why := reason(name)) is not None},
         missing=tuple(name for name in needed if name not in variables),
-        unexpected=tuple(name for name in rest if name not in ignorable),
+        unexpected=tuple(name for name in rest if reason(name) is None),
         mismatched=tuple(
             Mismatch(name, str(shape), found)
             for name, shape in needed.items()
@@ -140,12 +140,19 @@ def _stored_shape(info: VariableInfo) -> str:
     return str(info.shape) if info.dtype in FLOATING else f"{info.shape} of dtype {info.dtype}"
 
 
-def _ignorable(plan: Plan) -> dict[str, str]:
-    """Return {stored name: reason} for everything that the table knows and the model does not need."""
+def _reasons(plan: Plan) -> Callable[[str], str | None]:
+    """Return a function from a stored name to the reason why the model does not need it; None if the table has none."""
     names: dict[str, str] = {}
+    scopes: dict[str, str] = {}
     for template, reason in plan.table.ignored:
-        if "{variable}" in template:
+        if template.endswith("/"):
+            scopes[template] = reason
+        elif "{variable}" in template:
             names.update({template.format(variable=variable): reason for variable in plan.variables})
         else:
             names[template] = reason
-    return names
+
+    def reason_of(name: str) -> str | None:
+        return names.get(name) or next((why for scope, why in scopes.items() if f"{name}/".startswith(scope)), None)
+
+    return reason_of

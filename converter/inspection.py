@@ -18,6 +18,11 @@ from converter.table import load_table
 from converter.views import View, differing, is_untrained, stored_names
 from effdet_torch.errors import ConfigError
 
+EXPORTED = (
+    "the variables of a SavedModel, or of a checkpoint exported from one: the EMA slots are untrained and must not be "
+    "used, the raw names hold the averages; use --weights raw"
+)
+
 
 def inspect_source(source: VariableSource) -> dict[str, Any]:
     """Return all that can be told of a source as plain values.
@@ -30,7 +35,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": [{"name": path.name, "size_bytes": path.stat().st_size} for path in source.files()],
         "variables": len(source.variables),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
-        "notes": [],
+        "notes": _source_notes(source),
         "problems": [],
     }
     try:
@@ -44,11 +49,20 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "variant": settings.config.name,
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
-        "notes": list(settings.notes),
+        "notes": [*facts["notes"], *settings.notes],
         "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
         "step": _training_step(source, plan),
     }
-    return facts | _copies(source, plan) | _contents(source, plan)
+    facts |= _copies(source, plan) | _contents(source, plan)
+    if not source.raw_reason and [view["untrained"] for view in facts["views"].values()] == [False, True]:
+        facts["notes"].append(EXPORTED)
+    return facts
+
+
+def _source_notes(source: VariableSource) -> list[str]:
+    """Say what the kind of the source means for its copies."""
+    default = [f"raw unless asked otherwise: {source.raw_reason}"] if source.raw_reason else []
+    return [*source.notes, *default]
 
 
 def _copies(source: VariableSource, plan: Plan) -> dict[str, Any]:
@@ -64,6 +78,8 @@ def _contents(source: VariableSource, plan: Plan) -> dict[str, Any]:
     """Describe what every stored variable is for."""
     raw, ema = stored_names(plan, "raw"), stored_names(plan, "ema")
     view = View("raw", "", raw, dict.fromkeys(ema.values(), "ema"))
+    if not any(name in source.variables for name in raw.values()):
+        view = View("ema", "", ema, {})
     accounting = account(source.variables, plan, view)
     return {"ignored": dict(Counter(accounting.ignored.values())), "problems": accounting.problems}
 

@@ -54,7 +54,7 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
     Raises:
         UnsupportedSourceError: The variables are not those of an EfficientDet, or its heads are of another shape.
     """
-    probe = _Probe(variables)
+    probe = _Probe(variables, tuple(table.views.values()))
     found = {name: probe.answer(rule) for name, rule in table.recognition.items()}
     if absent := [name for name, value in found.items() if value is None]:
         rule = next(str(value) for value in table.recognition[absent[0]].values())
@@ -84,8 +84,8 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
 class _Probe:
     """Answers one recognition row at a time."""
 
-    def __init__(self, variables: Mapping[str, VariableInfo]) -> None:
-        self.variables = variables
+    def __init__(self, variables: Mapping[str, VariableInfo], views: tuple[str, ...]) -> None:
+        self.variables, self.views = variables, views
         self.scopes = {"/".join(parts[: end + 1]) for parts in map(_split, variables) for end in range(len(parts))}
 
     def answer(self, rule: Mapping[str, Size]) -> Any:
@@ -98,7 +98,8 @@ class _Probe:
             numbers = itertools.takewhile(lambda n: template.format(n=n) in self.scopes, itertools.count(first))
             return sum(1 for _ in numbers) or None
         if "size_of" in rule:
-            info = self.variables.get(str(rule["size_of"]))
+            stored = (template.format(variable=rule["size_of"]) for template in self.views)  # any copy will do
+            info = next((self.variables[name] for name in stored if name in self.variables), None)
             axis = int(rule["axis"])
             return info.shape[axis] if info is not None and axis < len(info.shape) else None
         return str(rule["exists"]) in self.scopes

@@ -82,6 +82,7 @@ def _choose_variant(
         closest = next(name for name, config in VARIANTS.items() if config.backbone == found.backbone)
         return closest, [f"an architecture of its own, not one of the official variants: {found.describe()}"]
     # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
+    path = path.absolute()
     hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
     hinted = [name for hint in hints if (name := hint.removeprefix("efficientdet-")) in candidates]
     if len(candidates) == 1 or hinted:
@@ -98,9 +99,10 @@ def _not_this_variant(found: Architecture, wanted: EfficientDetConfig, candidate
     ]
     if found.weighted != (wanted.fusion != "sum"):
         differences.append(f"{'weighted' if found.weighted else 'unweighted'} fusion (expected {wanted.fusion})")
-    looks = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
-    own = "no official variant has this architecture: leave --variant out"
-    return f"not {wanted.name}: {', '.join(differences)}; {looks if candidates else own}"
+    what_next = "no official variant has this architecture: leave --variant out"
+    if candidates:
+        what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
+    return f"not {wanted.name}: {', '.join(differences)}; {what_next}"
 
 
 def _refuse_contradiction(found: Architecture, name: str, value: Any, origin: str) -> None:

@@ -189,11 +189,12 @@ class _Parser(NodeReader):
         if set(fields) not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
             raise self.error(node, f"this row has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
-        values: dict[str, Size] = {key: self.integer(fields[key]) for key in ("axis", "first") if key in fields}
         for key, placeholder in (("which", "backbone"), ("count", "n")):
             if key in fields and f"{{{placeholder}}}" not in self.template(fields[key], placeholder):
                 raise self.error(fields[key], f"{key!r} needs the placeholder {{{placeholder}}}")
-        return values | {key: self.text(value) for key, value in fields.items() if key not in values}
+        return {
+            key: self.integer(value) if key in ("axis", "first") else self.text(value) for key, value in fields.items()
+        }
 
 
 def _join(separator: str, *parts: str) -> str:

@@ -6,8 +6,10 @@ SavedModel and in bundles exported from one, the raw name holds the average and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -15,11 +17,15 @@ import numpy as np
 from converter.errors import MissingFileError, ViewError
 from converter.expand import Plan
 from converter.readers.base import VariableSource
+from converter.readers.leveldb_table import extend_crc32c
 
 ViewName = Literal["ema", "raw"]
 
 # A batch norm that was never trained: its leaf variable is this constant everywhere.
 UNTRAINED = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+# Dtypes whose values NumPy can lay out as they are stored.
+CHECKSUMMED = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
+MAX_ELEMENTS = 1 << 20  # of a batch norm: an index without data can claim any shape
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,15 @@ def stored_names(plan: Plan, view: str) -> dict[str, str]:
 
 
 def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = None) -> View:
-    """Choose the copy to convert: the wanted one, else EMA where the source has it.
+    """Choose the copy to convert: the wanted one, else EMA where the source has it and its kind does not say otherwise.
 
     Raises:
         ViewError: The wanted copy is absent, incomplete or untrained.
     """
     names = {view: stored_names(plan, view) for view in ("ema", "raw")}
     present = {view: [v for v, s in stored.items() if s in source.variables] for view, stored in names.items()}
-    if wanted == "raw" or (wanted is None and not present["ema"]):
-        reason = "asked for" if wanted else "the checkpoint has no averages (EMA)"
+    if wanted == "raw" or (wanted is None and (source.raw_reason or not present["ema"])):
+        reason = "asked for" if wanted else source.raw_reason or "the checkpoint has no averages (EMA)"
         return _view("raw", reason, names)
     _refuse_absent_or_partial(source, names["ema"], present["ema"])
     if is_untrained(source, plan, "ema"):
@@ -83,7 +89,7 @@ def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | N
     ]
     try:
         # The last layers go first: `all` ends at the first trained value.
-        return all(bool(np.all(source.read(name) == initial)) for name, initial in reversed(norms))
+        return all(_holds_only(source, name, initial) for name, initial in reversed(norms))
     except (MissingFileError, KeyError):
         return None
 
@@ -92,9 +98,31 @@ def differing(source: VariableSource, plan: Plan) -> int | None:
     """Return how many variables differ between the copies; None if a copy or the data are absent."""
     ema, raw = stored_names(plan, "ema"), stored_names(plan, "raw")
     try:
-        return sum(not np.array_equal(source.read(ema[name]), source.read(raw[name])) for name in plan.variables)
+        return sum(not _same(source, ema[name], raw[name]) for name in plan.variables)
     except (MissingFileError, KeyError):
         return None
+
+
+def _holds_only(source: VariableSource, name: str, value: float) -> bool:
+    """Whether all elements of a variable have a value; the checksum tells without the data."""
+    info, checksum = source.variables[name], source.checksum(name)
+    if checksum is None or info.dtype not in CHECKSUMMED:
+        return bool(np.all(source.read(name) == value))
+    count = math.prod(info.shape)
+    return count <= MAX_ELEMENTS and checksum == _checksum_of_constant(CHECKSUMMED[info.dtype], count, value)
+
+
+@cache
+def _checksum_of_constant(dtype: str, count: int, value: float) -> int:
+    return extend_crc32c(0, np.full(count, value, dtype).tobytes())
+
+
+def _same(source: VariableSource, a: str, b: str) -> bool:
+    """Whether two variables have the same values; checksums tell without the data."""
+    checksums = source.checksum(a), source.checksum(b)
+    if None in checksums or source.variables[a] != source.variables[b]:
+        return np.array_equal(source.read(a), source.read(b))
+    return checksums[0] == checksums[1]
 
 
 def _view(name: ViewName, reason: str, names: Mapping[str, Mapping[str, str]]) -> View:

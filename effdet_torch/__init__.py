@@ -15,14 +15,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from effdet_torch.checkpoint import load_model
     from effdet_torch.model import EfficientDet, create_model
+    from effdet_torch.predict import Predictor
 
 _LAZY = {
     "EfficientDet": "effdet_torch.model",
+    "Predictor": "effdet_torch.predict",
     "create_model": "effdet_torch.model",
     "load_model": "effdet_torch.checkpoint",
 }
 
-__all__ = ["EfficientDet", "EfficientDetConfig", "create_model", "get_config", "list_models", "load_model"]
+__all__ = ["EfficientDet", "EfficientDetConfig", "Predictor", "create_model", "get_config", "list_models", "load_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,7 +36,8 @@ def shared() -> Path:
 def seeded(shared: Path) -> ModuleType:
     """The module that draws the reproducible variables of the golden outputs."""
     spec = importlib.util.spec_from_file_location("seeded_variables", shared / "reference" / "seeded_variables.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -35,7 +35,7 @@ def audit_weights(
     findings += [TensorFinding(key, "not a tensor of this model") for key in state_dict if key not in plan.targets]
     for key, entry in plan.targets.items():
         if key in state_dict:
-            findings += [TensorFinding(key, text) for text in _audit_tensor(entry, state_dict[key], source, view)]
+            findings += [TensorFinding(key, text) for text in audit_tensor(entry, state_dict[key], source, view)]
     return AuditResult(len(plan.targets), tuple(findings), _compare_checksums(source, metadata))
 
 
@@ -44,7 +44,8 @@ def derive(entry: Entry, source: VariableSource, view: View, dtype: np.dtype[Any
     return entry.op.convert([source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs])
 
 
-def _audit_tensor(entry: Entry, found: Array, source: VariableSource, view: View) -> Iterator[str]:
+def audit_tensor(entry: Entry, found: Array, source: VariableSource, view: View) -> Iterator[str]:
+    """Yield what is wrong with one tensor of a converted file, in words."""
     if found.shape != entry.target_shape:
         yield f"shape {found.shape}; expected {entry.target_shape}"
         return

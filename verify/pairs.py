@@ -31,8 +31,9 @@ class Pair:
         inputs_from: TensorFlow layer whose inputs feed the module.
         output_from: TensorFlow layer whose output is expected.
         module: PyTorch module whose output is compared.
-        without_bias: the redundant bias is folded, so TensorFlow's is taken off the expected output ("output"), off
-            the batch norm's input ("input"), or off nothing ("").
+        alone: PyTorch module that runs alone; the one whose output is compared, or what holds it.
+        without_bias: where the redundant bias is folded, PyTorch's side has none: not in the layer's "output", not in
+            the batch norm's "input"; or "" where both sides are alike.
     """
 
     layer: Layer
@@ -41,19 +42,35 @@ class Pair:
     inputs_from: LayerKey
     output_from: LayerKey
     module: str
+    alone: str
     without_bias: str
 
 
-def layer_pairs(plan: Plan, model: nn.Module) -> list[Pair]:
-    """Return the pairs of a plan, in the order of its rows; fusion weights show in their node's `combine`."""
-    return [pair for layer in plan.layers if layer.kind in ISOLATED for pair in _pairs_of(layer, plan, model)]
+def layer_pairs(plan: Plan) -> list[Pair]:
+    """Return the pairs of a plan, in the order of its rows; fusion weights show in their node's `combine`.
+
+    What a module must give follows from the plan, not from the module: one that lacks its activation must not pass.
+    """
+    activated = _activated(plan)
+    layers = [layer for layer in plan.layers if layer.kind in ISOLATED]
+    return [pair for layer in layers for pair in _pairs_of(layer, plan, layer.tf in activated)]
 
 
-def _pairs_of(layer: Layer, plan: Plan, model: nn.Module) -> list[Pair]:
-    module, without_bias = layer.torch, ""
+def _activated(plan: Plan) -> set[str]:
+    """Return the batch norms that an activation follows: the backbone's and the heads', but not a block's last one."""
+    norms = [layer for layer in plan.layers if layer.kind == "batch_norm" and not layer.torch.startswith("fpn.")]
+    projections = {layer.indices["flat"]: layer.tf for layer in norms if "flat" in layer.indices}
+    return {layer.tf for layer in norms} - set(projections.values())
+
+
+def _pairs_of(layer: Layer, plan: Plan, activated: bool) -> list[Pair]:
+    module = alone = layer.torch
+    without_bias = ""
     inputs_scope = output_scope = layer.tf
-    if layer.kind == "batch_norm" and _has_activation(model.get_submodule(layer.torch)):
+    if activated:
         output_scope = f"{layer.tf}-act"
+        if "head" in layer.indices:
+            module = alone = layer.torch.removesuffix(".bn")  # the activation lies beside the batch norm, not in it
     if layer.kind == "combine":
         inputs_scope = layer.tf.rsplit("/", 1)[0]
     if layer.kind == "separable_before_bn":
@@ -65,14 +82,9 @@ def _pairs_of(layer: Layer, plan: Plan, model: nn.Module) -> list[Pair]:
     shared = layer.kind.startswith("separable") and "head" in layer.indices
     levels: Sequence[int | None] = plan.config.levels if shared else [None]
     return [
-        Pair(layer, level, call, (inputs_scope, level), (output_scope, level), module, without_bias)
+        Pair(layer, level, call, (inputs_scope, level), (output_scope, level), module, alone, without_bias)
         for call, level in enumerate(levels)
     ]
-
-
-def _has_activation(module: nn.Module) -> bool:
-    activation = getattr(module, "act", None)
-    return activation is not None and not isinstance(activation, nn.Identity)
 
 
 def run_isolated(pair: Pair, model: nn.Module, inputs: Inputs, size: Sequence[int]) -> Tensor:
@@ -84,7 +96,7 @@ def run_isolated(pair: Pair, model: nn.Module, inputs: Inputs, size: Sequence[in
         inputs: (B, C, H, W) each.
         size: (height, width) of the expected output, which resampling has to be told.
     """
-    return ISOLATED[pair.layer.kind](model.get_submodule(pair.layer.torch), inputs, size)
+    return ISOLATED[pair.layer.kind](model.get_submodule(pair.alone), inputs, size)
 
 
 def _plain(module: nn.Module, inputs: Inputs, size: Sequence[int]) -> Tensor:
@@ -131,3 +143,5 @@ ISOLATED: Mapping[str, Isolated] = {
     "combine": _combine,
     "node": _node,
 }
+# Kinds whose modules are made of other layers that are compared: they show what is wrong inside them, too.
+COMPOSITES = ("block", "node", "squeeze_excite", "combine", "resample")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from verify.errors import ParityError
 from verify.measures import measure
 from verify.pairs import Pair, layer_pairs, run_isolated
 from verify.reference_base import LayerKey, Reference, Tap
-from verify.results import DType, LayerResult, Mode
+from verify.results import DType, LayerResult, Measures, Mode
 from verify.tolerances import tolerance
 
 MODES: tuple[Mode, ...] = ("cumulative", "isolated")
@@ -55,22 +56,19 @@ def compare_layers(
         ParityError: The reference shows none of the layers.
     """
     model = model.to(getattr(torch, dtype)).eval()
-    pairs = layer_pairs(plan, model)
+    pairs = layer_pairs(plan)
     with torch.inference_mode():
         recorded = (
             record_outputs(model, {pair.module for pair in pairs}, images, dtype) if "cumulative" in modes else {}
         )
         results: list[LayerResult] = []
-        for order, (pair, inputs, output) in enumerate(_matched(reference.taps(images), pairs)):
+        for order, match in enumerate(match_layers(reference.taps(images), pairs)):
+            call = match.pair.module, match.pair.call
             for mode in modes:
-                found = (
-                    recorded.get((pair.module, pair.call))
-                    if mode == "cumulative"
-                    else _isolated(pair, model, inputs, output)
-                )
+                found = recorded.get(call) if mode == "cumulative" else _isolated(match, model)
                 if found is not None:
-                    results.append(_result(order, pair, mode, dtype, found, output))
-            recorded.pop((pair.module, pair.call), None)
+                    results.append(_result(order, match, mode, dtype, found))
+            recorded.pop(call, None)
             if progress is not None:
                 progress(order + 1, len(pairs))
     if not results:
@@ -99,45 +97,58 @@ def record_outputs(
     return outputs
 
 
-def _matched(
-    taps: Iterator[Tap], pairs: Sequence[Pair]
-) -> Iterator[tuple[Pair, tuple[NDArray[Any], ...], NDArray[Any]]]:
-    """Yield (pair, inputs, expected output) once TensorFlow has shown both; nothing else is kept."""
+@dataclass(frozen=True)
+class Match:
+    """A pair, once TensorFlow has shown both its sides.
+
+    Attributes:
+        pair: which layer.
+        inputs: NHWC, what the PyTorch layer is fed with to run alone; empty if unknown.
+        expected: NHWC.
+        bias: (C,) the redundant bias that TensorFlow's output has and PyTorch's has not, or None. It is added to what
+            is found: taken off the expected output, it would leave but roundings where the output is small beside it.
+    """
+
+    pair: Pair
+    inputs: tuple[NDArray[Any], ...]
+    expected: NDArray[Any]
+    bias: NDArray[Any] | None
+
+    def measure(self, found: NDArray[Any]) -> Measures:
+        """Compare a PyTorch layer's output, NHWC, with TensorFlow's."""
+        return measure(found if self.bias is None else found + self.bias, self.expected)
+
+
+def match_layers(taps: Iterator[Tap], pairs: Sequence[Pair]) -> Iterator[Match]:
+    """Yield every pair once TensorFlow has shown its inputs and its expected output; nothing else is kept."""
     waiting: defaultdict[LayerKey, list[Pair]] = defaultdict(list)
     for pair in pairs:
         for key in {pair.inputs_from, pair.output_from}:
             waiting[key].append(pair)
     inputs: dict[int, tuple[NDArray[Any], ...]] = {}
-    outputs: dict[int, NDArray[Any]] = {}
+    outputs: dict[int, tuple[NDArray[Any], NDArray[Any] | None]] = {}
     for tap in taps:
         for pair in waiting.get(tap.key, ()):
             if pair.inputs_from == tap.key:
-                inputs[id(pair)] = _without_bias(tap, pair, "input", tap.inputs)
+                bias = tap.redundant_bias if pair.without_bias == "input" else None
+                inputs[id(pair)] = tap.inputs if bias is None else tuple(array - bias for array in tap.inputs)
             if pair.output_from == tap.key:
-                outputs[id(pair)] = _without_bias(tap, pair, "output", (tap.output,))[0]
+                outputs[id(pair)] = tap.output, tap.redundant_bias if pair.without_bias == "output" else None
             if id(pair) in inputs and id(pair) in outputs:
-                yield pair, inputs.pop(id(pair)), outputs.pop(id(pair))
+                yield Match(pair, inputs.pop(id(pair)), *outputs.pop(id(pair)))
 
 
-def _without_bias(tap: Tap, pair: Pair, where: str, arrays: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
-    if pair.without_bias != where or tap.redundant_bias is None:
-        return arrays
-    return tuple(array - tap.redundant_bias for array in arrays)
-
-
-def _isolated(
-    pair: Pair, model: nn.Module, inputs: tuple[NDArray[Any], ...], expected: NDArray[Any]
-) -> NDArray[Any] | None:
+def _isolated(match: Match, model: nn.Module) -> NDArray[Any] | None:
     """Run the PyTorch layer on TensorFlow's inputs; None where the reference does not show them."""
-    if not inputs:
+    if not match.inputs:
         return None
-    dtype: DType = "float64" if expected.dtype == np.float64 else "float32"
-    return to_nhwc(run_isolated(pair, model, [to_nchw(array, dtype) for array in inputs], expected.shape[1:3]))
+    dtype: DType = "float64" if match.expected.dtype == np.float64 else "float32"
+    inputs = [to_nchw(array, dtype) for array in match.inputs]
+    return to_nhwc(run_isolated(match.pair, model, inputs, match.expected.shape[1:3]))
 
 
-def _result(
-    order: int, pair: Pair, mode: Mode, dtype: DType, found: NDArray[Any], expected: NDArray[Any]
-) -> LayerResult:
+def _result(order: int, match: Match, mode: Mode, dtype: DType, found: NDArray[Any]) -> LayerResult:
+    pair = match.pair
     return LayerResult(
         order=order,
         tf=pair.layer.tf,
@@ -146,9 +157,9 @@ def _result(
         level=pair.level,
         mode=mode,
         dtype=dtype,
-        shape=expected.shape,
-        measures=measure(found, expected),
-        tolerance=tolerance(mode, dtype),
+        shape=match.expected.shape,
+        measures=match.measure(found),
+        tolerance=tolerance(mode, dtype, pair.layer.kind),
     )
 
 
@@ -163,7 +174,7 @@ def to_nhwc(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def uncompared(plan: Plan, results: Iterable[LayerResult], model: nn.Module) -> list[str]:
+def uncompared(plan: Plan, results: Iterable[LayerResult]) -> list[str]:
     """Return the TensorFlow scopes that a plan has and no result covers."""
     seen: Mapping[tuple[str, int | None], bool] = {(result.tf, result.level): True for result in results}
-    return [pair.layer.tf for pair in layer_pairs(plan, model) if (pair.layer.tf, pair.level) not in seen]
+    return [pair.layer.tf for pair in layer_pairs(plan) if (pair.layer.tf, pair.level) not in seen]

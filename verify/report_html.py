@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify import report_summary as summary
 from verify.plots import error_growth_svg
+from verify.report_detection import checks, detection_sentence, metric_rows
 from verify.results import Verification
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def to_html(verification: Verification) -> str:
 
     runs = summary.runs(verification)
     output_dtypes, outputs = summary.outputs(verification)
+    detection = verification.detection
     return _template().render(
         verification=verification,
         runs=runs,
@@ -32,7 +34,11 @@ def to_html(verification: Verification) -> str:
         outputs=outputs,
         failed=summary.failed_layers(verification),
         max_listed=MAX_LISTED,
-        plot=Markup(error_growth_svg(verification)),  # noqa: S704 - our own drawing; its texts hold no names
+        detection=detection,
+        detection_sentence=detection_sentence(detection) if detection is not None else "",
+        metric_rows=metric_rows(detection) if detection is not None else [],
+        checks=list(checks(detection)) if detection is not None else [],
+        plot=Markup(error_growth_svg(verification) if verification.layers else ""),  # noqa: S704 - our own drawing; its texts hold no names
     )
 
 

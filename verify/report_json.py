@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verify.detection_results import DetectionResult
 from verify.errors import VerificationError
 from verify.results import (
     SCHEMA_VERSION,
@@ -68,6 +69,7 @@ def _verification(values: Mapping[str, Any]) -> Verification:
         audit=None if audit is None else _audit(audit),
         diagnoses=tuple(Diagnosis(**item | {"remaining": float(item["remaining"])}) for item in values["diagnoses"]),
         seconds=float(values["seconds"]),
+        detection=None if (detection := values.get("detection")) is None else DetectionResult.from_dict(detection),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from verify.detection_results import DetectionResult
+from verify.report_detection import checks, detection_sentence, metric_rows
 from verify.report_summary import Run, audit_sentence, diagnoses_of, diagnosis_sentence, failure_sentence, printable
 from verify.report_summary import part as part_of
 from verify.report_summary import runs as runs_of
@@ -12,7 +14,10 @@ from verify.results import AuditResult, LayerResult, Verification
 
 def to_junit(verification: Verification) -> bytes:
     """Return a verification as JUnit XML in UTF-8."""
-    suites = [_run_suite(verification, run) for run in runs_of(verification)] or [_empty_suite()]
+    suites = [_run_suite(verification, run) for run in runs_of(verification)]
+    if verification.detection is not None:
+        suites.append(_detection_suite(verification.detection))
+    suites = suites or [_empty_suite()]
     if verification.audit is not None:
         suites.append(_audit_suite(verification.audit))
     root = ET.Element("testsuites", name="effdet-verify", time=f"{verification.seconds:.3f}")
@@ -53,6 +58,21 @@ def _audit_suite(audit: AuditResult) -> ET.Element:
     suite = _suite("audit", len(audit.findings), len(audit.findings))
     for finding in audit.findings:
         _fail(_case(suite, "audit", finding.tensor), "audit", f"{finding.tensor}: {finding.finding}", [])
+    return suite
+
+
+def _detection_suite(detection: DetectionResult) -> ET.Element:
+    """One case for the evaluation with its numbers as properties, and one per check."""
+    found = list(checks(detection))
+    suite = _suite("detections", 1 + len(found), sum(not check.passed for check in found))
+    properties = ET.SubElement(suite, "properties")
+    for name, value in metric_rows(detection):
+        ET.SubElement(properties, "property", name=name, value=value)
+    _case(suite, "detections", detection_sentence(detection))
+    for check in found:
+        case = _case(suite, "detections", check.name)
+        if not check.passed:
+            _fail(case, "detections", f"{check.name}: {check.sentence}", [])
     return suite
 
 

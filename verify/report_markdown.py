@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from verify.detection_results import DetectionResult
+from verify.report_detection import checks, detection_sentence, metric_rows
 from verify.report_summary import (
     audit_sentence,
     checksum_sentences,
@@ -36,7 +38,8 @@ def to_markdown(verification: Verification) -> str:
         *_diagnoses(verification),
         *_runs(verification),
         *_outputs(verification),
-        *_audit(verification),
+        *_detection(verification.detection),
+        *(_audit(verification) if verification.layers or verification.detection is None else ()),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -94,6 +97,20 @@ def _output(row: Mapping[DType, LayerResult], dtypes: Iterable[DType]) -> Iterat
         layer = row.get(dtype)
         bold = "**" if layer is not None and not layer.passed else ""
         yield from (f"{bold}{cell}{bold}" for cell in output_cells(layer))
+
+
+def _detection(detection: DetectionResult | None) -> Iterator[str]:
+    if detection is None:
+        return
+    yield "### Detections"
+    yield _prose(detection_sentence(detection))
+    if detection.metrics:
+        names, values = zip(*metric_rows(detection), strict=True)
+        yield _table(names, [values])
+    found = list(checks(detection))
+    if found:
+        rows = ((_prose(x.name), "pass" if x.passed else "**FAIL**", _prose(x.sentence)) for x in found)
+        yield _table(("check", "verdict", "found"), rows)
 
 
 def _audit(verification: Verification) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
 
+from verify.report_detection import detection_headline
 from verify.results import AuditResult, Diagnosis, DType, LayerResult, Mode, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
@@ -117,6 +118,8 @@ def part_spans(layers: Iterable[LayerResult]) -> list[tuple[str, int, int]]:
 
 def headline(verification: Verification) -> str:
     """Return the verdict in one sentence."""
+    if not verification.layers and verification.detection is not None:
+        return detection_headline(verification.detection)
     if verification.passed:
         return "These two networks compute the same."
     if not verification.layers:
@@ -128,13 +131,17 @@ def headline(verification: Verification) -> str:
 
 def extent(verification: Verification) -> str:
     """Return how much was compared."""
-    layers = len(by_layer(verification.layers))
+    layers, detection = len(by_layer(verification.layers)), verification.detection
+    if not layers and detection is not None:
+        return f"{counted(detection.images, 'image')} of {detection.split}, {verification.seconds:.1f} s"
     return f"{counted(layers, 'layer')} in {counted(len(runs(verification)), 'run')}, {verification.seconds:.1f} s"
 
 
 def subject(verification: Verification) -> str:
     """Return what was compared with what."""
     model = PurePath(str(verification.model.get("path", "the converted model"))).name
+    if not verification.reference and verification.detection is not None:
+        return model
     return f"{model} against {verification.reference.get('name', 'the TensorFlow reference')}"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from verify.detection_results import DetectionResult
+from verify.report_detection import checks, detection_sentence, metric_rows
 from verify.report_summary import (
     audit_sentence,
     checksum_sentences,
@@ -41,7 +43,10 @@ def render_terminal(verification: Verification, console: Console) -> None:
         console.print(_runs(verification))
     if verification.outputs:
         console.print(_outputs(verification))
-    _audit(verification, console)
+    if verification.detection is not None:
+        _detection(verification.detection, console)
+    if verification.layers or verification.detection is None:
+        _audit(verification, console)
 
 
 def _verdict(verification: Verification, console: Console) -> None:
@@ -85,6 +90,22 @@ def _outputs(verification: Verification) -> Table:
         cells = (cell for dtype in dtypes for cell in output_cells(row.get(dtype)))
         _row(table, (output_name(layer), str(layer.shape), *cells), all(x.passed for x in row.values()))
     return table
+
+
+def _detection(detection: DetectionResult, console: Console) -> None:
+    _line(console, detection_sentence(detection))
+    if detection.metrics:
+        console.print()
+        table = _table("COCO metrics, 0 to 100", (), [name for name, _ in metric_rows(detection)][:6])
+        table.show_header = False
+        rows = metric_rows(detection)
+        for part in (rows[:6], rows[6:]):
+            _row(table, [name for name, _ in part], True)
+            _row(table, [value for _, value in part], True)
+        console.print(table)
+    for check in checks(detection):
+        word, style = ("pass", "green") if check.passed else ("FAIL", "red")
+        _line(console, f"{word}  {check.name}: {check.sentence}", style)
 
 
 def _audit(verification: Verification, console: Console) -> None:

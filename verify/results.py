@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from verify.detection_results import DetectionResult
+
 Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]
 
@@ -130,6 +132,7 @@ class Verification:
         versions: of Python, NumPy, PyTorch, timm and this tool.
         layers: all comparisons in execution order.
         seconds: wall time.
+        detection: what an evaluation on COCO found; None if there was none.
     """
 
     model: Mapping[str, Any]
@@ -140,6 +143,7 @@ class Verification:
     audit: AuditResult | None
     diagnoses: tuple[Diagnosis, ...] = field(default=())
     seconds: float = 0.0
+    detection: DetectionResult | None = None
 
     @property
     def failures(self) -> tuple[LayerResult, ...]:
@@ -154,8 +158,10 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every layer and the audit passed, and at least one layer was compared."""
-        return bool(self.layers) and not self.failures and (self.audit is None or self.audit.passed)
+        """Whether layers, audit and detections passed, and there were at least layers or detections."""
+        parts = (self.audit, self.detection)
+        compared = bool(self.layers) or self.detection is not None
+        return compared and not self.failures and all(part is None or part.passed for part in parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, verdicts included."""
@@ -164,4 +170,6 @@ class Verification:
             plain |= {"name": layer.name, "passed": layer.passed}
         if self.audit is not None:
             values["audit"]["passed"] = self.audit.passed
+        if self.detection is not None:
+            values["detection"] = self.detection.to_dict()
         return values

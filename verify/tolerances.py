@@ -17,7 +17,14 @@ TOLERANCES: Mapping[tuple[Mode, DType], tuple[float, str]] = {
     ),
 }
 
+# Kinds that average over the whole image lose digits in float32 on a photograph with a large constant border: measured
+# up to 3e-4 at 512 pixels. Their parts are compared one by one with the tolerance above, so nothing hides here.
+AVERAGING = ("squeeze_excite", "block")
+AVERAGING_TOLERANCE = 5e-4
 
-def tolerance(mode: Mode, dtype: DType) -> float:
-    """Return the tolerance of a comparison."""
+
+def tolerance(mode: Mode, dtype: DType, kind: str) -> float:
+    """Return the tolerance of a comparison; `kind` is the mapping row's."""
+    if (mode, dtype) == ("isolated", "float32") and kind in AVERAGING:
+        return AVERAGING_TOLERANCE
     return TOLERANCES[mode, dtype][0]

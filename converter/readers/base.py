@@ -27,11 +27,16 @@ class VariableSource(ABC):
         kind: what the source is, in words: "TF1 checkpoint".
         path: the file or folder that the user named.
         folder: where the files lie, for a `config.yaml` beside them.
+        raw_reason: why the raw names are what to convert unless somebody asks for EMA; empty where the averages, if
+            there are any, are.
+        notes: what else the user should know.
     """
 
     kind: str
     path: Path
     folder: Path
+    raw_reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod
@@ -49,6 +54,19 @@ class VariableSource(ABC):
             KeyError: No variable has this name.
             CorruptFileError: The bytes are damaged or missing.
         """
+
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32C of a variable's values, as they lie in the file: little-endian.
+
+        It is known without the data files, and tells equal values from different ones.
+
+        Returns:
+            None where the format has none.
+
+        Raises:
+            KeyError: No variable has this name.
+        """
+        return None
 
     @abstractmethod
     def files(self) -> tuple[Path, ...]:

@@ -114,7 +114,7 @@ def _read_header(data: bytes) -> int:
 def _read_entry(data: bytes, shards: int) -> BundleEntry:
     """Parse a BundleEntryProto and check its numbers against each other."""
     message = Message(data)
-    info, size_needed = _describe(message.integer(1), message.payload(2))
+    info, size_needed = describe_tensor(message.integer(1), message.payload(2))
     shard, offset, size = message.integer(3), message.integer(4), message.integer(5)
     slice_protos = tuple(message.payloads(7))
     if not 0 <= shard < shards:
@@ -129,8 +129,16 @@ def _read_entry(data: bytes, shards: int) -> BundleEntry:
 
 
 @lru_cache(maxsize=4096)  # a checkpoint has some thousand entries and some ten different shapes
-def _describe(dtype: int, shape_proto: bytes) -> tuple[VariableInfo, int | None]:
-    """Return dtype and shape, and the bytes that the values take where the dtype has a fixed size."""
+def describe_tensor(dtype: int, shape_proto: bytes) -> tuple[VariableInfo, int | None]:
+    """Return dtype and shape, and the bytes that the values take where the dtype has a fixed size.
+
+    Args:
+        dtype: TensorFlow's number.
+        shape_proto: a TensorShapeProto.
+
+    Raises:
+        CorruptFileError: They are not those of a tensor.
+    """
     if dtype < 1:
         raise CorruptFileError(f"its dtype has the number {dtype}")
     shape_message = Message(shape_proto)

@@ -38,6 +38,12 @@ def mask_crc32c(crc: int) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+def unmask_crc32c(masked: int) -> int:
+    """Return the CRC-32C that `mask_crc32c` turned into a stored one."""
+    rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
+    return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
+
+
 def read_table(table: bytes) -> dict[bytes, bytes]:
     """Return the entries of a table in key order, every block checked against its checksum.
 

@@ -1,4 +1,4 @@
-"""From what the user named (folder, prefix, one of its files, archive) to the open checkpoint."""
+"""From what the user named (folder, prefix, file, archive) to the open source."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.readers import recognize as formats
 from converter.readers.base import VariableSource
-from converter.readers.recognize import Format, checkpoint_prefix, is_inside_saved_model, list_prefixes, recognize
-from converter.readers.tensorbundle import TensorBundle
+from converter.readers.recognize import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
+from converter.readers.tensorbundle import OBJECT_GRAPH, TensorBundle
 
 if TYPE_CHECKING:
     from converter.readers.archive import ExtractedArchive
@@ -23,16 +23,16 @@ _ESCAPED_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 def open_checkpoint(path: Path | str) -> VariableSource:
-    """Open the checkpoint that a path names; use it as a context manager.
+    """Open the source that a path names; use it as a context manager.
 
     Args:
-        path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, or an archive
-            (.tar.gz, .tgz) of one of these.
+        path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file or a frozen .pb graph.
 
     Raises:
         SourceError: The file cannot be opened.
         MissingFileError: Nothing is there, or a folder's `checkpoint` file names a checkpoint that is not there.
-        CorruptFileError: The index or the archive is damaged.
+        CorruptFileError: A file or the archive is damaged.
         UnsupportedSourceError: It is something else; the text says what.
     """
     path = Path(path)
@@ -46,8 +46,8 @@ def open_checkpoint(path: Path | str) -> VariableSource:
 def _reader(found: Format, path: Path) -> Callable[[Path], VariableSource]:
     if found not in READERS:
         raise UnsupportedSourceError(
-            f"{path}: this is {found.name}; expected a TensorFlow V2 checkpoint (PREFIX.index with PREFIX.data-*), its "
-            f"folder or a .tar.gz of it. {found.next_step}"
+            f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5 or a frozen .pb. {found.next_step}"
         )
     return READERS[found]
 
@@ -64,12 +64,41 @@ def _open_state(path: Path) -> VariableSource:
     return _open_bundle(_prefix_of_state(path), path)
 
 
+def _open_saved_model(
+    path: Path, folder: Path | None = None, archive: ExtractedArchive | None = None
+) -> VariableSource:
+    from converter.readers.saved_model import as_saved_model
+
+    folder = folder or saved_model_folder(path) or path
+    prefix = folder / formats.VARIABLES / formats.VARIABLES
+    if not Path(f"{prefix}.index").is_file():
+        raise UnsupportedSourceError(
+            f"{path}: this is {formats.SAVED_MODEL.name} without variables: {prefix.name}.index is not in its folder "
+            f"{formats.VARIABLES}. Keep all its files together. {formats.SAVED_MODEL.next_step}"
+        )
+    return as_saved_model(_read_bundle(prefix, path, archive), folder)
+
+
+def _open_h5(path: Path) -> VariableSource:
+    from converter.readers.keras_h5 import KerasH5
+
+    return KerasH5(path)
+
+
+def _open_frozen_graph(path: Path) -> VariableSource:
+    from converter.readers.frozen_graph import FrozenGraph
+
+    return FrozenGraph(path)
+
+
 def _open_archive(path: Path) -> VariableSource:
     from converter.readers.archive import ExtractedArchive  # late: tarfile and all compressions
 
     archive = ExtractedArchive(path)
     try:
         folder = _folder_in_archive(archive)
+        if recognize(folder) == formats.SAVED_MODEL:
+            return _open_saved_model(path, folder, archive)
         return _open_bundle(_prefix_in_folder(folder, archive), path, archive)
     except BaseException:
         archive.close()
@@ -81,11 +110,24 @@ READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.CHECKPOINT_PREFIX: _open_prefix,
     formats.CHECKPOINT_FOLDER: _open_folder,
     formats.CHECKPOINT_STATE: _open_state,
+    formats.SAVED_MODEL: _open_saved_model,
+    formats.HDF5: _open_h5,
+    formats.FROZEN_GRAPH: _open_frozen_graph,
     formats.GZIP: _open_archive,
 }
 
 
-def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = None) -> TensorBundle:
+def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = None) -> VariableSource:
+    """Open a checkpoint of TF1 or TF2."""
+    bundle = _read_bundle(prefix, path, archive)
+    if OBJECT_GRAPH not in bundle.variables:
+        return bundle
+    from converter.readers.object_checkpoint import ObjectCheckpoint
+
+    return ObjectCheckpoint(bundle)
+
+
+def _read_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None) -> TensorBundle:
     """Open a bundle, unless its index is a file of another kind that was given the name of one."""
     index = Path(f"{prefix}.index")
     content = formats.recognize_content(index)
@@ -96,12 +138,13 @@ def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = No
 
 
 def _folder_in_archive(archive: ExtractedArchive) -> Path:
-    """Return the folder of an archive that holds checkpoints; it may have folders with others inside."""
-    folders = {
+    """Return the folder of an archive that holds checkpoints, else a SavedModel; others may lie in folders below it."""
+    checkpoints = {
         file.parent
         for file in archive.folder.rglob("*")
-        if file.name == formats.STATE_FILE or (file.suffix == ".index" and not is_inside_saved_model(file))
+        if file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file))
     }
+    folders = checkpoints or {file.parent for file in archive.folder.rglob(formats.SAVED_MODEL_FILE)}
     top = min(folders, key=lambda folder: len(folder.parts), default=archive.folder)
     if folders and all(top in (folder, *folder.parents) for folder in folders):
         return top
@@ -110,8 +153,6 @@ def _folder_in_archive(archive: ExtractedArchive) -> Path:
         raise UnsupportedSourceError(
             f"{archive.path}: checkpoints in {len(folders)} folders ({names}); expected one. Unpack it and name one."
         )
-    if any(archive.folder.rglob(formats.SAVED_MODEL_FILE)):
-        _reader(formats.SAVED_MODEL, archive.path)
     raise UnsupportedSourceError(
         f"{archive.path}: an archive without a checkpoint (it holds {', '.join(archive.skipped) or 'no files'}); "
         "expected PREFIX.index and PREFIX.data-*. Check that it is the right download."

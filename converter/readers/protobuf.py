@@ -8,15 +8,18 @@ Source: Protocol Buffers documentation, "Encoding".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 from converter.errors import CorruptFileError
 
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10
+# A view spares the copies where a file has hundreds of megabytes.
+Data = TypeVar("Data", bytes, memoryview)
 
 
-def read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
     """Read one base-128 number of up to 64 bits.
 
     Args:
@@ -42,7 +45,7 @@ def read_varint(data: bytes, position: int, end: int) -> tuple[int, int]:
     raise CorruptFileError(f"a number at byte {position} has more than 64 bits")
 
 
-def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+def fields(message: Data) -> Iterator[tuple[int, int, int | Data]]:
     """Yield the fields of a message in file order as (number, wire type, value).
 
     A value is an unsigned int, or the bytes of a length-delimited field: a string, a packed list or a nested message.
@@ -77,22 +80,23 @@ def fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         yield number, wire_type, payload if wire_type == LENGTH_DELIMITED else int.from_bytes(payload, "little")
 
 
-class Message:
+class Message(Generic[Data]):
     """A parsed message, read field by field; a field that is absent, or has another wire type, gives its default.
 
     As protocol buffers demand, the last of several values counts where one is asked for.
     """
 
-    __slots__ = ("_integers", "_payloads")
+    __slots__ = ("_empty", "_integers", "_payloads")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Data) -> None:
         """Parse a message.
 
         Raises:
             CorruptFileError: The bytes are not a message.
         """
         self._integers: dict[tuple[int, int], int] = {}
-        self._payloads: dict[int, list[bytes]] = {}
+        self._payloads: dict[int, list[Data]] = {}
+        self._empty: Data = data[:0]
         for number, wire_type, value in fields(data):
             if isinstance(value, int):
                 self._integers[number, wire_type] = value
@@ -112,10 +116,10 @@ class Message:
         """Whether a varint field is written down, be it with its default value."""
         return (number, VARINT) in self._integers
 
-    def payload(self, number: int) -> bytes:
+    def payload(self, number: int) -> Data:
         """Return a string or nested message as bytes; an absent one is empty."""
-        return self._payloads.get(number, [b""])[-1]
+        return self._payloads.get(number, [self._empty])[-1]
 
-    def payloads(self, number: int) -> list[bytes]:
+    def payloads(self, number: int) -> list[Data]:
         """Return all values of a repeated string or message field."""
         return self._payloads.get(number, [])

@@ -1,4 +1,7 @@
-"""What a path is: a checkpoint that can be read, or which other known thing. Contents decide, names only help.
+"""What a path is: a source that can be read, or which other known thing. Contents decide, names only help.
+
+Where a path could be several things: a folder with a checkpoint is that checkpoint, whatever else lies in it; what lies
+in the `variables` folder of a SavedModel is the SavedModel. `docs/sources.md` lists all rules.
 
 To read one more format, add its reader to `READERS` in `locate.py`; it is recognised here already.
 """
@@ -14,8 +17,10 @@ from converter.readers.leveldb_table import TABLE_MAGIC
 from converter.readers.protobuf import read_varint
 
 STATE_FILE = "checkpoint"
+VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
 SAVED_MODEL_FILE = "saved_model.pb"
 _HEAD_BYTES = 1024
+_KERAS_2 = "Save the model with tf-keras (Keras 2) as .h5, or give its checkpoint."
 _EXPORTED = "Exported weights may be folded or quantised: give the training checkpoint instead."
 _PYTORCH = "This is a PyTorch file already; the input is a TensorFlow checkpoint."
 _DOWNLOAD = "Download the file again and check the address."
@@ -39,7 +44,8 @@ V1_CHECKPOINT = Format(
 )
 INDEX_WITHOUT_SUFFIX = Format("a checkpoint's index without its suffix", "Rename it to end in .index.")
 HDF5 = Format("an HDF5 file (Keras weights)", "Give the TensorFlow checkpoint of the same model.")
-FROZEN_GRAPH = Format("a frozen graph or another protocol-buffer file", _EXPORTED)
+KERAS_3 = Format("a Keras 3 model archive (.keras), which holds no names of variables", _KERAS_2)
+FROZEN_GRAPH = Format("a frozen graph", _EXPORTED)
 TFLITE = Format("a TensorFlow Lite model", _EXPORTED)
 ONNX = Format("an ONNX model", _EXPORTED)
 SAFETENSORS = Format("a safetensors file", _PYTORCH)
@@ -50,7 +56,7 @@ TAR = Format("an uncompressed tar archive", "Unpack it and name the checkpoint i
 GIT_LFS_POINTER = Format("a pointer of git-lfs, not the file itself", "Run `git lfs pull`.")
 WEB_PAGE = Format("a web page or a server's error message", _DOWNLOAD)
 EMPTY = Format("an empty file", _DOWNLOAD)
-EMPTY_FOLDER = Format("a folder without a checkpoint", "Name the folder that holds the .index file.")
+EMPTY_FOLDER = Format("a folder without a checkpoint", "Name the folder with the .index file, or an .h5 or .pb file.")
 UNKNOWN = Format("a file of unknown kind", "Name the folder, prefix or .index file of a checkpoint.")
 
 
@@ -64,7 +70,7 @@ def recognize(path: Path) -> Format:
     if path.is_dir():
         return _recognize_folder(path)
     if (prefix := checkpoint_prefix(path)) is not None:
-        return SAVED_MODEL if is_inside_saved_model(prefix) else CHECKPOINT_PREFIX
+        return SAVED_MODEL if saved_model_folder(prefix) else CHECKPOINT_PREFIX
     if path.suffix.startswith(".data-"):
         raise MissingFileError(f"{path.with_suffix('.index')}: no such file. Keep all files of a checkpoint together.")
     if not path.exists():
@@ -100,14 +106,22 @@ def recognize_content(path: Path) -> Format:
 
 
 def _recognize_folder(folder: Path) -> Format:
+    if folder.absolute().name == VARIABLES and saved_model_folder(folder):
+        return SAVED_MODEL
     if (folder / STATE_FILE).is_file() or any(list_prefixes(folder)):
         return CHECKPOINT_FOLDER
     return SAVED_MODEL if (folder / SAVED_MODEL_FILE).is_file() else EMPTY_FOLDER
 
 
-def is_inside_saved_model(prefix: Path) -> bool:
-    """Whether a checkpoint is the variables of a SavedModel, whose names mean other copies than a checkpoint's."""
-    return prefix.parent.name == "variables" and (prefix.parent.parent / SAVED_MODEL_FILE).is_file()
+def saved_model_folder(path: Path) -> Path | None:
+    """Return the SavedModel that a path means: the folder, its saved_model.pb, its `variables`, what lies in there."""
+    path = path.absolute()
+    candidates = [path]
+    if path.name in (SAVED_MODEL_FILE, VARIABLES):
+        candidates.append(path.parent)
+    if path.parent.name == VARIABLES:
+        candidates.append(path.parent.parent)
+    return next((folder for folder in candidates if (folder / SAVED_MODEL_FILE).is_file()), None)
 
 
 def list_prefixes(folder: Path) -> list[Path]:
@@ -146,6 +160,10 @@ def _is_saved_model(head: bytes, suffix: str) -> bool:
     return suffix == ".pb" and head.startswith(b"\x08\x01\x12")  # schema version 1, meta graphs
 
 
+def _is_keras_3(head: bytes, suffix: str) -> bool:
+    return head.startswith(b"PK\x03\x04") and (suffix == ".keras" or b"metadata.json" in head)
+
+
 def _is_pytorch_zip(head: bytes, suffix: str) -> bool:
     return head.startswith(b"PK\x03\x04") and (b"/data.pkl" in head or suffix in (".pth", ".pt"))
 
@@ -159,6 +177,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GIT_LFS_POINTER, _begins(b"version https://git-lfs")),
     (WEB_PAGE, _is_web_page),
     (PYTORCH_ZIP, _is_pytorch_zip),
+    (KERAS_3, _is_keras_3),
     (ZIP, _begins(b"PK\x03\x04")),
     (SAFETENSORS, _is_safetensors),
     (PICKLE, _begins(*(bytes([0x80, protocol]) for protocol in range(2, 6)))),
@@ -167,5 +186,5 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (CHECKPOINT_STATE, lambda head, _: b"model_checkpoint_path" in head),
     (SAVED_MODEL, _is_saved_model),
     (ONNX, lambda head, suffix: suffix == ".onnx" and head.startswith(b"\x08")),
-    (FROZEN_GRAPH, lambda head, suffix: suffix == ".pb"),
+    (FROZEN_GRAPH, lambda head, suffix: suffix == ".pb" and head.startswith(b"\x0a")),
 )

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, MissingFileError, UnsupportedSourceError
 from converter.readers.base import VariableInfo, VariableSource
 from converter.readers.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
-from converter.readers.leveldb_table import extend_crc32c, mask_crc32c
+from converter.readers.leveldb_table import extend_crc32c, mask_crc32c, unmask_crc32c
 from converter.readers.protobuf import read_varint
 
 if TYPE_CHECKING:
     from converter.readers.archive import ExtractedArchive
 
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key that only TF2 checkpoints have
 _MAX_INDEX_BYTES = 64 << 20
 _MAX_RANK = 32  # NumPy's limit before version 2
 
@@ -81,6 +81,11 @@ class TensorBundle(VariableSource):
         values = [self._read_entry(name, part.entry) for part in slices]
         with self._naming(self._index_path, name):
             return _join(entry.info.shape, slices, values)
+
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32C of a variable's values from the index; None for a partitioned variable."""
+        entry = self._index.entries[name]
+        return None if name in self._index.slices else unmask_crc32c(entry.crc32c)
 
     def files(self) -> tuple[Path, ...]:
         """Return the archive if there is one, else the index and those data files that are there."""
@@ -156,18 +161,28 @@ def _check(computed: int, stored: int, what: str) -> None:
 
 
 def _decode_numbers(data: memoryview, entry: BundleEntry) -> NDArray[Any]:
-    """Return a view of the values, or a copy where NumPy cannot take them as they lie."""
-    dtype = STORED_DTYPES.get(entry.info.dtype)
-    if dtype is None:
-        raise UnsupportedSourceError(f"values of dtype {entry.info.dtype} cannot be read; expected numbers or strings")
+    """Return the values of an entry after their checksum was compared."""
+    values = decode_values(data, entry.info)
     _check(mask_crc32c(extend_crc32c(0, data)), entry.crc32c, "the values")
+    return values
+
+
+def decode_values(data: memoryview, info: VariableInfo) -> NDArray[Any]:
+    """Return a view of values as TensorFlow stores them, or a copy where NumPy cannot take them as they lie.
+
+    Raises:
+        UnsupportedSourceError: NumPy has no such dtype.
+    """
+    dtype = STORED_DTYPES.get(info.dtype)
+    if dtype is None:
+        raise UnsupportedSourceError(f"values of dtype {info.dtype} cannot be read; expected numbers or strings")
     values: NDArray[Any] = np.frombuffer(data, dtype)
     if not values.flags.aligned:  # behind a string; not every library that gets the array can cope
         values = values.copy()
     values = values.astype(dtype.newbyteorder("="), copy=False)
-    if entry.info.dtype == "bfloat16":  # the upper half of a float32
+    if info.dtype == "bfloat16":  # the upper half of a float32
         values = (values.astype(np.uint32) << 16).view(np.float32)
-    return values.reshape(entry.info.shape)
+    return values.reshape(info.shape)
 
 
 def _join(shape: tuple[int, ...], slices: Sequence[Slice], values: Sequence[NDArray[Any]]) -> NDArray[Any]:

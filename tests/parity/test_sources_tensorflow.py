@@ -1,0 +1,422 @@
+"""Every kind of file that the official code leaves, written by TensorFlow and Keras: the same network, bit for bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sources import MemorySource, averages, initial, plan_of, seeded
+
+from converter.conversion import prepare
+from converter.engine import convert
+from converter.errors import UnsupportedSourceError, ViewError
+from converter.inspection import inspect_source
+from converter.readers.base import VariableSource
+from converter.readers.locate import open_checkpoint
+from converter.views import ViewName
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("tf_keras")
+v1 = tf.compat.v1
+legacy = keras.optimizers.legacy
+
+Arrays = dict[str, NDArray[Any]]
+PLAN = plan_of("d0")
+RAW, AVERAGED = seeded(PLAN, 0), seeded(PLAN, 1)
+
+
+def is_trained(name: str) -> bool:
+    return not name.endswith(("moving_mean", "moving_variance"))
+
+
+def state_dict(source: VariableSource, view: ViewName | None = None) -> Arrays:
+    """Convert everything, as the command does."""
+    with source:
+        done = prepare(source, "d0", view)
+        return {name: np.array(array) for name, array in convert(source, done.plan, done.view)}
+
+
+def assert_same(found: Arrays, variables: Arrays) -> None:
+    wanted = state_dict(MemorySource(variables))
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()] == []
+
+
+def test_the_comparison_sees_one_bit() -> None:
+    """Negative control."""
+    changed = dict(RAW)
+    changed["box_net/box-0-bn-3/gamma"] = np.nextafter(RAW["box_net/box-0-bn-3/gamma"], np.float32(9))
+    with pytest.raises(AssertionError, match=r"box_net\.bn_rep\.0\.0\.bn\.weight"):
+        assert_same(state_dict(MemorySource(changed)), RAW)
+
+
+# TF1: graphs and sessions.
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A checkpoint of all values; to restore them is much faster than to put them into a graph as constants."""
+    untrained = {f"untrained/{name}": value for name, value in averages(initial(PLAN)).items()}
+    arrays = {**RAW, **averages(AVERAGED), **untrained}
+    prefix = str(tmp_path_factory.mktemp("values") / "values")
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=list(arrays), shape_and_slices=[""] * len(arrays), tensors=list(arrays.values())
+    )
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Any]:
+    """One session for all files of TF1: every variable, its averages, the slots of three optimizers, the step."""
+    quick = v1.ConfigProto()
+    quick.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Graph().as_default(), v1.Session(config=quick) as session:
+        zeros = v1.zeros_initializer()
+        for name, value in RAW.items():
+            v1.get_variable(name, value.shape, initializer=zeros, trainable=is_trained(name), use_resource=True)
+        v1.get_variable("global_step", initializer=np.int64(780), trainable=False)
+        tf.train.ExponentialMovingAverage(0.9).apply(list(stored(RAW).values()))
+        for make in (
+            v1.train.MomentumOptimizer(0.1, 0.9),
+            v1.train.AdamOptimizer(0.1),
+            v1.train.RMSPropOptimizer(0.1, momentum=0.9),
+        ):
+            make.apply_gradients([(tf.zeros_like(variable), variable) for variable in v1.trainable_variables()])
+        session.run(v1.global_variables_initializer())
+        yield session
+
+
+def stored(names: Iterable[str]) -> dict[str, Any]:
+    """Return the variables of the session's graph that have these names."""
+    found = {variable.op.name: variable for variable in v1.global_variables()}
+    return {name: found[name] for name in names if name in found}
+
+
+def restore(session: Any, values: str, averages_from: str = "") -> None:
+    """Fill the variables, and the averages with the values stored under a prefix of their names."""
+    slots = {f"{averages_from}{name}": variable for name, variable in stored(averages(RAW)).items()}
+    v1.train.Saver({**stored(RAW), **slots}).restore(session, values)
+
+
+OPTIMIZERS = {
+    "momentum": (["{}/Momentum"], {"optimizer slot: momentum"}),
+    "adam": (
+        ["{}/Adam", "{}/Adam_1", "beta1_power", "beta2_power"],
+        {
+            "optimizer slot: Adam's first moment",
+            "optimizer slot: Adam's second moment",
+            "optimizer state: Adam's bias correction",
+        },
+    ),
+    "rmsprop": (
+        ["{}/RMSProp", "{}/RMSProp_1"],
+        {"optimizer slot: RMSProp's mean square", "optimizer slot: RMSProp's momentum"},
+    ),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_tf1_training_checkpoints(session: Any, values: str, tmp_path: Path, optimizer: str) -> None:
+    templates, reasons = OPTIMIZERS[optimizer]
+    restore(session, values)
+    slots = stored(template.format(name) for template in templates for name in RAW)
+    assert slots
+    for name, copies in (("with", averages(RAW)), ("without", {})):
+        parts = {**stored(RAW), **stored(copies), **slots, **stored(["global_step"])}
+        prefix = v1.train.Saver(parts).save(session, str(tmp_path / name), global_step=780)
+        facts = inspect_source(open_checkpoint(prefix))
+        assert (facts["problems"], facts["step"]) == ([], 780)
+        assert set(facts["ignored"]) == {*reasons, "training step counter"}
+    assert_same(state_dict(open_checkpoint(tmp_path / "with-780")), AVERAGED)
+    assert_same(state_dict(open_checkpoint(tmp_path / "with-780"), "raw"), RAW)
+    assert_same(state_dict(open_checkpoint(tmp_path / "without-780")), RAW)
+    with pytest.raises(ViewError, match="no averages"):
+        state_dict(open_checkpoint(tmp_path / "without-780"), "ema")
+
+
+def test_tf1_saved_model_and_its_frozen_graph(session: Any, values: str, tmp_path: Path) -> None:
+    """The official export: raw names hold the averages, EMA slots are in the graph and were never filled."""
+    total = tf.add_n([tf.reduce_sum(variable) for variable in stored(RAW).values()], name="detections")
+    restore(session, values, "untrained/")
+    builder = v1.saved_model.Builder(str(tmp_path / "export"))
+    parts = {**stored(RAW), **stored(averages(RAW)), **stored(["global_step"])}
+    builder.add_meta_graph_and_variables(session, ["serve"], saver=v1.train.Saver(parts))
+    builder.save()
+    source = open_checkpoint(tmp_path / "export")
+    assert source.kind == "TF1 SavedModel"
+    assert_same(state_dict(source), RAW)
+    with pytest.raises(ViewError, match="hold initial values"):
+        state_dict(open_checkpoint(tmp_path / "export"), "ema")
+    graph = v1.graph_util.convert_variables_to_constants(session, session.graph_def, [total.op.name])
+    frozen = tmp_path / "export" / "efficientdet-d0_frozen.pb"
+    frozen.write_bytes(graph.SerializeToString())
+    assert open_checkpoint(frozen).kind == "frozen graph"
+    assert_same(state_dict(open_checkpoint(frozen)), RAW)
+
+
+# TF2: Keras models whose layers make the official names.
+
+
+class Scope(keras.layers.Layer):
+    """The layers and variables of one scope."""
+
+    def __init__(self, content: dict[str, Any], name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.values = {key: value for key, value in content.items() if not isinstance(value, dict)}
+        self.inner = [make_layer(key, value) for key, value in content.items() if isinstance(value, dict)]
+
+    def build(self, _: Any) -> None:
+        self.own = [
+            self.add_weight(key, value.shape, initializer=tf.constant_initializer(value), trainable=is_trained(key))
+            for key, value in self.values.items()
+        ]
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        for layer in self.inner:
+            x = layer(x)
+        return x + tf.add_n([tf.reduce_sum(variable) for variable in self.own]) if self.own else x
+
+
+class Stem(Scope):
+    """As in the official code without a name of its own, so that Keras counts it."""
+
+
+class Conv2D(Scope):
+    """The same; other convolutions have names."""
+
+
+class Head(Scope):
+    """The classifier on top of the backbone."""
+
+
+def make_layer(key: str, content: dict[str, Any]) -> Scope:
+    if key == "stem":
+        stem = Stem({})
+        stem.inner.extend(Conv2D(inner) if name == "conv2d" else Scope(inner, name) for name, inner in content.items())
+        return stem
+    return Scope(content, key)
+
+
+class Backbone(keras.Model):
+    """Makes the variables of its head only when an export traces it with other arguments than the detector does."""
+
+    def __init__(self, content: dict[str, Any], name: str) -> None:
+        super().__init__(name=name)
+        self.blocks = [make_layer(key, value) for key, value in content.items()]
+        norm = {key: np.ones(5, np.float32) for key in ("gamma", "beta", "moving_mean", "moving_variance")}
+        self.head = Head({"conv2d": {"kernel": np.ones((1, 1, 4, 5), np.float32)}, "tpu_batch_normalization": norm})
+        self.head.inner.append(Scope({"kernel": np.ones((5, 7), np.float32), "bias": np.ones(7, np.float32)}, "dense"))
+
+    def call(self, x: Any, training: bool = False, features_only: bool | None = None) -> Any:
+        for block in self.blocks:
+            x = block(x)
+        return x if features_only else self.head(x)
+
+
+class Detector(keras.Model):
+    """A model without a name, as the official one."""
+
+    def __init__(self, variables: Arrays) -> None:
+        super().__init__(name="")
+        tree: dict[str, Any] = {}
+        for name, value in variables.items():
+            *scopes, leaf = name.split("/")
+            place = tree
+            for scope in scopes:
+                place = place.setdefault(scope, {})
+            place[leaf] = value
+        backbone = next(iter(tree))
+        self.backbone = Backbone(tree.pop(backbone), backbone)
+        self.parts = [make_layer(key, content) for key, content in tree.items()]
+
+    def _init_set_name(self, name: str, zero_based: bool = True) -> None:
+        self._name = name
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        x = self.backbone(x, training=training, features_only=True)
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class ExportModel(tf.Module):
+    """What the official export saves."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    @tf.function
+    def __call__(self, x: Any) -> Any:
+        return self.model(x, training=False)
+
+
+class MovingAverage(legacy.Optimizer):
+    """Averages in slots around another optimizer, tracked as TensorFlow Addons does."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__("MovingAverage")
+        self._optimizer = inner
+        self._track_trackable(inner, "awg_optimizer")
+        self._set_hyper("average_decay", 0.9)
+
+    def _create_slots(self, var_list: list[Any]) -> None:
+        self._optimizer._create_slots(var_list)
+        for variable in var_list:
+            self.add_slot(variable, "average", variable.read_value())
+
+    def _create_hypers(self) -> None:
+        self._optimizer._create_hypers()
+        super()._create_hypers()
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+def detector(variables: Arrays, *, fresh: bool = True) -> Any:
+    if fresh:
+        keras.backend.clear_session()
+    model = Detector(variables)
+    model(tf.zeros(1))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return detector(RAW)
+
+
+def test_the_model_has_the_official_names(model: Any) -> None:
+    assert {variable.name.removesuffix(":0") for variable in model.variables} == set(RAW)
+
+
+def test_keras_h5(model: Any, tmp_path: Path) -> None:
+    model.save_weights(tmp_path / "efficientdet-d0.h5")
+    source = open_checkpoint(tmp_path / "efficientdet-d0.h5")
+    assert {name: source.read(name).tobytes() for name in source.variables} == {k: v.tobytes() for k, v in RAW.items()}
+    assert_same(state_dict(source), RAW)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "ckpt-1"])
+def test_second_model_of_a_process(tmp_path: Path, name: str) -> None:
+    detector(AVERAGED)
+    second = detector(RAW, fresh=False)
+    names = {variable.name.removesuffix(":0") for variable in second.variables}
+    assert "efficientnet-b0/stem_1/conv2d_1/kernel" in names - set(RAW)
+    second.save_weights(tmp_path / name)
+    assert_same(state_dict(open_checkpoint(tmp_path / name)), RAW)
+
+
+def test_tf2_checkpoint(model: Any, tmp_path: Path) -> None:
+    prefix = tf.train.Checkpoint(model=model).save(str(tmp_path / "ckpt"))
+    for path in (prefix, tmp_path):
+        source = open_checkpoint(path)
+        assert source.kind == "TF2 object checkpoint"
+        assert set(source.variables) == {*RAW, "save_counter", "object_graph"}
+        assert_same(state_dict(source), RAW)
+
+
+def test_tf2_training_checkpoint_without_averages(tmp_path: Path) -> None:
+    model = detector(RAW)
+    train(model, legacy.Adam(0.0))
+    model.save_weights(tmp_path / "ckpt-7")
+    facts = inspect_source(open_checkpoint(tmp_path / "ckpt-7"))
+    assert facts["problems"] == []
+    assert facts["step"] == 1
+    assert sum(facts["ignored"].values()) == facts["variables"] - len(RAW)
+    assert_same(state_dict(open_checkpoint(tmp_path / "ckpt-7")), RAW)
+    with pytest.raises(ViewError, match="no averages"):
+        state_dict(open_checkpoint(tmp_path / "ckpt-7"), "ema")
+
+
+def test_tf2_training_checkpoints_with_averages(tmp_path: Path) -> None:
+    """`ckpt-final` has raw values beside averages in slots; `emackpt-N` has the averages in their place."""
+    model = detector(RAW)
+    optimizer = MovingAverage(legacy.SGD(0.0, momentum=0.9))
+    model.compile(optimizer=optimizer)
+    optimizer._create_all_weights(model.trainable_variables)
+    for variable in model.trainable_variables:
+        optimizer.get_slot(variable, "average").assign(AVERAGED[variable.name.removesuffix(":0")])
+    model.save_weights(tmp_path / "ckpt-final")
+    used = {name: AVERAGED[name] if is_trained(name) else RAW[name] for name in RAW}
+    source = open_checkpoint(tmp_path / "ckpt-final")
+    assert "variables are raw values" in source.notes[0]
+    assert_same(state_dict(source), used)
+    assert_same(state_dict(open_checkpoint(tmp_path / "ckpt-final"), "raw"), RAW)
+
+    for variable in model.trainable_variables:
+        variable.assign(optimizer.get_slot(variable, "average"))
+    model.save_weights(tmp_path / "emackpt-3")
+    facts = inspect_source(open_checkpoint(tmp_path / "emackpt-3"))
+    assert "raw values are not stored" in facts["notes"][0]
+    assert (facts["problems"], facts["differing_variables"]) == ([], 0)
+    assert_same(state_dict(open_checkpoint(tmp_path / "emackpt-3")), used)
+
+
+def test_tf2_checkpoint_of_a_newer_optimizer(tmp_path: Path) -> None:
+    model = detector(RAW)
+    train(model, keras.optimizers.Adam(0.0, use_ema=True))
+    model.save_weights(tmp_path / "ckpt-1")
+    facts = inspect_source(open_checkpoint(tmp_path / "ckpt-1"))
+    assert (facts["problems"], facts["step"]) == ([], 1)
+    assert facts["views"]["ema"]["variables"] == len(RAW)
+    assert_same(state_dict(open_checkpoint(tmp_path / "ckpt-1"), "raw"), RAW)
+
+
+def train(model: Any, optimizer: Any) -> None:
+    """Take one step, which with a learning rate of 0 changes nothing but the optimizer."""
+    model.compile(optimizer=optimizer)
+    optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in model.trainable_variables])
+
+
+def test_tf2_saved_model(tmp_path: Path) -> None:
+    export = ExportModel(detector(RAW))
+    signature = export.__call__.get_concrete_function(tf.TensorSpec([1]))
+    tf.saved_model.save(export, str(tmp_path / "export"), signatures={"serving_default": signature})
+    source = open_checkpoint(tmp_path / "export")
+    assert source.kind == "TF2 SavedModel"
+    assert {name for name in source.variables if name not in RAW} >= {"head/dense/bias", "object_graph"}
+    reason = "classifier on top of the backbone, which a detector does not have"
+    assert inspect_source(source)["ignored"][reason] == 7
+    assert_same(state_dict(source), RAW)
+
+
+def test_graph_frozen_by_tf2_is_refused(model: Any, tmp_path: Path) -> None:
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
+
+    export = ExportModel(model)
+    _, graph = convert_variables_to_constants_v2_as_graph(export.__call__.get_concrete_function(tf.TensorSpec([1])))
+    (tmp_path / "d0_frozen.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(UnsupportedSourceError, match=r"frozen by TF2.*Give the checkpoint or the SavedModel"):
+        open_checkpoint(tmp_path / "d0_frozen.pb")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Keras 3 itself
+@pytest.mark.parametrize("name", ["model.weights.h5", "model.keras"])
+def test_keras_3_is_named(tmp_path: Path, name: str) -> None:
+    keras_3 = pytest.importorskip("keras")
+    model = keras_3.Sequential([keras_3.layers.Input((3,)), keras_3.layers.Dense(2)])
+    (model.save if name.endswith(".keras") else model.save_weights)(str(tmp_path / name))
+    with pytest.raises(UnsupportedSourceError, match=r"Keras 3.*tf-keras"):
+        open_checkpoint(tmp_path / name)
+
+
+# The official training checkpoint, and the same averages as .h5 and as TF2 checkpoint.
+
+
+def test_three_files_of_one_training(shared: Path) -> None:
+    folder = shared / "trained_d0_256"
+    wanted = state_dict(open_checkpoint(folder), "ema")
+    for path in (folder / "efficientdet-d0_ema.h5", folder / "tf2_object_checkpoint"):
+        found = state_dict(open_checkpoint(path))
+        assert found.keys() == wanted.keys()
+        assert [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()] == []
+    raw = state_dict(open_checkpoint(folder), "raw")
+    assert any(raw[name].tobytes() != wanted[name].tobytes() for name in wanted)  # negative control

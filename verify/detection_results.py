@@ -1,0 +1,157 @@
+"""What an evaluation of detections found, as plain values: part of every report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
+MIN_MATCHED_SHARE = 0.995
+AP_TOLERANCE = 5e-4
+MATCHED_BOX_ERROR_PX = 0.5
+MATCHED_SCORE_ERROR = 1e-3
+MATCHED_MIN_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class PublishedAP:
+    """A published AP beside the measured one, both in 0..100.
+
+    Attributes:
+        checkpoint: name of the official checkpoint.
+        published: AP on val2017.
+        measured: AP on all of val2017.
+    """
+
+    checkpoint: str
+    published: float
+    measured: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether both agree to 0.1 points."""
+        return abs(self.measured - self.published) <= PUBLISHED_TOLERANCE + 1e-9  # 34.4 - 34.3 is more than 0.1
+
+
+@dataclass(frozen=True)
+class DetectionParity:
+    """Found detections against expected ones, one to one per image and class.
+
+    Only detections with a score of at least 0.05 on either side count.
+
+    Attributes:
+        source: where the expected ones came from.
+        expected: how many were expected.
+        surplus: found ones without a counterpart.
+        matched: pairs of one class, with boxes within 0.5 px and scores within 1e-3.
+        max_box_error_px: largest distance of a coordinate over all pairs whose boxes overlap by half, matched or not.
+        max_score_error: likewise.
+        ap_difference: AP of the found minus AP of the expected ones, in 0..1; None without annotations.
+        first_difference: id of the first image with a detection that is not matched.
+    """
+
+    source: str
+    expected: int
+    surplus: int
+    matched: int
+    max_box_error_px: float
+    max_score_error: float
+    ap_difference: float | None = None
+    first_difference: int | None = None
+
+    @property
+    def matched_share(self) -> float:
+        """Matched pairs over all that should be one, in 0..1."""
+        total = self.expected + self.surplus
+        return self.matched / total if total else 1.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether at least 99.5 % are matched and the APs agree to 0.0005."""
+        return self.matched_share >= MIN_MATCHED_SHARE and abs(self.ap_difference or 0.0) <= AP_TOLERANCE
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage from image file to AP, ours on the reference's own input.
+
+    Attributes:
+        stage: "pixels", "logits", "boxes", "NMS", "metric".
+        measure: what `error` is, with its unit.
+        error: largest over all images.
+        tolerance: what it may be.
+        image_id: where the error is largest; None for a stage over all images.
+    """
+
+    stage: str
+    measure: str
+    error: float
+    tolerance: float
+    image_id: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; one that is no number is not."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """An evaluation on COCO.
+
+    Attributes:
+        split: "val2017", "testdev", ...
+        profile: name of the postprocessing profile.
+        images: how many were evaluated.
+        detections: how many were found.
+        metrics: COCO's 12 numbers in 0..1, -1 where there is nothing to find; empty without annotations.
+        complete: whether all images of the split were evaluated.
+        published: only for an official checkpoint on all of val2017.
+        parity: only where detections were compared.
+        stages: only where a TensorFlow checkpoint was given, in order; the first that fails is where to look.
+    """
+
+    split: str
+    profile: str
+    images: int
+    detections: int
+    metrics: Mapping[str, float]
+    complete: bool
+    published: PublishedAP | None = None
+    parity: DetectionParity | None = None
+    stages: tuple[StageResult, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all that was compared agrees; an evaluation alone has nothing to fail."""
+        return all(check is None or check.passed for check in (self.published, self.parity, *self.stages))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, verdicts included."""
+        values = asdict(self) | {"passed": self.passed}
+        for key in ("published", "parity"):
+            if (check := getattr(self, key)) is not None:
+                values[key]["passed"] = check.passed
+        if self.parity is not None:
+            values["parity"]["matched_share"] = self.parity.matched_share
+        for plain, stage in zip(values["stages"], self.stages, strict=True):
+            plain["passed"] = stage.passed
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DetectionResult:
+        """Build a result from `to_dict` output; verdicts are taken anew from the numbers."""
+        plain = {key: value for key, value in values.items() if key != "passed"}
+        plain["published"] = _read(PublishedAP, values["published"])
+        plain["parity"] = _read(DetectionParity, values["parity"], "max_box_error_px", "max_score_error")
+        plain["stages"] = tuple(_read(StageResult, stage, "error") for stage in values["stages"])
+        return cls(**plain)
+
+
+def _read(kind: Any, values: Mapping[str, Any] | None, *numbers: str) -> Any:
+    """Build a part from its plain values; `numbers` may be "Infinity" and the like, for which JSON has no number."""
+    if values is None:
+        return None
+    plain = {key: value for key, value in values.items() if key not in ("passed", "matched_share")}
+    return kind(**plain | {name: float(plain[name]) for name in numbers})
