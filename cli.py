@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
+from click.core import ParameterSource
 
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError
 
 if TYPE_CHECKING:
     from effdet_torch.detect_files import FileDetections
+    from verify.results import Verification
 
 P = ParamSpec("P")
 VIEWS = click.Choice(["ema", "raw"])
@@ -160,6 +163,33 @@ def inspect(source: Path, tensors: bool, as_json: bool) -> None:
         click.echo(tensors_text(rows))
 
 
+COCO_OPTIONS = ("coco", "split", "limit", "batch", "workers", "device", "profile", "reference_results", "results")
+
+
+def coco_options(command: Callable[P, None]) -> Callable[P, None]:
+    """Add the options of an evaluation on COCO to a command."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            callback=in_a_folder,
+            metavar="FILE.json",
+            help="Write the detections; the same command goes on after an interruption. testdev: the submission.",
+        ),
+        click.option("--reference-results", type=file, metavar="FILE.json", help="Detections to compare with."),
+        click.option("--profile", metavar="NAME", help="How detections are made; default official-eval."),
+        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
+        click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
+        click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
+        click.option("--limit", type=click.IntRange(1), help="Only the images of the lowest ids."),
+        click.option("--split", metavar="val2017|testdev", help="Default val2017."),
+        click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
+    ):
+        command = option(command)
+    return command
+
+
 def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
     """Parse a size as the official code writes it."""
     from converter.hparams import read_image_size
@@ -176,6 +206,9 @@ Examples:
   effdet-verify --demo d0
   effdet-verify d0.pth --reference efficientdet-d0/ --report-dir report/
   effdet-verify d4.safetensors --reference efficientdet-d4.tar.gz --dtype float64 --image photo.jpg
+  effdet-verify d0.pth --coco coco/ --results d0.json
+  effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
+  effdet-verify d0.pth --coco coco/ --limit 4 --reference efficientdet-d0/
 """
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -192,6 +225,7 @@ Examples:
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
 @click.option("--report-dir", type=click.Path(path_type=Path), help="Write report.html, .json, junit.xml, summary.md.")
+@coco_options
 @VERSION
 @reports_errors
 def verify(
@@ -199,27 +233,70 @@ def verify(
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
-    Exit code 0: every layer and every tensor passed; 1: something differs, or could not be compared; 2: wrong usage.
+    With --coco: evaluate its detections, and compare them with those of the checkpoint or of a results file.
+
+    Exit code 0: all that was compared is equal; 1: something differs, or could not be compared; 2: wrong usage.
     """
     from rich.console import Console
 
-    from converter.readers.locate import open_checkpoint
-    from verify.demo import write_demo
     from verify.report import render_terminal, write_reports
-    from verify.verification import Settings, verify_model
 
-    settings = Settings.from_options(**options)
-    if demo is not None:
-        report_dir = report_dir or Path(f"effdet-demo-{demo}")
-        reference, model = write_demo(demo, report_dir)
-    if model is None or reference is None:
-        raise click.UsageError("name MODEL and --reference SOURCE, or --demo VARIANT")
-    with open_checkpoint(reference) as source, progress_bar("layers") as progress:
-        result = verify_model(model, source, settings, progress)
+    if options["coco"] is not None:
+        result = verify_images(model, reference, demo, options)
+        if result is None:  # not the first process of several: that one reports
+            return
+    else:
+        result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     for path in write_reports(result, report_dir) if report_dir is not None else ():
         click.echo(f"wrote {path}", err=True)
     render_terminal(result, Console())
     sys.exit(0 if result.passed else 1)
+
+
+def verify_layers(
+    model: Path | None, reference: Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
+) -> tuple[Verification, Path | None]:
+    """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
+    from converter.readers.locate import open_checkpoint
+    from verify.demo import write_demo
+    from verify.verification import Settings, verify_model
+
+    refuse_options(COCO_OPTIONS, "needs --coco ROOT")
+    settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
+    if demo is not None:
+        report_dir = report_dir or Path(f"effdet-demo-{demo}")
+        reference, model = write_demo(demo, report_dir)
+    if model is None or reference is None:
+        raise click.UsageError("name MODEL and --reference SOURCE or --coco ROOT, or --demo VARIANT")
+    with open_checkpoint(reference) as source, progress_bar("layers") as progress:
+        return verify_model(model, source, settings, progress), report_dir
+
+
+def verify_images(
+    model: Path | None, reference: Path | None, demo: str | None, options: dict[str, Any]
+) -> Verification | None:
+    """Evaluate on COCO; None in all processes but the first."""
+    from verify.coco import CocoSettings
+    from verify.distributed import processes
+    from verify.evaluation import verify_detections
+
+    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "does not go with --coco")
+    if model is None:
+        raise click.UsageError("name MODEL, the converted file to evaluate")
+    root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
+    chosen = ("split", "limit", "batch", "workers", "device", "profile", "image_size")
+    settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})
+    with processes() as group, progress_bar("images", rate=True) as progress:
+        report = progress if group.rank == 0 else None
+        return verify_detections(model, root, settings, out, expected, reference, group, report)
+
+
+def refuse_options(names: Iterable[str], reason: str) -> None:
+    """Refuse options that were given and would have no effect."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} {reason}")
 
 
 @click.command(
@@ -306,20 +383,29 @@ def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetect
 
 
 @contextmanager
-def progress_bar(description: str, least: int = 0) -> Iterator[Callable[[int, int], None] | None]:
-    """Show (done, total) on stderr, where somebody is watching and the total is at least what makes a bar worth it."""
+def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Show (done, total) on stderr, where somebody is watching and the total is at least what makes a bar worth it.
+
+    With `rate` it also says how many are done per second.
+    """
     if not sys.stderr.isatty():
         yield None
         return
     bars: list[Any] = []
+    first: list[float] = []
 
     def show(done: int, total: int) -> None:
         if total < least:
             return
         if not bars:
             bars.append(click.progressbar(length=total, label=description, file=sys.stderr))
+            first.extend((done, time.monotonic()))
+        if rate and done > first[0]:
+            bars[0].label = f"{description}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
         bars[0].update(done - bars[0].pos)
 
-    yield show
-    for bar in bars:
-        bar.render_finish()
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.render_finish()

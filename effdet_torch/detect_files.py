@@ -175,7 +175,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         picture.save(partial, kind, **({"quality": 92, "subsampling": 0} if kind == "JPEG" else {}))
         partial.replace(path)
     except OSError as error:
-        raise EffdetError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+        raise EffdetError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
     finally:
         if partial.is_file():
             partial.unlink()

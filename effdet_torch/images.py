@@ -45,9 +45,11 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
         ImageError: The file is missing, damaged, truncated, too large or no image.
     """
     try:
-        # Pillow warns above half the size that it refuses; the photographs of large cameras lie between.
         with warnings.catch_warnings():
+            # Pillow warns above half the size that it refuses, and the photographs of large cameras lie between.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Also about damaged EXIF and the like, which is no reason to refuse good pixels.
+            warnings.simplefilter("ignore", UserWarning)
             with Image.open(path) as image:
                 image.load()
                 return image_to_rgb(_upright(image) if apply_exif else image)

@@ -148,7 +148,8 @@ def _suppress(
     boxes_xyxy: Tensor, candidates: Candidates, image_scales: Tensor, image_size: tuple[int, int], profile: Profile
 ) -> Detections:
     """Run NMS over boxes (B, N, 4) in network pixels and bring the result to original pixels."""
-    scores = candidates.logits.sigmoid()
+    # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
+    scores = candidates.logits.double().sigmoid().float()
     if profile.backend == "torchvision":
         indices, scores, num_detections = torchvision_nms(
             boxes_xyxy, scores, candidates.classes, profile.max_detections, profile.iou_threshold

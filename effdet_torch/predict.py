@@ -120,10 +120,11 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         size = 1 if self.device.type == "cpu" else batch_size
-        return [found for batch in _batches(map(_to_rgb, _as_many(images)), size) for found in self._detect(batch)]
+        return [found for batch in _batches(map(_to_rgb, _as_many(images)), size) for found in self.detect_batch(batch)]
 
     @torch.inference_mode()
-    def _detect(self, images: list[RgbImage]) -> list[ImageDetections]:
+    def detect_batch(self, images: list[RgbImage]) -> list[ImageDetections]:
+        """Detect objects in images, (height, width, 3) uint8 each, that go through the network together."""
         config = self.model.config
         batch, image_scales = preprocess(images, config, self.device)
         batch = batch.to(next(self.model.parameters()).dtype).contiguous(memory_format=self.memory_format)
@@ -181,11 +182,11 @@ def _to_rgb(image: ImageSource) -> RgbImage:
         raise ImageError(f"an image is a {type(image).__name__}; expected a path, a Pillow image, an array or a tensor")
     if str(image.dtype) not in ("uint8", "torch.uint8"):
         raise ImageError(f"an image has dtype {image.dtype}; expected uint8, 0..255")
-    if image.ndim == 3 and image.shape[2] != 3 and image.shape[0] == 3:
-        return image.permute(1, 2, 0) if isinstance(image, Tensor) else image.transpose(1, 2, 0)
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:
         raise ImageError(f"an image has shape {tuple(image.shape)}; expected RGB, (height, width, 3)")
-    return image
+    if image.shape[2] == 3:
+        return image
+    return image.permute(1, 2, 0) if isinstance(image, Tensor) else image.transpose(1, 2, 0)
 
 
 def _batches(images: Iterable[RgbImage], size: int) -> Iterator[list[RgbImage]]:

@@ -237,5 +237,5 @@ def test_flipped_bits_end_in_pixels_or_in_one_kind_of_error(tmp_path: Path, pixe
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot read the image .*missing\.jpg: No such file"):
         read_image(tmp_path / "missing.jpg")
-    with pytest.raises(ImageError, match="cannot read the image .*: Is a directory"):
+    with pytest.raises(ImageError, match=r"cannot read the image .*: Is a directory"):
         read_image(tmp_path)

@@ -59,7 +59,8 @@ def test_the_label_is_above_the_box_and_holds_text() -> None:
     label = above[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
     assert xs.min() == 40
     assert 10 <= label.shape[0] <= 24
-    assert colored(label, text_color(color)).sum() > 40
+    assert text_color(color) == (0, 0, 0)
+    assert (label.max(axis=2) < 128).sum() > 40
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,8 @@ def test_lines_and_letters_grow_with_the_image() -> None:
     large = np.full((2400, 3200, 3), 128, np.uint8)
     found = colored(drawn(detections((400, 600, 2000, 1800)), large), class_color(18))
     assert found[1200].sum() >= 8 * 2
-    assert np.nonzero(found[:600])[0].ptp() >= 50 if hasattr(np.ndarray, "ptp") else True
+    rows = np.nonzero(found[:600])[0]
+    assert rows.max() - rows.min() >= 50
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3)])
