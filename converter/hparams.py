@@ -6,6 +6,7 @@ Source: the official code's `hparams_config` (names, `Config.override`, `parse_i
 from __future__ import annotations
 
 import ast
+import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 from effdet_torch.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
+OPTION = "--hparams"
 LISTS = (list, tuple)
 
 
@@ -37,7 +39,7 @@ def given_hparams(folder: Path, option: str | None = None) -> list[tuple[str, di
     if (beside := folder / CONFIG_FILE).is_file():
         given.append((CONFIG_FILE, read_hparams_file(beside)))
     if option:
-        given.append(("--hparams", read_hparams(option)))
+        given.append((OPTION, read_hparams(option)))
     return given
 
 
@@ -111,6 +113,16 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
                     f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
                 ) from error
     return fields
+
+
+def misspelled(hparams: Mapping[str, Any]) -> list[str]:
+    """Return a note for every name that looks like one that matters here, and is not one.
+
+    Other unknown names are training's own; an option typed by hand deserves the question, a whole file does not.
+    """
+    known = [*READERS, *FIXED, "name"]
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in hparams if name not in known}
+    return [f"hyperparameter {name} is not used; did you mean {match[0]}?" for name, match in close.items() if match]
 
 
 def _literal(text: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.hparams import config_fields
+from converter.hparams import OPTION, config_fields, misspelled
 from converter.recognition import ARCHITECTURE, Architecture
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 
@@ -63,6 +63,7 @@ def settle(
             _refuse_contradiction(found, name, value, origin)
             values[name] = value
             origins[name] = FROM_SHAPES if name in DECIDED_BY_SHAPES else origin
+        notes.extend(misspelled(hparams) if origin == OPTION else ())
     _fit_anchors(found, base, values, origins, notes)
     config = get_config(variant, **values, redundant_bias=redundant_bias)
     names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]

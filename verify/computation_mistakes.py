@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from verify.bifpn_mistakes import fusion, node_activation, resampling
 from verify.layer_run import ACTIVATIONS, LayerRun, Output, other_activations, same_padding
@@ -102,15 +102,12 @@ def _padding(run: LayerRun) -> Iterator[Output]:
     ]
     right = "SAME pads (top, bottom, left, right) by ({}, {}, {}, {})".format(*rows, *columns)
     for words, pads, mode in ways:
-        if mode != "reflect" or max(pads) < min(run.inputs[0].shape[2:]):
-            output = _convolve(conv, F.pad(run.inputs[0], pads, mode=mode))
+        if mode != "constant" and max(pads) >= min(run.inputs[0].shape[2:]):
+            continue  # there is too little to repeat
+        padded = F.pad(run.inputs[0], pads, mode=mode)
+        if min(padded.shape[2:]) >= max(conv.kernel_size):
+            output = F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
             yield Output(f"{words}; {right}", run.module.conv_pw(output) if separable else output)
-
-
-def _convolve(conv: nn.Conv2d, padded: Tensor) -> Tensor:
-    if any(size < kernel for size, kernel in zip(padded.shape[2:], conv.kernel_size, strict=True)):
-        return padded.new_empty(0)  # nothing to compute; equals no output
-    return F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
 def _squeeze_excite(run: LayerRun) -> Iterator[Output]:

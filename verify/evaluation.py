@@ -11,6 +11,7 @@ import torch
 
 from converter.conversion import sha256
 from converter.readers.locate import open_checkpoint
+from effdet_torch.errors import ConfigError
 from effdet_torch.postprocess import get_profile
 from verify.coco import CocoSettings, Evaluation, Progress, evaluate_coco
 from verify.coco_dataset import TEST_DEV
@@ -50,12 +51,15 @@ def verify_detections(
         A verification without layers; None in all processes but the first.
 
     Raises:
+        ConfigError: A checkpoint is given without a limit on the images.
         EvaluationError: See `evaluate_coco`; or the expected detections are not of these images.
         EffdetError: The model or the checkpoint cannot be read.
     """
     start = time.perf_counter()
     if settings.split == TEST_DEV and (expected is not None or checkpoint is not None):
         raise EvaluationError("testdev has no annotations and nothing to compare with: leave the references out")
+    if checkpoint is not None and settings.limit is None:
+        raise ConfigError("TensorFlow runs beside PyTorch for seconds per image: choose a few images with --limit N")
     wanted = None if expected is None else read_results(expected)
     evaluation = evaluate_coco(path, root, settings, out, processes, progress)
     if evaluation is None:

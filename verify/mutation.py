@@ -33,8 +33,8 @@ MAX_LISTED = 50
 MEANINGS = {
     "caught": "the layer that the tensor belongs to, run alone on TensorFlow's input, is beyond its tolerance; after "
     "an exchange both layers are",
-    "elsewhere": "mutations at which a layer is reported that neither holds the tensor nor is made of the layer that "
-    "does",
+    "elsewhere": "mutations at which a layer is reported that neither computes with the tensor nor is made of one that "
+    "does; only layers whose modules hold the tensor are run, unless `--everywhere` asks for all",
     "audit": "mutations that the comparison of the file's bits with the checkpoint reports",
     "margin": "error over tolerance; above 1 is caught",
 }

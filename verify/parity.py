@@ -6,6 +6,7 @@ inputs of its TensorFlow layer; errors do not add up, so the broken layer stands
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -62,18 +63,18 @@ def compare_layers(
             record_outputs(model, {pair.module for pair in pairs}, images, dtype) if "cumulative" in modes else {}
         )
         results: list[LayerResult] = []
-        for order, match in enumerate(match_layers(reference.taps(images), pairs)):
+        for done, match in enumerate(match_layers(reference.taps(images), pairs), start=1):
             call = match.pair.module, match.pair.call
             for mode in modes:
                 found = recorded.get(call) if mode == "cumulative" else _isolated(match, model)
                 if found is not None:
-                    results.append(_result(order, match, mode, dtype, found))
+                    results.append(_result(match, mode, dtype, found))
             recorded.pop(call, None)
             if progress is not None:
-                progress(order + 1, len(pairs))
+                progress(done, len(pairs))
     if not results:
         raise ParityError("the reference shows none of the model's layers: it is another network")
-    return results
+    return sorted(results, key=lambda result: result.order)
 
 
 def record_outputs(
@@ -103,6 +104,7 @@ class Match:
 
     Attributes:
         pair: which layer.
+        order: position of its output in execution order, from 0.
         inputs: NHWC, what the PyTorch layer is fed with to run alone; empty if unknown.
         expected: NHWC.
         bias: (C,) the redundant bias that TensorFlow's output has and PyTorch's has not, or None. It is added to what
@@ -110,6 +112,7 @@ class Match:
     """
 
     pair: Pair
+    order: int
     inputs: tuple[NDArray[Any], ...]
     expected: NDArray[Any]
     bias: NDArray[Any] | None
@@ -126,16 +129,19 @@ def match_layers(taps: Iterator[Tap], pairs: Sequence[Pair]) -> Iterator[Match]:
         for key in {pair.inputs_from, pair.output_from}:
             waiting[key].append(pair)
     inputs: dict[int, tuple[NDArray[Any], ...]] = {}
-    outputs: dict[int, tuple[NDArray[Any], NDArray[Any] | None]] = {}
+    outputs: dict[int, tuple[int, NDArray[Any], NDArray[Any] | None]] = {}
+    order = itertools.count()
     for tap in taps:
         for pair in waiting.get(tap.key, ()):
             if pair.inputs_from == tap.key:
                 bias = tap.redundant_bias if pair.without_bias == "input" else None
                 inputs[id(pair)] = tap.inputs if bias is None else tuple(array - bias for array in tap.inputs)
             if pair.output_from == tap.key:
-                outputs[id(pair)] = tap.output, tap.redundant_bias if pair.without_bias == "output" else None
+                bias = tap.redundant_bias if pair.without_bias == "output" else None
+                outputs[id(pair)] = next(order), tap.output, bias
             if id(pair) in inputs and id(pair) in outputs:
-                yield Match(pair, inputs.pop(id(pair)), *outputs.pop(id(pair)))
+                position, output, bias = outputs.pop(id(pair))
+                yield Match(pair, position, inputs.pop(id(pair)), output, bias)
 
 
 def _isolated(match: Match, model: nn.Module) -> NDArray[Any] | None:
@@ -147,10 +153,10 @@ def _isolated(match: Match, model: nn.Module) -> NDArray[Any] | None:
     return to_nhwc(run_isolated(match.pair, model, inputs, match.expected.shape[1:3]))
 
 
-def _result(order: int, match: Match, mode: Mode, dtype: DType, found: NDArray[Any]) -> LayerResult:
+def _result(match: Match, mode: Mode, dtype: DType, found: NDArray[Any]) -> LayerResult:
     pair = match.pair
     return LayerResult(
-        order=order,
+        order=match.order,
         tf=pair.layer.tf,
         torch=pair.module,
         kind=pair.layer.kind,

@@ -110,24 +110,30 @@ def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
 
 def _other_tensor(wrong: WrongTensor) -> Iterator[Candidate]:
     """Yield the right value of another tensor, where the file has just that in this place."""
-    for key in wrong.weights.holders_of(wrong.found, wrong.expected):
-        other = wrong.weights.entry(key)
-        exchanged = wrong.weights.holds(key, wrong.expected)
-        names = f"{', '.join(other.inputs)} (of {key}) instead of {', '.join(wrong.entry.inputs)}"
-        found = f"was made from {names}" + (", and the other way round" if exchanged else "")
-        yield Candidate(_confusion(wrong.entry, other, exchanged), wrong.found, found)
+    weights, entry = wrong.weights, wrong.entry
+    holders = [key for key in weights.holders_of(wrong.found) if key != wrong.key]
+    exchanged = {key: weights.holds(key, wrong.expected) for key in holders}
+    # Untrained tensors are all alike: an exchange is likelier than a copy, a neighbour than a stranger.
+    for key in sorted(holders, key=lambda key: (not exchanged[key], len(_different_places(entry, weights.entry(key))))):
+        other = weights.entry(key)
+        names = f"{', '.join(other.inputs)} (of {key}) instead of {', '.join(entry.inputs)}"
+        found = f"was made from {names}" + (", and the other way round" if exchanged[key] else "")
+        yield Candidate(_confusion(entry, other, exchanged[key]), wrong.found, found)
 
 
 def _confusion(entry: Entry, other: Entry, exchanged: bool) -> str:
     """Name what two tensors of one shape were taken for each other by: the first place where they differ."""
     if entry.layer.tf == other.layer.tf:
         parts = sorted((_variable(entry), _variable(other)))
-        return f"{parts[0]} and {parts[1]} exchanged" if exchanged else f"{parts[0]} and {parts[1]} confused"
+        return f"{parts[0]} and {parts[1]} {'exchanged' if exchanged else 'confused'}"
     what = {"batch_norm": "batch norm"}.get(entry.layer.kind, "tensor")
-    here, there = entry.layer.indices, other.layer.indices
-    places = (word for index, word in PLACES.items() if here.get(index) != there.get(index))
-    place = next(places, "layer")
+    place = next(iter(_different_places(entry, other)), "layer")
     return f"{what}s of two {place}s exchanged" if exchanged else f"{what} of another {place}"
+
+
+def _different_places(entry: Entry, other: Entry) -> list[str]:
+    here, there = entry.layer.indices, other.layer.indices
+    return [word for index, word in PLACES.items() if here.get(index) != there.get(index)]
 
 
 def _variable(entry: Entry) -> str:

@@ -25,7 +25,7 @@ from effdet_torch.model import EfficientDet
 from effdet_torch.preprocess import preprocess
 from verify.audit import audit_weights, derive
 from verify.errors import EvaluationError, ParityError
-from verify.parity import MODES, Progress, compare_layers
+from verify.parity import MODES, Progress, compare_layers, uncompared
 from verify.reference import TensorFlowReference
 from verify.reference_base import Reference
 from verify.reference_graph import GraphReference, find_meta_graph
@@ -106,7 +106,9 @@ def verify_model(
         describe = reference.describe()
         compared = in_dtype(model, preparation, dtype)
         step = _share(progress, number, len(settings.dtypes))
-        layers += compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step)
+        compared_now = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step)
+        _require_all(compared_now, preparation, settings)
+        layers += compared_now
     result = Verification(
         model={
             "path": path.name,
@@ -206,6 +208,14 @@ def read_photograph(path: Path) -> NDArray[Any]:
             return np.asarray(image.convert("RGB"))
     except (OSError, Image.DecompressionBombError) as error:
         raise EvaluationError(f"{path} cannot be read as an image: {error}") from error
+
+
+def _require_all(results: list[LayerResult], preparation: Preparation, settings: Settings) -> None:
+    """Refuse a comparison that left layers out; a graph shows only some of them, the built-in reference all."""
+    if settings.reference == "built-in" and (left_out := uncompared(preparation.plan, results)):
+        raise ParityError(
+            f"{len(left_out)} layers were not compared, the first is {left_out[0]}: the proof is incomplete"
+        )
 
 
 def _share(progress: Progress | None, number: int, count: int) -> Progress | None:

@@ -84,11 +84,10 @@ class Weights:
         others = ((key, self.other_view(key)) for key in self.wrong)
         return frozenset(key for key, other in others if other is not None and _equal(self.found(key), other))
 
-    def holders_of(self, tensor: Array, instead: Array) -> list[str]:
-        """Return the keys that should hold just these values; those that hold the values of `instead` go first."""
+    def holders_of(self, tensor: Array) -> list[str]:
+        """Return the keys that should hold just these values."""
         keys = self._keys_by_digest.get(_digest(tensor), [])
-        holders = [key for key in keys if _equal(self.expected(key), tensor)]
-        return sorted(holders, key=lambda key: not self.holds(key, instead))
+        return [key for key in keys if _equal(self.expected(key), tensor)]
 
     def holds(self, key: str, tensor: Array) -> bool:
         """Return whether the model has just these values under a key."""

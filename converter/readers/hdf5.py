@@ -201,7 +201,8 @@ class Hdf5File:
             yield place, address
 
     def _name(self, start: int, end: int) -> str:
-        stop = self._data.find(b"\0", start, min(end, start + _MAX_TEXT_BYTES))
+        end = min(end, start + _MAX_TEXT_BYTES, self._end)
+        stop = self._data.find(b"\0", start, end) if start < end else -1
         if stop < 0:
             raise CorruptFileError(f"the name at byte {start} does not end")
         return decode(self._bytes(start, stop - start))

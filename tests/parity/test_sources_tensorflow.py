@@ -72,24 +72,34 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Any]:
+def built() -> Iterator[Any]:
     """One session for all files of TF1: every variable, its averages, the slots of three optimizers, the step."""
     quick = v1.ConfigProto()
     quick.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Graph().as_default(), v1.Session(config=quick) as session:
+    with tf.Graph().as_default():
         zeros = v1.zeros_initializer()
         for name, value in RAW.items():
             v1.get_variable(name, value.shape, initializer=zeros, trainable=is_trained(name), use_resource=True)
         v1.get_variable("global_step", initializer=np.int64(780), trainable=False)
         tf.train.ExponentialMovingAverage(0.9).apply(list(stored(RAW).values()))
-        for make in (
+        trained = v1.trainable_variables()
+        for optimizer in (
             v1.train.MomentumOptimizer(0.1, 0.9),
             v1.train.AdamOptimizer(0.1),
             v1.train.RMSPropOptimizer(0.1, momentum=0.9),
         ):
-            make.apply_gradients([(tf.zeros_like(variable), variable) for variable in v1.trainable_variables()])
+            optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in trained])
+        session = v1.Session(config=quick)
         session.run(v1.global_variables_initializer())
-        yield session
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def session(values: str, built: Any) -> Iterator[Any]:
+    """The session, with its graph as the default."""
+    with built.graph.as_default():
+        yield built
 
 
 def stored(names: Iterable[str]) -> dict[str, Any]:
@@ -129,7 +139,8 @@ def test_tf1_training_checkpoints(session: Any, values: str, tmp_path: Path, opt
     assert slots
     for name, copies in (("with", averages(RAW)), ("without", {})):
         parts = {**stored(RAW), **stored(copies), **slots, **stored(["global_step"])}
-        prefix = v1.train.Saver(parts).save(session, str(tmp_path / name), global_step=780)
+        saver = v1.train.Saver(parts)
+        prefix = saver.save(session, str(tmp_path / name), global_step=780, write_meta_graph=False)
         facts = inspect_source(open_checkpoint(prefix))
         assert (facts["problems"], facts["step"]) == ([], 780)
         assert set(facts["ignored"]) == {*reasons, "training step counter"}

@@ -41,7 +41,7 @@ def assert_equal_bits(value: np.ndarray[Any, Any], expected: Any, name: str) -> 
 def assert_same_as_tensorflow(prefix: Path | str) -> VariableSource:
     oracle = tf.train.load_checkpoint(str(prefix))
     shapes, dtypes = oracle.get_variable_to_shape_map(), oracle.get_variable_to_dtype_map()
-    bundle = open_checkpoint(str(prefix))
+    bundle = TensorBundle(str(prefix))
     assert {name: list(info.shape) for name, info in bundle.variables.items()} == shapes
     assert {name: info.dtype for name, info in bundle.variables.items()} == {n: d.name for n, d in dtypes.items()}
     for name in shapes:

@@ -96,6 +96,19 @@ def test_resampling(size: tuple[int, int], way: tuple[str, Callable[[Tensor, tup
     assert mistake_of("resample", run, run.expected) is None  # at twice the size, nearest-exact is right
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_small_features(size: int) -> None:
+    """On the highest levels features are smaller than kernels: some mistakes cannot be made there."""
+    x = images(1, 4, size, size)
+    for stride in (1, 2):
+        conv = nn.Conv2d(4, 4, 5, stride=stride).double()
+        expected = conv(F.pad(x, [pad for _ in range(2) for pad in same_padding(size, 5, stride)]))
+        assert mistake_of("conv", run_of(conv, x, expected), expected + 1) is None
+    module, half = Resample(4, 4, bias=False), (size + 1) // 2
+    run = run_of(module, x, module(x, half, half))
+    assert mistake_of("resample", run, run.expected + 1) is None
+
+
 def test_mistakes_apply_to_layers_that_exist() -> None:
     assert {kind for computation in COMPUTATIONS for kind in computation.kinds} == set(ISOLATED)
 

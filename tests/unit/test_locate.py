@@ -162,12 +162,49 @@ def test_archives_without_one_checkpoint(tmp_path: Path) -> None:
     assert step_of(pack(tmp_path / "2.tgz", tmp_path / "d0")) == 3
 
 
-def test_saved_models_are_named(tmp_path: Path) -> None:
+def test_saved_model_by_any_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = bundle_of(1, tmp_path / "export" / "variables", "variables")
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
-    places = [tmp_path / "export", prefix, Path(f"{prefix}.index"), tmp_path / "export" / "saved_model.pb"]
-    for path in (*places, pack(tmp_path / "export.tar.gz", tmp_path / "export")):
-        with pytest.raises(UnsupportedSourceError, match="this is a SavedModel; expected a TensorFlow V2 checkpoint"):
+    (tmp_path / "export" / "model_frozen.pb").write_bytes(b"\x0a\x00")
+    parts = [
+        tmp_path / "export",
+        tmp_path / "export" / "saved_model.pb",
+        prefix.parent,
+        prefix,
+        Path(f"{prefix}.index"),
+    ]
+    for path in (*parts, Path(f"{prefix}.data-00000-of-00001"), pack(tmp_path / "export.tgz", tmp_path / "export")):
+        with open_checkpoint(path) as source:
+            assert (source.kind, source.path, source.folder.name) == ("TF1 SavedModel", path, "export")
+    for folder, path in ((prefix.parent, "variables"), (tmp_path / "export", "variables"), (tmp_path, "export")):
+        monkeypatch.chdir(folder)
+        with open_checkpoint(Path(path)) as source:
+            assert source.kind == "TF1 SavedModel"
+    with pytest.raises(UnsupportedSourceError, match="a graph without constants"):
+        open_checkpoint(tmp_path / "export" / "model_frozen.pb")
+
+
+def test_a_checkpoint_beside_a_saved_model_is_the_checkpoint(tmp_path: Path) -> None:
+    bundle_of(1, tmp_path / "run" / "variables", "variables")
+    (tmp_path / "run" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
+    bundle_of(9, tmp_path / "run")
+    assert step_of(tmp_path / "run") == 9
+    assert step_of(pack(tmp_path / "run.tgz", tmp_path / "run")) == 9
+    assert step_of(tmp_path / "run" / "variables") == 1
+
+
+def test_saved_model_without_variables(tmp_path: Path) -> None:
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
+    places = [
+        tmp_path / "export",
+        tmp_path / "export" / "saved_model.pb",
+        pack(tmp_path / "e.tgz", tmp_path / "export"),
+    ]
+    for path in places:
+        with pytest.raises(
+            UnsupportedSourceError, match=r"this is a SavedModel without variables.*Give the checkpoint"
+        ):
             open_checkpoint(path)
 
 
@@ -190,8 +227,8 @@ def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
 
 
 def test_a_format_is_added_by_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "weights.h5"
-    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3")
     found: Format = recognize(path)
     assert found not in READERS
     source = TensorBundle(bundle_of(3, tmp_path / "stand-in"))

@@ -27,7 +27,7 @@ from effdet_torch.predict import ImageDetections
 # Of the official code; see the facts about float32 on padded photographs.
 BOX_ERROR_PX = 0.5
 SCORE_ERROR = 1e-3
-IMAGE_IDS = (6818, 37777, 87038, 397133, 403385)
+IMAGE_IDS = (6818, 37777, 87038, 386912, 397133, 403385)
 
 Pixels = NDArray[np.uint8]
 

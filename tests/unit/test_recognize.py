@@ -11,7 +11,9 @@ import pytest
 import tiny_bundle as tiny
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.readers import recognize as formats
 from converter.readers.locate import open_checkpoint
+from converter.readers.recognize import Format, recognize
 
 
 def zip_of(name: str) -> bytes:
@@ -29,8 +31,9 @@ SAVED_SLICES = tiny.table({b"": tiny.nested(1, b"\x0a\x00" * 100), b"\x00w": b""
     [
         ("model.ckpt-5", SAVED_SLICES, "a TensorFlow V1 checkpoint.*version V2"),
         ("model.ckpt-5", tiny.table({b"": tiny.header()}), "index without its suffix.*end in .index"),
-        ("d0.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5 file"),
-        ("d0_frozen.pb", b"\x0a\x20\x0a\x05input", "a frozen graph"),
+        ("d0.keras", zip_of("metadata.json"), "a Keras 3 model archive.*tf-keras"),
+        ("download", zip_of("metadata.json"), "a Keras 3 model archive"),
+        ("graph.pb", b"node { name: 'input' }", "of unknown kind"),
         ("d0.pth", zip_of("archive/data.pkl"), "a PyTorch file already|a PyTorch file"),
         ("d0.pt", zip_of("archive/version"), "a PyTorch file"),
         ("d0.zip", zip_of("d0/checkpoint"), "a zip archive.*Unpack"),
@@ -69,8 +72,21 @@ def test_an_index_that_is_none(tmp_path: Path, content: bytes, error: type[Excep
             open_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("d0.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), formats.HDF5),
+        ("weights", b"\x89HDF\r\n\x1a\n" + bytes(100), formats.HDF5),
+        ("d0_frozen.pb", b"\x0a\x20\x0a\x05input", formats.FROZEN_GRAPH),
+        ("any.pb", b"\x08\x01\x12\x00", formats.SAVED_MODEL),
+        ("graph.pb", b"\x08\x02", formats.UNKNOWN),
+    ],
+)
+def test_contents_decide(tmp_path: Path, name: str, content: bytes, kind: Format) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert recognize(tmp_path / name) == kind
+
+
 def test_real_files_of_other_formats_are_named(shared: Path) -> None:
-    with pytest.raises(UnsupportedSourceError, match="HDF5"):
-        open_checkpoint(shared / "trained_d0_256" / "efficientdet-d0_ema.h5")
     with pytest.raises(UnsupportedSourceError, match="zip"):
         open_checkpoint(shared / "trained_d0_256" / "ref_000000037777.npz")

@@ -209,3 +209,11 @@ def test_biases_are_kept_on_request() -> None:
     found = architecture("d0")
     assert settle(found, [], None, Path("m"), redundant_bias=True).config.redundant_bias
     assert not settle(found, [], None, Path("m")).config.redundant_bias
+
+
+def test_a_misspelled_option_is_questioned() -> None:
+    wrong = {"image_sise": 640, "num_epochs": 3}
+    assert settled("d0", ("--hparams", wrong)).notes == (
+        "hyperparameter image_sise is not used; did you mean image_size?",
+    )
+    assert not settled("d0", ("config.yaml", wrong)).notes

@@ -159,6 +159,23 @@ def test_tensor_of_another_level(preparation: Preparation, converted: dict[str, 
     assert other in candidate.found
 
 
+def test_untrained_tensors_are_taken_for_their_neighbours(
+    preparation: Preparation, converted: dict[str, Array]
+) -> None:
+    """All gammas of a level that was never trained are 1: of those, the nearest is named."""
+    ones = np.ones_like(converted[f"{HEAD}.weight"])
+    holders = [f"class_net.bn_rep.{repeat}.{level}.bn.weight" for repeat, level in ((1, 1), (1, 2), (0, 2))]
+    gammas = {preparation.plan.targets[key].sources[0]: ones for key in holders}
+    stored = {preparation.view.stored[name]: gamma for name, gamma in gammas.items()}
+    assert isinstance(preparation.source, MemorySource)
+    untrained = prepare(MemorySource(preparation.source.arrays | stored))
+    right = converted | dict.fromkeys(holders, ones)
+    candidate = explain(wrong_tensor(f"{HEAD}.weight", lambda _: ones, untrained, right))
+    assert candidate is not None
+    assert candidate.mistake == "batch norm of another level"
+    assert holders[2] in candidate.found
+
+
 def test_other_view(preparation: Preparation, converted: dict[str, Array]) -> None:
     variable = preparation.plan.targets[STEM].sources[0]
     raw = preparation.source.read(variable).transpose(3, 2, 0, 1)

@@ -1,0 +1,104 @@
+"""Measure what each switch of the postprocessing is worth in AP, and write the table into docs/evaluation.md.
+
+    python -m benchmarks.switches [--checkpoint ../shared/trained_d0_256] [--coco ../shared/coco50] [--print]
+
+The network runs once per copy of the weights; every row changes one switch of the profile official-eval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from converter.conversion import convert_checkpoint, prepare
+from converter.readers.locate import open_checkpoint
+from converter.views import ViewName
+from effdet_torch.anchors import make_anchors_yxyx
+from effdet_torch.checkpoint import load_model
+from effdet_torch.model import EfficientDet
+from effdet_torch.postprocess import PROFILES, Profile, postprocess
+from verify.coco import to_coco
+from verify.coco_dataset import CocoImages, CocoSplit, read_split
+from verify.coco_metrics import CocoResult, coco_metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+PAGE = ROOT / "docs" / "evaluation.md"
+BEGIN, END = "<!-- switches: begin -->\n", "<!-- switches: end -->\n"
+OFFICIAL = PROFILES["official-eval"]
+SWITCHES: Mapping[str, Profile] = {
+    "official-eval": OFFICIAL,
+    "hard instead of soft NMS (`official-eval-hard`)": PROFILES["official-eval-hard"],
+    "score threshold 0.1 instead of 0.001": replace(OFFICIAL, score_threshold=0.1),
+    "all classes suppress each other": replace(OFFICIAL, per_class=False),
+    "best class per anchor instead of the top 5000": replace(OFFICIAL, candidates="best_class"),
+    "top 1000 instead of the top 5000": replace(OFFICIAL, max_candidates=1000),
+    "boxes clipped to the network input": replace(OFFICIAL, clip=True),
+    "`serving` (best class, one NMS for all, clipped)": PROFILES["serving"],
+    "`serving-hard`": PROFILES["serving-hard"],
+}
+VIEWS: tuple[ViewName, ...] = ("ema", "raw")
+
+
+def main() -> None:
+    """Read the options, measure, and write or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=SHARED / "trained_d0_256")
+    parser.add_argument("--coco", type=Path, default=SHARED / "coco50")
+    parser.add_argument("--print", dest="only_print", action="store_true", help="leave the page as it is")
+    options = parser.parse_args()
+    table = to_table(measure(options.checkpoint, read_split(options.coco)))
+    if options.only_print:
+        print(table)
+        return
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}{table}{END}{after}", encoding="utf-8")
+
+
+def measure(checkpoint: Path, split: CocoSplit) -> dict[str, dict[str, float]]:
+    """Return the 12 numbers for every row of the table."""
+    rows: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder, open_checkpoint(checkpoint) as source:
+        for view in VIEWS:
+            path = Path(folder) / f"{view}.pth"
+            convert_checkpoint(prepare(source, weights=view), path)
+            profiles = SWITCHES if view == "ema" else {"raw weights instead of averages": OFFICIAL}
+            for name, results in detect(load_model(path), split, profiles).items():
+                rows[name] = coco_metrics(split.dataset, results, split.image_ids)
+    return rows
+
+
+@torch.inference_mode()
+def detect(model: EfficientDet, split: CocoSplit, profiles: Mapping[str, Profile]) -> dict[str, list[CocoResult]]:
+    """Return the detections of several profiles from one run of the network."""
+    anchors_yxyx, size = make_anchors_yxyx(model.config), model.config.image_size
+    dataset = CocoImages(split.images, model.config)
+    found: dict[str, list[CocoResult]] = {name: [] for name in profiles}
+    for index in range(len(dataset)):
+        image_id, pixels, image_scale = dataset[index]
+        class_logits, box_deltas = model(pixels[None])
+        for name, profile in profiles.items():
+            detections = postprocess(class_logits, box_deltas, anchors_yxyx, image_scale[None], size, profile)
+            found[name] += to_coco([image_id], detections)[image_id]
+    return found
+
+
+def to_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the table in Markdown, in AP points."""
+    base = rows["official-eval"]["AP"]
+    lines = ["| switch | AP | difference | AP50 | AP75 | AR100 |", "| --- | --- | --- | --- | --- | --- |"]
+    for name, metrics in rows.items():
+        numbers = " | ".join(f"{100 * metrics[key]:.2f}" for key in ("AP50", "AP75", "AR100"))
+        difference = "" if metrics["AP"] == base else f"{100 * (metrics['AP'] - base):+.2f}"
+        lines.append(f"| {name} | {100 * metrics['AP']:.2f} | {difference} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""`effdet-verify --coco` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coco_samples import annotation_file, change_annotations, write_coco, write_model
+from commands import run, script
+
+from verify.coco_metrics import METRICS
+from verify.report import read_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained model and a folder of four images; tests that change something make their own."""
+    root = tmp_path_factory.mktemp("evaluation")
+    write_coco(root / "coco")
+    write_model(root / "model.pth")
+    return root
+
+
+def evaluate(folder: Path, *more: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run("effdet-verify", folder / "model.pth", "--coco", folder / "coco", *more, cwd=cwd or folder)
+
+
+def test_metrics_results_and_reports(folder: Path, tmp_path: Path) -> None:
+    done = evaluate(folder, "--results", "results.json", "--report-dir", "report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "AP_medium" in done.stdout
+    results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
+    assert [x["image_id"] for x in results] == sorted(x["image_id"] for x in results)
+    assert {tuple(x) for x in results} == {("image_id", "category_id", "bbox", "score")}
+    detection = read_report(tmp_path / "report" / "report.json").detection
+    assert detection is not None
+    assert (detection.images, detection.detections, detection.complete) == (4, len(results), True)
+    assert tuple(detection.metrics) == METRICS
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report"}
+
+    again = evaluate(folder, "--workers", "0", "--batch", "3", "--reference-results", "results.json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"{sum(x['score'] >= 0.05 for x in results)} detections of results.json matched, 0 surplus" in squeezed(
+        again
+    )
+
+
+def squeezed(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what was printed, without line breaks."""
+    return " ".join(done.stdout.split())
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    write_coco(tmp_path / "coco")
+    write_model(tmp_path / "model.pth")
+    (tmp_path / "coco" / "val2017" / "000000000005.jpg").write_bytes(b"no image")
+    done = evaluate(tmp_path)
+    assert done.returncode == 1
+    assert "000000000005.jpg is not an image" in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="interrupts with a POSIX signal")
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    images = json.loads(annotation_file(root).read_text())["images"]
+    many = [images[n % 4] | {"id": n} for n in range(1, 401)]
+    change_annotations(root, images=many, annotations=[])
+    write_model(tmp_path / "model.pth")
+    options = ("model.pth", "--coco", "coco", "--workers", "0", "--batch", "2")
+    words = [script("effdet-verify"), *options, "--results", "results.json"]
+    partial = tmp_path / "results.json.partial"
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while not (partial.exists() and partial.read_bytes().count(b"\n") > 10) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+    kept = partial.read_bytes()
+    assert 10 < kept.count(b"\n") < 400
+    assert not (tmp_path / "results.json").exists()
+
+    write_model(tmp_path / "other.pth", seed=1)
+    other = run("effdet-verify", "other.pth", *options[1:], "--results", "results.json", cwd=tmp_path)
+    assert (other.returncode, partial.read_bytes()) == (1, kept)
+    assert "an interrupted run with another model" in other.stderr
+
+    marked = kept.splitlines(keepends=True)
+    image_id = json.loads(marked[1])["image_id"]
+    marked[1] = json.dumps({"image_id": image_id, "detections": []}).encode() + b"\n"
+    partial.write_bytes(b"".join(marked) + b'{"image_id": 4')  # cut off in the middle of a line
+    resumed = run("effdet-verify", *options, "--results", "results.json", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not partial.exists()
+    found = {x["image_id"] for x in json.loads((tmp_path / "results.json").read_text())}
+    assert found == set(range(1, 401)) - {image_id}  # what was there was taken, not made again
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same(folder: Path, tmp_path: Path) -> None:
+    alone = evaluate(folder, "--workers", "0", "--results", "alone.json", cwd=tmp_path)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
+    words = [*torchrun, script("effdet-verify"), folder / "model.pth", "--coco", folder / "coco", "--workers", "0"]
+    together = subprocess.run(
+        [*map(str, words), "--results", "together.json"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (alone.returncode, together.returncode) == (0, 0), together.stderr
+    assert (tmp_path / "alone.json").read_bytes() == (tmp_path / "together.json").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"alone.json", "together.json"}
+    assert together.stdout.count("COCO metrics") == 1

@@ -1,0 +1,167 @@
+"""Damaged .h5, .pb and TF2 files: one clear error or a readable result; never a hang, a crash or gigabytes.
+
+Every format is attacked in a process of its own, with a limit on memory and time: whatever a reader does, the test goes
+on. HDF5 and GraphDef have no checksums over values, so damage there cannot be told; names and places are checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_protos import ObjectGraph, graph_def, node
+
+from converter.errors import CorruptFileError
+from converter.readers.keras_h5 import KerasH5
+from converter.readers.locate import open_checkpoint
+from effdet_torch.errors import EffdetError
+
+LIMIT_BYTES = 2 << 30
+SECONDS_PER_FILE = 5.0
+QUICK, MANY = 300, 10_000
+
+
+def damage(whole: bytes, rng: random.Random) -> bytes:
+    """Change bytes, copy words to other places, cut the end off."""
+    data = bytearray(whole)
+    for _ in range(rng.choice([0, 1, 1, 2, 4, 16])):
+        place = rng.randrange(len(data))
+        data[place] = rng.choice([rng.randrange(256), 0, 255, data[place] ^ 1 << rng.randrange(8)])
+    for _ in range(rng.choice([0, 0, 1, 3])):  # places that point to each other
+        size = rng.choice([1, 4, 8, 16, 40])
+        to, origin = (rng.randrange(len(data) - size) // 8 * 8 for _ in range(2))
+        data[to : to + size] = data[origin : origin + size]
+    return bytes(data[: rng.randrange(len(data))] if rng.random() < 0.1 else data)
+
+
+def write_h5(folder: Path) -> str:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "m.h5", "w") as file:
+        file.attrs["layer_names"] = [b"class_net", b"box_net"]
+        for layer in ("class_net", "box_net"):
+            group = file.create_group(layer)
+            names = [f"{layer}/bn-{number}/{leaf}:0" for number in range(12) for leaf in ("gamma", "beta")]
+            group.attrs["weight_names"] = names if layer == "box_net" else [name.encode() for name in names]
+            for name in names:
+                group.create_dataset(name, data=np.arange(3, dtype=np.float32))
+    return "m.h5"
+
+
+def write_pb(folder: Path) -> str:
+    constants: dict[str, Any] = {f"x/bn-{number}/gamma": np.full(4, number, np.float32) for number in range(20)}
+    graph = graph_def({**constants, "x/WSM": np.float32(1)}, node("x/FusedBatchNormV3", "FusedBatchNormV3"))
+    (folder / "m.pb").write_bytes(graph)
+    return "m.pb"
+
+
+def tf2(folder: Path) -> None:
+    graph = ObjectGraph()
+    for number in range(20):
+        variable = graph.add(f"model/{number}", f"x/bn-{number}/gamma", float(number))
+        graph.add_slot(variable, "average", f"model/{number}", 1.5)
+    graph.write(folder / "m")
+
+
+def write_tf2_index(folder: Path) -> str:
+    tf2(folder)
+    return "m.index"
+
+
+def write_tf2_data(folder: Path) -> str:
+    tf2(folder)
+    return "m.data-00000-of-00001"
+
+
+FORMATS: dict[str, Callable[[Path], str]] = {
+    "h5": write_h5,
+    "pb": write_pb,
+    "tf2 index": write_tf2_index,
+    "tf2 data": write_tf2_data,
+}
+
+
+def attack(target: Path, count: int) -> dict[str, Any]:
+    """Damage a file again and again, open it and read everything; return what came of it."""
+    whole, results, slowest = target.read_bytes(), Counter[str](), 0.0
+    for seed in range(count):
+        target.write_bytes(damage(whole, random.Random(seed)))
+        start = time.perf_counter()
+        try:
+            with open_checkpoint(target) as source:
+                for variable in source.variables:
+                    source.read(variable)
+            results["read"] += 1
+        except EffdetError as error:
+            results[type(error).__name__ if str(target) in str(error) else f"no file named: {error}"] += 1
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}") from error
+        slowest = max(slowest, time.perf_counter() - start)
+    return {"results": results, "slowest": slowest}
+
+
+def attack_apart(target: Path, count: int) -> dict[str, Any]:
+    """Attack in another process, this file run as a program."""
+    paths = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
+    done = subprocess.run(
+        [sys.executable, __file__, str(target), str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60 + count * 0.05,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def check(tmp_path: Path, kind: str, count: int) -> None:
+    report = attack_apart(tmp_path / FORMATS[kind](tmp_path), count)
+    results = report["results"]
+    assert sum(results.values()) == count
+    assert set(results) <= {"read", "CorruptFileError", "UnsupportedSourceError", "MissingFileError"}
+    assert report["slowest"] < SECONDS_PER_FILE
+    assert results["CorruptFileError"] > count // 10  # the damage does arrive
+    if kind in ("h5", "pb"):
+        assert results["read"] > count // 20  # as does what is left of the file
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_some_damage(tmp_path: Path, kind: str) -> None:
+    check(tmp_path, kind, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_much_damage(tmp_path: Path, kind: str) -> None:
+    check(tmp_path, kind, MANY)
+
+
+def test_every_truncation_of_an_h5_file(tmp_path: Path) -> None:
+    """The superblock says where the file ends."""
+    path = tmp_path / write_h5(tmp_path)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 97):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CorruptFileError):
+            KerasH5(path)
+    path.write_bytes(whole)
+    assert len(KerasH5(path).variables) == 48
+
+
+if __name__ == "__main__":
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    print(json.dumps(attack(Path(sys.argv[1]), int(sys.argv[2]))))
