@@ -1,6 +1,7 @@
 PYTHON ?= python
+CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test slow bench
+.PHONY: check format lint types test slow parity bench
 
 check: lint types test
 
@@ -16,10 +17,14 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n logical
 
 slow:
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n logical -m slow
+
+parity:
+	effdet-convert $(CHECKPOINT) reports/model.pth --report reports/conversion.json
+	effdet-verify reports/model.pth --reference $(CHECKPOINT) --report-dir reports/parity
 
 bench:
 	$(PYTHON) -m benchmarks.conversion

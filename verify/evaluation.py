@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from converter.conversion import sha256
+from converter.conversion import describe_files, sha256
 from converter.readers.locate import open_checkpoint
 from effdet_torch.errors import ConfigError
 from effdet_torch.postprocess import get_profile
@@ -17,7 +17,7 @@ from verify.coco import CocoSettings, Evaluation, Progress, evaluate_coco
 from verify.coco_dataset import TEST_DEV
 from verify.coco_results import read_results
 from verify.detection_parity import compare_detections
-from verify.detection_results import DetectionParity, DetectionResult
+from verify.detection_results import DetectionParity, DetectionResult, StageResult
 from verify.distributed import Processes
 from verify.errors import EvaluationError
 from verify.published import compare_with_published
@@ -64,23 +64,15 @@ def verify_detections(
     evaluation = evaluate_coco(path, root, settings, out, processes, progress)
     if evaluation is None:
         return None
-    detection = _result(evaluation, settings)
+    detection, reference = _result(evaluation, settings), dict[str, Any]()
     if expected is not None and wanted is not None:
         detection = replace(detection, parity=_compare(evaluation, wanted, expected.name))
-    reference: dict[str, Any] = {} if expected is None else {"name": expected.name, "sha256": sha256(expected)}
+        reference = {"name": expected.name, "sha256": sha256(expected)}
     if checkpoint is not None:
-        from verify.detection_stages import compare_stages
-
-        with open_checkpoint(checkpoint) as source:
-            stages, described = compare_stages(evaluation, source, settings.profile)
+        stages, described = _stages(evaluation, checkpoint, settings.profile)
         detection, reference = replace(detection, stages=stages), reference | described
     return Verification(
-        model={
-            "path": path.name,
-            "size_bytes": path.stat().st_size,
-            "sha256": sha256(path),
-            "metadata": evaluation.model.metadata,
-        },
+        model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": evaluation.model.metadata},
         reference=reference,
         settings=_plain(settings, evaluation, processes),
         versions=versions(),
@@ -113,6 +105,14 @@ def _compare(evaluation: Evaluation, expected: list[dict[str, Any]], source: str
     if expected and not {result["image_id"] for result in expected} & set(split.image_ids):
         raise EvaluationError(f"{source} has no detection in the {len(split.images)} images that were evaluated")
     return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset)
+
+
+def _stages(evaluation: Evaluation, checkpoint: Path, profile: str) -> tuple[tuple[StageResult, ...], dict[str, Any]]:
+    from verify.detection_stages import compare_stages
+
+    with open_checkpoint(checkpoint) as source:
+        stages, described = compare_stages(evaluation, source, profile)
+        return stages, described | {"source": source.path.name, "files": describe_files(source.files(), checksums=True)}
 
 
 def _plain(settings: CocoSettings, evaluation: Evaluation, processes: Processes | None) -> dict[str, Any]:
