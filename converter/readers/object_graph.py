@@ -63,13 +63,15 @@ def read_names(graph: bytes, keys: Iterable[str]) -> Names:
         keys: all keys, that one included.
 
     Raises:
-        CorruptFileError: The graph is damaged.
+        CorruptFileError: The graph is damaged, or lists what is not stored.
         UnsupportedSourceError: Two keys hold variables of the same name.
     """
     keys = list(keys)
     nodes = [_read_node(payload) for payload in Message(graph).payloads(1)]
     slots = dict(_slots(nodes))
-    full_names = {node.key: node.full_name for node in nodes}
+    full_names = {node.key: node.full_name for node in nodes if node.key}
+    if lost := full_names.keys() - set(keys):  # a lost average would leave a mixture of averages and raw values
+        raise CorruptFileError(f"{min(lost)} is listed and not stored ({len(lost)} of {len(full_names)} variables)")
     in_model = [key for key in keys if key.endswith(_VALUE) and key not in slots and _OPTIMIZER not in key.split("/")]
     given = {key: full_names.get(key) or key.removesuffix(_VALUE) for key in in_model}
     official = {name: better for better, name in undo_counters(given.values()).items()}

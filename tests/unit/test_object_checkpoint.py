@@ -85,6 +85,17 @@ def test_two_models_are_refused() -> None:
         names_of(graph)
 
 
+def test_a_lost_average_is_noticed(tmp_path: Path) -> None:
+    """Otherwise the variable would pass as one that is not averaged."""
+    graph = ObjectGraph()
+    for name in ("beta", "gamma"):
+        graph.add_slot(graph.add(f"model/{name}", f"x/{name}"), "average", f"model/{name}")
+    assert len(names_of(graph)) == 5
+    del graph.values[f"model/gamma/.OPTIMIZER_SLOT/optimizer/average/{VALUE}"]
+    with pytest.raises(CorruptFileError, match=r"model/gamma/.*average.* is listed and not stored \(1 of 4"):
+        open_checkpoint(graph.write(tmp_path / "ckpt-1"))
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
