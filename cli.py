@@ -109,8 +109,8 @@ def convert(
 ) -> None:
     """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors).
 
-    SOURCE is a folder, a prefix, an .index file or the official .tar.gz. The variant, the class count and the anchors
-    are recognised; every variable is accounted for.
+    SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5 or a frozen graph.
+    The variant, the class count and the anchors are recognised; every variable is accounted for.
     """
     from converter.conversion import convert_checkpoint, prepare, writer_for
     from converter.readers.locate import open_checkpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def compare_layers(
     """
     model = model.to(getattr(torch, dtype)).eval()
     pairs = layer_pairs(plan)
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         recorded = (
             record_outputs(model, {pair.module for pair in pairs}, images, dtype) if "cumulative" in modes else {}
         )
@@ -75,6 +75,17 @@ def compare_layers(
     if not results:
         raise ParityError("the reference shows none of the model's layers: it is another network")
     return sorted(results, key=lambda result: result.order)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run PyTorch on one thread: a layer alone is over before threads have met, and its sums keep one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def record_outputs(

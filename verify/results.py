@@ -128,7 +128,7 @@ class Verification:
     Attributes:
         model: provenance of the converted file: path, size, SHA-256, and its metadata.
         reference: which reference was used, with versions and the checkpoint's files.
-        settings: image size, input, seed, modes, dtypes, threads.
+        settings: image size, input, seed, modes, dtypes, reference.
         versions: of Python, NumPy, PyTorch, timm and this tool.
         layers: all comparisons in execution order.
         seconds: wall time.

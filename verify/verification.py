@@ -239,5 +239,4 @@ def _plain(settings: Settings, images: NDArray[Any]) -> dict[str, Any]:
         "dtypes": list(settings.dtypes),
         "modes": list(settings.modes),
         "reference": settings.reference,
-        "threads": torch.get_num_threads(),
     }
