@@ -25,9 +25,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             options = ["--image-size", str(side), "--dtype", "float32", "--report-dir", folder]
             run = measure([command, "--demo", variant, *options])
-        print(
-            f"{variant + ' at ' + str(side):<16}{run.seconds:>9.1f}{seconds:>9}{run.peak_mb:>9.0f}{peak_mb or '-':>9}"
-        )
+        case = f"{variant} at {side}"
+        print(f"{case:<16}{run.seconds:>9.1f}{seconds:>9}{run.peak_mb:>9.0f}{peak_mb or '-':>9}")
 
 
 if __name__ == "__main__":
