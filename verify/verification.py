@@ -14,17 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from converter.conversion import Preparation, describe_files, prepare, sha256
 from converter.readers.base import VariableSource
 from effdet_torch import __version__
 from effdet_torch.checkpoint import load_model
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.images import read_image
 from effdet_torch.model import EfficientDet
 from effdet_torch.preprocess import preprocess
 from verify.audit import audit_weights, derive
-from verify.errors import EvaluationError, ParityError
+from verify.errors import ParityError
 from verify.parity import MODES, Progress, compare_layers, uncompared
 from verify.reference import TensorFlowReference
 from verify.reference_base import Reference
@@ -193,21 +193,8 @@ def network_input(config: EfficientDetConfig, settings: Settings) -> NDArray[Any
     config = replace(config, image_size=(height, width))
     if settings.image is None:
         return np.random.default_rng(settings.seed).standard_normal((1, height, width, 3), np.float32)
-    batch, _ = preprocess([read_photograph(settings.image)], config)
+    batch, _ = preprocess([read_image(settings.image)], config)
     return batch.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def read_photograph(path: Path) -> NDArray[Any]:
-    """Return an image file as RGB (H, W, 3), uint8.
-
-    Raises:
-        EvaluationError: The file is not there or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, Image.DecompressionBombError) as error:
-        raise EvaluationError(f"{path} cannot be read as an image: {error}") from error
 
 
 def _require_all(results: list[LayerResult], preparation: Preparation, settings: Settings) -> None:

@@ -68,6 +68,10 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def listen_to_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="interrupts with a POSIX signal")
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
@@ -79,7 +83,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     options = ("model.pth", "--coco", "coco", "--workers", "0", "--batch", "2")
     words = [script("effdet-verify"), *options, "--results", "results.json"]
     partial = tmp_path / "results.json.partial"
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # Tests that run in the background inherit an ignored SIGINT; a command that somebody interrupts has not.
+    with subprocess.Popen(words, cwd=tmp_path, preexec_fn=listen_to_interrupts, **quiet) as process:
         deadline = time.monotonic() + 60
         while not (partial.exists() and partial.read_bytes().count(b"\n") > 10) and time.monotonic() < deadline:
             time.sleep(0.01)

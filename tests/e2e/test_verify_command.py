@@ -1,0 +1,80 @@
+"""`effdet-verify` through a real shell: a proof, a broken file, and requests that cannot be meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import run
+
+from converter.writers.pth import write_pth
+from converter.writers.specs import TensorSpec
+from effdet_torch.checkpoint import read_model_file
+
+QUICK = ("--image-size", "65", "--dtype", "float32")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the verified demonstration of lite0 in `demo/`."""
+    folder = tmp_path_factory.mktemp("verify")
+    done = run("effdet-verify", "--demo", "lite0", *QUICK, "--report-dir", "demo", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("PASS")
+    return folder
+
+
+def test_the_demo_leaves_a_checkpoint_a_model_and_four_reports(demo: Path) -> None:
+    names = {path.name for path in (demo / "demo").iterdir()}
+    assert names == {"checkpoint", "lite0.pth", "report.html", "report.json", "junit.xml", "summary.md"}
+    report = json.loads((demo / "demo" / "report.json").read_text())
+    assert report["passed"]
+    assert {layer["mode"] for layer in report["layers"]} == {"cumulative", "isolated"}
+    assert set(report["audit"]["checksums"].values()) == {"equal"}
+
+
+def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
+    tensors, metadata = read_model_file(demo / "demo" / "lite0.pth")
+    tensors["fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"][3, 4] += 1
+    arrays = {key: tensor.numpy() for key, tensor in tensors.items()}
+    specs = {key: TensorSpec(array.dtype, array.shape) for key, array in arrays.items()}
+    with (demo / "changed.pth").open("wb") as stream:
+        write_pth(stream, specs, arrays.items(), metadata)
+    words = ["changed.pth", "--reference", "demo/checkpoint", *QUICK, "--report-dir", "changed"]
+    done = run("effdet-verify", *words, cwd=demo)
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL")
+    report = json.loads((demo / "changed" / "report.json").read_text())
+    failed = [layer["tf"] for layer in report["layers"] if layer["mode"] == "isolated" and not layer["passed"]]
+    assert failed == ["fpn_cells/cell_1/fnode2/op_after_combine7/conv", "fpn_cells/cell_1/fnode2"]
+    assert [finding["tensor"] for finding in report["audit"]["findings"]] == [
+        "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
+    ]
+    assert report["diagnoses"][0]["tensor"] == "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
+
+
+def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
+    words = ["demo/lite0.pth", "--reference", shared / "trained_d0_256", *QUICK]
+    done = run("effdet-verify", *words, cwd=demo)
+    assert done.returncode == 1
+    assert "its backbone is efficientnet-b0, the model's efficientnet-lite0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["demo/lite0.pth"], 2, "--reference"),
+        (["--demo", "d9"], 2, "unknown variant 'd9'"),
+        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "wide"], 2, "WIDTHxHEIGHT"),
+        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "too small"),
+        (["demo/checkpoint/model.index", "--reference", "demo/checkpoint"], 1, "is not a model file"),
+        (["absent.pth", "--reference", "demo/checkpoint"], 1, "absent.pth"),
+        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--graph"], 1, "no .meta beside it"),
+    ],
+)
+def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> None:
+    done = run("effdet-verify", *words, cwd=demo)
+    assert done.returncode == code
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
