@@ -53,11 +53,12 @@ def test_one_bit_is_found(key: str) -> None:
 def test_values_that_are_not_finite_and_variances_that_are_not_positive() -> None:
     def change(state: State) -> None:
         state[KERNEL].reshape(-1)[5] = np.nan
+        state[VARIANCE][:] = 1
         state[VARIANCE][3] = -1
 
     texts = {f"{f.tensor}: {f.finding}" for f in audit(change).findings}
     assert f"{KERNEL}: 1 of {audit_size(KERNEL)} values are not finite" in texts
-    assert any(text.startswith(f"{VARIANCE}: variance is not positive: -1.0") for text in texts)
+    assert any(text.startswith(f"{VARIANCE}: variance is not positive: -1.0 at channel 3") for text in texts)
 
 
 def audit_size(key: str) -> int:
