@@ -20,7 +20,7 @@ OPTION = "--hparams"
 LISTS = (list, tuple)
 
 
-class _TupleLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _TupleLoader(yaml.SafeLoader):
     """`safe_load`, and the one tag that training writes beyond it: `!!python/tuple`."""
 
 
