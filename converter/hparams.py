@@ -24,9 +24,13 @@ class _TupleLoader(yaml.SafeLoader):
     """`safe_load`, and the one tag that training writes beyond it: `!!python/tuple`."""
 
 
-_TupleLoader.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
-)
+def _read_tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.YAMLError(f"a tuple is written as a list; found {node.value!r}")
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _read_tuple)
 
 
 def given_hparams(folder: Path, option: str | None = None) -> list[tuple[str, dict[str, Any]]]:
