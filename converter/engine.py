@@ -103,9 +103,13 @@ def convert(
         dtype: of all tensors but the integer counters. The fold is computed in it: float64 is the proof of the mapping.
     """
     for entry in plan.targets.values():
-        arrays = [source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs]
         assert entry.target is not None
-        yield entry.target, entry.op.convert(arrays)
+        yield entry.target, derive(entry, source, view, dtype)
+
+
+def derive(entry: Entry, source: VariableSource, view: View, dtype: DTypeLike = np.float32) -> Array:
+    """Return the tensor of one entry, computed from the checkpoint in a dtype."""
+    return entry.op.convert([source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs])
 
 
 def revert(state_dict: Mapping[str, Array], plan: Plan) -> Iterator[tuple[str, Array]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.conversion import sha256
+from converter.engine import derive
 from converter.expand import Entry, Plan
 from converter.ops import Array
 from converter.readers.base import VariableSource
@@ -39,11 +40,6 @@ def audit_weights(
     return AuditResult(len(plan.targets), tuple(findings), _compare_checksums(source, metadata))
 
 
-def derive(entry: Entry, source: VariableSource, view: View, dtype: np.dtype[Any]) -> Array:
-    """Return the tensor of an entry, computed from the checkpoint in a dtype."""
-    return entry.op.convert([source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs])
-
-
 def audit_tensor(entry: Entry, found: Array, source: VariableSource, view: View) -> Iterator[str]:
     """Yield what is wrong with one tensor of a converted file, in words."""
     if found.shape != entry.target_shape:
@@ -53,14 +49,16 @@ def audit_tensor(entry: Entry, found: Array, source: VariableSource, view: View)
         yield f"{int(np.sum(~np.isfinite(found)))} of {found.size} values are not finite"
     if entry.target is not None and entry.target.endswith("running_var") and (found <= 0).any():
         yield f"variance is not positive: {float(found.min())} at channel {int(found.argmin())}"
-    if entry.folds is not None or not entry.sources:
-        expected = [derive(entry, source, view, np.dtype(np.float32))] if entry.sources else [np.zeros((), np.int64)]
+    if not entry.sources:
+        return  # a constant: no variable to compare with
+    if entry.folds is not None:
+        expected = [derive(entry, source, view)]
         pairs = zip([found], expected, strict=True)
     else:
         stored = [source.read(view.stored[name]).astype(np.float32, copy=False) for name in entry.sources]
         pairs = zip(entry.op.revert(found, [entry.shape] * len(entry.sources)), stored, strict=True)
     different = sum(_different_values(one, other) for one, other in pairs)
-    if different and entry.sources:
+    if different:
         yield f"{different} of {found.size} values differ from {', '.join(view.stored[name] for name in entry.inputs)}"
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation, describe_files, prepare, sha256
+from converter.engine import derive
 from converter.readers.base import VariableSource
 from effdet_torch import __version__
 from effdet_torch.checkpoint import load_model
@@ -23,7 +24,7 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.images import read_image
 from effdet_torch.model import EfficientDet
 from effdet_torch.preprocess import preprocess
-from verify.audit import audit_weights, derive
+from verify.audit import audit_weights
 from verify.errors import ParityError
 from verify.parity import MODES, Progress, compare_layers, uncompared
 from verify.reference import TensorFlowReference

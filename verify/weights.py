@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from converter.conversion import Preparation
+from converter.engine import derive
 from converter.expand import Entry
 from converter.ops import Array
 from converter.views import View, stored_names
-from verify.audit import derive
 
 FLOAT32 = np.dtype(np.float32)
 
