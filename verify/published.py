@@ -5,24 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
-from effdet_torch.config import VARIANTS, EfficientDetConfig
+from converter.readers.official import OfficialFile, official_files
+from effdet_torch.config import EfficientDetConfig
 from verify.detection_results import PublishedAP
 
 VAL_IMAGES = 5000
-OFFICIAL_NAME = re.compile(r"efficientdet-(d\dx?|lite\dx?)(-640)?(?:[_-]advprop)?(?:\.tar\.gz|\.tgz|\.h5)?")
+SUFFIX = re.compile(r"\.tar\.gz$|\.tgz$|\.h5$")
 
 
 def published_ap(metadata: Mapping[str, Any], config: EfficientDetConfig) -> tuple[str, float] | None:
     """Return name and AP (val2017, 0..100) of the official checkpoint that a model was converted from.
 
-    A file counts as official by its source's name and by its config, which must be the variant's own apart from what
-    the official collections vary (image size 640, AdvProp's input scaling), and only if it holds the averages.
+    A file counts as official by its source's name and by its config, which must be that of the official file, and
+    only if it holds the averages.
 
     Args:
         metadata: of the converted file.
@@ -32,16 +29,11 @@ def published_ap(metadata: Mapping[str, Any], config: EfficientDetConfig) -> tup
         None if the source is not an official checkpoint.
     """
     name = str(metadata.get("source", {}).get("name", ""))
-    match = OFFICIAL_NAME.fullmatch(name)
-    if match is None or match[1] not in VARIANTS or metadata.get("view", {}).get("name") != "ema":
+    if metadata.get("view", {}).get("name") != "ema":
         return None
-    expected = VARIANTS[match[1]]
-    if match[2]:
-        expected = replace(expected, image_size=(640, 640))
-    collection = "advprop" if config.normalization == "advprop" else "at_640" if match[2] else "plain"
-    same = replace(config, normalization=expected.normalization, redundant_bias=expected.redundant_bias) == expected
-    ap = _table()[collection].get(match[1])
-    return (name, ap) if same and ap is not None else None
+    stem = SUFFIX.sub("", name).replace("_advprop", "-advprop")
+    found = (file for file in official_files().values() if stem in _stems(file) and _is_same(config, file.config))
+    return next(((name, file.ap) for file in found), None)
 
 
 def compare_with_published(
@@ -62,7 +54,13 @@ def compare_with_published(
     return PublishedAP(known[0], known[1], 100 * ap)
 
 
-@cache
-def _table() -> dict[str, dict[str, float]]:
-    table: dict[str, dict[str, float]] = yaml.safe_load(files("verify").joinpath("published.yaml").read_text("utf-8"))
-    return table
+def _stems(file: OfficialFile) -> set[str]:
+    """Return the names under which a file, or the folder in its archive, is known: two collections have d0."""
+    return {SUFFIX.sub("", name) for name in (file.name, file.url.rpartition("/")[2])}
+
+
+def _is_same(config: EfficientDetConfig, official: EfficientDetConfig) -> bool:
+    """Whether two configs compute the same: AdvProp's scaling takes no mean, and folded biases change nothing."""
+    if config.normalization == "advprop":
+        config = replace(config, mean_rgb=official.mean_rgb, std_rgb=official.std_rgb)
+    return replace(config, redundant_bias=official.redundant_bias) == official

@@ -197,6 +197,9 @@ def official(name: str = "efficientdet-d0", variant: str = "d0", **more: Any) ->
         ("efficientdet-d4-640.tar.gz", "d4", {"image_size": 640}, 45.7),
         ("efficientdet-d0.tar.gz", "d0", {"normalization": "advprop"}, 35.1),
         ("efficientdet-d2.h5", "d2", {}, 43.5),
+        ("efficientdet-d0-advprop", "d0", {"normalization": "advprop"}, 35.1),
+        ("efficientdet-d1_advprop", "d1", {"normalization": "advprop"}, 40.8),
+        ("efficientdet-d6-640", "d6", {"image_size": 640, "redundant_bias": True}, 47.9),
     ],
 )
 def test_official_checkpoints_are_known(name: str, variant: str, more: dict[str, Any], ap: float) -> None:
@@ -213,10 +216,23 @@ def test_official_checkpoints_are_known(name: str, variant: str, more: dict[str,
         ("efficientdet-d0", {"image_size": 640}),
         ("efficientdet-d0", {"num_classes": 20}),
         ("efficientdet-d0-640", {"image_size": 640}),
+        ("efficientdet-d0-advprop", {}),
+        ("efficientdet-d4-640", {"variant": "d4"}),
+        ("efficientdet-d4-640", {"variant": "d4", "image_size": 640, "normalization": "advprop"}),
+        ("efficientdet-d6", {"variant": "d6", "normalization": "advprop"}),
     ],
 )
 def test_other_models_have_no_published_ap(name: str, more: dict[str, Any]) -> None:
     assert published_ap(*official(name, **more)) is None
+
+
+def test_every_official_file_has_its_published_ap() -> None:
+    from converter.readers.official import official_files
+
+    for file in official_files().values():
+        for name in (file.name, file.url.rpartition("/")[2]):
+            metadata = {"source": {"name": name}, "view": {"name": "ema"}}
+            assert published_ap(metadata, file.config) == (name, file.ap)
 
 
 def test_a_published_ap_is_only_compared_on_all_of_val2017() -> None:
