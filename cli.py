@@ -18,6 +18,7 @@ from effdet_torch import __version__
 from effdet_torch.errors import EffdetError
 
 if TYPE_CHECKING:
+    from converter.readers.base import VariableSource
     from effdet_torch.detect_files import FileDetections
     from verify.results import Verification
 
@@ -58,6 +59,16 @@ def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Pat
     return path
 
 
+def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the official files and leave."""
+    if wanted:
+        from converter.readers.official import official_files
+        from converter.report import official_text
+
+        click.echo(official_text(official_files().values()))
+        context.exit()
+
+
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
     """Write a report file completely or not at all."""
     from converter.writers.atomic import replacing
@@ -66,7 +77,7 @@ def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent
         stream.write((json.dumps(values, indent=indent) + "\n").encode())
 
 
-SOURCE = click.argument("source", type=click.Path(path_type=Path))
+SOURCE = click.argument("source")  # a path, a name or a URL; Path would make one slash of two
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
 
@@ -77,6 +88,9 @@ Examples:
   effdet-convert efficientdet-d4.tar.gz d4.safetensors --variant d4
   effdet-convert my_training/model.ckpt-780 mine.pth --weights raw
   effdet-convert efficientdet-d7/model.index --dry-run
+  effdet-convert d0-advprop d0.pth
+  effdet-convert mine.pth for_effdet.pth --layout effdet
+  effdet-convert mine.pth checkpoint/ --to tf1
 """
 )
 @SOURCE
@@ -87,6 +101,18 @@ Examples:
     "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: bitwise reversible."
 )
 @click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters in the official syntax.")
+@click.option(
+    "--to",
+    type=click.Choice(["pth", "safetensors", "tf1", "h5"]),
+    help="What to write; default: by OUT's suffix. tf1: a TensorFlow checkpoint in the folder OUT; h5: Keras weights.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["effdet_torch", "effdet"]),
+    default="effdet_torch",
+    show_default=True,
+    help="effdet: the bare state_dict, as the effdet package publishes it.",
+)
 @click.option("--dry-run", is_flag=True, help="Only account for every variable; needs no data file and no OUT.")
 @click.option(
     "--report",
@@ -95,39 +121,47 @@ Examples:
     metavar="FILE.json",
     help="Write the report for machines.",
 )
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
+)
 @VERSION
 @reports_errors
 def convert(
-    source: Path,
+    source: str,
     out: Path | None,
     variant: str | None,
     weights: Any,
     keep_redundant_bias: bool,
     hparams: str | None,
+    to: str | None,
+    layout: str,
     dry_run: bool,
     report: Path | None,
 ) -> None:
-    """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors).
+    """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors), or back.
 
-    SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5 or a frozen graph.
-    The variant, the class count and the anchors are recognised; every variable is accounted for.
+    SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5, a frozen graph,
+    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5), a URL, or a PyTorch file (.pth, .safetensors)
+    of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
+    is accounted for.
     """
-    from converter.conversion import convert_checkpoint, prepare, writer_for
-    from converter.readers.locate import open_checkpoint
+    from converter.conversion import convert_checkpoint, prepare
     from converter.report import conversion_report, conversion_text
+    from converter.targets import TARGETS, choose_target
 
     if out is None and not dry_run:
         raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
-    if out is not None:
-        writer_for(out)
-    with open_checkpoint(source) as opened:
+    target = choose_target(out, to) if out is not None else TARGETS[to or "pth"]
+    if layout == "effdet" and target.is_tensorflow:
+        raise click.UsageError(f"--layout effdet is a layout of PyTorch files; it does not go with --to {target.name}")
+    with opened_source(source) as opened:
+        keep_redundant_bias |= target.is_tensorflow
         preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias)
-        if dry_run or out is None:
-            result = conversion_report(preparation, None, None)
-        else:
+        metadata, bare = None, layout == "effdet"
+        if out is not None and not dry_run:
             with progress_bar(out.name, least=BIG_BYTES) as progress:
-                metadata = convert_checkpoint(preparation, out, progress)
-            result = conversion_report(preparation, metadata, out)
+                metadata = convert_checkpoint(preparation, out, progress, target, bare)
+        result = conversion_report(preparation, metadata, out, target, bare)
     if report is not None:
         write_json(report, result)
     click.echo(conversion_text(result))
@@ -146,13 +180,12 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @VERSION
 @reports_errors
-def inspect(source: Path, tensors: bool, as_json: bool) -> None:
+def inspect(source: str, tensors: bool, as_json: bool) -> None:
     """Say what the checkpoint SOURCE is: kind, variant, classes, copies, optimizer, step, parameters."""
     from converter.inspection import inspect_source, tensor_rows
-    from converter.readers.locate import open_checkpoint
     from converter.report import inspection_text, tensors_text
 
-    with open_checkpoint(source) as opened:
+    with opened_source(source) as opened:
         facts = inspect_source(opened)
         rows = tensor_rows(opened) if tensors else []
     if as_json:
@@ -212,14 +245,14 @@ Examples:
 """
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--reference", type=click.Path(path_type=Path), metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
+@click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
 @click.option(
     "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
 )
 @click.option("--graph", is_flag=True, help="Run the checkpoint's own .meta instead of the built-in reference.")
 @click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
 @click.option(
-    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default MODEL's, at most 512."
+    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default: MODEL's, at most 512x512."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
@@ -229,7 +262,7 @@ Examples:
 @VERSION
 @reports_errors
 def verify(
-    model: Path | None, reference: Path | None, demo: str | None, report_dir: Path | None, **options: Any
+    model: Path | None, reference: str | None, demo: str | None, report_dir: Path | None, **options: Any
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
@@ -254,10 +287,9 @@ def verify(
 
 
 def verify_layers(
-    model: Path | None, reference: Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
+    model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
-    from converter.readers.locate import open_checkpoint
     from verify.demo import write_demo
     from verify.verification import Settings, verify_model
 
@@ -268,12 +300,12 @@ def verify_layers(
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:
         raise click.UsageError("name MODEL and --reference SOURCE or --coco ROOT, or --demo VARIANT")
-    with open_checkpoint(reference) as source, progress_bar("layers") as progress:
+    with opened_source(reference) as source, progress_bar("layers") as progress:
         return verify_model(model, source, settings, progress), report_dir
 
 
 def verify_images(
-    model: Path | None, reference: Path | None, demo: str | None, options: dict[str, Any]
+    model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any]
 ) -> Verification | None:
     """Evaluate on COCO; None in all processes but the first."""
     from verify.coco import CocoSettings
@@ -382,6 +414,14 @@ def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetect
             yield file
 
 
+def opened_source(source: str | Path) -> VariableSource:
+    """Open a source, with a progress bar while it is downloaded."""
+    from converter.readers.locate import open_checkpoint
+
+    with progress_bar("download") as progress:
+        return open_checkpoint(source, progress)
+
+
 @contextmanager
 def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterator[Callable[[int, int], None] | None]:
     """Show (done, total) on stderr, where somebody is watching and the total is at least what makes a bar worth it.
@@ -402,6 +442,7 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
             first.extend((done, time.monotonic()))
         if rate and done > first[0]:
             bars[0].label = f"{description}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
+        bars[0].pos = min(done, bars[0].pos)  # a download may start over
         bars[0].update(done - bars[0].pos)
 
     try:

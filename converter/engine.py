@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from converter.errors import AccountingError
 from converter.expand import Entry, Plan
-from converter.ops import Array
+from converter.ops import Array, Shape
 from converter.readers.base import VariableInfo, VariableSource
 from converter.views import View
 
@@ -112,32 +112,31 @@ def derive(entry: Entry, source: VariableSource, view: View, dtype: DTypeLike = 
     return entry.op.convert([source.read(view.stored[name]).astype(dtype, copy=False) for name in entry.inputs])
 
 
-def revert(state_dict: Mapping[str, Array], plan: Plan) -> Iterator[tuple[str, Array]]:
-    """Yield (TensorFlow name, array): the inverse of `convert`; folded biases come back as zeros.
-
-    Raises:
-        AccountingError: Keys are missing, unexpected or of another shape.
-    """
+def account_state_dict(shapes: Mapping[str, Shape], plan: Plan) -> Accounting:
+    """Compare a state_dict with what a plan makes; constants, which TensorFlow does not have, may be missing."""
     needed = {key: entry.target_shape for key, entry in plan.targets.items()}
-    Accounting(
-        consumed=(),
+    return Accounting(
+        consumed=tuple(key for key in needed if key in shapes),
         other_view=(),
         ignored={},
-        missing=tuple(key for key in needed if key not in state_dict),
-        unexpected=tuple(key for key in state_dict if key not in needed),
+        missing=tuple(key for key, entry in plan.targets.items() if key not in shapes and entry.sources),
+        unexpected=tuple(key for key in shapes if key not in needed),
         mismatched=tuple(
-            Mismatch(key, str(shape), str(state_dict[key].shape))
+            Mismatch(key, str(shape), str(shapes[key]))
             for key, shape in needed.items()
-            if key in state_dict and state_dict[key].shape != shape
+            if key in shapes and shapes[key] != shape
         ),
-    ).require_complete("this state_dict is not the model's")
-    for entry in plan.entries:
-        yield from zip(entry.sources, _reverted(entry, state_dict), strict=True)
+    )
 
 
-def _reverted(entry: Entry, state_dict: Mapping[str, Array]) -> list[Array]:
-    target = np.zeros(0) if entry.target is None else state_dict[entry.target]
-    return entry.op.revert(target, [entry.shape] * len(entry.sources))
+def revert(entry: Entry, tensor: Array) -> list[Array]:
+    """Return the variables of one entry, the inverse of `derive`: one array for each of its `sources`.
+
+    Args:
+        entry: how the tensor was made.
+        tensor: it; anything for a bias that was folded and so has none, which comes back as zeros.
+    """
+    return entry.op.revert(tensor, [entry.shape] * len(entry.sources))
 
 
 def _stored_shape(info: VariableInfo) -> str:
@@ -150,7 +149,7 @@ def _reasons(plan: Plan) -> Callable[[str], str | None]:
     scopes: dict[str, str] = {}
     for template, reason in plan.table.ignored:
         if template.endswith("/"):
-            scopes[template] = reason
+            scopes[template.format(backbone=plan.config.backbone)] = reason
         elif "{variable}" in template:
             names.update({template.format(variable=variable): reason for variable in plan.variables})
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -85,6 +85,15 @@ class Plan:
         """{PyTorch key: entry}; the state_dict of the model, in order."""
         return {entry.target: entry for entry in self.entries if entry.target is not None}
 
+    def within(self, scope: str) -> Plan:
+        """Return the part of the plan that lies in a TensorFlow scope: "efficientnet-b0"."""
+        begin = f"{scope}/"
+        return replace(
+            self,
+            layers=tuple(layer for layer in self.layers if layer.tf.startswith(begin)),
+            entries=tuple(entry for entry in self.entries if entry.layer.tf.startswith(begin)),
+        )
+
 
 def expand(table: Table, config: EfficientDetConfig) -> Plan:
     """Expand a table over a config.
@@ -95,12 +104,12 @@ def expand(table: Table, config: EfficientDetConfig) -> Plan:
     layers: list[Layer] = []
     entries: list[Entry] = []
     for row, values in _rows(table, config):
-        layer = _layer(table, row, values)
+        layer = _layer(row, values)
         layers.append(layer)
         entries.extend(_entries(table, layer, values, config.redundant_bias))
-    _refuse_duplicates(table, [(entry.target, entry) for entry in entries if entry.target is not None])
-    _refuse_duplicates(table, [(name, entry) for entry in entries for name in entry.sources])
-    _refuse_lost_biases(table, entries)
+    _refuse_duplicates([(entry.target, entry) for entry in entries if entry.target is not None])
+    _refuse_duplicates([(name, entry) for entry in entries for name in entry.sources])
+    _refuse_lost_biases(entries)
     return Plan(config, table, tuple(layers), tuple(entries))
 
 
@@ -108,7 +117,7 @@ def _rows(table: Table, config: EfficientDetConfig) -> Iterator[tuple[Row, Value
     """Yield every row with the values of its place; the rows of one place stay together."""
     known_axes, shared = axes(config), constants(config)
     for group in table.groups:
-        where = _where(table, group.line)
+        where = group.where
         if unknown := [axis for axis in group.for_each if axis not in known_axes]:
             raise MappingError(f"{where}: axis {unknown[0]!r} does not exist; known are {', '.join(known_axes)}")
         for place in itertools.product(*(known_axes[axis] for axis in group.for_each)):
@@ -117,13 +126,13 @@ def _rows(table: Table, config: EfficientDetConfig) -> Iterator[tuple[Row, Value
                 yield from ((row, values) for row in group.rows if _holds(row.when, values, where))
 
 
-def _layer(table: Table, row: Row, values: Values) -> Layer:
-    where = _where(table, row.line)
+def _layer(row: Row, values: Values) -> Layer:
+    where = row.where
     return Layer(_format(row.tf, values, where), _format(row.torch, values, where), row.kind, values, row)
 
 
 def _entries(table: Table, layer: Layer, values: Values, keep_redundant_bias: bool) -> Iterator[Entry]:
-    where = _where(table, layer.row.line)
+    where = layer.row.where
     folds = _format(layer.row.folds, values, where) or None
     for part in table.kinds[layer.kind]:
         target: str | None = f"{layer.torch}.{part.target}"
@@ -171,24 +180,19 @@ def _format(template: str, values: Values, where: str) -> str:
         raise MappingError(f"{where}: {template!r} is no template ({error})") from error
 
 
-def _refuse_duplicates(table: Table, names: list[tuple[str, Entry]]) -> None:
+def _refuse_duplicates(names: list[tuple[str, Entry]]) -> None:
     first: dict[str, Entry] = {}
     for name, entry in names:
         if name in first:
-            where, line = _where(table, entry.layer.row.line), first[name].layer.row.line
-            raise MappingError(f"{where}: {name} is given by line {line} already")
+            raise MappingError(f"{entry.layer.row.where}: {name} is given by {first[name].layer.row.where} already")
         first[name] = entry
 
 
-def _refuse_lost_biases(table: Table, entries: list[Entry]) -> None:
+def _refuse_lost_biases(entries: list[Entry]) -> None:
     """A bias may only go where a batch norm takes it in, and a batch norm can only take in such a bias."""
     folded = {entry.folds: entry for entry in entries if entry.folds is not None}
     dropped = {name: entry for entry in entries if entry.target is None for name in entry.sources}
     for name in folded.keys() ^ dropped.keys():
-        line = (folded.get(name) or dropped[name]).layer.row.line
+        where = (folded.get(name) or dropped[name]).layer.row.where
         wrong = "is folded by no batch norm" if name in dropped else "is no bias in front of a batch norm"
-        raise MappingError(f"{_where(table, line)}: {name} {wrong}")
-
-
-def _where(table: Table, line: int) -> str:
-    return f"mappings/{table.name}.yaml, line {line}"
+        raise MappingError(f"{where}: {name} {wrong}")

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from converter.readers.base import VariableSource
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
@@ -33,17 +35,20 @@ def _read_tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
 _TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _read_tuple)
 
 
-def given_hparams(folder: Path, option: str | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """Return (origin, hyperparameters), weakest first: the `config.yaml` in a folder, then the user's option.
+def given_hparams(
+    source: VariableSource, option: str | Mapping[str, Any] | None = None
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return (origin, hyperparameters), weakest first: `config.yaml` beside a source, its own, the user's option.
 
     Raises:
         ConfigError: One of them cannot be read.
     """
-    given = []
-    if (beside := folder / CONFIG_FILE).is_file():
+    given: list[tuple[str, Mapping[str, Any]]] = []
+    if (beside := source.folder / CONFIG_FILE).is_file():
         given.append((CONFIG_FILE, read_hparams_file(beside)))
+    given += source.given
     if option:
-        given.append((OPTION, read_hparams(option)))
+        given.append((OPTION, read_hparams(option) if isinstance(option, str) else option))
     return given
 
 
@@ -117,6 +122,27 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
                     f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
                 ) from error
     return fields
+
+
+def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return the official hyperparameters of a config, the inverse of `config_fields`: plain values, fit for YAML."""
+    height, width = config.image_size
+    values = {name: getattr(config, field) for name, (field, _) in READERS.items()}
+    values["image_size"] = height if height == width else f"{width}x{height}"
+    values["scale_range"] = config.normalization == "advprop"
+    lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+    return {"name": f"efficientdet-{config.name}", **values, **lists}
+
+
+def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hyperparameters that the user stated on conversion, for whoever prepares the same source again.
+
+    Args:
+        config: of a converted file.
+        origins: where its values are from, `config_origins` in its metadata.
+    """
+    values = hparams_of(config)
+    return {name: values[name] for name, (field, _) in READERS.items() if origins.get(field) == OPTION}
 
 
 def misspelled(hparams: Mapping[str, Any]) -> list[str]:

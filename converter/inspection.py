@@ -12,9 +12,9 @@ from converter.errors import ConversionError, MissingFileError
 from converter.expand import Plan, expand
 from converter.hparams import given_hparams
 from converter.readers.base import VariableSource
-from converter.recognition import recognize_architecture
-from converter.settings import settle
-from converter.table import load_table
+from converter.recognition import recognize_architecture, recognize_backbone
+from converter.settings import settle, settle_backbone
+from converter.table import BACKBONE_TABLE, load_table
 from converter.views import View, differing, is_untrained, stored_names
 from effdet_torch.errors import ConfigError
 
@@ -38,10 +38,12 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "notes": _source_notes(source),
         "problems": [],
     }
+    if backbone := recognize_backbone(source.variables, load_table()):
+        return facts | _backbone_facts(source, backbone)
     try:
         found = recognize_architecture(source.variables, load_table())
         facts |= {"architecture": found.describe(), "variants": found.variants()}
-        settings = settle(found, given_hparams(source.folder), None, source.path)
+        settings = settle(found, given_hparams(source), None, source.path)
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
     plan = expand(load_table(), settings.config)
@@ -50,13 +52,34 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
         "notes": [*facts["notes"], *settings.notes],
-        "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
-        "step": _training_step(source, plan),
+        **_network_facts(source, plan),
     }
-    facts |= _copies(source, plan) | _contents(source, plan)
     if not source.raw_reason and [view["untrained"] for view in facts["views"].values()] == [False, True]:
         facts["notes"].append(EXPORTED)
     return facts
+
+
+def _backbone_facts(source: VariableSource, backbone: str) -> dict[str, Any]:
+    settings = settle_backbone(backbone)
+    plan = expand(load_table(BACKBONE_TABLE), settings.config)
+    return {
+        "architecture": f"{backbone}, without a detector",
+        "variants": [],
+        "variant": settings.name,
+        "config": settings.to_dict(),
+        "config_origins": dict(settings.origins),
+        **_network_facts(source, plan),
+    }
+
+
+def _network_facts(source: VariableSource, plan: Plan) -> dict[str, Any]:
+    """Describe size, training step, copies and contents."""
+    return {
+        "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
+        "step": _training_step(source, plan),
+        **_copies(source, plan),
+        **_contents(source, plan),
+    }
 
 
 def _source_notes(source: VariableSource) -> list[str]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
+from converter.expand import Plan, expand
+from converter.ops import Shape
 from converter.readers.base import VariableInfo
 from converter.table import Table
 from converter.yaml_nodes import Size
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL
-from effdet_torch.config import VARIANTS, EfficientDetConfig
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 
 ARCHITECTURE = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level")
 
@@ -39,6 +41,17 @@ class Architecture:
         """Return the variants with this architecture: none for one of the user's own, two for d6 / d7."""
         return [name for name, config in VARIANTS.items() if self.matches(config)]
 
+    def config(self) -> EfficientDetConfig:
+        """Return a config with just these variables; its anchors have the right number, and no more."""
+        closest = next(config.name for config in VARIANTS.values() if config.backbone == self.backbone)
+        return get_config(
+            closest,
+            **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
+            fusion="fastattn" if self.weighted else "sum",
+            num_scales=self.anchors_per_location,
+            aspect_ratios=(1.0,),
+        )
+
     def describe(self) -> str:
         """Return the architecture in words."""
         fusion = "weighted fusion" if self.weighted else "unweighted fusion"
@@ -63,6 +76,55 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
             f"these are not the variables of an EfficientDet: {absent[0]} is read from {rule}, which is not there"
             f" ({len(variables)} variables{example})"
         )
+    return _architecture(found)
+
+
+def recognize_backbone(variables: Mapping[str, VariableInfo], table: Table) -> str | None:
+    """Return the name of the backbone if the variables are those of a backbone without a detector, else None.
+
+    Args:
+        variables: of a source.
+        table: of the detector.
+    """
+    probe = _Probe(variables, tuple(table.views.values()))
+    answers = {name: probe.answer(rule) for name, rule in table.recognition.items()}
+    backbone: str | None = answers.pop("backbone")
+    return None if any(answers.values()) else backbone
+
+
+def recognize_state_dict(shapes: Mapping[str, Shape], table: Table) -> Architecture:
+    """Tell the architecture of a state_dict, by its keys without a prefix and the shapes of its tensors.
+
+    Raises:
+        UnsupportedSourceError: The tensors are not those of an EfficientDet.
+    """
+    variables = {name: VariableInfo("", shape) for name, shape in shapes.items()}
+    probe = _Probe(variables, ("{variable}",), separator=".")
+    found = {name: probe.answer(rule) for name, rule in table.state_dict.items()}
+    if absent := [name for name, value in found.items() if value is None]:
+        rule = next(str(value) for value in table.state_dict[absent[0]].values())
+        example = f"; it begins with {min(shapes)}" if shapes else ""
+        raise UnsupportedSourceError(
+            f"this is not the state_dict of an EfficientDet: {absent[0]} is read from {rule}, which is not there"
+            f" ({len(shapes)} tensors{example})"
+        )
+    for backbone in BACKBONES:
+        architecture = _architecture(found | {"backbone": backbone})
+        if _has_backbone(shapes, expand(table, architecture.config())):
+            return architecture
+    raise UnsupportedSourceError(
+        "the tensors of this state_dict's backbone are those of no EfficientNet: expected the backbones of D0 to D7x "
+        "and Lite, with timm's names"
+    )
+
+
+def _has_backbone(shapes: Mapping[str, Shape], plan: Plan) -> bool:
+    """Whether a state_dict has a plan's backbone: all that is stored under the backbone's scope."""
+    targets = plan.within(plan.config.backbone).targets
+    return all(shapes.get(key) == entry.target_shape for key, entry in targets.items() if entry.sources)
+
+
+def _architecture(found: Mapping[str, Any]) -> Architecture:
     anchors, rest = divmod(found["box_channels"], 4)
     if rest or not anchors or found["class_channels"] % anchors:
         raise UnsupportedSourceError(
@@ -84,9 +146,10 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
 class _Probe:
     """Answers one recognition row at a time."""
 
-    def __init__(self, variables: Mapping[str, VariableInfo], views: tuple[str, ...]) -> None:
+    def __init__(self, variables: Mapping[str, VariableInfo], views: tuple[str, ...], separator: str = "/") -> None:
         self.variables, self.views = variables, views
-        self.scopes = {"/".join(parts[: end + 1]) for parts in map(_split, variables) for end in range(len(parts))}
+        names = [name.split(separator) for name in variables]
+        self.scopes = {separator.join(parts[: end + 1]) for parts in names for end in range(len(parts))}
 
     def answer(self, rule: Mapping[str, Size]) -> Any:
         """Return the answer; None if what the row looks for is not there."""
@@ -103,7 +166,3 @@ class _Probe:
             axis = int(rule["axis"])
             return info.shape[axis] if info is not None and axis < len(info.shape) else None
         return str(rule["exists"]) in self.scopes
-
-
-def _split(name: str) -> list[str]:
-    return name.split("/")

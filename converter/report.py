@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from converter.conversion import Preparation, build_metadata
+from converter.readers.official import OfficialFile
+from converter.targets import TARGETS, Target
+from effdet_torch.architecture import timm_name
 
 Facts = Mapping[str, Any]
 
 
-def conversion_report(preparation: Preparation, metadata: Facts | None, out: Path | None) -> dict[str, Any]:
-    """Return what was done, or for a dry run (no `metadata`, no `out`) what would be done.
+def conversion_report(
+    preparation: Preparation, metadata: Facts | None, out: Path | None, target: Target | None = None, bare: bool = False
+) -> dict[str, Any]:
+    """Return what was done, or for a dry run (no `metadata`) what would be done.
 
     `accounting` lists every stored name under what became of it; its counts add up to the variables of the source.
     """
-    accounting, plan = preparation.accounting, preparation.plan
+    accounting, plan, target = preparation.accounting, preparation.plan, target or TARGETS["pth"]
     return {
         "ok": True,
-        "dry_run": out is None,
-        "out": None if out is None else {"path": str(out), "size_bytes": out.stat().st_size},
+        "dry_run": metadata is None,
+        "to": target.name,
+        "out": None if out is None or metadata is None else {"path": str(out), "size_bytes": _size_bytes(out)},
         **(metadata or build_metadata(preparation, checksums=False)),
-        "notes": list(preparation.settings.notes),
-        "tensors": len(plan.targets),
+        "notes": [
+            *preparation.source.notes,
+            *preparation.settings.notes,
+            *(_effdet_notes(preparation) if bare else ()),
+        ],
+        "tensors": len(target.specs(plan)),
         "parameters": preparation.parameters,
         "accounting": {
             "variables": len(preparation.source.variables),
@@ -34,6 +44,17 @@ def conversion_report(preparation: Preparation, metadata: Facts | None, out: Pat
             "folded": [name for entry in plan.entries if entry.target is None for name in entry.sources],
         },
     }
+
+
+def _effdet_notes(preparation: Preparation) -> Iterator[str]:
+    """Say how the effdet package builds the model that a bare state_dict belongs to."""
+    config = preparation.settings.config
+    if preparation.settings.is_backbone:
+        yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"
+        return
+    call = f"create_model('tf_efficientdet_{config.name}', num_classes={config.num_classes}, "
+    call += f"image_size={config.image_size}, redundant_bias={config.redundant_bias})"
+    yield f"for effdet: {call}; names without tf_ load the file as well, but pad otherwise and compute something else"
 
 
 def conversion_text(report: Facts) -> str:
@@ -51,11 +72,11 @@ def conversion_text(report: Facts) -> str:
         ("variables", f"{accounting['variables']}: {consumed}, {len(accounting['other_view'])} other copies{ignored}"),
         *(("note", note) for note in report["notes"]),
     ]
+    written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
     if report["dry_run"]:
-        lines.append(("result", f"complete: {report['tensors']} tensors would be written (dry run)"))
+        lines.append(("result", f"complete: {written} would be written (dry run)"))
     else:
-        size = report["out"]["size_bytes"] / 1e6
-        lines.append(("result", f"{report['out']['path']}: {report['tensors']} tensors, {size:.1f} MB"))
+        lines.append(("result", f"{report['out']['path']}: {written}, {report['out']['size_bytes'] / 1e6:.1f} MB"))
     return _table(lines)
 
 
@@ -68,7 +89,7 @@ def inspection_text(facts: Facts) -> str:
     ]
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
-        lines.append(("variants", " or ".join(facts["variants"]) or "none of the official ones"))
+        lines.append(("variants", " or ".join(facts["variants"]) or "none of the official detectors"))
     if "config" in facts:
         lines.append(("model", _model_text(facts["variant"], facts["config"], facts["parameters"])))
         lines += [(name, _view_text(view)) for name, view in facts["views"].items()]
@@ -85,7 +106,27 @@ def tensors_text(rows: Iterable[Facts]) -> str:
     return "\n".join(f"{row['name']}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
 
 
+def official_text(files: Iterable[OfficialFile]) -> str:
+    """Return one line per official file: name, image size, input scaling, published AP."""
+    rows = [
+        (file.short_name, "{} x {}".format(*file.config.image_size), file.input_scaling, f"{file.ap:.1f}")
+        for file in files
+    ]
+    rows.insert(0, ("name", "image (px)", "input", "AP val2017"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _size_bytes(out: Path) -> int:
+    files = out.iterdir() if out.is_dir() else [out]
+    return sum(path.stat().st_size for path in files)
+
+
 def _model_text(variant: str, config: Facts, parameters: int) -> str:
+    if "image_size" not in config:
+        return f"{variant}, a backbone without a detector, {parameters / 1e6:.2f} M parameters"
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
     classes = f"{config['num_classes']} classes, {anchors} anchors per location"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,9 @@ from converter.errors import ConversionError
 from converter.hparams import OPTION, config_fields, misspelled
 from converter.recognition import ARCHITECTURE, Architecture
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
+from effdet_torch.errors import UsageError
 
+OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 FROM_SHAPES = "names and shapes"
 FROM_VARIANT = "variant default"
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
@@ -25,11 +28,22 @@ class Settings:
         config: the model config.
         origins: {field: "names and shapes", the name of a file, "--hparams" or "variant default"}.
         notes: what the user should know about a choice.
+        is_backbone: whether there is nothing but a backbone; the config is then of a detector that has it.
     """
 
     config: EfficientDetConfig
     origins: Mapping[str, str]
     notes: tuple[str, ...]
+    is_backbone: bool = False
+
+    @property
+    def name(self) -> str:
+        """Variant, or backbone."""
+        return self.config.backbone if self.is_backbone else self.config.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is settled as plain values."""
+        return {"backbone": self.config.backbone} if self.is_backbone else self.config.to_dict()
 
 
 def settle(
@@ -70,6 +84,21 @@ def settle(
     return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
 
 
+def settle_backbone(backbone: str, wanted_variant: str | None = None, hparams: object = None) -> Settings:
+    """Settle what is known of a backbone without a detector: its name.
+
+    Raises:
+        UsageError: An option says something about a detector.
+    """
+    for option, given in (("--variant", wanted_variant), (OPTION, hparams)):
+        if given:
+            raise UsageError(
+                f"{option} {given}: the checkpoint holds {backbone} alone, no detector; leave {option} out"
+            )
+    config = next(config for config in VARIANTS.values() if config.backbone == backbone)
+    return Settings(config, {"backbone": FROM_SHAPES}, (), is_backbone=True)
+
+
 def _choose_variant(
     found: Architecture, given: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None, path: Path
 ) -> tuple[str, list[str]]:
@@ -79,13 +108,16 @@ def _choose_variant(
         if not found.matches(config):
             raise ConversionError(_not_this_variant(found, config, candidates))
         return config.name, []
-    if not candidates:
-        closest = next(name for name, config in VARIANTS.items() if config.backbone == found.backbone)
-        return closest, [f"an architecture of its own, not one of the official variants: {found.describe()}"]
+    alike = candidates or [name for name, config in VARIANTS.items() if config.backbone == found.backbone]
     # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
     path = path.absolute()
     hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
-    hinted = [name for hint in hints if (name := hint.removeprefix("efficientdet-")) in candidates]
+    names = [OFFICIAL_NAME.sub("", hint.lower()).partition("_")[0].partition("-")[0] for hint in hints]
+    hinted = [name for name in names if name in alike]
+    if not candidates:
+        variant = (hinted or alike[:1])[-1]
+        own = f"an architecture of its own, not one of the official variants: {found.describe()}"
+        return variant, [f"{own}; what nobody says is taken as {variant}'s"]
     if len(candidates) == 1 or hinted:
         return (hinted or candidates)[-1], []
     same = " and ".join(candidates)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
@@ -14,7 +14,9 @@ from converter.errors import MappingError
 from converter.ops import OPS
 from converter.yaml_nodes import NodeReader, Size
 
-SECTIONS = ("version", "kinds", "groups", "views", "ignored", "training_step", "recognition")
+REQUIRED = ("version", "kinds", "groups", "recognition")
+INHERITED = ("views", "ignored", "training_step")  # a table that includes another one may take them from there
+SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
 # What a table must tell of a model by names and shapes, and what its rows can look for.
 QUESTIONS = (
@@ -27,6 +29,8 @@ QUESTIONS = (
     "class_channels",
     "box_channels",
 )
+FILE = "mappings/{}.yaml"
+BACKBONE_TABLE = "efficientnet"  # the one that is of use alone
 PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
 
 
@@ -50,7 +54,7 @@ class Row:
     sizes: Mapping[str, Size]
     when: str
     folds: str  # scope-relative name of the bias that this batch norm takes in; "" if there is none
-    line: int
+    where: str  # file and line
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,12 @@ class Group:
     for_each: tuple[str, ...]
     when: str
     rows: tuple[Row, ...]
-    line: int
+    where: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """A whole mapping table, checked on its own; `expand` binds it to a model config."""
+    """A whole mapping table with all that it includes, checked on its own; `expand` binds it to a model config."""
 
     name: str
     version: int
@@ -77,6 +81,10 @@ class Table:
     ignored: tuple[tuple[str, str], ...]
     training_step: str
     recognition: Mapping[str, Mapping[str, Size]]
+    state_dict: Mapping[str, Mapping[str, Size]]
+
+
+EMPTY = Table("", 0, "", {}, (), {}, (), "", {}, {})
 
 
 @cache
@@ -91,7 +99,7 @@ def load_table(name: str = "efficientdet") -> Table:
 
 def parse_table(text: bytes, name: str) -> Table:
     """Parse a mapping table, see `load_table`."""
-    return _Parser(f"mappings/{name}.yaml").table(text, name)
+    return _Parser(FILE.format(name)).table(text, name)
 
 
 class _Parser(NodeReader):
@@ -103,27 +111,62 @@ class _Parser(NodeReader):
             node = yaml.compose(text, Loader=loader)
         except yaml.YAMLError as error:
             raise MappingError(f"{self.file} is not YAML: {error}") from error
-        root = self.fields(node, SECTIONS, required=SECTIONS)
-        kind_nodes = self.mapping(root["kinds"])
-        kinds = {key: self.kind(node) for key, node in kind_nodes.items()}
-        groups = tuple(self.group(node, kinds) for node in self.sequence(root["groups"]))
-        if unused := set(kinds) - {row.kind for group in groups for row in group.rows}:
-            raise self.error(kind_nodes[min(unused)], f"kind {min(unused)!r} is used by no row; remove it")
+        inherits = "include" in self.mapping(node)
+        root = self.fields(node, SECTIONS, required=REQUIRED if inherits else (*REQUIRED, *INHERITED))
+        base = self.included(root["include"]) if inherits else EMPTY
+        kinds = {**base.kinds, **self.kinds(root["kinds"], base.kinds)}
+        groups = (*base.groups, *(self.group(group, kinds) for group in self.sequence(root["groups"])))
+        self.refuse_unused(root["kinds"], groups)
         return Table(
             name=name,
             version=self.integer(root["version"]),
-            sha256=hashlib.sha256(text).hexdigest(),
+            sha256=hashlib.sha256(text + base.sha256.encode()).hexdigest(),
             kinds=kinds,
             groups=groups,
-            views={
-                key: self.template(node, "variable") for key, node in self.fields(root["views"], VIEWS, VIEWS).items()
-            },
-            ignored=tuple(self.ignored(node) for node in self.sequence(root["ignored"])),
-            training_step=self.text(root["training_step"]),
-            recognition={
-                key: self.probe(node) for key, node in self.fields(root["recognition"], QUESTIONS, QUESTIONS).items()
-            },
+            views=self.views(root["views"]) if "views" in root else base.views,
+            ignored=(*base.ignored, *map(self.ignored, self.sequence(root.get("ignored")))),
+            training_step=self.text(root["training_step"]) if "training_step" in root else base.training_step,
+            recognition={**base.recognition, **self.probes(root["recognition"], base.recognition)},
+            state_dict=self.probes(root["state_dict"], ("backbone",)) if "state_dict" in root else {},
         )
+
+    def included(self, node: yaml.Node) -> Table:
+        """Read another table, and put its rows under a PyTorch module."""
+        cells = list(self.sequence(node))
+        if len(cells) != 2:
+            raise self.error(node, "an included table is [name, PyTorch module]")
+        name, module = map(self.text, cells)
+        exists = name.isidentifier() and (resources.files("mappings") / f"{name}.yaml").is_file()
+        if self.file == FILE.format(name) or not exists:
+            raise self.error(cells[0], f"table {name!r} cannot be included: it is this one, or does not exist")
+        table = load_table(name)
+        groups = tuple(
+            replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
+            for group in table.groups
+        )
+        return replace(table, groups=groups)
+
+    def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
+        nodes = self.mapping(node)
+        if twice := [key for key in nodes if key in known]:
+            raise self.error(nodes[twice[0]], f"kind {twice[0]!r} is defined in the included table already")
+        return {key: self.kind(part) for key, part in nodes.items()}
+
+    def refuse_unused(self, kinds: yaml.Node, groups: tuple[Group, ...]) -> None:
+        used = {row.kind for group in groups for row in group.rows}
+        for kind, node in self.mapping(kinds).items():
+            if kind not in used:
+                raise self.error(node, f"kind {kind!r} is used by no row; remove it")
+
+    def views(self, node: yaml.Node) -> dict[str, str]:
+        return {key: self.template(value, "variable") for key, value in self.fields(node, VIEWS, VIEWS).items()}
+
+    def probes(self, node: yaml.Node, answered: Container[str]) -> dict[str, Mapping[str, Size]]:
+        """Read the rules of recognition: a backbone's alone, or all that make a detector of it."""
+        questions = self.fields(node, QUESTIONS, required=())
+        if set(questions) != {"backbone"}:
+            self.fields(node, QUESTIONS, required=[key for key in QUESTIONS if key not in answered])
+        return {key: self.probe(rule) for key, rule in questions.items()}
 
     def kind(self, node: yaml.Node) -> tuple[Part, ...]:
         return tuple(self.part(target, part) for target, part in self.mapping(node).items())
@@ -152,7 +195,7 @@ class _Parser(NodeReader):
             for_each=tuple(self.text(axis) for axis in self.sequence(fields.get("for_each"))),
             when=self.text(fields["when"]) if "when" in fields else "",
             rows=tuple(self.row(row, scopes, kinds) for row in self.sequence(fields["rows"])),
-            line=node.start_mark.line + 1,
+            where=self.where(node),
         )
 
     def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
@@ -175,14 +218,14 @@ class _Parser(NodeReader):
             sizes={letter: self.size(options[letter]) for letter in letters},
             when=self.text(options["when"]) if "when" in options else "",
             folds=_join("/", scopes[0], self.text(options["folds"])) if "folds" in options else "",
-            line=node.start_mark.line + 1,
+            where=self.where(node),
         )
 
     def ignored(self, node: yaml.Node) -> tuple[str, str]:
         cells = list(self.sequence(node))
         if len(cells) != 2 or not self.text(cells[1]).strip():
             raise self.error(node, "an ignored variable is [name, reason]; the reason must be written")
-        return self.template(cells[0], "variable"), self.text(cells[1])
+        return self.template(cells[0], "variable", "backbone"), self.text(cells[1])
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)

@@ -59,11 +59,14 @@ class NodeReader:
             raise self.error(node, f"expected a name, found {getattr(node, 'value', None)!r}; put it into quotes")
         return str(node.value)
 
-    def template(self, node: yaml.Node, placeholder: str) -> str:
-        """Return a string in which nothing but one placeholder stands in braces."""
-        text = self.text(node)
-        if any(brace in text.replace(f"{{{placeholder}}}", "") for brace in "{}"):
-            raise self.error(node, f"{text!r}: the only placeholder here is {{{placeholder}}}")
+    def template(self, node: yaml.Node, *placeholders: str) -> str:
+        """Return a string in which nothing but known placeholders stands in braces."""
+        text = rest = self.text(node)
+        for placeholder in placeholders:
+            rest = rest.replace(f"{{{placeholder}}}", "")
+        if "{" in rest or "}" in rest:
+            known = " and ".join(f"{{{placeholder}}}" for placeholder in placeholders)
+            raise self.error(node, f"{text!r}: the only placeholder here is {known}")
         return text
 
     def integer(self, node: yaml.Node) -> int:
@@ -78,5 +81,8 @@ class NodeReader:
 
     def error(self, node: yaml.Node | None, text: str) -> MappingError:
         """Return the error of a node, with file and line."""
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        return MappingError(f"{self.file}{line}: {text}")
+        return MappingError(f"{self.where(node)}: {text}")
+
+    def where(self, node: yaml.Node | None) -> str:
+        """Return file and line of a node."""
+        return self.file if node is None else f"{self.file}, line {node.start_mark.line + 1}"

@@ -13,7 +13,7 @@ from effdet_torch.config import EfficientDetConfig, get_config, list_models
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from effdet_torch.checkpoint import load_model
+    from effdet_torch.checkpoint import load_backbone, load_model
     from effdet_torch.model import EfficientDet, create_model
     from effdet_torch.predict import Predictor
 
@@ -21,10 +21,20 @@ _LAZY = {
     "EfficientDet": "effdet_torch.model",
     "Predictor": "effdet_torch.predict",
     "create_model": "effdet_torch.model",
+    "load_backbone": "effdet_torch.checkpoint",
     "load_model": "effdet_torch.checkpoint",
 }
 
-__all__ = ["EfficientDet", "EfficientDetConfig", "Predictor", "create_model", "get_config", "list_models", "load_model"]
+__all__ = [
+    "EfficientDet",
+    "EfficientDetConfig",
+    "Predictor",
+    "create_model",
+    "get_config",
+    "list_models",
+    "load_backbone",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

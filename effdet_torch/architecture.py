@@ -88,6 +88,11 @@ class Node:
     inputs: tuple[NodeInput, ...]
 
 
+def timm_name(backbone: str) -> str:
+    """Return what timm calls a backbone: the models that pad and normalise like TensorFlow's."""
+    return f"tf_{backbone.replace('-', '_')}"
+
+
 def is_lite(backbone: str) -> bool:
     """Whether a backbone is an EfficientNet-lite: no squeeze-excite, unscaled stem and first / last repeats."""
     return "-lite" in backbone

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import timm
 from torch import nn
 
+from effdet_torch.architecture import timm_name
 from effdet_torch.config import Activation
 
 BATCH_NORM_EPS = 1e-3
@@ -37,7 +38,7 @@ def create_backbone(name: str, activation: Activation = "swish", drop_path_rate:
             proportionally less.
     """
     backbone: nn.Module = timm.create_model(
-        f"tf_{name.replace('-', '_')}",
+        timm_name(name),
         pretrained=False,
         features_only=True,
         out_indices=(2, 3, 4),  # reductions 8, 16, 32

@@ -27,7 +27,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
 MAX_LISTED = 5
 BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
-CONVERT_FIRST = "Convert the TensorFlow checkpoint with effdet-convert first."
+CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
 
 
 def load_model(
@@ -48,6 +48,11 @@ def load_model(
     """
     path = Path(path)
     tensors, metadata = read_model_file(path)
+    if is_backbone(metadata):
+        raise ModelFileError(
+            f"{path} holds the backbone {metadata['config']['backbone']} alone, no detector: build one with "
+            "create_model, then use load_backbone."
+        )
     with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
         model = EfficientDet(_read_config(path, metadata))
     expected = model.state_dict()
@@ -58,6 +63,30 @@ def load_model(
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
     return model.eval()
+
+
+def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
+    """Load the weights of a converted backbone checkpoint, strictly, for training a detector on top of it.
+
+    Args:
+        model: for example `create_model("d0", num_classes=20)`; only its backbone changes, in place.
+        path: a `.pth` or `.safetensors` file that effdet-convert wrote from an EfficientNet classifier's checkpoint.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
+    """
+    path = Path(path)
+    tensors, metadata = read_model_file(path)
+    if not is_backbone(metadata):
+        raise ModelFileError(f"{path} holds a whole detector, not a backbone alone: use load_model.")
+    found, expected = metadata["config"]["backbone"], model.config.backbone
+    if found != expected:
+        raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
+    model.backbone.load_state_dict(tensors, strict=True)
+    return model
 
 
 def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -151,6 +180,11 @@ def _read_config(path: Path, metadata: Mapping[str, Any]) -> EfficientDetConfig:
         return EfficientDetConfig.from_dict(metadata["config"])
     except ConfigError as error:
         raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
+
+
+def is_backbone(metadata: Mapping[str, Any]) -> bool:
+    """Whether a converted file's metadata are those of a backbone without a detector."""
+    return set(metadata.get("config", ())) == {"backbone"}
 
 
 def _require_fit(

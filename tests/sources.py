@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.engine import revert
 from converter.errors import MissingFileError
 from converter.expand import Plan, expand
 from converter.readers.base import VariableInfo, VariableSource
@@ -50,6 +51,13 @@ class MemorySource(VariableSource):
 
     def close(self) -> None:
         self.closed = True
+
+
+def reverted(state_dict: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
+    """Turn a state_dict back into variables."""
+    nothing = np.zeros(0)
+    pairs = [(entry, nothing if entry.target is None else state_dict[entry.target]) for entry in plan.entries]
+    return {n: a for entry, tensor in pairs for n, a in zip(entry.sources, revert(entry, tensor), strict=True)}
 
 
 def shapes_of(arrays: Mapping[str, Array]) -> dict[str, VariableInfo]:

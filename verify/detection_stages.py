@@ -21,7 +21,8 @@ from verify.detection_parity import compare_detections
 from verify.detection_results import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
 from verify.reference_base import HeadOutputs, Reference
 from verify.reference_detection import ReferenceDetector
-from verify.verification import build_reference, prepare_reference
+from verify.subject import prepare_reference
+from verify.verification import build_reference
 
 Array = NDArray[Any]
 

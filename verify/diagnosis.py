@@ -124,13 +124,13 @@ def _tensor_diagnoses(
         tensor, candidate = tensors[0]
         what = candidate.found if mistake == UNEXPLAINED else f"It {candidate.found}"
         others = f" (likewise {', '.join(other.key for other, _ in tensors[1:])})" if tensors[1:] else ""
-        explanation = f"{what}{others}; {candidate.advice or _advice(tensor, weights)}."
+        explanation = f"{what}{others}; {candidate.advice or _advice(tensor)}."
         yield Diagnosis(case.name, tensor.key, mistake, explanation, remaining)
 
 
-def _advice(tensor: WrongTensor, weights: Weights) -> str:
-    operation, line = tensor.entry.op_name, tensor.entry.layer.row.line
-    return f"convert the checkpoint again; if it stays, see {operation} in {weights.table}, line {line}"
+def _advice(tensor: WrongTensor) -> str:
+    operation, where = tensor.entry.op_name, tensor.entry.layer.row.where
+    return f"convert the checkpoint again; if it stays, see {operation} in {where}"
 
 
 def _computation_diagnosis(case: Case, exact: EfficientDet, condition: str) -> Diagnosis:

@@ -31,7 +31,7 @@ def verify_detections(
     settings: CocoSettings,
     out: Path | None = None,
     expected: Path | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     processes: Processes | None = None,
     progress: Progress | None = None,
 ) -> Verification | None:
@@ -107,7 +107,9 @@ def _compare(evaluation: Evaluation, expected: list[dict[str, Any]], source: str
     return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset)
 
 
-def _stages(evaluation: Evaluation, checkpoint: Path, profile: str) -> tuple[tuple[StageResult, ...], dict[str, Any]]:
+def _stages(
+    evaluation: Evaluation, checkpoint: Path | str, profile: str
+) -> tuple[tuple[StageResult, ...], dict[str, Any]]:
     from verify.detection_stages import compare_stages
 
     with open_checkpoint(checkpoint) as source:

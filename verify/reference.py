@@ -33,6 +33,7 @@ class TensorFlowReference(Reference):
         variables: {TensorFlow variable name: array} of one view, not folded, for example
             "efficientnet-b0/blocks_1/conv2d_1/kernel". Read when needed.
         dtype: what it computes in; "float64" tells rounding from mistakes.
+        backbone_only: stop at P5; the variables need not have anything else.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
@@ -45,9 +46,10 @@ class TensorFlowReference(Reference):
         config: EfficientDetConfig,
         variables: Mapping[str, NDArray[Any]],
         dtype: Literal["float32", "float64"] = "float32",
+        backbone_only: bool = False,
     ) -> None:
         self._tf = import_tensorflow()
-        self._dtype = dtype
+        self._dtype, self._backbone_only = dtype, backbone_only
         self._forward = Forward(self._tf, config, variables, dtype)
 
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -55,7 +57,8 @@ class TensorFlowReference(Reference):
         if images.ndim != 4 or images.shape[3] != 3:
             raise InputSizeError(f"images have shape {images.shape}; expected (batch, height, width, 3)")
         try:
-            for tap in self._forward(self._tf.constant(images, self._dtype)):
+            run = self._forward.backbone if self._backbone_only else self._forward
+            for tap in run(self._tf.constant(images, self._dtype)):
                 bias = None if tap.redundant_bias is None else _to_array(tap.redundant_bias)
                 inputs = tuple(_to_array(x) for x in tap.inputs)
                 yield Tap(tap.scope, tap.level, inputs, _to_array(tap.output), bias)
@@ -86,7 +89,7 @@ class Forward(Layers):
     def __call__(self, images: Tensor) -> Generator[Tap, None, None]:
         """Yield every layer in execution order."""
         self._check_head_channels()
-        features = yield from self._backbone(images)
+        features = yield from self.backbone(images)
         for level in range(6, self._config.max_level + 1):
             size = [(pixels - 1) // 2 + 1 for pixels in features[-1].shape[1:3]]
             features.append((yield from self._resample(f"resample_p{level}", features[-1], size)))
@@ -96,8 +99,11 @@ class Forward(Layers):
             for level, feature in enumerate(features, start=3):
                 yield from self._head(head, level, feature)
 
-    def _backbone(self, images: Tensor) -> Step:
-        """Return the features P3, P4, P5: what the last block before each stride, and the very last one, gives."""
+    def backbone(self, images: Tensor) -> Step:
+        """Yield the layers of the backbone, and return P3, P4, P5.
+
+        These are what the last block before each stride, and the very last one, gives.
+        """
         scope = self._config.backbone
         x = yield from self._conv(f"{scope}/stem/conv2d", images, stride=2)
         x = yield from self._batch_norm(f"{scope}/stem/tpu_batch_normalization", x)

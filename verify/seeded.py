@@ -16,13 +16,12 @@ import numpy as np
 
 from converter.expand import Entry, Plan, expand
 from converter.ops import Array
-from converter.table import load_table
+from converter.table import VIEWS, load_table
 from converter.views import stored_names
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.config import EfficientDetConfig, get_config
 
-VIEWS = ("raw", "ema")
 PRIOR = -math.log((1 - 0.01) / 0.01)  # class bias of a focal-loss model: few detections, as in a trained one
 
 

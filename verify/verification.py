@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from converter.conversion import Preparation, describe_files, prepare, sha256
+from converter.conversion import Preparation, describe_files, sha256
 from converter.engine import derive
 from converter.readers.base import VariableSource
 from effdet_torch import __version__
-from effdet_torch.checkpoint import load_model
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.images import read_image
 from effdet_torch.model import EfficientDet
@@ -31,8 +30,9 @@ from verify.reference import TensorFlowReference
 from verify.reference_base import Reference
 from verify.reference_graph import GraphReference, find_meta_graph
 from verify.results import DType, LayerResult, Mode, Verification
+from verify.subject import load_converted, prepare_reference
 
-MAX_DEFAULT_PIXELS = 512  # a side; the weights do not depend on the image size, time and memory do
+MAX_DEFAULT_PIXELS = 512  # side of a square; the weights do not depend on the image size, time and memory do
 ReferenceKind = Literal["built-in", "graph"]
 
 
@@ -42,7 +42,8 @@ class Settings:
 
     Attributes:
         image: a photograph to run on; None takes normally distributed noise.
-        image_size: (height, width) of the network input; None takes the model's, at most 512.
+        image_size: (height, width) of the network input; None takes the model's if it has no more
+            pixels than 512 x 512, else its sides cut to 512.
         seed: of the noise.
         dtypes: float64 proves the mapping, float32 the runtime.
         modes: see `verify.parity`.
@@ -95,10 +96,14 @@ def verify_model(
         VerificationError: The reference cannot run.
     """
     start, settings = time.perf_counter(), settings or Settings()
-    model = load_model(path)
+    model = load_converted(path)
     preparation = prepare_reference(model, source)
     images = network_input(model.config, settings)
-    state_dict = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    state_dict = {
+        key: tensor.numpy()
+        for key, tensor in model.state_dict().items()
+        if key in preparation.plan.targets or not preparation.settings.is_backbone
+    }
     audit = audit_weights(state_dict, preparation.plan, source, preparation.view, model.metadata)
     layers: list[LayerResult] = []
     describe: dict[str, Any] = {}
@@ -130,27 +135,6 @@ def verify_model(
     return replace(result, seconds=time.perf_counter() - start)
 
 
-def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparation:
-    """Account for a checkpoint as the one that a model was made from.
-
-    Raises:
-        ParityError: The checkpoint holds another network, or another number of classes or anchors.
-    """
-    view = model.metadata.get("view", {}).get("name")
-    preparation = prepare(source, weights=view, keep_redundant_bias=model.config.redundant_bias)
-    for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level", "num_classes"):
-        found, expected = getattr(preparation.settings.config, name), getattr(model.config, name)
-        if found != expected:
-            raise ParityError(
-                f"{source.path} is not the checkpoint of this model: its {name} is {found}, the model's {expected} "
-                f"(checkpoint: {preparation.settings.config.name}, model: {model.config.name})"
-            )
-    anchors = preparation.settings.config.anchors_per_location, model.config.anchors_per_location
-    if anchors[0] != anchors[1]:
-        raise ParityError(f"{source.path} has {anchors[0]} anchors per location, the model {anchors[1]}")
-    return preparation
-
-
 def in_dtype(model: EfficientDet, preparation: Preparation, dtype: DType) -> EfficientDet:
     """Return a copy of a model in a dtype, fit for the proof.
 
@@ -178,7 +162,7 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
     """
     variables, config = StoredVariables(preparation), preparation.settings.config
     if kind == "built-in":
-        return TensorFlowReference(config, variables, dtype)
+        return TensorFlowReference(config, variables, dtype, preparation.settings.is_backbone)
     prefix = getattr(preparation.source, "prefix", None)
     meta = find_meta_graph(prefix) if prefix is not None else None
     if meta is None:
@@ -190,12 +174,20 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
 
 def network_input(config: EfficientDetConfig, settings: Settings) -> NDArray[Any]:
     """Return the images (1, H, W, 3), float32, normalised, that both networks run on."""
-    height, width = settings.image_size or tuple(min(side, MAX_DEFAULT_PIXELS) for side in config.image_size)
+    height, width = settings.image_size or _default_size(config.image_size)
     config = replace(config, image_size=(height, width))
     if settings.image is None:
         return np.random.default_rng(settings.seed).standard_normal((1, height, width, 3), np.float32)
     batch, _ = preprocess([read_image(settings.image)], config)
     return batch.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _default_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return a model's image size where it is not too large."""
+    height, width = size
+    if height * width <= MAX_DEFAULT_PIXELS**2:
+        return size
+    return min(height, MAX_DEFAULT_PIXELS), min(width, MAX_DEFAULT_PIXELS)
 
 
 def _require_all(results: list[LayerResult], preparation: Preparation, settings: Settings) -> None:

@@ -58,11 +58,6 @@ class Weights:
         return ", ".join(self._preparation.view.stored[name] for name in entry.inputs)
 
     @property
-    def table(self) -> str:
-        """File of the mapping table."""
-        return f"mappings/{self._preparation.plan.table.name}.yaml"
-
-    @property
     def view_name(self) -> str:
         """The copy that the model should hold: "ema" or "raw"."""
         return self._preparation.view.name

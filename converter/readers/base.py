@@ -30,6 +30,8 @@ class VariableSource(ABC):
         raw_reason: why the raw names are what to convert unless somebody asks for EMA; empty where the averages, if
             there are any, are.
         notes: what else the user should know.
+        provenance: what the file itself says of where it is from, fit for JSON.
+        given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
     """
 
     kind: str
@@ -37,6 +39,8 @@ class VariableSource(ABC):
     folder: Path
     raw_reason: str = ""
     notes: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = {}
+    given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     @property
     @abstractmethod

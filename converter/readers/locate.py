@@ -10,44 +10,68 @@ from typing import TYPE_CHECKING
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.readers import recognize as formats
 from converter.readers.base import VariableSource
+from converter.readers.download import Progress, fetch, is_url, shown_url
+from converter.readers.official import OfficialFile, find_official
 from converter.readers.recognize import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
 from converter.readers.tensorbundle import OBJECT_GRAPH, TensorBundle
 
 if TYPE_CHECKING:
     from converter.readers.archive import ExtractedArchive
 
+OFFICIAL_TABLE = "table of official files"
 _STATE_BYTES = 1 << 20
 _STATE_LINE = re.compile(rb"""^\s*model_checkpoint_path\s*:\s*(["'])((?:\\.|(?!\1)[^\\\n])+)\1""", re.MULTILINE)
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
 _ESCAPED_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
-def open_checkpoint(path: Path | str) -> VariableSource:
-    """Open the source that a path names; use it as a context manager.
+def open_checkpoint(path: Path | str, progress: Progress | None = None) -> VariableSource:
+    """Open the source that a path, an official name or a URL means; use it as a context manager.
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file or a frozen .pb graph.
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file. Where nothing
+            of this name exists: the name of an official file ("d0", "d4-640"), or an http or https URL.
+        progress: called while a file is downloaded.
 
     Raises:
-        SourceError: The file cannot be opened.
+        ConfigError: It looks like the name of an official file, and there is none; or like a URL, and is not usable.
+        SourceError: The file cannot be opened or downloaded.
         MissingFileError: Nothing is there, or a folder's `checkpoint` file names a checkpoint that is not there.
         CorruptFileError: A file or the archive is damaged.
         UnsupportedSourceError: It is something else; the text says what.
     """
-    path = Path(path)
+    name, path = str(path), Path(path)
     try:
         found = recognize(path)
+    except MissingFileError:
+        official = find_official(name)
+        if official is None and not is_url(name):
+            raise
+        return _open_download(name, official, progress)
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
     return _reader(found, path)(path)
+
+
+def _open_download(url: str, official: OfficialFile | None, progress: Progress | None) -> VariableSource:
+    """Open a file from the cache or the network; an official one comes with what is known of it."""
+    if official is None:
+        source = open_checkpoint(fetch(url, progress=progress))
+        source.provenance = {"url": shown_url(url)}
+        return source
+    path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
+    source = open_checkpoint(path)
+    source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
+    source.provenance = {"official": official.name, "url": official.url}
+    return source
 
 
 def _reader(found: Format, path: Path) -> Callable[[Path], VariableSource]:
     if found not in READERS:
         raise UnsupportedSourceError(
             f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
-            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5 or a frozen .pb. {found.next_step}"
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
         )
     return READERS[found]
 
@@ -91,6 +115,12 @@ def _open_frozen_graph(path: Path) -> VariableSource:
     return FrozenGraph(path)
 
 
+def _open_state_dict(path: Path) -> VariableSource:
+    from converter.readers.state_dict import StateDict
+
+    return StateDict(path)
+
+
 def _open_archive(path: Path) -> VariableSource:
     from converter.readers.archive import ExtractedArchive  # late: tarfile and all compressions
 
@@ -113,6 +143,9 @@ READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.SAVED_MODEL: _open_saved_model,
     formats.HDF5: _open_h5,
     formats.FROZEN_GRAPH: _open_frozen_graph,
+    formats.PYTORCH_ZIP: _open_state_dict,
+    formats.PICKLE: _open_state_dict,
+    formats.SAFETENSORS: _open_state_dict,
     formats.GZIP: _open_archive,
 }
 

@@ -22,7 +22,7 @@ SAVED_MODEL_FILE = "saved_model.pb"
 _HEAD_BYTES = 1024
 _KERAS_2 = "Save the model with tf-keras (Keras 2) as .h5, or give its checkpoint."
 _EXPORTED = "Exported weights may be folded or quantised: give the training checkpoint instead."
-_PYTORCH = "This is a PyTorch file already; the input is a TensorFlow checkpoint."
+_STATE_DICT = "Give a state_dict with the keys of the effdet package."
 _DOWNLOAD = "Download the file again and check the address."
 
 
@@ -48,9 +48,9 @@ KERAS_3 = Format("a Keras 3 model archive (.keras), which holds no names of vari
 FROZEN_GRAPH = Format("a frozen graph", _EXPORTED)
 TFLITE = Format("a TensorFlow Lite model", _EXPORTED)
 ONNX = Format("an ONNX model", _EXPORTED)
-SAFETENSORS = Format("a safetensors file", _PYTORCH)
-PYTORCH_ZIP = Format("a PyTorch file", _PYTORCH)
-PICKLE = Format("a pickle, probably an old PyTorch file", _PYTORCH)
+SAFETENSORS = Format("a safetensors file", _STATE_DICT)
+PYTORCH_ZIP = Format("a PyTorch file", _STATE_DICT)
+PICKLE = Format("a pickle, probably an old PyTorch file", _STATE_DICT)
 ZIP = Format("a zip archive", "Unpack it and name the checkpoint inside.")
 TAR = Format("an uncompressed tar archive", "Unpack it and name the checkpoint inside.")
 GIT_LFS_POINTER = Format("a pointer of git-lfs, not the file itself", "Run `git lfs pull`.")

@@ -29,7 +29,7 @@ def write_pth(
     stream: IO[bytes],
     specs: Mapping[str, TensorSpec],
     tensors: Iterable[tuple[str, Array]],
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
 ) -> None:
     """Write tensors and metadata.
 
@@ -37,7 +37,7 @@ def write_pth(
         stream: binary file, writable and seekable.
         specs: dtype and shape of every tensor, in the order of the state_dict.
         tensors: (name, array) in any order; each is written when it comes.
-        metadata: None, booleans, numbers, strings, lists and dicts.
+        metadata: None, booleans, numbers, strings, lists and dicts; None for a file that is the bare state_dict.
     """
     storage = {name: str(number) for number, name in enumerate(specs)}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
@@ -58,9 +58,11 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
     archive.writestr(info, data)
 
 
-def _pickled(specs: Mapping[str, TensorSpec], storage: Mapping[str, str], metadata: Mapping[str, Any]) -> bytes:
+def _pickled(specs: Mapping[str, TensorSpec], storage: Mapping[str, str], metadata: Mapping[str, Any] | None) -> bytes:
     tensors = b"".join(_text(name) + _tensor(spec, storage[name]) for name, spec in specs.items())
     state_dict = _ordered_dict() + pickle.MARK + tensors + pickle.SETITEMS
+    if metadata is None:
+        return pickle.PROTO + b"\x02" + state_dict + pickle.STOP
     items = _text("state_dict") + state_dict + _text("metadata") + _plain(dict(metadata))
     return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 

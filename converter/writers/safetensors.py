@@ -21,7 +21,7 @@ def write_safetensors(
     stream: IO[bytes],
     specs: Mapping[str, TensorSpec],
     tensors: Iterable[tuple[str, Array]],
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
 ) -> None:
     """Write tensors and metadata.
 
@@ -29,11 +29,12 @@ def write_safetensors(
         stream: binary file, writable and seekable.
         specs: dtype and shape of every tensor.
         tensors: (name, array) in any order; each is written when it comes.
-        metadata: plain values; stored as one JSON string, because the format knows only strings.
+        metadata: plain values; stored as one JSON string, because the format knows only strings; None writes none.
     """
     # Wide types first keeps every tensor aligned to its own item size.
     order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", METADATA_KEY: json.dumps(metadata)}}
+    more = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **more}}
     end = 0
     for name in order:
         spec = specs[name]

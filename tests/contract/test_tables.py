@@ -151,7 +151,7 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
     table = load_table()
     layers = [layer for variant in VARIANTS for layer in plan_of(variant).layers]
     assert {layer.kind for layer in layers} == set(table.kinds)
-    assert {layer.row.line for layer in layers} == {row.line for group in table.groups for row in group.rows}
+    assert {layer.row.where for layer in layers} == {row.where for group in table.groups for row in group.rows}
 
 
 def test_the_check_for_untrained_copies_finds_batch_norms() -> None:

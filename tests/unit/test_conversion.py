@@ -21,11 +21,10 @@ from converter.conversion import (
     describe_files,
     prepare,
     sha256,
-    tensor_specs,
-    writer_for,
 )
 from converter.engine import convert
 from converter.errors import AccountingError, ConversionError, UnsupportedSourceError, ViewError
+from converter.targets import choose_target, state_dict_specs
 from effdet_torch import __version__
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
@@ -204,7 +203,7 @@ def test_metadata_tell_folded_from_kept(prepared: Preparation, checkpoint: dict[
 def test_specs_are_those_of_the_arrays(kept: bool) -> None:
     plan = plan_of(small_config(redundant_bias=kept))
     prepared = prepare(MemorySource(seeded(plan)), keep_redundant_bias=kept)
-    specs = tensor_specs(prepared.plan)
+    specs = state_dict_specs(prepared.plan)
     arrays = dict(convert(prepared.source, prepared.plan, prepared.view))
     assert list(specs) == list(arrays)
     assert all((specs[key].dtype, specs[key].shape) == (arrays[key].dtype, arrays[key].shape) for key in arrays)
@@ -222,7 +221,7 @@ def test_specs_are_those_of_the_arrays(kept: bool) -> None:
 def test_refuses_outputs_that_cannot_be_meant(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(UsageError, match=words):
-        writer_for(tmp_path / name)
+        choose_target(tmp_path / name)
 
 
 def test_an_impossible_output_is_refused_before_anything_is_read(tmp_path: Path, prepared: Preparation) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sources import EMA, Array, MemorySource, averages, placeholders, plan_of, seeded, shapes_of, small_config
+from sources import EMA, Array, MemorySource, averages, placeholders, plan_of, reverted, seeded, shapes_of, small_config
 
-from converter.engine import SHOWN, Accounting, account, convert, revert
+from converter.engine import SHOWN, Accounting, account, account_state_dict, convert
 from converter.errors import AccountingError
 from converter.expand import Plan
 from converter.views import select_view
@@ -161,9 +161,9 @@ def test_the_view_decides_which_copy_is_read(plan: Plan) -> None:
 
 def test_revert_undoes_convert_bit_for_bit_when_biases_are_kept(kept: Plan) -> None:
     arrays = seeded(kept)
-    reverted = dict(revert(converted(kept, arrays), kept))
-    assert reverted.keys() == arrays.keys()
-    assert all(np.array_equal(reverted[name], arrays[name]) for name in arrays)
+    back = reverted(converted(kept, arrays), kept)
+    assert back.keys() == arrays.keys()
+    assert all(np.array_equal(back[name], arrays[name]) for name in arrays)
 
 
 def test_one_swap_would_be_noticed(kept: Plan) -> None:
@@ -171,9 +171,9 @@ def test_one_swap_would_be_noticed(kept: Plan) -> None:
     arrays = seeded(kept)
     state = converted(kept, arrays)
     state["backbone.bn1.weight"], state["backbone.bn1.bias"] = state["backbone.bn1.bias"], state["backbone.bn1.weight"]
-    reverted = dict(revert(state, kept))
+    back = reverted(state, kept)
     scope = "efficientnet-b0/stem/tpu_batch_normalization"
-    assert [name for name in arrays if not np.array_equal(reverted[name], arrays[name])] == [
+    assert [name for name in arrays if not np.array_equal(back[name], arrays[name])] == [
         f"{scope}/gamma",
         f"{scope}/beta",
     ]
@@ -181,22 +181,33 @@ def test_one_swap_would_be_noticed(kept: Plan) -> None:
 
 def test_folded_biases_come_back_as_zeros_and_convert_to_the_same(plan: Plan) -> None:
     state = converted(plan, seeded(plan))
-    reverted = dict(revert(state, plan))
+    back = reverted(state, plan)
     folded = {name for entry in plan.entries if entry.target is None for name in entry.sources}
     assert folded
-    assert all(not reverted[name].any() and reverted[name].shape == plan.variables[name] for name in folded)
-    again = converted(plan, reverted)
+    assert all(not back[name].any() and back[name].shape == plan.variables[name] for name in folded)
+    again = converted(plan, back)
     assert all(np.array_equal(again[key], state[key]) for key in state)
 
 
-def test_revert_refuses_another_model(plan: Plan, kept: Plan) -> None:
+def shapes(state: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {key: array.shape for key, array in state.items()}
+
+
+def test_a_state_dict_may_lack_what_tensorflow_does_not_have(plan: Plan) -> None:
+    state = converted(plan, seeded(plan))
+    without = {key: array for key, array in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(without) < len(state)
+    assert account_state_dict(shapes(without), plan).problems == []
+
+
+def test_the_state_dict_of_another_model_is_not_complete(plan: Plan, kept: Plan) -> None:
     state = converted(plan, seeded(plan))
     with pytest.raises(AccountingError, match=r"this state_dict is not the model's: \d+ missing, 0 unexpected"):
-        list(revert(state, kept))
+        account_state_dict(shapes(state), kept).require_complete("this state_dict is not the model's")
     state["backbone.bn1.weight"] = np.zeros(3, np.float32)
     state["head.weight"] = state.pop("backbone.bn1.bias")
     with pytest.raises(AccountingError) as caught:
-        list(revert(state, plan))
+        account_state_dict(shapes(state), plan).require_complete("this state_dict is not the model's")
     assert caught.value.problems == [
         "missing: backbone.bn1.bias",
         "unexpected: head.weight",

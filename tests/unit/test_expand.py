@@ -13,7 +13,9 @@ from converter.expand import Plan, expand
 from converter.table import parse_table
 from effdet_torch.config import get_config
 
-TEXT = (resources.files("mappings") / "efficientdet.yaml").read_text()
+BACKBONE, DETECTOR = (
+    (resources.files("mappings") / f"{name}.yaml").read_text() for name in ("efficientnet", "efficientdet")
+)
 
 
 def test_an_entry_knows_names_shapes_and_operation() -> None:
@@ -127,9 +129,9 @@ def test_rows_pair_the_layers_that_belong_together() -> None:
         expected |= {f"{module}.{suffix}": (f"{scope}/{leaf}",) for suffix, leaf in leaves.items()}
     assert {key: plan.targets[key].sources for key in expected} == expected
     # Every row that has variables is among them.
-    covered = {plan.targets[key].layer.row.line for key in expected}
+    covered = {plan.targets[key].layer.row.where for key in expected}
     rows = [row for group in plan.table.groups for row in group.rows]
-    assert covered == {row.line for row in rows if plan.table.kinds[row.kind]}
+    assert covered == {row.where for row in rows if plan.table.kinds[row.kind]}
 
 
 def test_rows_without_variables_pair_outputs() -> None:
@@ -163,7 +165,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "placeholder 'backbnoe' in '{backbnoe}/stem/conv2d'",
     ),
     "placeholder of an axis": (
-        "torch: backbone\n",
+        'torch: ""\n',
         'torch: "{flat}"\n',
         STEM,
         "placeholder 'flat' in '{flat}.conv_stem'",
@@ -201,10 +203,15 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "bn1,       batch_norm",
         "conv_stem, batch_norm",
         "",
-        "backbone.conv_stem.weight is given by line",
+        "conv_stem.weight is given by mappings/mine.yaml, line",
     ),
-    "scope twice": ("[tpu_batch_normalization_1, bn2,", "[tpu_batch_normalization, bn2,", "", "gamma is given by line"),
-    "source twice": ("[WSM, WSM_1]", "[WSM, WSM]", "fusion_of_two,", "fpn_cells/cell_0/fnode0/WSM is given by line"),
+    "scope twice": (
+        "[tpu_batch_normalization_1, bn2,",
+        "[tpu_batch_normalization, bn2,",
+        "",
+        "gamma is given by mappings/mine.yaml",
+    ),
+    "source twice": ("[WSM, WSM_1]", "[WSM, WSM]", "fusion_of_two,", "fpn_cells/cell_0/fnode0/WSM is given by"),
     "bias lost": (
         ", folds: conv2d/bias}",
         "}",
@@ -231,27 +238,29 @@ def failure(text: str) -> tuple[str, str]:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_refuses_with_file_and_line(mistake: str) -> None:
     old, new, line, words = MISTAKES[mistake]
-    assert old in TEXT, "the mistake cannot be made"
-    found, message = failure(TEXT.replace(old, new, 1))
+    text = next(text for text in (BACKBONE, DETECTOR) if old in text)
+    found, message = failure(text.replace(old, new, 1))
     assert line in found
     assert words in message
 
 
 def test_a_name_given_twice_is_told_with_both_lines() -> None:
-    text = TEXT.replace("bn1,       batch_norm", "conv_stem, batch_norm", 1)
+    text = BACKBONE.replace("bn1,       batch_norm", "conv_stem, batch_norm", 1)
     line, message = failure(text)
     assert "tpu_batch_normalization" in line
-    (other,) = re.findall(r"by line (\d+) already", message)
+    (other,) = re.findall(r"by mappings/mine.yaml, line (\d+) already", message)
     assert "conv_stem, conv," in text.splitlines()[int(other) - 1]
 
 
 def test_a_fold_must_name_the_bias_of_a_convolution_before_a_batch_norm() -> None:
     """The stem has none: without the check, converting would end with a KeyError in the middle of the file."""
-    line, message = failure(TEXT.replace("{out: stem_channels}]", "{out: stem_channels, folds: conv2d/bias}]", 1))
+    line, message = failure(BACKBONE.replace("{out: stem_channels}]", "{out: stem_channels, folds: conv2d/bias}]", 1))
     assert "tpu_batch_normalization, bn1," in line
     assert message == "efficientnet-b0/stem/conv2d/bias is no bias in front of a batch norm"
 
 
 def test_the_table_without_a_mistake_is_no_error() -> None:
     """Negative control of the tests above."""
-    assert expand_text(TEXT).variables == plan_of("d0").variables
+    assert expand_text(DETECTOR).variables == plan_of("d0").variables
+    backbone = expand_text(BACKBONE).variables
+    assert backbone == {k: v for k, v in plan_of("d0").variables.items() if k.startswith("efficientnet-b0/")}

@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from sources import MemorySource
 
-from converter.hparams import FIXED, config_fields, given_hparams, parse_hparams, read_hparams, read_hparams_file
+from converter.hparams import (
+    FIXED,
+    config_fields,
+    given_hparams,
+    hparams_of,
+    parse_hparams,
+    read_hparams,
+    read_hparams_file,
+    stated_hparams,
+)
+from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError
 
 
@@ -114,14 +126,37 @@ def test_an_option_is_a_file_or_pairs(tmp_path: Path, name: str) -> None:
 
 
 def test_the_option_comes_after_the_file(tmp_path: Path) -> None:
-    assert given_hparams(tmp_path) == []
-    assert given_hparams(tmp_path, "num_classes=3") == [("--hparams", {"num_classes": 3})]
+    source = MemorySource({}, str(tmp_path / "model"))
+    assert given_hparams(source) == []
+    assert given_hparams(source, "num_classes=3") == [("--hparams", {"num_classes": 3})]
     write(tmp_path, "num_classes: 20")
-    assert given_hparams(tmp_path, "num_classes=3") == [
+    assert given_hparams(source, "num_classes=3") == [
         ("config.yaml", {"num_classes": 20}),
         ("--hparams", {"num_classes": 3}),
     ]
-    assert [origin for origin, _ in given_hparams(tmp_path)] == ["config.yaml"]
+    source.given = (("its metadata", {"num_classes": 4}),)
+    assert [origin for origin, _ in given_hparams(source, {"num_classes": 3})] == [
+        "config.yaml",
+        "its metadata",
+        "--hparams",
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("changes", [{}, {"image_size": (384, 640), "normalization": "advprop", "fusion": "attn"}])
+def test_a_config_in_the_official_words_is_the_same_config(variant: str, changes: dict[str, Any]) -> None:
+    config = get_config(variant, **changes)
+    hparams = hparams_of(config)
+    assert yaml.safe_load(yaml.safe_dump(hparams)) == hparams
+    assert get_config(variant, **config_fields(hparams)) == config
+    assert hparams["name"] == f"efficientdet-{variant}"
+
+
+def test_only_what_the_user_stated_is_stated_again() -> None:
+    config = get_config("d0", fusion="attn", image_size=(384, 640))
+    origins = {"fusion": "--hparams", "image_size": "config.yaml", "num_classes": "names and shapes"}
+    assert stated_hparams(config, origins) == {"fpn_weight_method": "attn"}
+    assert stated_hparams(config, {}) == {}
 
 
 @pytest.mark.parametrize(

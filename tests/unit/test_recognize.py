@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from pathlib import Path
 
@@ -34,11 +33,7 @@ SAVED_SLICES = tiny.table({b"": tiny.nested(1, b"\x0a\x00" * 100), b"\x00w": b""
         ("d0.keras", zip_of("metadata.json"), "a Keras 3 model archive.*tf-keras"),
         ("download", zip_of("metadata.json"), "a Keras 3 model archive"),
         ("graph.pb", b"node { name: 'input' }", "of unknown kind"),
-        ("d0.pth", zip_of("archive/data.pkl"), "a PyTorch file already|a PyTorch file"),
-        ("d0.pt", zip_of("archive/version"), "a PyTorch file"),
         ("d0.zip", zip_of("d0/checkpoint"), "a zip archive.*Unpack"),
-        ("old.pth", pickle.dumps({"a": 1}, protocol=2), "a pickle"),
-        ("d0.safetensors", b"\x40" + bytes(7) + b'{"w":{"dtype":"F32"', "a safetensors file"),
         ("d0.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(50), "a TensorFlow Lite model"),
         ("d0.onnx", b"\x08\x08\x12\x07tf2onnx", "an ONNX model"),
         ("d0.tar.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs.*git lfs pull"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sources import placeholders, plan_of, shapes_of, small_config
+from sources import MemorySource, placeholders, plan_of, shapes_of, small_config
 
 from converter.errors import ConversionError
 from converter.hparams import given_hparams
@@ -104,7 +104,7 @@ def test_an_architecture_of_its_own_starts_from_its_backbone() -> None:
     assert result.config.name == "d0"
     assert result.notes == (
         "an architecture of its own, not one of the official variants: efficientnet-b0, BiFPN 1 x 8 channels, "
-        "weighted fusion, heads x 1, levels 3-5",
+        "weighted fusion, heads x 1, levels 3-5; what nobody says is taken as d0's",
     )
 
 
@@ -199,7 +199,7 @@ def test_anchors_that_cannot_fit_are_refused(anchors: dict[str, Any], hparams: d
 
 def test_the_shared_trained_config_is_honoured(shared: Path) -> None:
     folder = shared / "trained_d0_256"
-    result = settled("d0", *given_hparams(folder), path=str(folder / "model.ckpt-780"))
+    result = settled("d0", *given_hparams(MemorySource({}, str(folder / "m"))), path=str(folder / "model.ckpt-780"))
     assert result.config.image_size == (256, 256)
     assert result.origins["image_size"] == "config.yaml"
     assert result.notes == ()
@@ -217,3 +217,21 @@ def test_a_misspelled_option_is_questioned() -> None:
         "hyperparameter image_sise is not used; did you mean image_size?",
     )
     assert not settled("d0", ("config.yaml", wrong)).notes
+
+
+@pytest.mark.parametrize(("variant", "other"), [("d7", "d6"), ("lite3x", "lite3")])
+def test_an_architecture_of_its_own_starts_from_the_variant_that_is_named(variant: str, other: str) -> None:
+    own = get_config(variant, max_level=8)
+    named = settled(own, ("config.yaml", {"name": f"efficientdet-{variant}"}))
+    assert named.config == own
+    assert named.notes[0].endswith(f"; what nobody says is taken as {variant}'s")
+    assert settled(own).config == get_config(other, max_level=8, fpn_channels=own.fpn_channels)
+    assert settled(own, path="efficientdet-d0/model").config.name == other  # another backbone's name tells nothing
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientdet_d7_53-6d1d7a95.pth", "efficientdet-d7_frozen.pb", "d7.h5", "EfficientDet-d7-640"]
+)
+def test_a_file_name_in_any_style_tells_d7_from_d6(name: str) -> None:
+    assert settled("d7", path=f"folder/{name}").config.name == "d7"
+    assert settled("d7", path=f"folder/{name.replace('d7', 'd8')}").config.name == "d6"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 
 import pytest
@@ -71,10 +72,12 @@ def test_reads_every_part_of_a_table() -> None:
     assert list(table.kinds) == ["conv", "batch_norm", "pair"]
     assert [(p.target, p.sources, p.op, p.shape) for p in table.kinds["pair"]] == [("edge", ("A", "B"), "stack", ())]
     assert table.kinds["batch_norm"][2].sources == ()
-    assert (first.name, first.for_each, first.when, first.line) == ("first", ("block",), "expands", 13)
+    assert (first.name, first.for_each, first.when) == ("first", ("block",), "expands")
+    assert first.where == "mappings/mine.yaml, line 13"
     conv, norm = first.rows
     assert (conv.tf, conv.torch, conv.kind) == ("{backbone}/blocks_{flat}/conv2d", "blocks.{flat}.conv", "conv")
-    assert (conv.sizes, conv.when, conv.folds, conv.line) == ({"k": 1, "in": 3, "out": "in_channels"}, "", "", 19)
+    assert (conv.sizes, conv.when, conv.folds) == ({"k": 1, "in": 3, "out": "in_channels"}, "", "")
+    assert conv.where == "mappings/mine.yaml, line 19"
     assert (norm.tf, norm.torch, norm.when) == ("{backbone}/blocks_{flat}", "blocks.{flat}.bn", "not expands")
     assert norm.folds == "{backbone}/blocks_{flat}/conv2d/bias"
     assert (second.rows[0].tf, second.rows[0].torch, second.for_each) == ("root/scope", "module", ())
@@ -92,10 +95,41 @@ def test_the_checksum_is_of_the_text() -> None:
 def test_the_table_of_the_project_is_read_once_and_named() -> None:
     table = load_table()
     assert table is load_table()
-    text = (resources.files("mappings") / "efficientdet.yaml").read_text()
+    text = (resources.files("mappings") / "efficientnet.yaml").read_text()
     row = table.groups[0].rows[0]
-    assert row.tf == "{backbone}/stem/conv2d"
-    assert text.splitlines()[row.line - 1].strip().startswith("- [conv2d,")
+    assert (row.tf, row.torch) == ("{backbone}/stem/conv2d", "backbone.conv_stem")
+    file, line = row.where.split(", line ")
+    assert file == "mappings/efficientnet.yaml"
+    assert text.splitlines()[int(line) - 1].strip().startswith("- [conv2d,")
+
+
+MORE = """\
+version: 2
+include: [efficientnet, under.this]
+kinds:
+  own: {}
+groups:
+- {name: mine, tf: "", torch: "", rows: [[scope, module, own, {}], [other, bn, batch_norm, {out: 3}]]}
+recognition:
+""" + TABLE.partition('/stem"}\n')[2]
+
+
+def test_a_table_takes_in_another_one() -> None:
+    base, table = load_table("efficientnet"), parse_table(MORE.encode(), "mine")
+    assert base.groups[0].rows[0].torch == "conv_stem"
+    assert table.groups[0].rows[0].torch == "under.this.conv_stem"
+    assert [group.name for group in table.groups] == [*(group.name for group in base.groups), "mine"]
+    assert list(table.kinds) == [*base.kinds, "own"]
+    assert (table.views, table.ignored, table.training_step) == (base.views, base.ignored, base.training_step)
+    assert list(table.recognition) == list(parse_table(TABLE.encode(), "mine").recognition)
+    assert table.sha256 != parse_table(MORE.replace("this", "that").encode(), "mine").sha256
+
+
+def test_an_included_table_that_changes_changes_the_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = parse_table(MORE.encode(), "mine").sha256
+    other = replace(load_table("efficientnet"), sha256="0" * 64)
+    monkeypatch.setattr("converter.table.load_table", lambda _: other)
+    assert parse_table(MORE.encode(), "mine").sha256 != before
 
 
 # What is wrong -> (how to do it wrong, line of the error, words that its text must have).
@@ -133,6 +167,16 @@ MISTAKES: dict[str, tuple[Callable[[str], str], int, str]] = {
         25,
         "kind 'pear' does not exist; known are conv, batch_norm, pair",
     ),
+    "include alone": (
+        lambda _: MORE.replace("[efficientnet, under.this]", "[efficientnet]"),
+        2,
+        "[name, PyTorch module]",
+    ),
+    "include unknown": (lambda _: MORE.replace("[efficientnet,", "[mobilenet,"), 2, "'mobilenet' cannot be included"),
+    "include of a path": (lambda _: MORE.replace("[efficientnet,", "[../efficientnet,"), 2, "cannot be included"),
+    "include of itself": (lambda _: MORE.replace("[efficientnet,", "[mine,"), 2, "'mine' cannot be included"),
+    "kind of the included table": (lambda _: MORE.replace("own", "block"), 4, "'block' is defined in the included"),
+    "question left open": (lambda _: MORE.replace("  weighted: {exists: a/WSM}\n", ""), 8, "'weighted' is missing"),
     "kind unused": (
         replaced("  rows:\n  - [scope, module, pair, {}]\n", "  rows: []\n"),
         11,

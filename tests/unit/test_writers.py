@@ -23,8 +23,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from sources import Array
 
-from converter.conversion import WRITERS, Writer
 from converter.errors import OutputError
+from converter.targets import Writer
 from converter.writers.atomic import replacing
 from converter.writers.pth import ALIGNMENT, write_pth
 from converter.writers.safetensors import METADATA_KEY, write_safetensors
@@ -225,14 +225,6 @@ def test_raw_bytes_copies_only_where_it_must() -> None:
 @pytest.mark.parametrize(("shape", "size"), [((), 8), ((0, 5), 0), ((2, 3), 48)])
 def test_specs_know_their_size(shape: tuple[int, ...], size: int) -> None:
     assert TensorSpec(np.dtype(np.float64), shape).size_bytes == size
-
-
-def test_every_suffix_has_a_writer() -> None:
-    assert {suffix: writer.__name__ for suffix, writer in WRITERS.items()} == {
-        ".pth": "write_pth",
-        ".pt": "write_pth",
-        ".safetensors": "write_safetensors",
-    }
 
 
 # Completely or not at all.

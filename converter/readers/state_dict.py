@@ -1,0 +1,157 @@
+"""PyTorch files as a source: the tensors of a state_dict, turned back into TensorFlow variables when they are read.
+
+So a PyTorch file can become all that a checkpoint can become. It may be a converted file, a state_dict of the `effdet`
+package, or a training checkpoint that holds one: `.pth` or `.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.engine import account_state_dict, revert
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.expand import Entry, Plan, expand
+from converter.readers.base import VariableInfo, VariableSource
+from converter.readers.own_metadata import apply_metadata, holds_averages
+from converter.readers.safetensors_file import read_safetensors_file
+from converter.readers.torch_file import StoredTensor, read_torch_file
+from converter.recognition import recognize_state_dict
+from converter.table import Table, load_table
+from converter.views import stored_names
+from converter.writers.safetensors import METADATA_KEY
+
+Tensors = dict[str, StoredTensor]
+# Under which key training keeps which copy, in the order of timm and effdet.
+COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")}
+NO_METADATA = "the file does not say how images are prepared; for a model of AdvProp add --hparams scale_range=true"
+NO_BIASES = (
+    "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
+    "under a name without tf_ (efficientdet_d0) pads and normalises otherwise, and would be another network here"
+)
+
+
+class StateDict(VariableSource):
+    """The variables of a PyTorch file, under their TF1 names."""
+
+    kind = "PyTorch file"
+
+    def __init__(self, path: Path) -> None:
+        """Read names, shapes and metadata.
+
+        Raises:
+            SourceError: The file cannot be opened, is damaged, or holds no state_dict of an EfficientDet.
+            AccountingError: Tensors are missing, unexpected or of another shape.
+        """
+        self.path, self.folder = path, path.absolute().parent
+        content, metadata = read_model_file(path)
+        self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
+        table, notes = load_table(), []
+        for view, (tensors, others) in find_copies(path, content, metadata, table).items():
+            plan = self._plan(tensors, table)
+            self._add(tensors, plan, view)
+            notes += [f"{len(others)} tensors beside the network's: {', '.join(others[:3])}"] if others else []
+            notes += [] if metadata or plan.config.redundant_bias else [NO_BIASES]
+        self.notes = tuple(dict.fromkeys(notes if metadata else [NO_METADATA, *notes]))
+        apply_metadata(self, metadata)
+        self._variables = {
+            name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
+            for name, (tensor, entry, _) in self._places.items()
+        }
+
+    @property
+    def variables(self) -> Mapping[str, VariableInfo]:
+        """All variables that the tensors stand for; those of folded biases are zeros."""
+        return self._variables
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return one variable, computed from its tensor."""
+        tensor, entry, number = self._places[name]
+        try:
+            return revert(entry, np.zeros(0) if tensor is None else tensor.array())[number]
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{self.path}: {entry.target}: {error}") from error
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the file."""
+        return (self.path,)
+
+    def close(self) -> None:
+        """Nothing to do: the file is unmapped when the last array is gone."""
+
+    def _plan(self, tensors: Tensors, table: Table) -> Plan:
+        shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        config = recognize_state_dict(shapes, table).config()
+        folded, kept = (expand(table, replace(config, redundant_bias=bias)) for bias in (False, True))
+        plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
+        account_state_dict(shapes, plan).require_complete(f"{self.path} is not a complete state_dict")
+        return plan
+
+    def _add(self, tensors: Tensors, plan: Plan, view: str) -> None:
+        names = stored_names(plan, view)
+        for entry in plan.entries:
+            tensor = None if entry.target is None else tensors.get(entry.target)
+            for number, name in enumerate(entry.sources):
+                self._places[names[name]] = tensor, entry, number
+
+
+def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
+    """Return what a `.pth` or `.safetensors` file holds, and its metadata; {} if it was not written by this project.
+
+    Raises:
+        SourceError: The file cannot be opened, or is damaged.
+    """
+    with path.open("rb") as file:
+        is_torch = file.read(1) in (b"P", b"\x80")
+    if is_torch:
+        content = read_torch_file(path)
+        metadata = content.get("metadata") if isinstance(content, dict) else None
+        return content, metadata if isinstance(metadata, dict) else {}
+    tensors, texts = read_safetensors_file(path)
+    try:
+        return tensors, dict(json.loads(texts.get(METADATA_KEY, "{}")))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: the entry {METADATA_KEY!r} is not JSON: {error}. Copy it again.") from error
+
+
+def find_copies(
+    path: Path, content: Any, metadata: Mapping[str, Any], table: Table
+) -> dict[str, tuple[Tensors, list[str]]]:
+    """Return {view: (tensors of the network by their keys, names of other tensors)}.
+
+    Raises:
+        UnsupportedSourceError: There is no state_dict of an EfficientDet.
+    """
+    held = content if isinstance(content, dict) else {}
+    named = {
+        view: next((held[key] for key in keys if isinstance(held.get(key), dict)), None)
+        for view, keys in COPIES.items()
+    }
+    if named["raw"] is None and named["ema"] is None:
+        named["raw"] = held
+    if holds_averages(metadata):
+        named["ema"] = named["raw"]  # one copy for both: it holds averages
+    return {view: _of_network(path, tensors, table) for view, tensors in named.items() if tensors is not None}
+
+
+def _of_network(path: Path, state_dict: Mapping[Any, Any], table: Table) -> tuple[Tensors, list[str]]:
+    """Take the network out of a state_dict whose keys may begin with the name of a module around it."""
+    tensors = {
+        key: value for key, value in state_dict.items() if isinstance(value, StoredTensor) and isinstance(key, str)
+    }
+    last = str(table.state_dict["class_channels"]["size_of"])
+    found = next((key for key in tensors if key == last or key.endswith(f".{last}")), None)
+    if found is None:
+        example = f"it begins with {next(iter(tensors))}" if tensors else "it holds no tensors"
+        raise UnsupportedSourceError(
+            f"{path}: no state_dict of an EfficientDet with the keys of effdet: none ends in {last}; {example}"
+        )
+    prefix = found.removesuffix(last)
+    network = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    return network, [key for key in tensors if not key.startswith(prefix)]

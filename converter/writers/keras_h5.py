@@ -1,0 +1,78 @@
+"""Write Keras weights in HDF5, as `save_weights("model.h5")` of the official model does.
+
+Keras loads such a file by order, not by name: layers in the order of the model, in each first what is trained, then
+what is not. The order of a layer's own variables is that in which the official code creates them.
+
+Source: Keras 2, `hdf5_format.save_weights_to_hdf5_group`; the files of the official model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from converter.expand import Entry, Plan
+from converter.ops import Array
+from converter.writers.safetensors import METADATA_KEY
+from converter.writers.specs import TensorSpec
+
+ATTRIBUTE_BYTES = 64512  # HDF5 keeps an attribute in one object header of 64 kB; longer lists are split
+NOT_TRAINED = ("moving_mean", "moving_variance")
+OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
+
+
+def keras_layers(plan: Plan) -> dict[str, list[str]]:
+    """Return {layer of the Keras model: its variables}, both in the order of the official model."""
+    layers: dict[str, list[str]] = {layer.tf.split("/")[0]: [] for layer in plan.layers}
+    for entry in sorted(plan.entries, key=_creation):
+        for name in entry.sources:
+            layers[name.split("/")[0]].append(name)
+    return {layer: sorted(names, key=lambda name: name.endswith(NOT_TRAINED)) for layer, names in layers.items()}
+
+
+def _creation(entry: Entry) -> tuple[bool, int, int]:
+    """Sort as the model is built: blocks before the stem, cell by cell and node by node."""
+    indices = entry.layer.indices
+    return "flat" not in indices, indices.get("cell", 0), indices.get("node", 0)
+
+
+def write_keras_h5(
+    stream: IO[bytes],
+    layers: Mapping[str, Sequence[str]],
+    specs: Mapping[str, TensorSpec],
+    tensors: Iterable[tuple[str, Array]],
+    metadata: Mapping[str, Any] | None,
+) -> None:
+    """Write variables.
+
+    Args:
+        stream: binary file, writable, readable and seekable.
+        layers: {layer: variables} in the order in which Keras is to load them.
+        specs: dtype and shape of every variable.
+        tensors: (name, array) in any order; each is written when it comes.
+        metadata: plain values; stored as JSON in an attribute that Keras does not look at.
+    """
+    with h5py.File(stream, "w") as file:
+        file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
+        if metadata is not None:
+            file.attrs[METADATA_KEY] = json.dumps(metadata)
+        _write_names(file, "layer_names", list(layers))
+        for layer, names in layers.items():
+            group = file.create_group(layer)
+            _write_names(group, "weight_names", [f"{name}{OUTPUT}" for name in names])
+            for name in names:
+                group.create_dataset(f"{name}{OUTPUT}", specs[name].shape, specs[name].dtype)
+        for name, array in tensors:
+            file[name.split("/")[0]][f"{name}{OUTPUT}"][...] = array
+
+
+def _write_names(group: Any, attribute: str, names: list[str]) -> None:
+    """Write a list of names, over several numbered attributes where one would be too large."""
+    encoded = np.array([name.encode() for name in names], dtype="S") if names else np.zeros(0)
+    parts = max(1, -(-encoded.nbytes // ATTRIBUTE_BYTES))
+    for number, part in enumerate(np.array_split(encoded, parts)):
+        group.attrs[attribute if parts == 1 else f"{attribute}{number}"] = part

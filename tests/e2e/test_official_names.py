@@ -1,0 +1,180 @@
+"""Official names and URLs, as a user types them, against a server on this machine that breaks connections."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import script
+from sources import small_config
+
+from effdet_torch.checkpoint import read_model_file
+from verify.seeded import write_seeded_checkpoint
+
+PATHS = ("coco2/efficientdet-d0.tar.gz", "advprop/efficientdet-d0.tar.gz", "coco640/efficientdet-d6-640.tar.gz")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder with ranges; the first answer for a file ends in the middle."""
+
+    broken: set[str]
+    requests: list[tuple[str, str | None]]
+
+    def do_GET(self) -> None:
+        content = Path(self.translate_path(self.path))
+        self.requests.append((self.path, self.headers["Range"]))
+        if not content.is_file():
+            self.send_error(404)
+            return
+        data, start = content.read_bytes(), 0
+        if self.headers["Range"]:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{len(data)}"')
+        self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.end_headers()
+        if self.path in self.broken:
+            self.broken.remove(self.path)
+            data = data[: start + (len(data) - start) // 2]
+        self.wfile.write(data[start:])
+        self.close_connection = True
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet."""
+
+
+class Mirror:
+    """The server, its address, and the commands that use it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.handler = type("TheHandler", (Handler,), {"broken": set(), "requests": []})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(self.handler, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.environment = os.environ | {"EFFDET_OFFICIAL_URL": self.url, "EFFDET_CACHE": str(cache), "no_proxy": "*"}
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def run(self, name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        words = [script(name), *arguments]
+        return subprocess.run(
+            words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("server")
+    for path in PATHS:
+        backbone = {"backbone": "efficientnet-b6"} if "d6" in path else {}
+        checkpoint = write_seeded_checkpoint(small_config(**backbone), root / "checkpoints" / path).parent
+        (root / path).parent.mkdir(exist_ok=True)
+        with tarfile.open(root / path, "w:gz", compresslevel=1) as archive:
+            archive.add(checkpoint, Path(path).name.removesuffix(".tar.gz"))
+    return root
+
+
+@pytest.fixture
+def mirror(folder: Path, tmp_path: Path) -> Iterator[Mirror]:
+    mirror = Mirror(folder, tmp_path / "cache")
+    yield mirror
+    mirror.stop()
+
+
+def test_a_name_is_downloaded_once_and_resumed(mirror: Mirror, tmp_path: Path) -> None:
+    path = f"/{PATHS[0]}"
+    mirror.handler.broken.add(path)
+    done = mirror.run("effdet-convert", "efficientdet-d0", "d0.pth", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("source       TF1 checkpoint efficientdet-d0.tar.gz\n")
+    (first, nothing), (second, resumed) = mirror.handler.requests
+    assert (first, second, nothing) == (path, path, None)
+    assert resumed is not None
+    assert int(resumed.removeprefix("bytes=").rstrip("-")) > 1_000_000
+    metadata = read_model_file(tmp_path / "d0.pth")[1]
+    assert metadata["source"]["official"] == "efficientdet-d0"
+    assert metadata["source"]["url"] == f"{mirror.url}{path}"
+
+    mirror.stop()  # from now on there is no network
+    for name in ("d0", "EfficientDet-D0", f"{mirror.url}{path}"):
+        done = mirror.run("effdet-convert", name, "again.safetensors", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = mirror.run("effdet-convert", "d1", "d1.pth", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no connection" in done.stderr
+    assert not (tmp_path / "d1.pth").exists()
+
+
+def test_what_shapes_cannot_tell_comes_from_the_table(mirror: Mirror, tmp_path: Path) -> None:
+    configs = {}
+    for name in ("d0", "d0-advprop", "d6-640"):
+        done = mirror.run("effdet-convert", name, f"{name}.pth", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        configs[name] = read_model_file(tmp_path / f"{name}.pth")[1]
+    assert [metadata["config"]["normalization"] for metadata in configs.values()] == ["mean_std", "advprop", "mean_std"]
+    assert [metadata["config"]["image_size"] for metadata in configs.values()] == [[512, 512], [512, 512], [640, 640]]
+    assert configs["d0-advprop"]["config_origins"]["normalization"] == "table of official files"
+    assert configs["d6-640"]["variant"] == "d6"
+    done = mirror.run("effdet-convert", "d0-advprop", "own.pth", "--hparams", "scale_range=false", cwd=tmp_path)
+    assert read_model_file(tmp_path / "own.pth")[1]["config"]["normalization"] == "mean_std"
+
+
+def test_other_commands_take_names_too(mirror: Mirror, tmp_path: Path) -> None:
+    done = mirror.run("effdet-inspect", "d0-advprop", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "efficientdet-d0.tar.gz" in done.stdout
+    assert mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path).returncode == 0
+    options = ["--reference", "d0", "--dtype", "float64", "--mode", "isolated", "--image-size", "64"]
+    done = mirror.run("effdet-verify", "d0.pth", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+
+
+def test_what_is_on_disk_comes_first(mirror: Mirror, tmp_path: Path) -> None:
+    write_seeded_checkpoint(small_config(num_classes=5), tmp_path / "d0")
+    done = mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
+    assert "5 classes" in done.stdout
+    assert mirror.handler.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("d0-640", 2, "there is no official file 'd0-640'; of d0 there are d0, d0.h5, d0-advprop; with -640 there are"),
+        ("efficientdet-d9", 2, "the official variants are d0, d1"),
+        ("d1", 1, "404"),
+        ("ftp://127.0.0.1/d0.tar.gz", 2, "http"),
+        ("nothing/of/this/name", 1, "no such file, folder or checkpoint prefix"),
+    ],
+)
+def test_wrong_names(mirror: Mirror, tmp_path: Path, name: str, code: int, words: str) -> None:
+    done = mirror.run("effdet-convert", name, "out.pth", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert done.stderr.startswith("Error: ")
+    assert not (tmp_path / "out.pth").exists()
+
+
+def test_the_list(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [script("effdet-convert"), "--list"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["name", "image", "(px)", "input", "AP", "val2017"]
+    assert len(lines) > 30
+    by_name = {line.split()[0]: line for line in lines}
+    assert by_name["d4-640"].split()[1:4] == ["640", "x", "640"]
+    assert "  x * 2 / 255 - 1  " in by_name["d0-advprop"]
+    assert by_name["d7x"].endswith("54.4")

@@ -1,0 +1,201 @@
+"""EfficientNet checkpoints: timm's backbone with the converted weights gives what TensorFlow gives, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from commands import run
+from sources import EMA, Array, averages, plan_of, write_checkpoint
+from torch import nn
+
+from converter.conversion import convert_checkpoint, prepare
+from converter.errors import AccountingError, UnsupportedSourceError, ViewError
+from converter.expand import Plan, expand
+from converter.inspection import inspect_source
+from converter.readers.locate import open_checkpoint
+from converter.table import BACKBONE_TABLE, load_table
+from effdet_torch import create_model, load_backbone, load_model
+from effdet_torch.architecture import BACKBONES, timm_name
+from effdet_torch.checkpoint import read_model_file
+from effdet_torch.config import VARIANTS
+from effdet_torch.errors import ModelFileError, UsageError
+from verify.errors import ParityError
+from verify.seeded import seeded_variables, write_seeded_checkpoint
+from verify.verification import Settings, verify_model
+
+VARIANT_OF = {config.backbone: config.name for config in reversed(VARIANTS.values())}
+QUICK = Settings(image_size=(64, 64))
+
+
+def backbone_plan(backbone: str) -> Plan:
+    return expand(load_table(BACKBONE_TABLE), plan_of(VARIANT_OF[backbone]).config)
+
+
+def classifier(backbone: str) -> dict[str, Array]:
+    """All that the official trainer of classifiers stores: both copies, the head, slots, the step."""
+    plan = backbone_plan(backbone)
+    scope = f"{backbone}/head"
+    norm = {f"{scope}/tpu_batch_normalization/{leaf}": np.ones(5, np.float32) for leaf in ("gamma", "moving_mean")}
+    head = {f"{scope}/conv2d/kernel": np.ones((1, 1, 4, 5), np.float32), f"{scope}/dense/bias": np.ones(7, np.float32)}
+    stored = {**dict(seeded_variables(plan, "raw")), **norm, **head}
+    slots = {f"{name}/RMSProp": array for name, array in stored.items()}
+    ema = averages({**dict(seeded_variables(plan, "ema")), **norm, **head})
+    return {**stored, **ema, **slots, "global_step": np.array(100, np.int64)}
+
+
+@pytest.fixture(scope="module")
+def b0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a checkpoint."""
+    folder = tmp_path_factory.mktemp("efficientnet-b0")
+    write_checkpoint(folder / "model.ckpt", classifier("efficientnet-b0"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(b0: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("converted") / "b0.pth"
+    with open_checkpoint(b0) as source:
+        convert_checkpoint(prepare(source), path)
+    return path
+
+
+def test_everything_is_accounted_for(b0: Path) -> None:
+    with open_checkpoint(b0) as source:
+        prepared = prepare(source)
+    accounting = prepared.accounting
+    assert prepared.view.name == "ema"
+    assert len(accounting.consumed) == len(accounting.other_view) == 304
+    reasons = set(accounting.ignored.values())
+    assert reasons == {
+        "classifier on top of the backbone, which a detector does not have",
+        "optimizer slot: RMSProp's mean square",
+        "training step counter",
+    }
+    assert inspect_source(source)["problems"] == []
+    assert inspect_source(source)["architecture"] == "efficientnet-b0, without a detector"
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_targets_are_the_state_dict_of_timm(backbone: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(timm_name(backbone), features_only=True, out_indices=(2, 3, 4))
+    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    assert {key: entry.target_shape for key, entry in backbone_plan(backbone).targets.items()} == expected
+
+
+def test_the_rows_are_those_of_the_detector() -> None:
+    detector = plan_of("d0")
+    alone = {f"backbone.{key}": entry.sources for key, entry in backbone_plan("efficientnet-b0").targets.items()}
+    assert alone == {key: e.sources for key, e in detector.targets.items() if key.startswith("backbone.")}
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-b0", "efficientnet-lite0", "efficientnet-b3"])
+def test_every_layer_equals_tensorflow(backbone: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model", classifier(backbone))
+    with open_checkpoint(tmp_path) as source:
+        convert_checkpoint(prepare(source), tmp_path / "backbone.safetensors")
+        result = verify_model(tmp_path / "backbone.safetensors", source, QUICK)
+    assert result.passed
+    blocks = {layer.tf for layer in result.layers if layer.kind == "block"}
+    assert len(blocks) == len(plan_of(VARIANT_OF[backbone]).config.blocks)
+    assert {layer.torch.split(".")[0] for layer in result.layers} == {"backbone"}
+
+
+def test_a_wrong_tensor_is_found(b0: Path, converted: Path, tmp_path: Path) -> None:
+    """Negative control: two batch norms exchanged."""
+    content = torch.load(converted, weights_only=True)
+    tensors = content["state_dict"]
+    one, other = "blocks.1.0.bn1.weight", "blocks.1.0.bn2.weight"
+    tensors[one], tensors[other] = tensors[other], tensors[one]
+    torch.save(content, tmp_path / "wrong.pth")
+    with open_checkpoint(b0) as source:
+        result = verify_model(tmp_path / "wrong.pth", source, QUICK)
+    assert not result.passed
+    assert {layer.torch for layer in result.failures if layer.mode == "isolated" and layer.kind == "batch_norm"} == {
+        f"backbone.{key.removesuffix('.weight')}" for key in (one, other)
+    }
+
+
+def test_it_loads_where_it_should(converted: Path) -> None:
+    tensors, metadata = read_model_file(converted)
+    assert (metadata["variant"], metadata["config"]) == ("efficientnet-b0", {"backbone": "efficientnet-b0"})
+    assert metadata["table"]["name"] == BACKBONE_TABLE
+    timm.create_model("tf_efficientnet_b0", features_only=True).load_state_dict(tensors, strict=True)
+    whole = timm.create_model("tf_efficientnet_b0").load_state_dict(tensors, strict=False)
+    assert not whole.unexpected_keys
+    assert {key.split(".")[0] for key in whole.missing_keys} == {"conv_head", "bn2", "classifier"}
+    model = create_model("d0", num_classes=3)
+    assert load_backbone(model, converted) is model
+    assert torch.equal(model.state_dict()["backbone.conv_stem.weight"], tensors["conv_stem.weight"])
+
+
+def test_features_are_those_of_timm(converted: Path) -> None:
+    tensors, _ = read_model_file(converted)
+    other = timm.create_model("tf_efficientnet_b0", features_only=True, out_indices=(2, 3, 4))
+    other.load_state_dict(tensors)
+    for norm in other.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.eps == 1e-3
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = load_backbone(create_model("d0"), converted).eval().backbone(images)
+        for one, two in zip(found, other.eval()(images), strict=True):
+            assert torch.equal(one, two)
+
+
+def test_what_does_not_fit_is_refused(b0: Path, converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"b0.pth holds efficientnet-b0; the backbone of d1 is efficientnet-b1"):
+        load_backbone(create_model("d1"), converted)
+    with pytest.raises(ModelFileError, match="holds the backbone efficientnet-b0 alone, no detector"):
+        load_model(converted)
+    detector = write_seeded_checkpoint("d0", tmp_path / "d0")
+    with open_checkpoint(detector) as source:
+        with pytest.raises(ParityError, match="it holds a whole detector"):
+            verify_model(converted, source)
+        convert_checkpoint(prepare(source), tmp_path / "d0.pth")
+    with pytest.raises(ModelFileError, match="a whole detector, not a backbone alone: use load_model"):
+        load_backbone(create_model("d0"), tmp_path / "d0.pth")
+    with open_checkpoint(b0) as source, pytest.raises(ParityError, match="it holds a backbone alone"):
+        verify_model(tmp_path / "d0.pth", source)
+    with pytest.raises(UnsupportedSourceError, match="no state_dict of an EfficientDet"):
+        open_checkpoint(converted)
+
+
+@pytest.mark.parametrize("option", [{"variant": "d0"}, {"hparams": "num_classes=3"}])
+def test_options_of_a_detector_are_refused(b0: Path, option: dict[str, str]) -> None:
+    with open_checkpoint(b0) as source, pytest.raises(UsageError, match="holds efficientnet-b0 alone, no detector"):
+        prepare(source, **option)
+
+
+def test_a_part_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    arrays = classifier("efficientnet-b0")
+    missing = "efficientnet-b0/blocks_3/conv2d/kernel"
+    del arrays[f"{missing}/{EMA}"], arrays[missing]
+    write_checkpoint(tmp_path / "model", arrays)
+    with open_checkpoint(tmp_path) as source, pytest.raises(AccountingError) as caught:
+        prepare(source)
+    assert f"missing: {missing}/{EMA}" in caught.value.problems
+    arrays = {name: array for name, array in classifier("efficientnet-b0").items() if EMA not in name}
+    write_checkpoint(tmp_path / "model", arrays)
+    with open_checkpoint(tmp_path) as source, pytest.raises(ViewError, match="no averages"):
+        prepare(source, weights="ema")
+
+
+def test_commands(b0: Path, tmp_path: Path) -> None:
+    done = run("effdet-convert", b0, "b0.pth", "--layout", "effdet", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "efficientnet-b0, a backbone without a detector, 3.6" in done.stdout
+    assert "for timm: create_model('tf_efficientnet_b0', features_only=True)" in done.stdout
+    model = timm.create_model("tf_efficientnet_b0", features_only=True)
+    model.load_state_dict(torch.load(tmp_path / "b0.pth", weights_only=True), strict=True)
+    done = run("effdet-inspect", b0, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "without a detector" in done.stdout
+    for target in ("tf1", "h5"):
+        done = run("effdet-convert", b0, "out.h5" if target == "h5" else "out", "--to", target, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "efficientnet-b0 is a backbone alone" in done.stderr

@@ -1,0 +1,171 @@
+"""Files for the `effdet` package and from it: loaded strictly, with the same outputs."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import run
+from torch import Tensor, nn
+
+from effdet_torch import load_model
+from verify.seeded import write_seeded_checkpoint
+
+SIZE = (128, 128)
+ROUNDING = 1e-5  # of the largest output: the same operations in another order
+
+
+@pytest.fixture(scope="module")
+def effdet() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it scripts functions while it is imported
+        module: ModuleType = pytest.importorskip("effdet", reason="the effdet package (extra `bench`) is not installed")
+    return module
+
+
+def effdet_model(effdet: ModuleType, name: str, **settings: Any) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model: nn.Module = effdet.create_model(name, pretrained_backbone=False, image_size=SIZE, **settings)
+    return model.eval()
+
+
+def outputs(model: nn.Module) -> list[Tensor]:
+    images = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        class_logits, box_deltas = model.eval()(images)
+    return [*class_logits, *box_deltas]
+
+
+def distance(one: nn.Module, other: nn.Module) -> float:
+    """Return the largest difference of two models' outputs, relative to the largest output."""
+    pairs = list(zip(outputs(one), outputs(other), strict=True))
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of d0 and one of lite0 with 7 classes, converted for us and for effdet."""
+    folder = tmp_path_factory.mktemp("effdet")
+    from effdet_torch.config import get_config
+
+    for config in (get_config("d0"), get_config("lite0", num_classes=7)):
+        write_seeded_checkpoint(config, folder / f"tf_{config.name}")
+        for name, options in {
+            "ours": [],
+            "effdet": ["--layout", "effdet"],
+            "effdet_kept": ["--layout", "effdet", "--keep-redundant-bias"],
+        }.items():
+            done = run("effdet-convert", f"tf_{config.name}", f"{config.name}_{name}.pth", *options, cwd=folder)
+            assert done.returncode == 0, done.stderr
+            assert ("for effdet: create_model('tf_efficientdet_" in done.stdout) == (name != "ours")
+    return folder
+
+
+@pytest.mark.parametrize(("variant", "classes"), [("d0", 90), ("lite0", 7)])
+@pytest.mark.parametrize("kept", [False, True])
+def test_effdet_loads_the_file_and_computes_the_same(
+    effdet: ModuleType, files: Path, variant: str, classes: int, kept: bool
+) -> None:
+    path = files / f"{variant}_{'effdet_kept' if kept else 'effdet'}.pth"
+    model = effdet_model(effdet, f"tf_efficientdet_{variant}", num_classes=classes, redundant_bias=kept)
+    model.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    assert distance(model, load_model(files / f"{variant}_ours.pth")) < ROUNDING
+
+
+def test_effdets_own_loader_takes_it(effdet: ModuleType, files: Path) -> None:
+    """By `checkpoint_path`, as its training and validation scripts do; our own layout, too."""
+    for name in ("effdet", "ours"):
+        path = str(files / f"d0_{name}.pth")
+        model = effdet_model(effdet, "tf_efficientdet_d0", redundant_bias=False, checkpoint_path=path)
+        assert distance(model, load_model(files / "d0_ours.pth")) < ROUNDING
+
+
+def test_names_without_tf_load_it_and_compute_something_else(effdet: ModuleType, files: Path) -> None:
+    """Negative control, and the reason for the note: keys and shapes are the same, padding and epsilon are not."""
+    model = effdet_model(effdet, "efficientdet_d0")
+    model.load_state_dict(torch.load(files / "d0_effdet.pth", weights_only=True), strict=True)
+    assert distance(model, load_model(files / "d0_ours.pth")) > 0.05
+    config = effdet.get_efficientdet_config("efficientdet_d0")
+    config.update(backbone_name="tf_efficientnet_b0", pad_type="same", image_size=SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        same = effdet.EfficientDet(config, pretrained_backbone=False)
+    same.load_state_dict(model.state_dict(), strict=True)
+    assert distance(same, load_model(files / "d0_ours.pth")) < ROUNDING
+
+
+def test_the_layouts_must_not_be_mixed_up(effdet: ModuleType, files: Path) -> None:
+    kept = torch.load(files / "d0_effdet_kept.pth", weights_only=True)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        effdet_model(effdet, "efficientdet_d0").load_state_dict(kept, strict=True)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tf_efficientdet_d0", {"num_classes": 3}),
+        ("tf_efficientdet_d0", {"redundant_bias": False}),
+        ("tf_efficientdet_lite0", {}),
+    ],
+)
+def test_a_published_file_is_a_source(
+    effdet: ModuleType, tmp_path: Path, name: str, settings: dict[str, Any], legacy: bool
+) -> None:
+    """effdet publishes state_dicts, the older ones in PyTorch's format before 1.6."""
+    torch.manual_seed(1)
+    model = effdet_model(effdet, name, **settings)
+    for norm in model.modules():  # untrained means and variances would hide mistakes
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, 0, 0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    torch.save(model.state_dict(), tmp_path / f"{name}-1a2b.pth", _use_new_zipfile_serialization=not legacy)
+    done = run("effdet-convert", f"{name}-1a2b.pth", "ours.pth", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the file does not say how images are prepared" in done.stdout
+    assert ("under a name without tf_" in done.stdout) == (settings.get("redundant_bias") is False)
+    ours = load_model(tmp_path / "ours.pth")
+    assert ours.config.num_classes == settings.get("num_classes", 90)
+    assert distance(ours, model) < ROUNDING
+    # And back: the bare state_dict again, bit for bit, where biases are kept.
+    if "redundant_bias" not in settings:
+        options = ["--layout", "effdet", "--keep-redundant-bias"]
+        done = run("effdet-convert", f"{name}-1a2b.pth", "back.pth", *options, cwd=tmp_path)
+        back = torch.load(tmp_path / "back.pth", weights_only=True)
+        expected = model.state_dict()
+        assert back.keys() == expected.keys()
+        assert all(np.array_equal(back[key].numpy(), expected[key].numpy()) for key in expected)
+
+
+def test_a_training_checkpoint_is_a_source(effdet: ModuleType, tmp_path: Path) -> None:
+    """As timm's saver writes it around a bench: both copies, the optimizer, arguments of the script."""
+    import argparse
+
+    torch.manual_seed(2)
+    bench = effdet.DetBenchTrain(effdet_model(effdet, "tf_efficientdet_d0"))
+    average = {key: value * 0.5 if value.is_floating_point() else value for key, value in bench.state_dict().items()}
+    torch.save(
+        {
+            "epoch": 3,
+            "arch": "tf_efficientdet_d0",
+            "state_dict": bench.state_dict(),
+            "optimizer": torch.optim.AdamW(bench.parameters()).state_dict(),
+            "args": argparse.Namespace(lr=0.1),
+            "state_dict_ema": average,
+        },
+        tmp_path / "last.pth.tar",
+    )
+    for view, expected in (("ema", average), ("raw", bench.state_dict())):
+        done = run(
+            "effdet-convert", "last.pth.tar", "out.pth", "--weights", view, "--keep-redundant-bias", cwd=tmp_path
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "tensors beside the network's" in done.stdout
+        found = load_model(tmp_path / "out.pth").state_dict()
+        assert all(torch.equal(found[key], expected[f"model.{key}"]) for key in found)

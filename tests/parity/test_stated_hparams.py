@@ -1,0 +1,46 @@
+"""What the user says by --hparams on conversion holds for the verification, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sources import small_config
+
+from converter.conversion import convert_checkpoint, prepare
+from converter.readers.locate import open_checkpoint
+from verify.errors import ParityError
+from verify.seeded import write_seeded_checkpoint
+from verify.verification import Settings, verify_model
+
+pytest.importorskip("tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("changes", "hparams"),
+    [
+        ({"num_scales": 2, "aspect_ratios": (1.0, 2.0, 0.5, 3.0, 0.25)}, "num_scales=2,aspect_ratios=1*2*0.5*3*0.25"),
+        ({"fusion": "attn"}, "fpn_weight_method=attn"),
+        ({"activation": "relu6"}, "act_type=relu6"),
+    ],
+)
+def test_what_the_user_said_holds(changes: dict[str, Any], hparams: str, tmp_path: Path) -> None:
+    config = small_config(**changes)
+    with open_checkpoint(write_seeded_checkpoint(config, tmp_path)) as source:
+        convert_checkpoint(prepare(source, hparams=hparams), tmp_path / "model.pth")
+        settings = Settings(image_size=(64, 64), dtypes=("float64",), modes=("isolated",))
+        assert verify_model(tmp_path / "model.pth", source, settings).passed
+
+
+def test_a_config_file_that_is_gone(tmp_path: Path) -> None:
+    prefix = write_seeded_checkpoint(small_config(fusion="attn"), tmp_path)
+    (tmp_path / "config.yaml").write_text("fpn_weight_method: attn\n")
+    with open_checkpoint(prefix) as source:
+        convert_checkpoint(prepare(source), tmp_path / "model.pth")
+    (tmp_path / "config.yaml").unlink()
+    with (
+        open_checkpoint(prefix) as source,
+        pytest.raises(ParityError, match="its fusion is fastattn, the model's attn"),
+    ):
+        verify_model(tmp_path / "model.pth", source)
