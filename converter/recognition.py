@@ -68,15 +68,7 @@ def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) 
         UnsupportedSourceError: The variables are not those of an EfficientDet, or its heads are of another shape.
     """
     probe = _Probe(variables, tuple(table.views.values()))
-    found = {name: probe.answer(rule) for name, rule in table.recognition.items()}
-    if absent := [name for name, value in found.items() if value is None]:
-        rule = next(str(value) for value in table.recognition[absent[0]].values())
-        example = f"; it begins with {min(variables)}" if variables else ""
-        raise UnsupportedSourceError(
-            f"these are not the variables of an EfficientDet: {absent[0]} is read from {rule}, which is not there"
-            f" ({len(variables)} variables{example})"
-        )
-    return _architecture(found)
+    return _architecture(probe.answer_all(table.recognition, "these are not the variables of an EfficientDet"))
 
 
 def recognize_backbone(variables: Mapping[str, VariableInfo], table: Table) -> str | None:
@@ -100,28 +92,29 @@ def recognize_state_dict(shapes: Mapping[str, Shape], table: Table) -> Architect
     """
     variables = {name: VariableInfo("", shape) for name, shape in shapes.items()}
     probe = _Probe(variables, ("{variable}",), separator=".")
-    found = {name: probe.answer(rule) for name, rule in table.state_dict.items()}
-    if absent := [name for name, value in found.items() if value is None]:
-        rule = next(str(value) for value in table.state_dict[absent[0]].values())
-        example = f"; it begins with {min(shapes)}" if shapes else ""
+    found = probe.answer_all(table.state_dict, "this is not the state_dict of an EfficientDet")
+    # The backbone does not depend on what is built on it, and files may claim any number of cells.
+    small = {**found, "fpn_cells": 1, "head_repeats": 1}
+    fits = {
+        name: _fit(shapes, expand(table, _architecture({**small, "backbone": name}).config())) for name in BACKBONES
+    }
+    backbone = max(fits, key=lambda name: fits[name])
+    if fits[backbone] <= 0:
         raise UnsupportedSourceError(
-            f"this is not the state_dict of an EfficientDet: {absent[0]} is read from {rule}, which is not there"
-            f" ({len(shapes)} tensors{example})"
+            "the tensors of this state_dict's backbone are those of no EfficientNet: expected the backbones of D0 to "
+            "D7x and Lite, with timm's names"
         )
-    for backbone in BACKBONES:
-        architecture = _architecture(found | {"backbone": backbone})
-        if _has_backbone(shapes, expand(table, architecture.config())):
-            return architecture
-    raise UnsupportedSourceError(
-        "the tensors of this state_dict's backbone are those of no EfficientNet: expected the backbones of D0 to D7x "
-        "and Lite, with timm's names"
-    )
+    return _architecture({**found, "backbone": backbone})
 
 
-def _has_backbone(shapes: Mapping[str, Shape], plan: Plan) -> bool:
-    """Whether a state_dict has a plan's backbone: all that is stored under the backbone's scope."""
-    targets = plan.within(plan.config.backbone).targets
-    return all(shapes.get(key) == entry.target_shape for key, entry in targets.items() if entry.sources)
+def _fit(shapes: Mapping[str, Shape], plan: Plan) -> int:
+    """Return how well a state_dict fits the backbone of a plan: tensors that it has, less those that it lacks.
+
+    Not whether it has all: every tensor of b0 is one of b1, too, and what is missing is for the accounting to name.
+    """
+    backbone = [(key, entry) for key, entry in plan.within(plan.config.backbone).targets.items() if entry.sources]
+    fitting = sum(shapes.get(key) == entry.target_shape for key, entry in backbone)
+    return 2 * fitting - len(backbone)
 
 
 def _architecture(found: Mapping[str, Any]) -> Architecture:
@@ -150,6 +143,21 @@ class _Probe:
         self.variables, self.views = variables, views
         names = [name.split(separator) for name in variables]
         self.scopes = {separator.join(parts[: end + 1]) for parts in names for end in range(len(parts))}
+
+    def answer_all(self, rules: Mapping[str, Mapping[str, Size]], refusal: str) -> dict[str, Any]:
+        """Return the answers to all questions.
+
+        Raises:
+            UnsupportedSourceError: What a rule looks for is not there.
+        """
+        found = {name: self.answer(rule) for name, rule in rules.items()}
+        if absent := [name for name, value in found.items() if value is None]:
+            rule = next(str(value) for value in rules[absent[0]].values())
+            example = f"; it begins with {min(self.variables)}" if self.variables else ""
+            raise UnsupportedSourceError(
+                f"{refusal}: {absent[0]} is read from {rule}, which is not there ({len(self.variables)} names{example})"
+            )
+        return found
 
     def answer(self, rule: Mapping[str, Size]) -> Any:
         """Return the answer; None if what the row looks for is not there."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
-from converter.readers.official import OfficialFile
 from converter.targets import TARGETS, Target
 from effdet_torch.architecture import timm_name
+
+if TYPE_CHECKING:
+    from converter.readers.official import OfficialFile
 
 Facts = Mapping[str, Any]
 

@@ -18,11 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from effdet_torch import METADATA_KEY
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.model import EfficientDet
 
-SAFETENSORS_ENTRY = "effdet_convert"
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
 MAX_LISTED = 5
@@ -155,15 +155,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, not a dictionary
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is truncated or damaged: {_first_line(error)}. Copy it again.") from error
-    if SAFETENSORS_ENTRY not in entries:
+    if METADATA_KEY not in entries:
         raise ModelFileError(
-            f"{path} was written by another tool: it has no metadata entry {SAFETENSORS_ENTRY!r}. Its keys are "
+            f"{path} was written by another tool: it has no metadata entry {METADATA_KEY!r}. Its keys are "
             f"{_shorten(tensors)}. {CONVERT_FIRST}"
         )
     try:
-        return tensors, json.loads(entries[SAFETENSORS_ENTRY])
+        return tensors, json.loads(entries[METADATA_KEY])
     except ValueError as error:
-        raise ModelFileError(f"the metadata entry {SAFETENSORS_ENTRY!r} of {path} is not JSON: {error}.") from error
+        raise ModelFileError(f"the metadata entry {METADATA_KEY!r} of {path} is not JSON: {error}.") from error
 
 
 def _describe_refusal(path: Path, reason: str) -> str:

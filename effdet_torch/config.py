@@ -6,7 +6,6 @@ Source: EfficientDet (arXiv:1911.09070) table 1; the official code's `hparams_co
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL, Block, Node, backbone_blocks, bifpn_nodes
 from effdet_torch.errors import ConfigError
 
+LARGEST = 1e9  # no ratio, scale or colour is larger; infinity and NaN are not smaller
 Fusion = Literal["fastattn", "attn", "sum"]
 Activation = Literal["swish", "relu6"]
 Normalization = Literal["mean_std", "advprop"]
@@ -162,7 +162,7 @@ def _is_pair(value: object) -> bool:
 def _are_numbers(values: object, count: int | None = None) -> bool:
     if not isinstance(values, tuple) or not values or count not in (None, len(values)):
         return False
-    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    return all(isinstance(value, (int, float)) and -LARGEST < value < LARGEST for value in values)
 
 
 def _are_positive(values: object, count: int | None = None) -> bool:

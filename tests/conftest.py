@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -40,4 +41,13 @@ def seeded(shared: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def effdet() -> ModuleType:
+    """The `effdet` package, an oracle."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it scripts functions while it is imported
+        module: ModuleType = pytest.importorskip("effdet", reason="the effdet package (extra `bench`) is not installed")
     return module

@@ -22,7 +22,7 @@ from converter.readers.base import VariableInfo, VariableSource
 from converter.readers.hdf5 import Dataset, Hdf5File
 from converter.readers.naming import undo_counters
 from converter.readers.own_metadata import apply_metadata, holds_averages
-from converter.writers.safetensors import METADATA_KEY
+from effdet_torch import METADATA_KEY
 
 _LAYERS, _WEIGHTS = "layer_names", "weight_names"
 _WHOLE_MODEL = "model_weights"  # where `model.save` puts what `save_weights` puts into the root

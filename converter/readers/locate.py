@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.readers import recognize as formats
 from converter.readers.base import VariableSource
-from converter.readers.download import Progress, fetch, is_url, shown_url
-from converter.readers.official import OfficialFile, find_official
 from converter.readers.recognize import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
 from converter.readers.tensorbundle import OBJECT_GRAPH, TensorBundle
 
 if TYPE_CHECKING:
     from converter.readers.archive import ExtractedArchive
+    from converter.readers.download import Progress
 
 OFFICIAL_TABLE = "table of official files"
 _STATE_BYTES = 1 << 20
@@ -45,25 +44,29 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
     try:
         found = recognize(path)
     except MissingFileError:
-        official = find_official(name)
-        if official is None and not is_url(name):
-            raise
-        return _open_download(name, official, progress)
+        if downloaded := _open_download(name, progress):
+            return downloaded
+        raise
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
     return _reader(found, path)(path)
 
 
-def _open_download(url: str, official: OfficialFile | None, progress: Progress | None) -> VariableSource:
-    """Open a file from the cache or the network; an official one comes with what is known of it."""
-    if official is None:
-        source = open_checkpoint(fetch(url, progress=progress))
-        source.provenance = {"url": shown_url(url)}
+def _open_download(name: str, progress: Progress | None) -> VariableSource | None:
+    """Open what an official name or a URL means, from the cache or the network; None if it is neither."""
+    from converter.readers.download import fetch, is_url, shown_url  # late: most sources are on the disk
+    from converter.readers.official import find_official
+
+    if official := find_official(name):
+        path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
+        source = open_checkpoint(path)
+        source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
+        source.provenance = {"official": official.name, "url": official.url}
         return source
-    path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
-    source = open_checkpoint(path)
-    source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
-    source.provenance = {"official": official.name, "url": official.url}
+    if not is_url(name):
+        return None
+    source = open_checkpoint(fetch(name, progress=progress))
+    source.provenance = {"url": shown_url(name)}
     return source
 
 

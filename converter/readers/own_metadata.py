@@ -13,6 +13,7 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 ORIGIN = "its metadata"
+MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
 def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
@@ -20,7 +21,7 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
 
     Args:
         source: `given` and `provenance` are set.
-        metadata: of a converted file; {} if another tool wrote it.
+        metadata: of a converted file, fit for JSON; {} if another tool wrote it.
 
     Raises:
         CorruptFileError: They hold no valid config.
@@ -30,22 +31,31 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
             config = EfficientDetConfig.from_dict(metadata["config"])
         except ConfigError as error:
             raise CorruptFileError(
-                f"{source.path}: the config in its metadata does not fit: {error}. Convert again."
+                f"{source.path}: the config in its metadata does not fit: {str(error)[:200]}. Convert again."
             ) from error
         source.given = ((ORIGIN, hparams_of(config)),)
-    if _is_plain(metadata.get("source")):
+    if isinstance(metadata.get("source"), dict):
         source.provenance = {"from": metadata["source"]}
+
+
+def plain_metadata(value: Any) -> dict[str, Any]:
+    """Return metadata as JSON would give them back; {} for any other value that a pickle may hold.
+
+    A few bytes of a pickle can stand for an endless text (a list that holds another one twice, and so on), so the text
+    is made piece by piece.
+    """
+    text = ""
+    try:
+        for piece in json.JSONEncoder().iterencode(value):
+            text += piece
+            if len(text) > MAX_METADATA_BYTES:
+                return {}
+        return dict(json.loads(text))
+    except (RecursionError, TypeError, ValueError):
+        return {}
 
 
 def holds_averages(metadata: Mapping[str, Any]) -> bool:
     """Whether a file says that its one copy of the variables is the averages."""
     view = metadata.get("view")
     return isinstance(view, dict) and view.get("name") == "ema"
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value can be written as JSON: a pickle may hold anything, even itself."""
-    try:
-        return isinstance(value, dict) and bool(json.dumps(value))
-    except (RecursionError, TypeError, ValueError):
-        return False

@@ -16,20 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.engine import account_state_dict, revert
-from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.expand import Entry, Plan, expand
 from converter.readers.base import VariableInfo, VariableSource
-from converter.readers.own_metadata import apply_metadata, holds_averages
+from converter.readers.own_metadata import apply_metadata, holds_averages, plain_metadata
+from converter.readers.pickled import Call, Name
+from converter.readers.recognize import SAFETENSORS, recognize_content
 from converter.readers.safetensors_file import read_safetensors_file
-from converter.readers.torch_file import StoredTensor, read_torch_file
+from converter.readers.stored_tensor import StoredTensor
+from converter.readers.torch_file import read_torch_file
 from converter.recognition import recognize_state_dict
 from converter.table import Table, load_table
 from converter.views import stored_names
-from converter.writers.safetensors import METADATA_KEY
+from effdet_torch import METADATA_KEY
+from effdet_torch.errors import ConfigError
 
 Tensors = dict[str, StoredTensor]
 # Under which key training keeps which copy, in the order of timm and effdet.
 COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")}
+SAVE = "Save the state_dict of the one network to convert: torch.save(model.state_dict(), ...)."
+SAVE_PLAIN = "Save plain tensors: .dequantize(), .to_dense(), .resolve_conj(), .resolve_neg()."
+MAX_TENSORS = 5_000  # of D7x: 2114
+_MAKERS = ("torch._utils._rebuild", "torch._tensor._rebuild")
 NO_METADATA = "the file does not say how images are prepared; for a model of AdvProp add --hparams scale_range=true"
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
@@ -52,14 +60,16 @@ class StateDict(VariableSource):
         self.path, self.folder = path, path.absolute().parent
         content, metadata = read_model_file(path)
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
-        table, notes = load_table(), []
-        for view, (tensors, others) in find_copies(path, content, metadata, table).items():
+        table = load_table()
+        copies = find_copies(path, content, metadata, table)
+        apply_metadata(self, metadata)
+        notes = [] if self.given else [NO_METADATA]
+        for view, (tensors, others) in copies.items():
             plan = self._plan(tensors, table)
             self._add(tensors, plan, view)
             notes += [f"{len(others)} tensors beside the network's: {', '.join(others[:3])}"] if others else []
-            notes += [] if metadata or plan.config.redundant_bias else [NO_BIASES]
-        self.notes = tuple(dict.fromkeys(notes if metadata else [NO_METADATA, *notes]))
-        apply_metadata(self, metadata)
+            notes += [] if self.given or plan.config.redundant_bias else [NO_BIASES]
+        self.notes = tuple(dict.fromkeys(notes))
         self._variables = {
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
@@ -74,9 +84,11 @@ class StateDict(VariableSource):
         """Return one variable, computed from its tensor."""
         tensor, entry, number = self._places[name]
         try:
-            return revert(entry, np.zeros(0) if tensor is None else tensor.array())[number]
+            return np.asarray(revert(entry, np.zeros(0) if tensor is None else tensor.array())[number])
         except CorruptFileError as error:
-            raise CorruptFileError(f"{self.path}: {entry.target}: {error}") from error
+            raise CorruptFileError(f"{self.path}: {entry.target}: {error}. Download or copy it again.") from error
+        except UnsupportedSourceError as error:
+            raise UnsupportedSourceError(f"{self.path}: {entry.target}: {error}.") from error
 
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
@@ -87,7 +99,10 @@ class StateDict(VariableSource):
 
     def _plan(self, tensors: Tensors, table: Table) -> Plan:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        config = recognize_state_dict(shapes, table).config()
+        try:
+            config = recognize_state_dict(shapes, table).config()
+        except (ConfigError, UnsupportedSourceError) as error:
+            raise UnsupportedSourceError(f"{self.path}: {error}") from error
         folded, kept = (expand(table, replace(config, redundant_bias=bias)) for bias in (False, True))
         plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
         account_state_dict(shapes, plan).require_complete(f"{self.path} is not a complete state_dict")
@@ -107,12 +122,14 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         SourceError: The file cannot be opened, or is damaged.
     """
-    with path.open("rb") as file:
-        is_torch = file.read(1) in (b"P", b"\x80")
-    if is_torch:
+    try:
+        is_safetensors = recognize_content(path) == SAFETENSORS
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error}.") from error
+    if not is_safetensors:
         content = read_torch_file(path)
-        metadata = content.get("metadata") if isinstance(content, dict) else None
-        return content, metadata if isinstance(metadata, dict) else {}
+        metadata = plain_metadata(content.get("metadata")) if isinstance(content, dict) else {}
+        return content, metadata if "format_version" in metadata else {}  # others may call something of theirs so
     tensors, texts = read_safetensors_file(path)
     try:
         return tensors, dict(json.loads(texts.get(METADATA_KEY, "{}")))
@@ -146,12 +163,26 @@ def _of_network(path: Path, state_dict: Mapping[Any, Any], table: Table) -> tupl
         key: value for key, value in state_dict.items() if isinstance(value, StoredTensor) and isinstance(key, str)
     }
     last = str(table.state_dict["class_channels"]["size_of"])
-    found = next((key for key in tensors if key == last or key.endswith(f".{last}")), None)
-    if found is None:
+    prefixes = [key.removesuffix(last) for key in tensors if key == last or key.endswith(f".{last}")]
+    if not prefixes:
         example = f"it begins with {next(iter(tensors))}" if tensors else "it holds no tensors"
         raise UnsupportedSourceError(
-            f"{path}: no state_dict of an EfficientDet with the keys of effdet: none ends in {last}; {example}"
+            f"{path}: no state_dict of an EfficientDet with the keys of effdet: none ends in {last}; {example}. {SAVE}"
         )
-    prefix = found.removesuffix(last)
+    if len(prefixes) > 1:
+        named = " and ".join(map(repr, prefixes[:3]))
+        raise UnsupportedSourceError(f"{path}: {len(prefixes)} networks, whose keys begin with {named}. {SAVE}")
+    prefix = prefixes[0]
+    for key, value in state_dict.items():
+        if isinstance(key, str) and key.startswith(prefix) and (maker := _maker(value)):
+            raise UnsupportedSourceError(f"{path}: {key} is no plain tensor, it is made by {maker}. {SAVE_PLAIN}")
     network = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+    if len(network) > MAX_TENSORS:
+        raise UnsupportedSourceError(f"{path}: {len(network)} tensors; expected an EfficientDet. {SAVE}")
     return network, [key for key in tensors if not key.startswith(prefix)]
+
+
+def _maker(value: Any) -> str | None:
+    """Return the function of PyTorch that would make a tensor of another kind: quantized, sparse, without values."""
+    is_tensor = isinstance(value, Call) and isinstance(value.function, Name) and value.function.path.startswith(_MAKERS)
+    return value.function.path if is_tensor else None

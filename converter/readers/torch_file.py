@@ -10,38 +10,22 @@ Source: PyTorch's serialization notes, and the output of `torch.save` of both ki
 from __future__ import annotations
 
 import io
-import math
 import mmap
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from converter.ops import Array, Shape
 from converter.readers.pickled import Name, read_pickle
+from converter.readers.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE_BYTES = 64 << 20
-MAX_AXES, MAX_KEY, MAX_COUNT = 32, 80, 1 << 48
+MAX_KEY = 80
 _HEADER = struct.Struct("<4s22xHH")  # of a member: signature, ..., length of the name, length of the extra field
 _SAVE_AGAIN = "written on a big-endian machine; save it again on a little-endian one"
-BFLOAT16 = "bfloat16"  # NumPy has none: its bits are the upper half of a float32
-# PyTorch's name of a dtype -> what NumPy reads its values as.
-ELEMENTS: Mapping[str, str] = {
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    BFLOAT16: "<u2",
-    **{f"int{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
-    "bool": "?",
-}
 # Class of a storage in `torch` -> (dtype, bytes of a value).
 STORAGES: Mapping[str, tuple[str, int]] = {
     "DoubleStorage": ("float64", 8),
@@ -64,82 +48,6 @@ STORAGES: Mapping[str, tuple[str, int]] = {
 _TENSORS = {"_rebuild_tensor": 4, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 _WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
-
-
-@dataclass(eq=False)
-class Storage:
-    """Values in a row, which tensors share.
-
-    Attributes:
-        key: its name in the file.
-        dtype: of its values, unless a tensor says otherwise.
-        item_bytes: length of a value.
-        count: how many values there must be.
-        data: where they lie in the file.
-        checksum: CRC-32 of the data; None where the file has none, or when it was checked.
-    """
-
-    key: str
-    dtype: str
-    item_bytes: int
-    count: int
-    data: memoryview = field(default_factory=lambda: memoryview(b""))
-    checksum: int | None = None
-
-    def place(self, data: memoryview, checksum: int | None = None) -> None:
-        """Say where the values lie; CorruptFileError if there are more, or fewer."""
-        if len(data) != self.count * self.item_bytes:
-            raise CorruptFileError(f"{self.key} has {len(data)} bytes; expected {self.count * self.item_bytes}")
-        self.data, self.checksum = data, checksum
-
-    def require_sound(self) -> None:
-        """Compare the data with their checksum, once; CorruptFileError if they differ."""
-        if self.checksum is not None and zlib.crc32(self.data) != self.checksum:
-            raise CorruptFileError(f"{self.key} does not match its checksum")
-        self.checksum = None
-
-
-@dataclass(frozen=True, eq=False)
-class StoredTensor:
-    """A tensor of a file; nothing of it is read before `array` is called. Offset and stride count values, not bytes."""
-
-    storage: Storage
-    dtype: str
-    offset: int
-    shape: Shape
-    stride: Shape
-
-    def __post_init__(self) -> None:
-        if not len(self.stride) == len(self.shape) <= MAX_AXES:
-            raise ValueError(f"a tensor with {len(self.shape)} axes and {len(self.stride)} strides")
-        numbers = (self.offset, *self.shape, *self.stride)
-        if not all(isinstance(n, int) and 0 <= n < MAX_COUNT for n in numbers) or math.prod(self.shape) >= MAX_COUNT:
-            raise ValueError("a tensor with an impossible shape, stride or offset")
-
-    def array(self) -> Array:
-        """Return the values, as a read-only view of the file; bfloat16 is widened to float32, which is exact.
-
-        Raises:
-            CorruptFileError: The file does not hold as many, or they do not match their checksum.
-            UnsupportedSourceError: NumPy has no such values, or the tensor repeats those of its storage.
-        """
-        if self.dtype not in ELEMENTS:
-            raise UnsupportedSourceError(f"values of {self.dtype} cannot be read; save them again after .float()")
-        self.storage.require_sound()
-        bits, stored = np.dtype(ELEMENTS[self.dtype]), self.storage.data
-        count, available = math.prod(self.shape), len(stored) // bits.itemsize
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
-        if count and last >= available:
-            raise CorruptFileError(f"{self.storage.key} has {available} values; the tensor's last is at {last}")
-        if count > available:  # a file must not ask for more memory than it has bytes
-            raise UnsupportedSourceError(f"{available} values stand for {count}; save it again after .contiguous()")
-        steps = [step * bits.itemsize for step in self.stride]
-        values: Array = np.ndarray(self.shape, bits, stored, self.offset * bits.itemsize if count else 0, steps)
-        if self.dtype == BFLOAT16:
-            values = values.astype(np.uint32)
-            values <<= 16
-            values = values.view(np.float32)
-        return values
 
 
 def read_torch_file(path: Path) -> Any:
@@ -204,7 +112,7 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError) as error:
         raise CorruptFileError(str(error)) from error
     if "constants.pkl" in members:
         raise UnsupportedSourceError("a TorchScript program; give the state_dict that it was made from")
@@ -253,8 +161,11 @@ def _read_legacy(data: mmap.mmap) -> Any:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(named):
         raise CorruptFileError("the list of storages is not that of the tensors")
     position = stream.tell()
-    for key in keys:
+    for storage in map(named.__getitem__, keys):
         begin = position + 8
-        position = begin + int.from_bytes(data[position:begin], "little") * named[key].item_bytes
-        named[key].place(memoryview(data)[begin:position])
+        count = int.from_bytes(data[position:begin], "little")
+        if count != storage.count:
+            raise CorruptFileError(f"{storage.key} has {count} values; expected {storage.count}")
+        position = begin + count * storage.item_bytes
+        storage.place(memoryview(data)[begin:position])
     return content

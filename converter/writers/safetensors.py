@@ -12,8 +12,8 @@ from typing import IO, Any
 
 from converter.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
+from effdet_torch import METADATA_KEY
 
-METADATA_KEY = "effdet_convert"
 DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}
 
 

@@ -15,14 +15,6 @@ from effdet_torch import create_model, list_models
 Shapes = dict[str, tuple[int, ...]]
 
 
-@pytest.fixture(scope="module")
-def effdet() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it scripts functions while it is imported
-        module: ModuleType = pytest.importorskip("effdet", reason="the effdet package (extra `bench`) is not installed")
-    return module
-
-
 def shapes_of(model: nn.Module) -> Shapes:
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 

@@ -226,7 +226,7 @@ def v1_checkpoint() -> bytes:
         ("frozen.pb", b"\x0a\x10\x0a\x05input" + bytes(50), "this is a frozen graph"),
         ("model.tflite", b"\x1c\0\0\0TFL3" + bytes(50), "this is a TensorFlow Lite model"),
         ("model.onnx", b"\x08\x07" + bytes(50), "this is an ONNX model"),
-        ("model.pth", b"\x80\x02}q\x00.", "this is a pickle, probably an old PyTorch file"),
+        ("model.pth", b"\x80\x02}q\x00.", "a pickle, but not one of torch.save"),
         ("model.index", b"<!DOCTYPE html><html></html>", "web page"),
         ("model.zip", b"PK\x03\x04" + bytes(50), "this is a zip archive"),
     ],

@@ -19,8 +19,8 @@ from converter.readers.locate import open_checkpoint
 from converter.settings import FROM_SHAPES
 from converter.targets import TARGETS
 from converter.writers.keras_h5 import keras_layers, write_keras_h5
-from converter.writers.safetensors import METADATA_KEY
 from converter.writers.specs import TensorSpec
+from effdet_torch import METADATA_KEY
 from effdet_torch.config import get_config
 from verify.reference import TensorFlowReference
 from verify.verification import Settings, verify_model

@@ -20,14 +20,6 @@ SIZE = (128, 128)
 ROUNDING = 1e-5  # of the largest output: the same operations in another order
 
 
-@pytest.fixture(scope="module")
-def effdet() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it scripts functions while it is imported
-        module: ModuleType = pytest.importorskip("effdet", reason="the effdet package (extra `bench`) is not installed")
-    return module
-
-
 def effdet_model(effdet: ModuleType, name: str, **settings: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -101,7 +101,7 @@ def test_an_inspection_in_words(tmp_path: Path, checkpoint: dict[str, Array]) ->
     assert found["files"] == "model.index (0.2 MB)"
     assert found["variables"] == f"{3 * count + 1} ({3 * count} float32, 1 int64)"
     assert found["network"] == "efficientnet-b0, BiFPN 1 x 8 channels, weighted fusion, heads x 1, levels 3-5"
-    assert found["variants"] == "none of the official ones"
+    assert found["variants"] == "none of the official detectors"
     assert found["ema"] == "complete"
     assert f"raw and ema  differ in {count} of {count}" in text
     assert found["step"] == "780"

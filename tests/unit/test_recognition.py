@@ -89,7 +89,7 @@ def test_says_what_is_not_there(prefix: str, question: str) -> None:
     with pytest.raises(UnsupportedSourceError) as caught:
         recognized(variables)
     assert question in str(caught.value)
-    assert f"({len(variables)} variables; it begins with {min(variables)})" in str(caught.value)
+    assert f"({len(variables)} names; it begins with {min(variables)})" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,9 @@ from converter.errors import OutputError
 from converter.targets import Writer
 from converter.writers.atomic import replacing
 from converter.writers.pth import ALIGNMENT, write_pth
-from converter.writers.safetensors import METADATA_KEY, write_safetensors
+from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec, raw_bytes
+from effdet_torch import METADATA_KEY
 
 METADATA: dict[str, Any] = {
     "none": None,

@@ -1,0 +1,163 @@
+"""Damaged PyTorch files: one clear error, or values; in a ZIP archive, the right ones.
+
+Files of PyTorch before 1.6 and safetensors have no checksums, so there changed values cannot be told. As with the
+formats of TensorFlow, every format is attacked in a process of its own, with a limit on memory and time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sources import plan_of, small_config
+from test_source_damage import LIMIT_BYTES, MANY, QUICK, SECONDS_PER_FILE, damage
+
+from converter.errors import CorruptFileError
+from converter.readers.locate import open_checkpoint
+from converter.readers.state_dict import read_model_file
+from converter.readers.stored_tensor import StoredTensor
+from effdet_torch.errors import EffdetError
+
+FORMATS = ("zip", "legacy", "safetensors")
+WHOLE_MODEL = "whole model"
+
+
+def write(folder: Path, kind: str) -> Path:
+    """Write some tensors of several dtypes, two of which share their storage, and what training leaves beside them."""
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    path = folder / ("m.safetensors" if kind == "safetensors" else "m.pth")
+    if kind == WHOLE_MODEL:  # all names and shapes, of which no values are stored, and no checksums
+        zero = torch.zeros(())
+        tensors = {key: zero.expand(entry.target_shape) for key, entry in plan_of(small_config()).targets.items()}
+        torch.serialization.set_crc32_options(False)
+        torch.save(tensors, path)
+        torch.serialization.set_crc32_options(True)
+        return path
+    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.int64)
+    tensors = OrderedDict((f"bn{n}.weight", torch.arange(n + 2).to(dtypes[n % 4])) for n in range(8))
+    metadata = {"config": {"name": "d0", "aspect_ratios": [1.0, 2.0]}, "view": {"name": "ema"}}
+    if kind == "safetensors":
+        safetensors.save_file(tensors, path, {"effdet_convert": json.dumps(metadata)})
+        return path
+    base = torch.arange(24.0).reshape(2, 3, 4)
+    tensors |= {"rows": base[1], "columns": base.transpose(0, 2)}
+    content = {"state_dict": tensors, "metadata": metadata, "args": argparse.Namespace(lr=0.1), "epoch": 3}
+    torch.save(content, path, _use_new_zipfile_serialization=kind == "zip")
+    return path
+
+
+def tensors_of(content: Any) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield what a whole file holds, and all that can still be found in what is left of one."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, StoredTensor):
+            yield str(key), value
+        elif isinstance(value, dict) and value is not content:
+            yield from ((str(name), inner) for name, inner in value.items() if isinstance(inner, StoredTensor))
+
+
+def values_of(path: Path) -> dict[str, bytes]:
+    return {key: tensor.array().tobytes() for key, tensor in tensors_of(read_model_file(path)[0])}
+
+
+def variables_of(path: Path) -> dict[str, bytes]:
+    with open_checkpoint(path) as source:
+        return dict.fromkeys(source.variables, b"")
+
+
+def attack(target: Path, kind: str, count: int) -> dict[str, Any]:
+    """Damage a file again and again, and read it; return what came of it."""
+    read = variables_of if kind == WHOLE_MODEL else values_of
+    whole, right, results, slowest = target.read_bytes(), read(target), Counter[str](), 0.0
+    assert right
+    for seed in range(count):
+        target.write_bytes(damage(whole, random.Random(seed)))
+        start = time.perf_counter()
+        try:
+            found = read(target)
+            results["right" if found == right else "other"] += 1
+        except EffdetError as error:
+            results[type(error).__name__ if len(str(error)) < 10_000 else "an endless text"] += 1
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}") from error
+        slowest = max(slowest, time.perf_counter() - start)
+    return {"results": results, "slowest": slowest}
+
+
+def attack_apart(target: Path, kind: str, count: int) -> dict[str, Any]:
+    """Attack in another process, this file run as a program."""
+    paths = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
+    done = subprocess.run(
+        [sys.executable, __file__, str(target), kind, str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60 + count * 0.5,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def check(folder: Path, kind: str, count: int) -> Counter[str]:
+    report = attack_apart(write(folder, kind), kind, count)
+    results = Counter(report["results"])
+    print(kind, dict(results), f"slowest {report['slowest']:.2f} s")
+    assert results.total() == count
+    assert set(results) <= {"right", "other", "CorruptFileError", "UnsupportedSourceError", "AccountingError"}
+    assert report["slowest"] < SECONDS_PER_FILE
+    assert results["CorruptFileError"] > count // 10  # the damage does arrive
+    assert results["right"] > count // 50  # as does what is left of the file
+    return results
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_some_damage(tmp_path: Path, kind: str) -> None:
+    results = check(tmp_path, kind, QUICK)
+    assert (results["other"] == 0) == (kind == "zip")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_much_damage(tmp_path: Path, kind: str) -> None:
+    results = check(tmp_path, kind, MANY)
+    assert (results["other"] == 0) == (kind == "zip")
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_damage_to_a_whole_model(tmp_path: Path, count: int) -> None:
+    """Without checksums over names and shapes, so that damage reaches the recognition and the accounting."""
+    results = check(tmp_path, WHOLE_MODEL, count)
+    assert results["AccountingError"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_truncation(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind)
+    whole = path.read_bytes()
+    right = values_of(path)
+    for size in range(8 if kind == "safetensors" else 2, len(whole), 13):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CorruptFileError, match=rf"{path.name}: damaged "):
+            values_of(path)
+    path.write_bytes(whole)
+    assert values_of(path) == right
+
+
+if __name__ == "__main__":
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+    print(json.dumps(attack(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
