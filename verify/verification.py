@@ -99,22 +99,10 @@ def verify_model(
     model = load_converted(path)
     preparation = prepare_reference(model, source)
     images = network_input(model.config, settings)
-    state_dict = {
-        key: tensor.numpy()
-        for key, tensor in model.state_dict().items()
-        if key in preparation.plan.targets or not preparation.settings.is_backbone
-    }
-    audit = audit_weights(state_dict, preparation.plan, source, preparation.view, model.metadata)
-    layers: list[LayerResult] = []
-    describe: dict[str, Any] = {}
-    for number, dtype in enumerate(settings.dtypes):
-        reference = build_reference(preparation, settings.reference, dtype)
-        describe = reference.describe()
-        compared = in_dtype(model, preparation, dtype)
-        step = _share(progress, number, len(settings.dtypes))
-        compared_now = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step)
-        _require_all(compared_now, preparation, settings)
-        layers += compared_now
+    audit = audit_weights(
+        _compared_tensors(model, preparation), preparation.plan, source, preparation.view, model.metadata
+    )
+    layers, described = _compare(model, preparation, images, settings, progress)
     result = Verification(
         model={
             "path": path.name,
@@ -122,10 +110,10 @@ def verify_model(
             "sha256": sha256(path),
             "metadata": model.metadata,
         },
-        reference={**describe, "source": source.path.name, "files": describe_files(source.files(), checksums=True)},
+        reference={**described, "source": source.path.name, "files": describe_files(source.files(), checksums=True)},
         settings=_plain(settings, images),
         versions=versions(),
-        layers=tuple(layers),
+        layers=layers,
         audit=audit,
     )
     if not result.passed:
@@ -133,6 +121,35 @@ def verify_model(
 
         result = replace(result, diagnoses=tuple(diagnose(result, model, preparation, images)))
     return replace(result, seconds=time.perf_counter() - start)
+
+
+def _compared_tensors(model: EfficientDet, preparation: Preparation) -> dict[str, NDArray[Any]]:
+    """Return the tensors to audit: all of a detector; of the detector that carries a backbone, the backbone's."""
+    tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    if not preparation.settings.is_backbone:
+        return tensors
+    return {key: tensor for key, tensor in tensors.items() if key in preparation.plan.targets}
+
+
+def _compare(
+    model: EfficientDet,
+    preparation: Preparation,
+    images: NDArray[Any],
+    settings: Settings,
+    progress: Progress | None,
+) -> tuple[tuple[LayerResult, ...], dict[str, str]]:
+    """Compare all layers in all dtypes; return the results, and what the reference says of itself."""
+    layers: list[LayerResult] = []
+    described: dict[str, str] = {}
+    for number, dtype in enumerate(settings.dtypes):
+        reference = build_reference(preparation, settings.reference, dtype)
+        described = reference.describe()
+        compared = in_dtype(model, preparation, dtype)
+        step = _share(progress, number, len(settings.dtypes))
+        results = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step)
+        _require_all(results, preparation, settings)
+        layers += results
+    return tuple(layers), described
 
 
 def in_dtype(model: EfficientDet, preparation: Preparation, dtype: DType) -> EfficientDet:
