@@ -69,6 +69,13 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
         context.exit()
 
 
+def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[Path]) -> None:
+    """Refuse a report in the place of what it reports on."""
+    others = [path.resolve() for path in (*sources, *([out] if out is not None else ()))]
+    if report is not None and any(path in (report.resolve(), *report.resolve().parents) for path in others):
+        raise click.UsageError(f"--report {report} would overwrite SOURCE or OUT; name another file")
+
+
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
     """Write a report file completely or not at all."""
     from converter.writers.atomic import replacing
@@ -145,7 +152,7 @@ def convert(
     of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
     is accounted for.
     """
-    from converter.conversion import convert_checkpoint, prepare
+    from converter.conversion import convert_checkpoint, prepare, require_target
     from converter.report import conversion_report, conversion_text
     from converter.targets import TARGETS, choose_target
 
@@ -156,7 +163,9 @@ def convert(
         raise click.UsageError(f"--layout effdet is a layout of PyTorch files; it does not go with --to {target.name}")
     with opened_source(source) as opened:
         keep_redundant_bias |= target.is_tensorflow
+        refuse_overwriting(report, out, opened.files())
         preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias)
+        require_target(preparation, target)
         metadata, bare = None, layout == "effdet"
         if out is not None and not dry_run:
             with progress_bar(out.name, least=BIG_BYTES) as progress:
@@ -181,7 +190,10 @@ Examples:
 @VERSION
 @reports_errors
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
-    """Say what the checkpoint SOURCE is: kind, variant, classes, copies, optimizer, step, parameters."""
+    """Say what SOURCE is: kind, variant, classes, copies, optimizer, step, parameters.
+
+    SOURCE is all that effdet-convert takes: a path, an official name or a URL.
+    """
     from converter.inspection import inspect_source, tensor_rows
     from converter.report import inspection_text, tensors_text
 

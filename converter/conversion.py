@@ -18,10 +18,8 @@ from converter.settings import Settings, settle, settle_backbone
 from converter.table import BACKBONE_TABLE, load_table
 from converter.targets import Progress, Target, choose_target
 from converter.views import View, ViewName, select_view
-from effdet_torch import __version__
+from effdet_torch import FORMAT_VERSION, __version__
 from effdet_torch.errors import UsageError
-
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def prepare(
     else:
         found = recognize_architecture(source.variables, table)
         given = given_hparams(source, hparams)
-        settings = settle(found, given, variant, source.path, keep_redundant_bias)
+        settings = settle(found, given, variant, source.path, keep_redundant_bias).with_origins(source.origins)
     plan = expand(table, settings.config)
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)
@@ -95,12 +93,21 @@ def convert_checkpoint(
         ConversionError: A variable is damaged, or the output cannot be written.
     """
     target = target or choose_target(out)
-    if target.is_tensorflow and preparation.settings.is_backbone:
-        raise UsageError(f"{preparation.settings.name} is a backbone alone: only a detector can go to {target.name}")
+    require_target(preparation, target)
     metadata = build_metadata(preparation)
     stored = None if bare else metadata
     target.convert(preparation.source, preparation.plan, preparation.view, out, stored, progress)
     return metadata
+
+
+def require_target(preparation: Preparation, target: Target) -> None:
+    """Refuse a target that cannot hold what was prepared.
+
+    Raises:
+        UsageError: A backbone alone would go to a TensorFlow format, whose settings are a detector's.
+    """
+    if target.is_tensorflow and preparation.settings.is_backbone:
+        raise UsageError(f"{preparation.settings.name} is a backbone alone: only a detector can go to {target.name}")
 
 
 def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str, Any]:

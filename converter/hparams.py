@@ -19,6 +19,7 @@ from effdet_torch.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 OPTION = "--hparams"
+METADATA = "its metadata"  # of a file that this project wrote
 LISTS = (list, tuple)
 
 
@@ -44,7 +45,8 @@ def given_hparams(
         ConfigError: One of them cannot be read.
     """
     given: list[tuple[str, Mapping[str, Any]]] = []
-    if (beside := source.folder / CONFIG_FILE).is_file():
+    beside = source.folder / CONFIG_FILE
+    if source.takes_config_file and beside.is_file():
         given.append((CONFIG_FILE, read_hparams_file(beside)))
     given += source.given
     if option:

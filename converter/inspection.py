@@ -15,7 +15,7 @@ from converter.readers.base import VariableSource
 from converter.recognition import recognize_architecture, recognize_backbone
 from converter.settings import settle, settle_backbone
 from converter.table import BACKBONE_TABLE, load_table
-from converter.views import View, differing, is_untrained, stored_names
+from converter.views import View, differing, is_untrained, stored_in, stored_names
 from effdet_torch.errors import ConfigError
 
 EXPORTED = (
@@ -92,7 +92,7 @@ def _copies(source: VariableSource, plan: Plan) -> dict[str, Any]:
     """Describe the views: how many variables each has, whether it was trained, whether they differ."""
     views = {}
     for name in ("raw", "ema"):
-        present = sum(stored in source.variables for stored in stored_names(plan, name).values())
+        present = sum(stored in source.variables for stored in stored_in(source, plan, name).values())
         views[name] = {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, name)}
     return {"views": views, "differing_variables": differing(source, plan)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
+from converter.effdet_package import effdet_code
 from converter.targets import TARGETS, Target
 from effdet_torch.architecture import timm_name
 
@@ -25,17 +26,14 @@ def conversion_report(
     `accounting` lists every stored name under what became of it; its counts add up to the variables of the source.
     """
     accounting, plan, target = preparation.accounting, preparation.plan, target or TARGETS["pth"]
+    folded = [name for entry in plan.entries if entry.target is None for name in entry.sources]
     return {
         "ok": True,
         "dry_run": metadata is None,
         "to": target.name,
         "out": None if out is None or metadata is None else {"path": str(out), "size_bytes": _size_bytes(out)},
         **(metadata or build_metadata(preparation, checksums=False)),
-        "notes": [
-            *preparation.source.notes,
-            *preparation.settings.notes,
-            *(_effdet_notes(preparation) if bare else ()),
-        ],
+        "notes": list(_notes(preparation, target, bare)),
         "tensors": len(target.specs(plan)),
         "parameters": preparation.parameters,
         "accounting": {
@@ -43,9 +41,22 @@ def conversion_report(
             "consumed": list(accounting.consumed),
             "other_view": list(accounting.other_view),
             "ignored": dict(accounting.ignored),
-            "folded": [name for entry in plan.entries if entry.target is None for name in entry.sources],
+            "folded": [] if preparation.source.is_folded else folded,
         },
     }
+
+
+def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str]:
+    """Yield what the user should know of the source, the settings and the output."""
+    source, settings = preparation.source, preparation.settings
+    yield from source.notes
+    yield from settings.notes
+    if source.is_folded and settings.config.redundant_bias:
+        yield "the source has no biases in front of batch norms, they were folded before: they are written as zeros"
+    if target.name == "tf1" and preparation.view.name == "raw":
+        yield "raw values are written under the names of averages as well, which official evaluation reads"
+    if bare:
+        yield from _effdet_notes(preparation)
 
 
 def _effdet_notes(preparation: Preparation) -> Iterator[str]:
@@ -54,9 +65,9 @@ def _effdet_notes(preparation: Preparation) -> Iterator[str]:
     if preparation.settings.is_backbone:
         yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"
         return
-    call = f"create_model('tf_efficientdet_{config.name}', num_classes={config.num_classes}, "
-    call += f"image_size={config.image_size}, redundant_bias={config.redundant_bias})"
-    yield f"for effdet: {call}; names without tf_ load the file as well, but pad otherwise and compute something else"
+    yield f"for effdet: {effdet_code(config)}"
+    if not config.redundant_bias:
+        yield f"efficientdet_{config.name}, without tf_, may load the file as well, but pads otherwise: another network"
 
 
 def conversion_text(report: Facts) -> str:
@@ -69,6 +80,7 @@ def conversion_text(report: Facts) -> str:
         consumed += f" ({folded} biases folded into batch norms)"
     lines = [
         ("source", f"{report['source']['kind']} {report['source']['name']}"),
+        *_download_lines(report["source"]),
         ("model", _model_text(report["variant"], config, report["parameters"])),
         ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
         ("variables", f"{accounting['variables']}: {consumed}, {len(accounting['other_view'])} other copies{ignored}"),
@@ -108,6 +120,11 @@ def tensors_text(rows: Iterable[Facts]) -> str:
     return "\n".join(f"{row['name']}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
 
 
+def _download_lines(source: Facts) -> Iterator[tuple[str, str]]:
+    if "url" in source:
+        yield "download", " ".join(filter(None, (source.get("official"), source["url"])))
+
+
 def official_text(files: Iterable[OfficialFile]) -> str:
     """Return one line per official file: name, image size, input scaling, published AP."""
     rows = [
@@ -132,7 +149,8 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
     classes = f"{config['num_classes']} classes, {anchors} anchors per location"
-    return f"{variant}, {classes}, {height} x {width} pixels, {parameters / 1e6:.2f} M parameters"
+    scaling = ", input x * 2 / 255 - 1 (AdvProp)" if config["normalization"] == "advprop" else ""
+    return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 
 
 def _view_text(view: Facts) -> str:

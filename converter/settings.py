@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.hparams import OPTION, config_fields, misspelled
+from converter.hparams import METADATA, OPTION, config_fields, misspelled
+from converter.readers.official import find_official
 from converter.recognition import ARCHITECTURE, Architecture
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
-from effdet_torch.errors import UsageError
+from effdet_torch.errors import ConfigError, UsageError
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 FROM_SHAPES = "names and shapes"
 FROM_VARIANT = "variant default"
+PREPARATION = ("image_size", "normalization")  # what official files of the same variant differ in
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 
@@ -40,6 +43,11 @@ class Settings:
     def name(self) -> str:
         """Variant, or backbone."""
         return self.config.backbone if self.is_backbone else self.config.name
+
+    def with_origins(self, stated: Mapping[str, str]) -> Settings:
+        """Return the same with the origins that a file states, where its metadata gave the value."""
+        origins = {f: stated.get(f, origin) if origin == METADATA else origin for f, origin in self.origins.items()}
+        return replace(self, origins=origins)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is settled as plain values."""
@@ -80,8 +88,23 @@ def settle(
         notes.extend(misspelled(hparams) if origin == OPTION else ())
     _fit_anchors(found, base, values, origins, notes)
     config = get_config(variant, **values, redundant_bias=redundant_bias)
+    notes += _official_name_notes(path, config)
     names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
     return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
+
+
+def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
+    """Say what an official name promises and the config has not: a downloaded file does not say it itself."""
+    stem, folder = path.name.partition(".")[0], path.absolute().parent.name
+    for name in (f"{stem}-{folder}", stem):  # AdvProp's files are called like others, in a folder of another name
+        with suppress(ConfigError):
+            official = find_official(name)
+            if official is not None and official.variant == config.name:
+                changes = {key: value for key, value in official.hparams.items() if key != "name"}
+                if changes and any(getattr(official.config, field) != getattr(config, field) for field in PREPARATION):
+                    hparams = ",".join(f"{key}={value}" for key, value in changes.items())
+                    return [f"named like the official {official.short_name}; if it is that, say --hparams {hparams}"]
+    return []
 
 
 def settle_backbone(backbone: str, wanted_variant: str | None = None, hparams: object = None) -> Settings:

@@ -6,6 +6,7 @@ PyTorch source are the inverse of the operations.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def choose_target(out: Path, to: str | None = None) -> Target:
     if by_suffix.get(out.suffix, target) != target or (target.suffixes and out.suffix not in target.suffixes):
         expected = f"a name that ends in {' or '.join(target.suffixes)}" if target.suffixes else "the name of a folder"
         raise UsageError(f"{out} does not go with --to {target.name}; expected {expected}")
+    if out.name.endswith(".weights.h5"):
+        raise UsageError(f"{out}: Keras takes this ending for files of Keras 3; name it {out.name[:-11]}.h5")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist; create it first")
     if target.suffixes and out.is_dir():
@@ -172,7 +175,7 @@ def _folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not existed:
-            path.rmdir()
+            shutil.rmtree(path, ignore_errors=True)
         raise
 
 

@@ -21,6 +21,7 @@ from converter.readers.leveldb_table import extend_crc32c
 
 ViewName = Literal["ema", "raw"]
 
+WORDS: Mapping[str, str] = {"raw": "raw values", "ema": "averages (EMA)"}
 # A batch norm that was never trained: its leaf variable is this constant everywhere.
 UNTRAINED = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 # Dtypes whose values NumPy can lay out as they are stored.
@@ -51,13 +52,22 @@ def stored_names(plan: Plan, view: str) -> dict[str, str]:
     return {variable: template.format(variable=variable) for variable in plan.variables}
 
 
+def stored_in(source: VariableSource, plan: Plan, view: str) -> dict[str, str]:
+    """Return {variable: name under which a source stores a view}; names that it does not have if it holds the other."""
+    if source.held_view is None:
+        return stored_names(plan, view)
+    return stored_names(plan, "raw" if view == source.held_view else "ema")
+
+
 def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = None) -> View:
     """Choose the copy to convert: the wanted one, else EMA where the source has it and its kind does not say otherwise.
 
     Raises:
         ViewError: The wanted copy is absent, incomplete or untrained.
     """
-    names = {view: stored_names(plan, view) for view in ("ema", "raw")}
+    names = {view: stored_in(source, plan, view) for view in ("ema", "raw")}
+    if source.held_view is not None:
+        return _held_view(source, names, wanted)
     present = {view: [v for v, s in stored.items() if s in source.variables] for view, stored in names.items()}
     if wanted == "raw" or (wanted is None and (source.raw_reason or not present["ema"])):
         reason = "asked for" if wanted else source.raw_reason or "the checkpoint has no averages (EMA)"
@@ -74,14 +84,35 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
             f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), "
             + what_next
         )
-    return _view(
-        "ema", "asked for" if wanted else "the checkpoint has averages (EMA), which the official results use", names
+    reason = "the checkpoint has averages (EMA), which the official results use"
+    if _same_checksums(source, names):
+        reason = "the checkpoint has averages (EMA), which are the same as its raw values"
+    return _view("ema", "asked for" if wanted else reason, names)
+
+
+def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], wanted: ViewName | None) -> View:
+    held: ViewName = "ema" if source.held_view == "ema" else "raw"
+    if wanted not in (None, held):
+        raise ViewError(
+            f"{source.path}: its one copy is {WORDS[held]}, as it says itself; for the other one convert the "
+            "checkpoint again"
+        )
+    return View(held, "the one copy that the file holds, as it says itself", names[held], {})
+
+
+def _same_checksums(source: VariableSource, names: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether the checksums, where a source has some, say that both copies are the same."""
+    if not all(name in source.variables for name in names["raw"].values()):
+        return False
+    checksums = (
+        (source.checksum(names["raw"][name]), source.checksum(stored)) for name, stored in names["ema"].items()
     )
+    return all(None not in pair and pair[0] == pair[1] for pair in checksums)
 
 
 def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | None:
     """Return whether all batch norms of a view still hold their initial values; None if the data are not at hand."""
-    names = stored_names(plan, view)
+    names = stored_in(source, plan, view)
     norms = [
         (names[entry.sources[0]], UNTRAINED[suffix])
         for key, entry in plan.targets.items()
@@ -96,7 +127,7 @@ def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | N
 
 def differing(source: VariableSource, plan: Plan) -> int | None:
     """Return how many variables differ between the copies; None if a copy or the data are absent."""
-    ema, raw = stored_names(plan, "ema"), stored_names(plan, "raw")
+    ema, raw = stored_in(source, plan, "ema"), stored_in(source, plan, "raw")
     try:
         return sum(not _same(source, ema[name], raw[name]) for name in plan.variables)
     except (MissingFileError, KeyError):

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from effdet_torch import METADATA_KEY
+from effdet_torch import FORMAT_VERSION, METADATA_KEY
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.model import EfficientDet
@@ -56,9 +56,10 @@ def load_model(
     with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
         model = EfficientDet(_read_config(path, metadata))
     expected = model.state_dict()
-    counters = {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(BATCH_COUNTER)}
-    tensors = counters | tensors
-    _require_fit(path, model.config, expected, tensors)
+    tensors = _counters(expected) | tensors
+    config = model.config
+    described = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
+    _require_fit(path, described, expected, tensors)
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
@@ -85,6 +86,9 @@ def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
     found, expected = metadata["config"]["backbone"], model.config.backbone
     if found != expected:
         raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
+    wanted = model.backbone.state_dict()
+    tensors = _counters(wanted) | tensors
+    _require_fit(path, f"backbone {expected}", wanted, tensors)
     model.backbone.load_state_dict(tensors, strict=True)
     return model
 
@@ -121,6 +125,12 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
         raise ModelFileError(f"the metadata of {path} has no model config. {CONVERT_FIRST}")
+    version = metadata.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} is written in format {version!r}; this version reads up to {FORMAT_VERSION}. Update "
+            "effdet-convert."
+        )
     return tensors, metadata
 
 
@@ -187,9 +197,11 @@ def is_backbone(metadata: Mapping[str, Any]) -> bool:
     return set(metadata.get("config", ())) == {"backbone"}
 
 
-def _require_fit(
-    path: Path, config: EfficientDetConfig, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> None:
+def _counters(expected: Iterable[str]) -> dict[str, Tensor]:
+    return {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(BATCH_COUNTER)}
+
+
+def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     mismatched = [
         f"{key} is {_signature(found[key])}, expected {_signature(tensor)}"
         for key, tensor in expected.items()
@@ -203,8 +215,7 @@ def _require_fit(
     if any(problems.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys)
         raise ModelFileError(
-            f"the tensors of {path} do not fit its config ({config.name}, {config.num_classes} classes, redundant_bias "
-            f"{config.redundant_bias}): {listed}. Convert the checkpoint again with effdet-convert."
+            f"the tensors of {path} do not fit its {what}: {listed}. Convert the checkpoint again with effdet-convert."
         )
 
 

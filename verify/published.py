@@ -28,7 +28,8 @@ def published_ap(metadata: Mapping[str, Any], config: EfficientDetConfig) -> tup
     Returns:
         None if the source is not an official checkpoint.
     """
-    name = str(metadata.get("source", {}).get("name", ""))
+    source = metadata.get("source", {})
+    name = str(source.get("official") or source.get("name", ""))
     if metadata.get("view", {}).get("name") != "ema":
         return None
     stem = SUFFIX.sub("", name).replace("_advprop", "-advprop")

@@ -14,7 +14,7 @@ from converter.conversion import Preparation
 from converter.engine import derive
 from converter.expand import Entry
 from converter.ops import Array
-from converter.views import View, stored_names
+from converter.views import View, stored_in
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -97,7 +97,7 @@ class Weights:
 
     @cached_property
     def _other_view(self) -> View | None:
-        stored = stored_names(self._preparation.plan, self.other_name)
+        stored = stored_in(self._preparation.source, self._preparation.plan, self.other_name)
         if not all(name in self._preparation.source.variables for name in stored.values()):
             return None
         return View("raw" if self.other_name == "raw" else "ema", "for comparison", stored, {})

@@ -30,6 +30,10 @@ class VariableSource(ABC):
         raw_reason: why the raw names are what to convert unless somebody asks for EMA; empty where the averages, if
             there are any, are.
         notes: what else the user should know.
+        held_view: "raw" or "ema" where the file says which copy its one copy is; it lies under the raw names.
+        is_folded: whether the biases in front of batch norms are zeros because they were folded before.
+        takes_config_file: whether a `config.yaml` in the folder belongs to it.
+        origins: {field of the config: where its value is from}, as the file itself says.
         provenance: what the file itself says of where it is from, fit for JSON.
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
     """
@@ -39,6 +43,10 @@ class VariableSource(ABC):
     folder: Path
     raw_reason: str = ""
     notes: tuple[str, ...] = ()
+    held_view: str | None = None
+    is_folded: bool = False
+    takes_config_file: bool = True
+    origins: Mapping[str, str] = {}
     provenance: Mapping[str, Any] = {}
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 

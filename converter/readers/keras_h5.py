@@ -9,7 +9,6 @@ Source: Keras 2, `hdf5_format.save_weights_to_hdf5_group`.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from converter.errors import CorruptFileError, SourceError, UnsupportedSourceErr
 from converter.readers.base import VariableInfo, VariableSource
 from converter.readers.hdf5 import Dataset, Hdf5File
 from converter.readers.naming import undo_counters
-from converter.readers.own_metadata import apply_metadata, holds_averages
+from converter.readers.own_metadata import apply_metadata, parse_metadata
 from effdet_torch import METADATA_KEY
 
 _LAYERS, _WEIGHTS = "layer_names", "weight_names"
@@ -31,14 +30,11 @@ _KERAS_3 = {"layers", "vars", "_layer_checkpoint_dependencies"}
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
 
 
-ONE_COPY = "a Keras .h5 file holds one copy of every variable"
-
-
 class KerasH5(VariableSource):
     """The variables of a Keras weights file; values are views of the mapped file."""
 
     kind = "Keras .h5 file"
-    raw_reason = f"{ONE_COPY} and does not say whether it is the averages"
+    raw_reason = "a Keras .h5 file holds one copy of every variable and does not say whether it is the averages"
 
     def __init__(self, path: Path) -> None:
         """Read the names and places of all arrays.
@@ -53,10 +49,7 @@ class KerasH5(VariableSource):
             found = dict(self._weights(self._file.root))
             self._datasets = {name: found[given] for name, given in undo_counters(found).items()}
         if METADATA_KEY in (texts := self._file.texts(self._file.root)):
-            metadata = _parsed(path, "".join(texts[METADATA_KEY]))
-            apply_metadata(self, metadata)
-            if holds_averages(metadata):
-                self.raw_reason = f"{ONE_COPY}: the averages, as its metadata say"
+            apply_metadata(self, parse_metadata(path, "".join(texts[METADATA_KEY])))
         self._variables = {
             name: VariableInfo(dataset.dtype.name, dataset.shape) for name, dataset in self._datasets.items()
         }
@@ -119,15 +112,6 @@ class KerasH5(VariableSource):
             raise CorruptFileError(f"{self.path}: damaged HDF5 file: {error}. Download or copy it again.") from error
         except UnsupportedSourceError as error:
             raise UnsupportedSourceError(f"{self.path}: HDF5 file, {error}.") from error
-
-
-def _parsed(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (RecursionError, TypeError, ValueError) as error:
-        raise CorruptFileError(
-            f"{path}: the attribute {METADATA_KEY!r} is not JSON: {error}. Copy it again."
-        ) from error
 
 
 def _joined(texts: Mapping[str, list[str]], name: str) -> list[str] | None:

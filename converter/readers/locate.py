@@ -58,15 +58,18 @@ def _open_download(name: str, progress: Progress | None) -> VariableSource | Non
     from converter.readers.official import find_official
 
     if official := find_official(name):
-        path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
-        source = open_checkpoint(path)
+        if is_url(name) and "?" in name:  # which may ask for another revision
+            source = open_checkpoint(fetch(name, progress=progress))
+        else:
+            known = official.size_bytes, official.sha256
+            source = open_checkpoint(fetch(official.url, size_bytes=known[0], sha256=known[1], progress=progress))
         source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
-        source.provenance = {"official": official.name, "url": official.url}
+        source.provenance = {**source.provenance, "official": official.name, "url": official.url}
         return source
     if not is_url(name):
         return None
     source = open_checkpoint(fetch(name, progress=progress))
-    source.provenance = {"url": shown_url(name)}
+    source.provenance = {**source.provenance, "url": shown_url(name)}
     return source
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -39,6 +40,7 @@ class OfficialFile:
         name: "efficientdet-d0", "efficientdet-d0.h5", "efficientdet-d4-640", "efficientdet-d0-advprop".
         variant: a key of `VARIANTS`.
         url: where it lies, or its copy on the mirror.
+        original_url: where it lies.
         hparams: official hyperparameters that names and shapes cannot tell.
         ap: on COCO val2017 in 0..100, as its authors publish it.
         size_bytes: of the file; None where nobody has measured it.
@@ -48,6 +50,7 @@ class OfficialFile:
     name: str
     variant: str
     url: str
+    original_url: str
     hparams: Mapping[str, Any]
     ap: float
     size_bytes: int | None = None
@@ -97,7 +100,9 @@ def find_official(name: str) -> OfficialFile | None:
         ConfigError: It looks like one, and there is none; the text says which there are.
     """
     if "://" in name:
-        return next((file for file in official_files().values() if file.url == name), None)
+        wanted = _place(name)
+        files = official_files().values()
+        return next((file for file in files if wanted in (_place(file.url), _place(file.original_url))), None)
     match = _LOOKS_OFFICIAL.fullmatch(name.lower().replace("_", "-"))
     if match is None:
         return None
@@ -117,6 +122,12 @@ def parse_official(text: bytes, mirror: str = "") -> Mapping[str, OfficialFile]:
 @cache
 def _read_files(mirror: str) -> Mapping[str, OfficialFile]:
     return parse_official((resources.files("mappings") / "official.yaml").read_bytes(), mirror)
+
+
+def _place(url: str) -> tuple[str, str]:
+    """Return host and path of a URL: scheme, port, query and fragment do not make another file of it."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").lower(), parts.path
 
 
 def _per_channel(values: tuple[float, ...]) -> str:
@@ -149,7 +160,7 @@ class _Parser(NodeReader):
         base_url = self.text(root["base_url"])
         if not base_url.startswith("https://"):
             raise self.error(root["base_url"], f"{base_url!r} is no https address")
-        base_url = (mirror or base_url).rstrip("/")
+        base_url, mirror = base_url.rstrip("/"), mirror.rstrip("/")
         checksum_nodes = self.mapping(root["checksums"])
         checksums = {path: self.checksum(node) for path, node in checksum_nodes.items()}
         files: dict[str, OfficialFile] = {}
@@ -157,7 +168,8 @@ class _Parser(NodeReader):
             for name, path, file in self.collection(collection):
                 if name in files:
                     raise self.error(collection, f"file {name!r} stands in two collections")
-                files[name] = OfficialFile(name, url=f"{base_url}/{path}", **file, **checksums.pop(path, {}))
+                file |= {"url": f"{mirror or base_url}/{path}", "original_url": f"{base_url}/{path}"}
+                files[name] = OfficialFile(name, **file, **checksums.pop(path, {}))
         if checksums:
             path = min(checksums)
             raise self.error(checksum_nodes[path], f"{path!r} is the path of no file above")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from converter.errors import CorruptFileError
-from converter.hparams import hparams_of
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.hparams import METADATA, hparams_of
 from converter.readers.base import VariableSource
+from converter.table import VIEWS
+from effdet_torch import FORMAT_VERSION, METADATA_KEY
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
-ORIGIN = "its metadata"
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
@@ -20,7 +22,7 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
     """Let a source know the hyperparameters and the provenance that its file states.
 
     Args:
-        source: `given` and `provenance` are set.
+        source: `given`, `origins`, `held_view`, `takes_config_file` and `provenance` are set.
         metadata: of a converted file, fit for JSON; {} if another tool wrote it.
 
     Raises:
@@ -33,7 +35,12 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
             raise CorruptFileError(
                 f"{source.path}: the config in its metadata does not fit: {str(error)[:200]}. Convert again."
             ) from error
-        source.given = ((ORIGIN, hparams_of(config)),)
+        source.given = ((METADATA, hparams_of(config)),)
+        source.takes_config_file = False
+    if isinstance(origins := metadata.get("config_origins"), dict):
+        source.origins = {str(field): str(origin) for field, origin in origins.items()}
+    if isinstance(view := metadata.get("view"), dict) and view.get("name") in VIEWS:
+        source.held_view = view["name"]
     if isinstance(metadata.get("source"), dict):
         source.provenance = {"from": metadata["source"]}
 
@@ -46,7 +53,7 @@ def plain_metadata(value: Any) -> dict[str, Any]:
     """
     text = ""
     try:
-        for piece in json.JSONEncoder().iterencode(value):
+        for piece in json.JSONEncoder(allow_nan=False).iterencode(value):
             text += piece
             if len(text) > MAX_METADATA_BYTES:
                 return {}
@@ -55,7 +62,31 @@ def plain_metadata(value: Any) -> dict[str, Any]:
         return {}
 
 
-def holds_averages(metadata: Mapping[str, Any]) -> bool:
-    """Whether a file says that its one copy of the variables is the averages."""
-    view = metadata.get("view")
-    return isinstance(view, dict) and view.get("name") == "ema"
+def parse_metadata(path: Path, text: str) -> dict[str, Any]:
+    """Parse metadata that are stored as JSON under `METADATA_KEY`.
+
+    Raises:
+        CorruptFileError: They are no JSON object, or of a later version than this one.
+    """
+    try:
+        return require_version(path, dict(json.loads(text, parse_constant=_refuse_constant)))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: the entry {METADATA_KEY!r} is not JSON: {error}. Copy it again.") from error
+
+
+def require_version(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata, {} if they are not this project's.
+
+    Raises:
+        UnsupportedSourceError: A later version wrote them.
+    """
+    version = metadata.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UnsupportedSourceError(
+            f"{path}: written in format {version}, this version reads up to {FORMAT_VERSION}; update effdet-convert."
+        )
+    return metadata if version is not None else {}
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")

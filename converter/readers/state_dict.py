@@ -6,7 +6,6 @@ package, or a training checkpoint that holds one: `.pth` or `.safetensors`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from converter.engine import account_state_dict, revert
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.expand import Entry, Plan, expand
 from converter.readers.base import VariableInfo, VariableSource
-from converter.readers.own_metadata import apply_metadata, holds_averages, plain_metadata
+from converter.readers.own_metadata import apply_metadata, parse_metadata, plain_metadata, require_version
 from converter.readers.pickled import Call, Name
 from converter.readers.recognize import SAFETENSORS, recognize_content
 from converter.readers.safetensors_file import read_safetensors_file
@@ -37,8 +36,12 @@ COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")
 SAVE = "Save the state_dict of the one network to convert: torch.save(model.state_dict(), ...)."
 SAVE_PLAIN = "Save plain tensors: .dequantize(), .to_dense(), .resolve_conj(), .resolve_neg()."
 MAX_TENSORS = 5_000  # of D7x: 2114
+BATCH_COUNTER = ".num_batches_tracked"
 _MAKERS = ("torch._utils._rebuild", "torch._tensor._rebuild")
-NO_METADATA = "the file does not say how images are prepared; for a model of AdvProp add --hparams scale_range=true"
+NO_METADATA = (
+    "the file holds weights only: image size, input scaling, anchor scale and ratios, fusion method and activation are "
+    "the variant's defaults unless --hparams says otherwise; a model of AdvProp needs --hparams scale_range=true"
+)
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
     "under a name without tf_ (efficientdet_d0) pads and normalises otherwise, and would be another network here"
@@ -59,16 +62,24 @@ class StateDict(VariableSource):
         """
         self.path, self.folder = path, path.absolute().parent
         content, metadata = read_model_file(path)
+        if set(metadata.get("config", ())) == {"backbone"}:
+            raise UnsupportedSourceError(
+                f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
+                "its checkpoint again."
+            )
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
         table = load_table()
-        copies = find_copies(path, content, metadata, table)
+        copies, notes = find_copies(path, content, table)
         apply_metadata(self, metadata)
-        notes = [] if self.given else [NO_METADATA]
-        for view, (tensors, others) in copies.items():
+        self.takes_config_file = False  # it would be of the checkpoint beside it, or of another tool
+        if list(copies) != ["raw"]:
+            self.held_view = None  # trained further: the copies lie under their names
+        notes = [*([] if self.given else [NO_METADATA]), *notes]
+        for view, tensors in copies.items():
             plan = self._plan(tensors, table)
-            self._add(tensors, plan, view)
-            notes += [f"{len(others)} tensors beside the network's: {', '.join(others[:3])}"] if others else []
-            notes += [] if self.given or plan.config.redundant_bias else [NO_BIASES]
+            self._add(tensors, plan, view if self.held_view is None else "raw")
+            self.is_folded = not plan.config.redundant_bias
+            notes += _tensor_notes(tensors, [NO_BIASES] if self.is_folded and not self.given else [])
         self.notes = tuple(dict.fromkeys(notes))
         self._variables = {
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
@@ -129,43 +140,52 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
     if not is_safetensors:
         content = read_torch_file(path)
         metadata = plain_metadata(content.get("metadata")) if isinstance(content, dict) else {}
-        return content, metadata if "format_version" in metadata else {}  # others may call something of theirs so
+        return content, require_version(path, metadata)  # {} where others call something of theirs so
     tensors, texts = read_safetensors_file(path)
-    try:
-        return tensors, dict(json.loads(texts.get(METADATA_KEY, "{}")))
-    except (RecursionError, TypeError, ValueError) as error:
-        raise CorruptFileError(f"{path}: the entry {METADATA_KEY!r} is not JSON: {error}. Copy it again.") from error
+    return tensors, parse_metadata(path, texts[METADATA_KEY]) if METADATA_KEY in texts else {}
 
 
-def find_copies(
-    path: Path, content: Any, metadata: Mapping[str, Any], table: Table
-) -> dict[str, tuple[Tensors, list[str]]]:
-    """Return {view: (tensors of the network by their keys, names of other tensors)}.
+def find_copies(path: Path, content: Any, table: Table) -> tuple[dict[str, Tensors], list[str]]:
+    """Return {view: tensors of the network by their keys}, and notes of what else there is.
 
     Raises:
         UnsupportedSourceError: There is no state_dict of an EfficientDet.
     """
     held = content if isinstance(content, dict) else {}
+    last = str(table.state_dict["class_channels"]["size_of"])
     named = {
         view: next((held[key] for key in keys if isinstance(held.get(key), dict)), None)
         for view, keys in COPIES.items()
     }
     if named["raw"] is None and named["ema"] is None:
         named["raw"] = held
-    if holds_averages(metadata):
-        named["ema"] = named["raw"]  # one copy for both: it holds averages
-    return {view: _of_network(path, tensors, table) for view, tensors in named.items() if tensors is not None}
+    found = {view: _of_network(path, tensors, last) for view, tensors in named.items() if tensors is not None}
+    notes = [f"{len(o)} tensors beside the network's: {', '.join(map(repr, o[:3]))}" for _, o in found.values() if o]
+    used = [id(tensors) for tensors in named.values()]
+    notes += [
+        f"another network under {str(key)[:80]!r} is not used; to convert it, save it alone"
+        for key, value in held.items()
+        if id(value) not in used and _has_network(value, last)
+    ]
+    return {view: tensors for view, (tensors, _) in found.items()}, notes
 
 
-def _of_network(path: Path, state_dict: Mapping[Any, Any], table: Table) -> tuple[Tensors, list[str]]:
+def _has_network(value: Any, last: str) -> bool:
+    """Whether a value is a state_dict, or holds one directly."""
+    if not isinstance(value, dict):
+        return False
+    ends = any(isinstance(key, str) and key.endswith(last) for key in value)
+    return ends or any(isinstance(inner, dict) and last in inner for inner in value.values())
+
+
+def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[Tensors, list[str]]:
     """Take the network out of a state_dict whose keys may begin with the name of a module around it."""
     tensors = {
         key: value for key, value in state_dict.items() if isinstance(value, StoredTensor) and isinstance(key, str)
     }
-    last = str(table.state_dict["class_channels"]["size_of"])
     prefixes = [key.removesuffix(last) for key in tensors if key == last or key.endswith(f".{last}")]
     if not prefixes:
-        example = f"it begins with {next(iter(tensors))}" if tensors else "it holds no tensors"
+        example = f"it begins with {next(iter(tensors))[:80]!r}" if tensors else "it holds no tensors"
         raise UnsupportedSourceError(
             f"{path}: no state_dict of an EfficientDet with the keys of effdet: none ends in {last}; {example}. {SAVE}"
         )
@@ -175,11 +195,23 @@ def _of_network(path: Path, state_dict: Mapping[Any, Any], table: Table) -> tupl
     prefix = prefixes[0]
     for key, value in state_dict.items():
         if isinstance(key, str) and key.startswith(prefix) and (maker := _maker(value)):
-            raise UnsupportedSourceError(f"{path}: {key} is no plain tensor, it is made by {maker}. {SAVE_PLAIN}")
+            raise UnsupportedSourceError(
+                f"{path}: {key[:200]!r} is no plain tensor, it is made by {maker}. {SAVE_PLAIN}"
+            )
     network = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     if len(network) > MAX_TENSORS:
         raise UnsupportedSourceError(f"{path}: {len(network)} tensors; expected an EfficientDet. {SAVE}")
     return network, [key for key in tensors if not key.startswith(prefix)]
+
+
+def _tensor_notes(tensors: Tensors, notes: list[str]) -> list[str]:
+    """Add what is not kept of a file's tensors."""
+    if wide := [key for key, tensor in tensors.items() if tensor.dtype == "float64"]:
+        notes.append(f"{len(wide)} tensors are float64; the result has float32")
+    counters = [tensor for key, tensor in tensors.items() if key.endswith(BATCH_COUNTER)]
+    if any(tensor.array().any() for tensor in counters):
+        notes.append("the batch counters of batch norms, which TensorFlow does not have, are not kept: they begin at 0")
+    return notes
 
 
 def _maker(value: Any) -> str | None:

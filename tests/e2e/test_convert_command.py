@@ -283,3 +283,31 @@ def test_a_full_disk_keeps_the_old_output(small: Path, tmp_path: Path) -> None:
     assert "m.pth cannot be written: File too large; nothing was changed" in failed(done, 1)
     assert (tmp_path / "m.pth").read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == ["m.pth"]
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "report"),
+    [
+        ("out.pth", [], "out.pth"),
+        ("out.pth", [], "./link.json"),
+        ("out", ["--to", "tf1"], "out"),
+        ("out", ["--to", "tf1"], "out/report.json"),
+        ("out.pth", [], "source/model.index"),
+    ],
+)
+def test_a_report_never_takes_the_place_of_what_it_reports_on(
+    tmp_path: Path, out: str, options: list[str], report: str
+) -> None:
+    write_checkpoint(tmp_path / "model", seeded(plan_of(small_config())))
+    (tmp_path / "source").mkdir()
+    for path in list(tmp_path.glob("model.*")):
+        path.rename(tmp_path / "source" / path.name)
+    (tmp_path / "link.json").symlink_to(tmp_path / "out.pth")
+    if report.startswith("out/"):
+        (tmp_path / "out").mkdir()
+    before = {path: path.read_bytes() for path in (tmp_path / "source").iterdir()}
+    done = run("effdet-convert", "source/model", out, *options, "--report", report, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "would overwrite SOURCE or OUT" in done.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "source").iterdir()} == before
+    assert not (tmp_path / "out.pth").exists()

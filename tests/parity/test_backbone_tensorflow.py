@@ -161,8 +161,16 @@ def test_what_does_not_fit_is_refused(b0: Path, converted: Path, tmp_path: Path)
         load_backbone(create_model("d0"), tmp_path / "d0.pth")
     with open_checkpoint(b0) as source, pytest.raises(ParityError, match="it holds a backbone alone"):
         verify_model(tmp_path / "d0.pth", source)
-    with pytest.raises(UnsupportedSourceError, match="no state_dict of an EfficientDet"):
+    with pytest.raises(UnsupportedSourceError, match="a converted backbone without a detector"):
         open_checkpoint(converted)
+    content = torch.load(converted, weights_only=True)
+    del content["state_dict"]["blocks.0.0.bn1.weight"]
+    torch.save(content, tmp_path / "cut.pth")
+    model = create_model("d0")
+    before = model.state_dict()["backbone.conv_stem.weight"].clone()
+    with pytest.raises(ModelFileError, match=r"do not fit its backbone efficientnet-b0: 1 missing: blocks"):
+        load_backbone(model, tmp_path / "cut.pth")
+    assert torch.equal(model.state_dict()["backbone.conv_stem.weight"], before)
 
 
 @pytest.mark.parametrize("option", [{"variant": "d0"}, {"hparams": "num_classes=3"}])
@@ -199,3 +207,4 @@ def test_commands(b0: Path, tmp_path: Path) -> None:
         done = run("effdet-convert", b0, "out.h5" if target == "h5" else "out", "--to", target, cwd=tmp_path)
         assert done.returncode == 2
         assert "efficientnet-b0 is a backbone alone" in done.stderr
+        assert run("effdet-convert", b0, "--dry-run", "--to", target, cwd=tmp_path).returncode == 2

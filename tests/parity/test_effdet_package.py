@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from commands import run
 from torch import Tensor, nn
 
+from converter.hparams import hparams_of
 from effdet_torch import load_model
+from effdet_torch.config import get_config
 from verify.seeded import write_seeded_checkpoint
 
 SIZE = (128, 128)
@@ -44,8 +47,6 @@ def distance(one: nn.Module, other: nn.Module) -> float:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of d0 and one of lite0 with 7 classes, converted for us and for effdet."""
     folder = tmp_path_factory.mktemp("effdet")
-    from effdet_torch.config import get_config
-
     for config in (get_config("d0"), get_config("lite0", num_classes=7)):
         write_seeded_checkpoint(config, folder / f"tf_{config.name}")
         for name, options in {
@@ -55,7 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }.items():
             done = run("effdet-convert", f"tf_{config.name}", f"{config.name}_{name}.pth", *options, cwd=folder)
             assert done.returncode == 0, done.stderr
-            assert ("for effdet: create_model('tf_efficientdet_" in done.stdout) == (name != "ours")
+            assert ("for effdet: config = get_efficientdet_config('tf_" in done.stdout) == (name != "ours")
     return folder
 
 
@@ -68,6 +69,46 @@ def test_effdet_loads_the_file_and_computes_the_same(
     model = effdet_model(effdet, f"tf_efficientdet_{variant}", num_classes=classes, redundant_bias=kept)
     model.load_state_dict(torch.load(path, weights_only=True), strict=True)
     assert distance(model, load_model(files / f"{variant}_ours.pth")) < ROUNDING
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "attention": {"fusion": "attn", "fpn_cells": 1, "head_repeats": 1},
+    "plain sum": {"fusion": "sum", "fpn_cells": 1, "fpn_channels": 16},
+    "levels and anchors": {
+        "max_level": 6,
+        "num_scales": 2,
+        "aspect_ratios": (1.0, 2.0, 0.5, 3.0),
+        "num_classes": 5,
+        "fpn_cells": 1,
+        "redundant_bias": True,
+    },
+    "relu6": {"activation": "relu6", "fpn_cells": 1, "head_repeats": 1},
+    "AdvProp": {"normalization": "advprop"},
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_the_code_in_the_report_builds_the_model(effdet: ModuleType, tmp_path: Path, name: str) -> None:
+    config = get_config("d0", image_size=SIZE, **OWN[name])
+    write_seeded_checkpoint(config, tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "config.yaml").write_text(yaml.safe_dump(hparams_of(config)))
+    options = ["--keep-redundant-bias"] if config.redundant_bias else []
+    for out, layout in (("ours.pth", "effdet_torch"), ("bare.pth", "effdet")):
+        done = run("effdet-convert", "checkpoint", out, "--layout", layout, *options, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    code = next(line for line in done.stdout.splitlines() if "for effdet: " in line).partition("for effdet: ")[2]
+    names: dict[str, Any] = {
+        "EfficientDet": effdet.EfficientDet,
+        "get_efficientdet_config": effdet.get_efficientdet_config,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(code, names)
+    model = names["model"].eval()
+    model.load_state_dict(torch.load(tmp_path / "bare.pth", weights_only=True), strict=True)
+    assert distance(model, load_model(tmp_path / "ours.pth")) < ROUNDING
+    if name == "AdvProp":
+        assert tuple(model.config.mean) == tuple(model.config.std) == (0.5, 0.5, 0.5)
 
 
 def test_effdets_own_loader_takes_it(effdet: ModuleType, files: Path) -> None:
@@ -120,7 +161,7 @@ def test_a_published_file_is_a_source(
     torch.save(model.state_dict(), tmp_path / f"{name}-1a2b.pth", _use_new_zipfile_serialization=not legacy)
     done = run("effdet-convert", f"{name}-1a2b.pth", "ours.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "the file does not say how images are prepared" in done.stdout
+    assert "the file holds weights only" in done.stdout
     assert ("under a name without tf_" in done.stdout) == (settings.get("redundant_bias") is False)
     ours = load_model(tmp_path / "ours.pth")
     assert ours.config.num_classes == settings.get("num_classes", 90)

@@ -108,15 +108,15 @@ def of_effdet(name: str) -> State:
 
 
 OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a classifier": (resnet, f"no state_dict of an EfficientDet .* none ends in {LAST}; it begins with conv1.weight"),
-    "a backbone": (backbone, "none ends in .*; it begins with backbone.conv_stem.weight"),
+    "a classifier": (resnet, f"no state_dict of an EfficientDet .* none ends in {LAST}; it begins with 'conv1.weight'"),
+    "a backbone": (backbone, "none ends in .*; it begins with 'backbone.conv_stem.weight'"),
     "nothing": (dict, "it holds no tensors.* torch.save"),
     "a list": (lambda: [torch.zeros(3)], "it holds no tensors"),
     "a tensor": (lambda: torch.zeros(3), "it holds no tensors"),
     "numbers as keys": (lambda: {1: torch.zeros(3)}, "it holds no tensors"),
     "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
     "a whole model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
-    "a ResNet below": (lambda: of_effdet("resdet50"), "none ends in .*; it begins with backbone.conv1.weight"),
+    "a ResNet below": (lambda: of_effdet("resdet50"), "none ends in .*; it begins with 'backbone.conv1.weight'"),
     "a MobileNet below": (lambda: of_effdet("mobiledetv3_large"), "backbone are those of no EfficientNet"),
     "another BiFPN": (lambda: of_effdet("efficientdetv2_dt"), "backbone are those of no EfficientNet"),
 }
@@ -132,7 +132,7 @@ def test_other_contents_are_named(tmp_path: Path, kind: str) -> None:
 def test_an_own_backbone_is_no_detector(tmp_path: Path) -> None:
     plan = expand(load_table("efficientnet"), small_config())
     convert_checkpoint(prepare(MemorySource(placeholders(plan))), tmp_path / "a.pth")
-    with pytest.raises(UnsupportedSourceError, match=r"none ends in .*; it begins with conv_stem\.weight"):
+    with pytest.raises(UnsupportedSourceError, match=r"a converted backbone without a detector"):
         open_checkpoint(tmp_path / "a.pth")
 
 
@@ -188,7 +188,7 @@ def test_needed_tensors_of_another_kind_are_named(tmp_path: Path, state: State, 
     assert opened(tmp_path, beside).variables
     state[KERNEL] = make(tuple(state[KERNEL].shape))
     with pytest.raises(
-        UnsupportedSourceError, match=rf"a\.pth: {KERNEL} is no plain tensor, it is made by {maker}\. Save"
+        UnsupportedSourceError, match=rf"a\.pth: '{KERNEL}' is no plain tensor, it is made by {maker}\. Save"
     ):
         opened(tmp_path, state)
 

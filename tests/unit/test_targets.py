@@ -54,6 +54,7 @@ def test_targets_by_suffix_and_by_name(tmp_path: Path, name: str, to: str | None
         ("absent/m.pth", None, "the folder .*absent does not exist"),
         ("taken.h5", None, "taken.h5 is a folder; expected the name of a file"),
         ("a_file", "tf1", "a_file is a file; expected the name of a folder"),
+        ("m.weights.h5", None, "this ending for files of Keras 3; name it .*m.h5"),
         ("full", "tf1", r"holds other files \(model.ckpt-1.index\)"),
     ],
 )

@@ -1,0 +1,55 @@
+"""How the `effdet` package builds the model whose state_dict a converted file holds.
+
+Source: the package's `config/model_config.py`, 0.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from effdet_torch.architecture import MIN_LEVEL
+from effdet_torch.config import EfficientDetConfig, get_config
+
+FUSIONS = {"fastattn": "bifpn_fa", "attn": "bifpn_attn", "sum": "bifpn_sum"}
+
+# Field of our config -> settings of the package's, where the field is not as in the variant.
+SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "fpn_channels": lambda channels: {"fpn_channels": channels},
+    "fpn_cells": lambda cells: {"fpn_cell_repeats": cells},
+    "head_repeats": lambda repeats: {"box_class_repeats": repeats},
+    "max_level": lambda level: {"max_level": level, "num_levels": level - MIN_LEVEL + 1},
+    "fusion": lambda fusion: {"fpn_name": FUSIONS[fusion]},
+    "activation": lambda activation: {"act_type": activation, "backbone_args": {"act_layer": activation}},
+    "num_scales": lambda scales: {"num_scales": scales},
+    "aspect_ratios": lambda ratios: {"aspect_ratios": list(ratios)},
+    "anchor_scale": lambda scale: {"anchor_scale": scale},
+    "mean_rgb": lambda mean: {"mean": tuple(round(value / 255, 6) for value in mean)},
+    "std_rgb": lambda std: {"std": tuple(round(value / 255, 6) for value in std)},
+    # AdvProp maps 0..255 to -1..1; as the last one, because mean and deviation are of no use then.
+    "normalization": lambda _: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+}
+
+
+def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return what to change in the package's config of the same variant: plain values."""
+    variant = get_config(config.name)
+    changes: dict[str, Any] = {
+        "num_classes": config.num_classes,
+        "image_size": config.image_size,
+        "redundant_bias": config.redundant_bias,
+    }
+    for field, settings in SETTINGS.items():
+        if getattr(config, field) != getattr(variant, field):
+            changes |= settings(getattr(config, field))
+    return changes
+
+
+def effdet_code(config: EfficientDetConfig) -> str:
+    """Return Python that builds the model, once `effdet`'s two names are imported."""
+    changes = ", ".join(f"{name}={value!r}" for name, value in effdet_settings(config).items())
+    name = f"tf_efficientdet_{config.name}"
+    return (
+        f"config = get_efficientdet_config({name!r}); config.update({changes}); "
+        "model = EfficientDet(config, pretrained_backbone=False)"
+    )
