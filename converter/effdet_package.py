@@ -27,7 +27,7 @@ SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "mean_rgb": lambda mean: {"mean": tuple(round(value / 255, 6) for value in mean)},
     "std_rgb": lambda std: {"std": tuple(round(value / 255, 6) for value in std)},
     # AdvProp maps 0..255 to -1..1; as the last one, because mean and deviation are of no use then.
-    "normalization": lambda _: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    "normalization": lambda kind: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} if kind == "advprop" else {},
 }
 
 
@@ -40,8 +40,8 @@ def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
         "redundant_bias": config.redundant_bias,
     }
     for field, settings in SETTINGS.items():
-        if getattr(config, field) != getattr(variant, field):
-            changes |= settings(getattr(config, field))
+        if (found := settings(getattr(config, field))) != settings(getattr(variant, field)):
+            changes |= found
     return changes
 
 

@@ -162,7 +162,7 @@ def _view_text(view: Facts) -> str:
 
 
 def _difference_text(facts: Facts) -> str:
-    if not facts["views"]["ema"]["variables"]:
+    if not all(view["variables"] for view in facts["views"].values()):
         return "only one copy"
     count = facts["differing_variables"]
     return "not compared, data not at hand" if count is None else f"differ in {count} of {facts['views']['raw']['of']}"

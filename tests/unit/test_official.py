@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from converter.errors import MappingError
-from converter.readers.official import find_official, official_files, parse_official
+from converter.readers.official import MIRROR_VARIABLE, find_official, official_files, parse_official
 from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError, UsageError
 
@@ -232,3 +233,39 @@ def test_what_is_not_yaml_is_refused() -> None:
 def test_the_shipped_table_is_the_one_that_is_parsed() -> None:
     text = (resources.files("mappings") / "official.yaml").read_bytes()
     assert parse_official(text) == official_files()
+
+
+ORIGINAL = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/advprop/efficientdet-d0.tar.gz"
+
+
+@pytest.mark.parametrize("mirror", ["", "http://127.0.0.1:8000/files/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        ORIGINAL,
+        ORIGINAL.replace("https", "http"),
+        ORIGINAL.replace("storage.googleapis.com", "Storage.GoogleAPIs.com:443"),
+        f"{ORIGINAL}#x",
+        f"{ORIGINAL}?generation=1",
+    ],
+)
+def test_a_url_in_another_spelling_is_the_same_file(monkeypatch: pytest.MonkeyPatch, mirror: str, url: str) -> None:
+    monkeypatch.setenv(MIRROR_VARIABLE, mirror)
+    file = find_official(url)
+    assert file is not None
+    assert file.name == "efficientdet-d0-advprop"
+    assert file.original_url == ORIGINAL
+    assert find_official(url.replace("advprop/", "other/")) is None
+    assert find_official(url.replace("cloud-tpu", "my-tpu")) is None
+
+
+def test_the_documentation_lists_every_file() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for file in official_files().values():
+        row = rows[file.short_name.removesuffix(".h5")]
+        height, width = file.config.image_size
+        assert f"| {height} x {width} | {file.input_scaling} | {file.ap} |" in row
+        assert (
+            ("(+ `.h5`)" in row) if file.short_name.endswith(".h5") else file.original_url.endswith(row.split("`")[-2])
+        )

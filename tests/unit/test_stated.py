@@ -14,7 +14,7 @@ from converter.conversion import convert_checkpoint, prepare
 from converter.errors import CorruptFileError, UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
 from converter.readers.locate import open_checkpoint
-from converter.report import conversion_report, conversion_text
+from converter.report import conversion_report, conversion_text, inspection_text
 from converter.targets import TARGETS
 from converter.views import ViewName
 from effdet_torch.checkpoint import load_model, read_model_file
@@ -52,6 +52,7 @@ def test_the_copy_keeps_its_name(checkpoint: Path, tmp_path: Path, view: ViewNam
     assert facts["views"][view]["variables"] == len(PLAN.variables)
     assert facts["views"][other]["variables"] == 0
     assert facts["problems"] == []
+    assert "raw and ema  only one copy" in inspection_text(facts)
     assert len(prepare(source).source.variables) == len(PLAN.variables)
 
 
