@@ -38,48 +38,31 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "notes": _source_notes(source),
         "problems": [],
     }
-    if backbone := recognize_backbone(source.variables, load_table()):
-        return facts | _backbone_facts(source, backbone)
+    table = load_table()
     try:
-        found = recognize_architecture(source.variables, load_table())
-        facts |= {"architecture": found.describe(), "variants": found.variants()}
-        settings = settle(found, given_hparams(source), None, source.path)
+        if backbone := recognize_backbone(source.variables, table):
+            facts |= {"architecture": f"{backbone}, without a detector", "variants": []}
+            table, settings = load_table(BACKBONE_TABLE), settle_backbone(backbone)
+        else:
+            found = recognize_architecture(source.variables, table)
+            facts |= {"architecture": found.describe(), "variants": found.variants()}
+            settings = settle(found, given_hparams(source), None, source.path).with_origins(source.origins)
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
-    plan = expand(load_table(), settings.config)
+    plan = expand(table, settings.config)
     facts |= {
-        "variant": settings.config.name,
-        "config": settings.config.to_dict(),
-        "config_origins": dict(settings.origins),
-        "notes": [*facts["notes"], *settings.notes],
-        **_network_facts(source, plan),
-    }
-    if not source.raw_reason and [view["untrained"] for view in facts["views"].values()] == [False, True]:
-        facts["notes"].append(EXPORTED)
-    return facts
-
-
-def _backbone_facts(source: VariableSource, backbone: str) -> dict[str, Any]:
-    settings = settle_backbone(backbone)
-    plan = expand(load_table(BACKBONE_TABLE), settings.config)
-    return {
-        "architecture": f"{backbone}, without a detector",
-        "variants": [],
         "variant": settings.name,
         "config": settings.to_dict(),
         "config_origins": dict(settings.origins),
-        **_network_facts(source, plan),
-    }
-
-
-def _network_facts(source: VariableSource, plan: Plan) -> dict[str, Any]:
-    """Describe size, training step, copies and contents."""
-    return {
+        "notes": [*facts["notes"], *settings.notes],
         "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
         "step": _training_step(source, plan),
         **_copies(source, plan),
         **_contents(source, plan),
     }
+    if not source.raw_reason and [view["untrained"] for view in facts["views"].values()] == [False, True]:
+        facts["notes"].append(EXPORTED)
+    return facts
 
 
 def _source_notes(source: VariableSource) -> list[str]:

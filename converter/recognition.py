@@ -14,7 +14,7 @@ from converter.readers.base import VariableInfo
 from converter.table import Table
 from converter.yaml_nodes import Size
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL
-from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, variants_with
 
 ARCHITECTURE = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level")
 
@@ -43,9 +43,8 @@ class Architecture:
 
     def config(self) -> EfficientDetConfig:
         """Return a config with just these variables; its anchors have the right number, and no more."""
-        closest = next(config.name for config in VARIANTS.values() if config.backbone == self.backbone)
         return get_config(
-            closest,
+            variants_with(self.backbone)[0],
             **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
             fusion="fastattn" if self.weighted else "sum",
             num_scales=self.anchors_per_location,

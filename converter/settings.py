@@ -13,7 +13,7 @@ from converter.errors import ConversionError
 from converter.hparams import METADATA, OPTION, config_fields, misspelled
 from converter.readers.official import find_official
 from converter.recognition import ARCHITECTURE, Architecture
-from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
+from effdet_torch.config import EfficientDetConfig, get_config, variants_with
 from effdet_torch.errors import ConfigError, UsageError
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
@@ -118,7 +118,7 @@ def settle_backbone(backbone: str, wanted_variant: str | None = None, hparams: o
             raise UsageError(
                 f"{option} {given}: the checkpoint holds {backbone} alone, no detector; leave {option} out"
             )
-    config = next(config for config in VARIANTS.values() if config.backbone == backbone)
+    config = get_config(variants_with(backbone)[0])
     return Settings(config, {"backbone": FROM_SHAPES}, (), is_backbone=True)
 
 
@@ -131,7 +131,7 @@ def _choose_variant(
         if not found.matches(config):
             raise ConversionError(_not_this_variant(found, config, candidates))
         return config.name, []
-    alike = candidates or [name for name, config in VARIANTS.items() if config.backbone == found.backbone]
+    alike = candidates or variants_with(found.backbone)
     # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
     path = path.absolute()
     hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]

@@ -84,10 +84,10 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
             f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), "
             + what_next
         )
-    reason = "the checkpoint has averages (EMA), which the official results use"
-    if _same_checksums(source, names):
-        reason = "the checkpoint has averages (EMA), which are the same as its raw values"
-    return _view("ema", "asked for" if wanted else reason, names)
+    if wanted is not None:
+        return _view("ema", "asked for", names)
+    which = "are the same as its raw values" if _are_known_same(source, names) else "the official results use"
+    return _view("ema", f"the checkpoint has averages (EMA), which {which}", names)
 
 
 def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], wanted: ViewName | None) -> View:
@@ -100,14 +100,10 @@ def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], w
     return View(held, "the one copy that the file holds, as it says itself", names[held], {})
 
 
-def _same_checksums(source: VariableSource, names: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether the checksums, where a source has some, say that both copies are the same."""
-    if not all(name in source.variables for name in names["raw"].values()):
-        return False
-    checksums = (
-        (source.checksum(names["raw"][name]), source.checksum(stored)) for name, stored in names["ema"].items()
-    )
-    return all(None not in pair and pair[0] == pair[1] for pair in checksums)
+def _are_known_same(source: VariableSource, names: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether both copies are there, and checksums say that they are the same."""
+    pairs = [(names["raw"][name], stored) for name, stored in names["ema"].items()]
+    return all(raw in source.variables and _known_same(source, raw, ema) for raw, ema in pairs)
 
 
 def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | None:
@@ -150,9 +146,15 @@ def _checksum_of_constant(dtype: str, count: int, value: float) -> int:
 
 def _same(source: VariableSource, a: str, b: str) -> bool:
     """Whether two variables have the same values; checksums tell without the data."""
+    known = _known_same(source, a, b)
+    return np.array_equal(source.read(a), source.read(b)) if known is None else known
+
+
+def _known_same(source: VariableSource, a: str, b: str) -> bool | None:
+    """Whether checksums say that two variables have the same values; None where they cannot."""
     checksums = source.checksum(a), source.checksum(b)
     if None in checksums or source.variables[a] != source.variables[b]:
-        return np.array_equal(source.read(a), source.read(b))
+        return None
     return checksums[0] == checksums[1]
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from effdet_torch import FORMAT_VERSION, METADATA_KEY
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.model import EfficientDet
 
@@ -47,7 +47,18 @@ def load_model(
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or its tensors do not fit its config.
     """
     path = Path(path)
-    tensors, metadata = read_model_file(path)
+    return build_model(path, *read_model_file(path), device=device, dtype=dtype)
+
+
+def build_model(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, Any],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> EfficientDet:
+    """Build the model of a file that was read by `read_model_file`; see `load_model`."""
     if is_backbone(metadata):
         raise ModelFileError(
             f"{path} holds the backbone {metadata['config']['backbone']} alone, no detector: build one with "
@@ -56,7 +67,7 @@ def load_model(
     with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
         model = EfficientDet(_read_config(path, metadata))
     expected = model.state_dict()
-    tensors = _counters(expected) | tensors
+    tensors = {**_counters(expected), **tensors}
     config = model.config
     described = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
     _require_fit(path, described, expected, tensors)
@@ -80,14 +91,20 @@ def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
     """
     path = Path(path)
-    tensors, metadata = read_model_file(path)
+    return fill_backbone(model, path, *read_model_file(path))
+
+
+def fill_backbone(
+    model: EfficientDet, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> EfficientDet:
+    """Fill a backbone from a file that was read by `read_model_file`; see `load_backbone`."""
     if not is_backbone(metadata):
         raise ModelFileError(f"{path} holds a whole detector, not a backbone alone: use load_model.")
     found, expected = metadata["config"]["backbone"], model.config.backbone
     if found != expected:
         raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
     wanted = model.backbone.state_dict()
-    tensors = _counters(wanted) | tensors
+    tensors = {**_counters(wanted), **tensors}
     _require_fit(path, f"backbone {expected}", wanted, tensors)
     model.backbone.load_state_dict(tensors, strict=True)
     return model
@@ -190,11 +207,6 @@ def _read_config(path: Path, metadata: Mapping[str, Any]) -> EfficientDetConfig:
         return EfficientDetConfig.from_dict(metadata["config"])
     except ConfigError as error:
         raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
-
-
-def is_backbone(metadata: Mapping[str, Any]) -> bool:
-    """Whether a converted file's metadata are those of a backbone without a detector."""
-    return set(metadata.get("config", ())) == {"backbone"}
 
 
 def _counters(expected: Iterable[str]) -> dict[str, Tensor]:

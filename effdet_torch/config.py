@@ -219,6 +219,17 @@ def list_models() -> list[str]:
     return list(VARIANTS)
 
 
+def variants_with(backbone: str) -> list[str]:
+    """Return the variants that have a backbone, smallest first; none for an unknown name."""
+    return [name for name, config in VARIANTS.items() if config.backbone == backbone]
+
+
+def is_backbone(metadata: Mapping[str, Any]) -> bool:
+    """Whether a converted file's metadata are those of a backbone without a detector."""
+    config = metadata.get("config")
+    return isinstance(config, dict) and set(config) == {"backbone"}
+
+
 def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     """Return the config of a variant, with some values replaced.
 

@@ -12,8 +12,8 @@ from converter.readers.base import VariableSource
 from converter.settings import DECIDED_BY_SHAPES
 from converter.table import load_table
 from effdet_torch.architecture import BACKBONES
-from effdet_torch.checkpoint import is_backbone, load_backbone, load_model, read_model_file
-from effdet_torch.config import VARIANTS
+from effdet_torch.checkpoint import build_model, fill_backbone, read_model_file
+from effdet_torch.config import is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
 from effdet_torch.model import EfficientDet, create_model
 from verify.errors import ParityError
@@ -21,14 +21,14 @@ from verify.errors import ParityError
 
 def load_converted(path: Path) -> EfficientDet:
     """Load a converted detector, or a backbone into a detector of which nothing else is then compared."""
-    _, metadata = read_model_file(path)
+    tensors, metadata = read_model_file(path)
     if not is_backbone(metadata):
-        return load_model(path)
+        return build_model(path, tensors, metadata)
     name = metadata["config"]["backbone"]
-    variant = next((config.name for config in VARIANTS.values() if config.backbone == name), None)
-    if variant is None:
+    variants = variants_with(name)
+    if not variants:
         raise ModelFileError(f"{path} holds the backbone {name!r}; known are {', '.join(BACKBONES)}.")
-    model = load_backbone(create_model(variant), path)
+    model = fill_backbone(create_model(variants[0]), path, tensors, metadata)
     model.metadata = metadata
     return model.eval()
 

@@ -28,6 +28,7 @@ from converter.recognition import recognize_state_dict
 from converter.table import Table, load_table
 from converter.views import stored_names
 from effdet_torch import METADATA_KEY
+from effdet_torch.config import is_backbone
 from effdet_torch.errors import ConfigError
 
 Tensors = dict[str, StoredTensor]
@@ -62,7 +63,7 @@ class StateDict(VariableSource):
         """
         self.path, self.folder = path, path.absolute().parent
         content, metadata = read_model_file(path)
-        if set(metadata.get("config", ())) == {"backbone"}:
+        if is_backbone(metadata):
             raise UnsupportedSourceError(
                 f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
                 "its checkpoint again."

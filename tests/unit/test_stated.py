@@ -146,6 +146,22 @@ def test_a_bare_state_dict_takes_no_config_file(checkpoint: Path, tmp_path: Path
         assert prepare(source).settings.config.image_size == (512, 512)
 
 
+@pytest.mark.parametrize("config", [5, [["backbone"]], "backbone", None])
+def test_a_config_that_is_none_is_not_believed(checkpoint: Path, tmp_path: Path, config: Any) -> None:
+    """A stranger's metadata may hold anything where ours hold a dictionary."""
+    convert(checkpoint, tmp_path / "begin.pth")
+    tensors, metadata = read_model_file(tmp_path / "begin.pth")
+    torch.save({"state_dict": tensors, "metadata": {**metadata, "config": config}}, tmp_path / "m.pth")
+    with open_checkpoint(tmp_path / "m.pth") as source:
+        assert source.given == ()
+
+
+def test_an_inspection_tells_the_same_origins_as_a_conversion(checkpoint: Path, tmp_path: Path) -> None:
+    convert(checkpoint, tmp_path / "m.pth", hparams="image_size=640x384")
+    with open_checkpoint(tmp_path / "m.pth") as source:
+        assert inspect_source(source)["config_origins"] == prepare(source).settings.origins
+
+
 def test_provenance_is_a_chain(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("a.pth", "b.h5", "c.safetensors"):
         metadata = convert(checkpoint, tmp_path / name)
