@@ -27,7 +27,7 @@ from verify.cases import collect_cases
 from verify.diagnosis import MAX_LAYERS, diagnose
 from verify.measures import measure
 from verify.pairs import layer_pairs
-from verify.parity import compare_layers, to_nhwc
+from verify.parity import compare_layers, one_thread, to_nhwc
 from verify.reference_base import Reference, Tap
 from verify.results import Diagnosis, DType, Mode, Verification
 from verify.seeded import seeded_variables, write_seeded_checkpoint
@@ -83,10 +83,8 @@ class Bench(NamedTuple):
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Layers this small lose more by waiting for each other than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

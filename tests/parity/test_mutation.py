@@ -22,6 +22,7 @@ from effdet_torch.model import EfficientDet
 from verify import mutation, mutation_testing
 from verify.mutation import main, to_markdown
 from verify.mutation_testing import EXCHANGED, SCALED, Mutation, mutated, mutation_score, plan_mutations
+from verify.parity import one_thread
 from verify.seeded import write_seeded_checkpoint
 
 pytest.importorskip("tensorflow")
@@ -41,10 +42,8 @@ class Converted(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

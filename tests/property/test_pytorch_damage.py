@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
-import subprocess
-import sys
-import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
 from sources import plan_of, small_config
-from test_source_damage import LIMIT_BYTES, MANY, QUICK, SECONDS_PER_FILE, damage
 
 from converter.errors import CorruptFileError
 from converter.readers.locate import open_checkpoint
@@ -75,43 +70,23 @@ def variables_of(path: Path) -> dict[str, bytes]:
         return dict.fromkeys(source.variables, b"")
 
 
-def attack(target: Path, kind: str, count: int) -> dict[str, Any]:
+def work(path: str, kind: str, count: str) -> dict[str, Any]:
     """Damage a file again and again, and read it; return what came of it."""
     read = variables_of if kind == WHOLE_MODEL else values_of
-    whole, right, results, slowest = target.read_bytes(), read(target), Counter[str](), 0.0
+    right = read(Path(path))
     assert right
-    for seed in range(count):
-        target.write_bytes(damage(whole, random.Random(seed)))
-        start = time.perf_counter()
+
+    def attempt(target: Path) -> str:
         try:
-            found = read(target)
-            results["right" if found == right else "other"] += 1
+            return "right" if read(target) == right else "other"
         except EffdetError as error:
-            results[type(error).__name__ if len(str(error)) < 10_000 else "an endless text"] += 1
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}") from error
-        slowest = max(slowest, time.perf_counter() - start)
-    return {"results": results, "slowest": slowest}
+            return type(error).__name__ if len(str(error)) < 10_000 else "an endless text"
 
-
-def attack_apart(target: Path, kind: str, count: int) -> dict[str, Any]:
-    """Attack in another process, this file run as a program."""
-    paths = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
-    done = subprocess.run(
-        [sys.executable, __file__, str(target), kind, str(count)],
-        capture_output=True,
-        text=True,
-        timeout=60 + count * 0.5,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+    return attack(Path(path), int(count), attempt)
 
 
 def check(folder: Path, kind: str, count: int) -> Counter[str]:
-    report = attack_apart(write(folder, kind), kind, count)
+    report = run_apart(__file__, write(folder, kind), kind, count, seconds=60 + count * 0.5)
     results = Counter(report["results"])
     print(kind, dict(results), f"slowest {report['slowest']:.2f} s")
     assert results.total() == count
@@ -157,7 +132,4 @@ def test_every_truncation(tmp_path: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
-    print(json.dumps(attack(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+    main(work)

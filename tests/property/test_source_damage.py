@@ -6,42 +6,19 @@ on. HDF5 and GraphDef have no checksums over values, so damage there cannot be t
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import subprocess
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
 from tiny_protos import ObjectGraph, graph_def, node
 
 from converter.errors import CorruptFileError
 from converter.readers.keras_h5 import KerasH5
 from converter.readers.locate import open_checkpoint
 from effdet_torch.errors import EffdetError
-
-LIMIT_BYTES = 2 << 30
-SECONDS_PER_FILE = 5.0
-QUICK, MANY = 300, 10_000
-
-
-def damage(whole: bytes, rng: random.Random) -> bytes:
-    """Change bytes, copy words to other places, cut the end off."""
-    data = bytearray(whole)
-    for _ in range(rng.choice([0, 1, 1, 2, 4, 16])):
-        place = rng.randrange(len(data))
-        data[place] = rng.choice([rng.randrange(256), 0, 255, data[place] ^ 1 << rng.randrange(8)])
-    for _ in range(rng.choice([0, 0, 1, 3])):  # places that point to each other
-        size = rng.choice([1, 4, 8, 16, 40])
-        to, origin = (rng.randrange(len(data) - size) // 8 * 8 for _ in range(2))
-        data[to : to + size] = data[origin : origin + size]
-    return bytes(data[: rng.randrange(len(data))] if rng.random() < 0.1 else data)
 
 
 def write_h5(folder: Path) -> str:
@@ -90,43 +67,23 @@ FORMATS: dict[str, Callable[[Path], str]] = {
 }
 
 
-def attack(target: Path, count: int) -> dict[str, Any]:
-    """Damage a file again and again, open it and read everything; return what came of it."""
-    whole, results, slowest = target.read_bytes(), Counter[str](), 0.0
-    for seed in range(count):
-        target.write_bytes(damage(whole, random.Random(seed)))
-        start = time.perf_counter()
-        try:
-            with open_checkpoint(target) as source:
-                for variable in source.variables:
-                    source.read(variable)
-            results["read"] += 1
-        except EffdetError as error:
-            results[type(error).__name__ if str(target) in str(error) else f"no file named: {error}"] += 1
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}") from error
-        slowest = max(slowest, time.perf_counter() - start)
-    return {"results": results, "slowest": slowest}
+def attempt(target: Path) -> str:
+    """Open a file and read everything; return what came of it."""
+    try:
+        with open_checkpoint(target) as source:
+            for variable in source.variables:
+                source.read(variable)
+    except EffdetError as error:
+        return type(error).__name__ if str(target) in str(error) else f"no file named: {error}"
+    return "read"
 
 
-def attack_apart(target: Path, count: int) -> dict[str, Any]:
-    """Attack in another process, this file run as a program."""
-    paths = [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
-    done = subprocess.run(
-        [sys.executable, __file__, str(target), str(count)],
-        capture_output=True,
-        text=True,
-        timeout=60 + count * 0.05,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report
+def work(target: str, count: str) -> dict[str, Any]:
+    return attack(Path(target), int(count), attempt)
 
 
 def check(tmp_path: Path, kind: str, count: int) -> None:
-    report = attack_apart(tmp_path / FORMATS[kind](tmp_path), count)
+    report = run_apart(__file__, tmp_path / FORMATS[kind](tmp_path), count, seconds=60 + count * 0.05)
     results = report["results"]
     assert sum(results.values()) == count
     assert set(results) <= {"read", "CorruptFileError", "UnsupportedSourceError", "MissingFileError"}
@@ -161,7 +118,4 @@ def test_every_truncation_of_an_h5_file(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
-    print(json.dumps(attack(Path(sys.argv[1]), int(sys.argv[2]))))
+    main(work)
