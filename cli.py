@@ -18,8 +18,8 @@ from effdet_torch import __version__
 from effdet_torch.errors import EffdetError
 
 if TYPE_CHECKING:
-    from converter.readers.base import VariableSource
-    from effdet_torch.detect_files import FileDetections
+    from converter.source import VariableSource
+    from effdet_torch.inference.detect_files import FileDetections
     from verify.results import Verification
 
 P = ParamSpec("P")
@@ -62,7 +62,7 @@ def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Pat
 def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the official files and leave."""
     if wanted:
-        from converter.readers.official import official_files
+        from converter.identify.official import official_files
         from converter.report import official_text
 
         click.echo(official_text(official_files().values()))
@@ -78,7 +78,7 @@ def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[
 
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
     """Write a report file completely or not at all."""
-    from converter.writers.atomic import replacing
+    from effdet_torch.atomic import replacing
 
     with replacing(path) as stream:
         stream.write((json.dumps(values, indent=indent) + "\n").encode())
@@ -154,7 +154,7 @@ def convert(
     """
     from converter.conversion import convert_checkpoint, prepare, require_target
     from converter.report import conversion_report, conversion_text
-    from converter.targets import TARGETS, choose_target
+    from converter.writers.targets import TARGETS, choose_target
 
     if out is None and not dry_run:
         raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
@@ -237,7 +237,7 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
 
 def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
     """Parse a size as the official code writes it."""
-    from converter.hparams import read_image_size
+    from converter.identify.hparams import read_image_size
 
     try:
         return None if text is None else read_image_size(text)
@@ -284,7 +284,7 @@ def verify(
     """
     from rich.console import Console
 
-    from verify.report import render_terminal, write_reports
+    from verify.report.write import render_terminal, write_reports
 
     if options["coco"] is not None:
         result = verify_images(model, reference, demo, options)
@@ -320,8 +320,8 @@ def verify_images(
     model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any]
 ) -> Verification | None:
     """Evaluate on COCO; None in all processes but the first."""
-    from verify.coco import CocoSettings
-    from verify.distributed import processes
+    from verify.detections.distributed import processes
+    from verify.detections.run import CocoSettings
     from verify.evaluation import verify_detections
 
     refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "does not go with --coco")
@@ -400,9 +400,9 @@ def detect(
     IMAGES are files, folders and patterns. An image that cannot be read is reported and left out, and the exit code is
     1 in the end; 2: wrong usage, or no image at all.
     """
-    from effdet_torch.detect_files import detect_files, find_images, require_unique_ids
-    from effdet_torch.labels import read_labels
-    from effdet_torch.predict import Predictor
+    from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
+    from effdet_torch.inference.labels import read_labels
+    from effdet_torch.inference.predict import Predictor
 
     paths = find_images(images)
     if results is not None:
@@ -428,7 +428,7 @@ def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetect
 
 def opened_source(source: str | Path) -> VariableSource:
     """Open a source, with a progress bar while it is downloaded."""
-    from converter.readers.locate import open_checkpoint
+    from converter.locate import open_checkpoint
 
     with progress_bar("download") as progress:
         return open_checkpoint(source, progress)

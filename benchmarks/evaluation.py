@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from effdet_torch.anchors import make_anchors_yxyx
-from effdet_torch.images import read_image
-from effdet_torch.model import EfficientDet
-from effdet_torch.postprocess import PROFILES, postprocess
-from effdet_torch.preprocess import preprocess
-from verify.coco import CocoSettings, detect_images, load_for
-from verify.coco_dataset import CocoImage, read_split
+from effdet_torch.data.coco_dataset import CocoImage, read_split
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.inference.images import read_image
+from effdet_torch.inference.postprocess import PROFILES, postprocess
+from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.network.model import EfficientDet
+from verify.detections.run import CocoSettings, detect_images, load_for
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effdet_torch.boxes import yxyx_to_xyxy
-from effdet_torch.nms import non_max_suppression, torchvision_nms
+from effdet_torch.geometry.boxes import yxyx_to_xyxy
+from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "reference" / "postprocess" / "post_ema_img_512.npz"
 NUM_CANDIDATES = 5000

@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks.conversion import Run, measure
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from converter.targets import TARGETS
-from verify.reference_base import import_tensorflow
+from converter.locate import open_checkpoint
+from converter.writers.targets import TARGETS
+from verify.reference.base import import_tensorflow
 from verify.seeded import write_seeded_checkpoint
 
 BASELINE = "TF1 checkpoint"

@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from converter.views import ViewName
-from effdet_torch.anchors import make_anchors_yxyx
-from effdet_torch.checkpoint import load_model
-from effdet_torch.model import EfficientDet
-from effdet_torch.postprocess import PROFILES, Profile, postprocess
-from verify.coco import to_coco
-from verify.coco_dataset import CocoImages, CocoSplit, read_split
-from verify.coco_metrics import CocoResult, coco_metrics
+from converter.locate import open_checkpoint
+from converter.plan.copies import ViewName
+from effdet_torch.data.coco_dataset import CocoImages, CocoSplit, read_split
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.inference.postprocess import PROFILES, Profile, postprocess
+from effdet_torch.metrics.coco_metrics import CocoResult, coco_metrics
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model import EfficientDet
+from verify.detections.run import to_coco
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.engine import Accounting, account
-from converter.expand import Plan, expand
-from converter.hparams import given_hparams
-from converter.readers.base import VariableSource
-from converter.recognition import recognize_architecture, recognize_backbone
-from converter.settings import Settings, settle, settle_backbone
-from converter.table import BACKBONE_TABLE, load_table
-from converter.targets import Progress, Target, choose_target
-from converter.views import View, ViewName, select_view
+from converter.identify.hparams import given_hparams
+from converter.identify.recognition import recognize_architecture, recognize_backbone
+from converter.identify.settings import Settings, settle, settle_backbone
+from converter.plan.copies import View, ViewName, select_view
+from converter.plan.engine import Accounting, account
+from converter.plan.expand import Plan, expand
+from converter.plan.table import BACKBONE_TABLE, load_table
+from converter.source import VariableSource
+from converter.writers.targets import Progress, Target, choose_target
 from effdet_torch import FORMAT_VERSION, __version__
 from effdet_torch.errors import UsageError
 

@@ -9,7 +9,6 @@ EffdetError
     +-- ViewError               the wanted copy (EMA or raw) is absent, partial or untrained
     +-- MappingError            a mapping table is wrong; names file and line
     +-- AccountingError         missing, unexpected or mismatched variables, all of them listed
-    +-- OutputError             the result cannot be written
 """
 
 from effdet_torch.errors import EffdetError
@@ -53,7 +52,3 @@ class AccountingError(ConversionError):
     def __init__(self, text: str, problems: list[str]) -> None:
         super().__init__(text)
         self.problems = problems
-
-
-class OutputError(ConversionError):
-    """The result cannot be written."""

@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from converter.engine import account
 from converter.errors import ConversionError, MissingFileError
-from converter.expand import Plan, expand
-from converter.hparams import given_hparams
-from converter.readers.base import VariableSource
-from converter.recognition import recognize_architecture, recognize_backbone
-from converter.settings import settle, settle_backbone
-from converter.table import BACKBONE_TABLE, load_table
-from converter.views import View, differing, is_untrained, stored_in, stored_names
+from converter.identify.hparams import given_hparams
+from converter.identify.recognition import recognize_architecture, recognize_backbone
+from converter.identify.settings import settle, settle_backbone
+from converter.plan.copies import View, differing, is_untrained, stored_in, stored_names
+from converter.plan.engine import account
+from converter.plan.expand import Plan, expand
+from converter.plan.table import BACKBONE_TABLE, load_table
+from converter.source import VariableSource
 from effdet_torch.errors import ConfigError
 
 EXPORTED = (

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
-from converter.effdet_package import effdet_code
-from converter.targets import TARGETS, Target
+from converter.writers.effdet_package import effdet_code
+from converter.writers.targets import TARGETS, Target
 from effdet_torch.architecture import timm_name
 
 if TYPE_CHECKING:
-    from converter.readers.official import OfficialFile
+    from converter.identify.official import OfficialFile
 
 Facts = Mapping[str, Any]
 

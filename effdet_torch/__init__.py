@@ -15,16 +15,16 @@ FORMAT_VERSION = 1  # of the metadata
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata
 
 if TYPE_CHECKING:
-    from effdet_torch.checkpoint import load_backbone, load_model
-    from effdet_torch.model import EfficientDet, create_model
-    from effdet_torch.predict import Predictor
+    from effdet_torch.inference.predict import Predictor
+    from effdet_torch.network.checkpoint import load_backbone, load_model
+    from effdet_torch.network.model import EfficientDet, create_model
 
 _LAZY = {
-    "EfficientDet": "effdet_torch.model",
-    "Predictor": "effdet_torch.predict",
-    "create_model": "effdet_torch.model",
-    "load_backbone": "effdet_torch.checkpoint",
-    "load_model": "effdet_torch.checkpoint",
+    "EfficientDet": "effdet_torch.network.model",
+    "Predictor": "effdet_torch.inference.predict",
+    "create_model": "effdet_torch.network.model",
+    "load_backbone": "effdet_torch.network.checkpoint",
+    "load_model": "effdet_torch.network.checkpoint",
 }
 
 __all__ = [

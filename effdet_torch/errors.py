@@ -4,6 +4,8 @@
     +-- UsageError                  a command or call that cannot be meant; exit code 2
     |   +-- ConfigError                 a variant, option or hyperparameter that does not exist or does not fit
     +-- ModelFileError              a .pth / .safetensors file that cannot be read as one of ours
+    +-- OutputError                 a result that cannot be written
+    +-- EvaluationError             images, annotations or detections that cannot be evaluated
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
 
@@ -29,3 +31,11 @@ class ConfigError(UsageError, ValueError):
 
 class ModelFileError(EffdetError):
     """A model file is missing, damaged, or was not written by this project."""
+
+
+class OutputError(EffdetError):
+    """The result cannot be written."""
+
+
+class EvaluationError(EffdetError):
+    """Images, annotations or detections cannot be evaluated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
+from converter.locate import open_checkpoint
 from effdet_torch.config import get_config
 from verify.seeded import write_seeded_checkpoint
 

@@ -7,7 +7,6 @@ EffdetError
     +-- GraphError              a checkpoint's graph (.meta) is damaged, a training graph, or another model's
     +-- InputSizeError          images do not have the shape that a reference takes
     +-- ParityError             two sides cannot be compared at all (that they differ is a result, not an error)
-    +-- EvaluationError         images, annotations or detections that cannot be evaluated
 """
 
 from effdet_torch.errors import EffdetError
@@ -35,7 +34,3 @@ class InputSizeError(VerificationError, ValueError):
 
 class ParityError(VerificationError):
     """Two sides cannot be compared at all, for example because a layer has no counterpart."""
-
-
-class EvaluationError(VerificationError):
-    """Images, annotations or detections cannot be evaluated."""

@@ -10,17 +10,16 @@ from typing import Any
 import torch
 
 from converter.conversion import describe_files, sha256
-from converter.readers.locate import open_checkpoint
-from effdet_torch.errors import ConfigError
-from effdet_torch.postprocess import get_profile
-from verify.coco import CocoSettings, Evaluation, Progress, evaluate_coco
-from verify.coco_dataset import TEST_DEV
-from verify.coco_results import read_results
-from verify.detection_parity import compare_detections
+from converter.locate import open_checkpoint
+from effdet_torch.data.coco_dataset import TEST_DEV
+from effdet_torch.errors import ConfigError, EvaluationError
+from effdet_torch.inference.postprocess import get_profile
 from verify.detection_results import DetectionParity, DetectionResult, StageResult
-from verify.distributed import Processes
-from verify.errors import EvaluationError
-from verify.published import compare_with_published
+from verify.detections.distributed import Processes
+from verify.detections.matching import compare_detections
+from verify.detections.published import compare_with_published
+from verify.detections.results_file import read_results
+from verify.detections.run import CocoSettings, Evaluation, Progress, evaluate_coco
 from verify.results import Verification
 from verify.verification import versions
 
@@ -110,7 +109,7 @@ def _compare(evaluation: Evaluation, expected: list[dict[str, Any]], source: str
 def _stages(
     evaluation: Evaluation, checkpoint: Path | str, profile: str
 ) -> tuple[tuple[StageResult, ...], dict[str, Any]]:
-    from verify.detection_stages import compare_stages
+    from verify.detections.stages import compare_stages
 
     with open_checkpoint(checkpoint) as source:
         stages, described = compare_stages(evaluation, source, profile)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from converter.expand import Entry, Plan, expand
-from converter.ops import Array
-from converter.table import VIEWS, load_table
-from converter.views import stored_names
+from converter.plan.copies import stored_names
+from converter.plan.expand import Entry, Plan, expand
+from converter.plan.ops import Array
+from converter.plan.table import VIEWS, load_table
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.config import EfficientDetConfig, get_config

@@ -16,21 +16,21 @@ import torch
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation, describe_files, sha256
-from converter.engine import derive
-from converter.readers.base import VariableSource
+from converter.plan.engine import derive
+from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.images import read_image
-from effdet_torch.model import EfficientDet
-from effdet_torch.preprocess import preprocess
-from verify.audit import audit_weights
+from effdet_torch.inference.images import read_image
+from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.network.model import EfficientDet
 from verify.errors import ParityError
-from verify.parity import MODES, Progress, compare_layers, uncompared
-from verify.reference import TensorFlowReference
-from verify.reference_base import Reference
-from verify.reference_graph import GraphReference, find_meta_graph
+from verify.layers.audit import audit_weights
+from verify.layers.parity import MODES, Progress, compare_layers, uncompared
+from verify.reference.base import Reference
+from verify.reference.meta_graph import GraphReference, find_meta_graph
+from verify.reference.network import TensorFlowReference
 from verify.results import DType, LayerResult, Mode, Verification
-from verify.subject import load_converted, prepare_reference
+from verify.subjects.subject import load_converted, prepare_reference
 
 MAX_DEFAULT_PIXELS = 512  # side of a square; the weights do not depend on the image size, time and memory do
 ReferenceKind = Literal["built-in", "graph"]
@@ -46,7 +46,7 @@ class Settings:
             pixels than 512 x 512, else its sides cut to 512.
         seed: of the noise.
         dtypes: float64 proves the mapping, float32 the runtime.
-        modes: see `verify.parity`.
+        modes: see `verify.layers.parity`.
         reference: "built-in", or "graph": the checkpoint's own `.meta`.
     """
 
@@ -117,7 +117,7 @@ def verify_model(
         audit=audit,
     )
     if not result.passed:
-        from verify.diagnosis import diagnose
+        from verify.diagnosis.diagnosis import diagnose
 
         result = replace(result, diagnoses=tuple(diagnose(result, model, preparation, images)))
     return replace(result, seconds=time.perf_counter() - start)

@@ -15,8 +15,8 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from converter.expand import Entry, Plan
-from converter.ops import Array
+from converter.plan.expand import Entry, Plan
+from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec
 from effdet_torch import METADATA_KEY
 

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
-from converter.ops import Array
+from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
 
 ROOT = "archive"

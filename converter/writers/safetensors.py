@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
-from converter.ops import Array
+from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
 from effdet_torch import METADATA_KEY
 

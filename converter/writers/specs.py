@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.ops import Array, Shape
+from converter.plan.ops import Array, Shape
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import crc32c
 
-from converter.ops import Array
-from converter.readers.leveldb_table import TABLE_MAGIC, mask_crc32c
-from converter.writers.atomic import replacing
+from converter.formats.leveldb_table import TABLE_MAGIC, mask_crc32c
+from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
+from effdet_torch.atomic import replacing
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
 RESTART_INTERVAL = 16

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import run, script
 
 import cli
+from support.commands import run, script
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 0.3

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from sources import EMA
 
-from converter.engine import account
 from converter.errors import MissingFileError
-from converter.expand import Plan, expand
-from converter.readers.base import VariableInfo
-from converter.readers.tensorbundle import TensorBundle
-from converter.recognition import recognize_architecture
-from converter.table import load_table
-from converter.views import UNTRAINED, View, ViewName, stored_names
+from converter.identify.recognition import recognize_architecture
+from converter.plan.copies import UNTRAINED, View, ViewName, stored_names
+from converter.plan.engine import account
+from converter.plan.expand import Plan, expand
+from converter.plan.table import load_table
+from converter.readers.tensorflow.tensorbundle import TensorBundle
+from converter.source import VariableInfo
 from effdet_torch import create_model
 from effdet_torch.config import VARIANTS, get_config
+from support.sources import EMA
 
 Shapes = dict[str, tuple[int, ...]]
 LISTED = ("d0", "d1", "d2", "d4", "d6", "d7x", "lite0", "lite2", "lite4")

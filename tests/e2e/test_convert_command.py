@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_bundle as tiny
 import torch
-from commands import run, script
 from safetensors.torch import load_file
-from sources import EMA, averages, initial, plan_of, seeded, small_config, write_checkpoint
 
-from converter.readers.tensorbundle import TensorBundle
+import support.tiny_bundle as tiny
+from converter.readers.tensorflow.tensorbundle import TensorBundle
 from effdet_torch import create_model
+from support.commands import run, script
+from support.sources import EMA, averages, initial, plan_of, seeded, small_config, write_checkpoint
 
 Done = subprocess.CompletedProcess[str]
 

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from commands import run
 from PIL import Image
 
 import cli
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
+from converter.locate import open_checkpoint
 from effdet_torch import create_model
-from effdet_torch.detect_files import drawing_paths, find_images, image_id
 from effdet_torch.errors import UsageError
-from effdet_torch.images import read_image
+from effdet_torch.inference.detect_files import drawing_paths, find_images, image_id
+from effdet_torch.inference.images import read_image
+from support.commands import run
 
 Done = subprocess.CompletedProcess[str]
 BROKEN = b"not a picture"

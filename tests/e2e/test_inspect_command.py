@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_bundle as tiny
-from commands import run
+
+import support.tiny_bundle as tiny
+from support.commands import run
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import script
-from sources import small_config
 
-from effdet_torch.checkpoint import read_model_file
+from effdet_torch.network.checkpoint import read_model_file
+from support.commands import script
+from support.sources import small_config
 from verify.seeded import write_seeded_checkpoint
 
 PATHS = ("coco2/efficientdet-d0.tar.gz", "advprop/efficientdet-d0.tar.gz", "coco640/efficientdet-d6-640.tar.gz")

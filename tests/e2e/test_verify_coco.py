@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_samples import annotation_file, change_annotations, write_coco, write_model
-from commands import run, script
 
-from verify.coco_metrics import METRICS
-from verify.report import read_report
+from effdet_torch.metrics.coco_metrics import METRICS
+from support.coco_samples import annotation_file, change_annotations, write_coco, write_model
+from support.commands import run, script
+from verify.report.write import read_report
 
 
 @pytest.fixture(scope="module")

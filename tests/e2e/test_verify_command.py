@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import run
 
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
-from effdet_torch.checkpoint import read_model_file
+from effdet_torch.network.checkpoint import read_model_file
+from support.commands import run
 
 QUICK = ("--image-size", "65", "--dtype", "float32")
 

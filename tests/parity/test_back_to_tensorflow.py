@@ -9,20 +9,20 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from commands import run
-from keras_model import Arrays, detector, keras, tf
 from numpy.typing import NDArray
-from sources import EMA, plan_of, seeded, write_checkpoint
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from converter.settings import FROM_SHAPES
-from converter.targets import TARGETS
+from converter.identify.settings import FROM_SHAPES
+from converter.locate import open_checkpoint
 from converter.writers.keras_h5 import keras_layers, write_keras_h5
 from converter.writers.specs import TensorSpec
+from converter.writers.targets import TARGETS
 from effdet_torch import METADATA_KEY
 from effdet_torch.config import get_config
-from verify.reference import TensorFlowReference
+from support.commands import run
+from support.keras_model import Arrays, detector, keras, tf
+from support.sources import EMA, plan_of, seeded, write_checkpoint
+from verify.reference.network import TensorFlowReference
 from verify.verification import Settings, verify_model
 
 PLAN = plan_of("d0")

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-from commands import run
-from sources import EMA, Array, averages, plan_of, write_checkpoint
 from torch import nn
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, UnsupportedSourceError, ViewError
-from converter.expand import Plan, expand
 from converter.inspection import inspect_source
-from converter.readers.locate import open_checkpoint
-from converter.table import BACKBONE_TABLE, load_table
+from converter.locate import open_checkpoint
+from converter.plan.expand import Plan, expand
+from converter.plan.table import BACKBONE_TABLE, load_table
 from effdet_torch import create_model, load_backbone, load_model
 from effdet_torch.architecture import BACKBONES, timm_name
-from effdet_torch.checkpoint import read_model_file
 from effdet_torch.config import VARIANTS
 from effdet_torch.errors import ModelFileError, UsageError
+from effdet_torch.network.checkpoint import read_model_file
+from support.commands import run
+from support.sources import EMA, Array, averages, plan_of, write_checkpoint
 from verify.errors import ParityError
 from verify.seeded import seeded_variables, write_seeded_checkpoint
 from verify.verification import Settings, verify_model

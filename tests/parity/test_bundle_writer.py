@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.errors import OutputError
-from converter.readers.tensorbundle import TensorBundle
+from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
-from verify.reference_base import import_tensorflow
+from effdet_torch.errors import OutputError
+from verify.reference.base import import_tensorflow
 from verify.seeded import write_seeded_checkpoint
 
 

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from converter.views import ViewName
-from effdet_torch.anchors import make_anchors_yxyx
-from effdet_torch.boxes import decode_boxes_xyxy
-from effdet_torch.checkpoint import load_model
+from converter.locate import open_checkpoint
+from converter.plan.copies import ViewName
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.postprocess import postprocess
-from effdet_torch.preprocess import preprocess
-from verify.coco import CocoSettings, detect_images, evaluate_coco, to_coco
-from verify.coco_dataset import CocoImages, CocoSplit, read_split
-from verify.coco_metrics import METRICS, coco_metrics
-from verify.coco_results import read_results
-from verify.detection_parity import compare_detections
+from effdet_torch.data.coco_dataset import CocoImages, CocoSplit, read_split
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.boxes import decode_boxes_xyxy
+from effdet_torch.inference.postprocess import postprocess
+from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.metrics.coco_metrics import METRICS, coco_metrics
+from effdet_torch.network.checkpoint import load_model
 from verify.detection_results import StageResult
-from verify.detection_stages import compare_stages
+from verify.detections.matching import compare_detections
+from verify.detections.results_file import read_results
+from verify.detections.run import CocoSettings, detect_images, evaluate_coco, to_coco
+from verify.detections.stages import compare_stages
 
 METRIC_ERROR = 5e-4
 Results = list[dict[str, Any]]
@@ -149,13 +149,13 @@ def test_stages_against_tensorflow(shared: Path, models: dict[str, Path], monkey
     assert right[0].error < 1e-5
     # Negative controls: whatever is wrong fails in its own stage and in no other.
     with monkeypatch.context() as patch:
-        patch.setattr("verify.coco_dataset.preprocess", swapped_colours)
+        patch.setattr("effdet_torch.data.coco_dataset.preprocess", swapped_colours)
         assert failed(stages()) == ["pixels"]
     with monkeypatch.context() as patch:
-        patch.setattr("verify.detection_stages.decode_boxes_xyxy", lambda *x: decode_boxes_xyxy(*x) + 1)
+        patch.setattr("verify.detections.stages.decode_boxes_xyxy", lambda *x: decode_boxes_xyxy(*x) + 1)
         assert failed(stages()) == ["boxes"]
     with monkeypatch.context() as patch:
-        patch.setattr("verify.detection_stages.postprocess", lambda *x: postprocess(*x[:-1], "serving"))
+        patch.setattr("verify.detections.stages.postprocess", lambda *x: postprocess(*x[:-1], "serving"))
         assert failed(stages()) == ["NMS"]
     with torch.no_grad():
         evaluation.model.get_parameter("class_net.predict.conv_pw.bias").mul_(1.01)

@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sources import MemorySource, plan_of, small_config
 from torch import nn
 
 from converter.conversion import Preparation, convert_checkpoint, prepare
-from converter.engine import convert
-from converter.readers.base import VariableSource
-from converter.readers.locate import open_checkpoint
-from effdet_torch.bifpn import fusion_weights
-from effdet_torch.checkpoint import load_model
-from effdet_torch.model import EfficientDet
-from verify import diagnosis
-from verify.cases import collect_cases
-from verify.diagnosis import MAX_LAYERS, diagnose
-from verify.measures import measure
-from verify.pairs import layer_pairs
-from verify.parity import compare_layers, one_thread, to_nhwc
-from verify.reference_base import Reference, Tap
+from converter.locate import open_checkpoint
+from converter.plan.engine import convert
+from converter.source import VariableSource
+from effdet_torch.network.bifpn import fusion_weights
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model import EfficientDet
+from support.sources import MemorySource, plan_of, small_config
+from verify.diagnosis import diagnosis
+from verify.diagnosis.cases import collect_cases
+from verify.diagnosis.diagnosis import MAX_LAYERS, diagnose
+from verify.layers.measures import measure
+from verify.layers.pairs import layer_pairs
+from verify.layers.parity import compare_layers, one_thread, to_nhwc
+from verify.layers.tolerances import tolerance
+from verify.reference.base import Reference, Tap
 from verify.results import Diagnosis, DType, Mode, Verification
 from verify.seeded import seeded_variables, write_seeded_checkpoint
-from verify.tolerances import tolerance
 from verify.verification import Settings, build_reference, in_dtype, verify_model
 
 pytest.importorskip("tensorflow")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import run
 from torch import Tensor, nn
 
-from converter.hparams import hparams_of
+from converter.identify.hparams import hparams_of
 from effdet_torch import load_model
 from effdet_torch.config import get_config
+from support.commands import run
 from verify.seeded import write_seeded_checkpoint
 
 SIZE = (128, 128)

@@ -7,13 +7,13 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from converted import convert_arrays
-from golden import GoldenCase, load_golden, seeded_view
-from tolerances import FLOAT32_RANDOM_INPUT
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.model import EfficientDet
-from verify.parity import record_outputs
+from effdet_torch.network.model import EfficientDet
+from support.converted import convert_arrays
+from support.golden import GoldenCase, load_golden, seeded_view
+from support.tolerances import FLOAT32_RANDOM_INPUT
+from verify.layers.parity import record_outputs
 
 
 def modules_of(config: EfficientDetConfig) -> dict[str, str]:

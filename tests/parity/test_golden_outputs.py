@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from converted import convert_arrays, run_model
-from golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
-from tolerances import FLOAT32_RANDOM_INPUT, FLOAT32_REAL_IMAGE, FLOAT64
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from effdet_torch.checkpoint import load_model
+from converter.locate import open_checkpoint
+from effdet_torch.network.checkpoint import load_model
+from support.converted import convert_arrays, run_model
+from support.golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
+from support.tolerances import FLOAT32_RANDOM_INPUT, FLOAT32_REAL_IMAGE, FLOAT64
 
 QUICK = ("d0", "lite0")
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"

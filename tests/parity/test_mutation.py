@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sources import plan_of, small_config
 
+from benchmarks import mutation, mutation_testing
+from benchmarks.mutation import main, to_markdown
+from benchmarks.mutation_testing import EXCHANGED, SCALED, Mutation, mutated, mutation_score, plan_mutations
 from converter.conversion import Preparation, convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
-from effdet_torch.checkpoint import load_model
-from effdet_torch.model import EfficientDet
-from verify import mutation, mutation_testing
-from verify.mutation import main, to_markdown
-from verify.mutation_testing import EXCHANGED, SCALED, Mutation, mutated, mutation_score, plan_mutations
-from verify.parity import one_thread
+from converter.locate import open_checkpoint
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model import EfficientDet
+from support.sources import plan_of, small_config
+from verify.layers.parity import one_thread
 from verify.seeded import write_seeded_checkpoint
 
 pytest.importorskip("tensorflow")
@@ -149,7 +149,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     main(["--variant", "d1", "--sample", "2", "--size", "64", "--json", str(out)])
     page = capsys.readouterr().out
     assert page.startswith(
-        "# Mutation score\n\nWritten by `python -m verify.mutation --variant d1 --sample 2 --size 64"
+        "# Mutation score\n\nWritten by `python -m benchmarks.mutation --variant d1 --sample 2 --size 64"
     )
     assert "converted d1" in page
     assert "| 100.0% |" in page

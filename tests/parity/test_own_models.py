@@ -13,24 +13,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import run
 from numpy.typing import NDArray
 from rich.console import Console
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError
-from converter.hparams import CONFIG_FILE
-from converter.readers.locate import open_checkpoint
-from converter.settings import FROM_SHAPES, FROM_VARIANT
+from converter.identify.hparams import CONFIG_FILE
+from converter.identify.settings import FROM_SHAPES, FROM_VARIANT
+from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
-from effdet_torch.anchors import make_anchors_yxyx
-from effdet_torch.checkpoint import load_model, read_model_file
 from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.network.checkpoint import load_model, read_model_file
+from support.commands import run
 from verify.errors import ParityError
-from verify.pairs import layer_pairs
-from verify.report import render_terminal
-from verify.report_summary import runs
+from verify.layers.pairs import layer_pairs
+from verify.report.summary import runs
+from verify.report.write import render_terminal
 from verify.results import Verification
 from verify.seeded import write_seeded_checkpoint
 from verify.verification import Settings, verify_model

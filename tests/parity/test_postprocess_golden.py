@@ -16,11 +16,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from effdet_torch.anchors import make_anchors_yxyx
-from effdet_torch.boxes import clip_boxes_xyxy, decode_boxes_xyxy, xyxy_to_xywh, yxyx_to_xyxy
 from effdet_torch.config import get_config
-from effdet_torch.nms import non_max_suppression
-from effdet_torch.postprocess import PROFILES, Detections, Profile, best_class, flatten_levels, postprocess
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy, xyxy_to_xywh, yxyx_to_xyxy
+from effdet_torch.geometry.nms import non_max_suppression
+from effdet_torch.inference.postprocess import PROFILES, Detections, Profile, best_class, flatten_levels, postprocess
 
 # Exponentials and sigmoids of two libraries, and products rounded in another order.
 SCORE_ERROR = 1e-6

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from effdet_torch.config import EfficientDetConfig, get_config
-from effdet_torch.preprocess import preprocess
+from effdet_torch.inference.preprocess import preprocess
 
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")  # loaded after TensorFlow, its copy of LLVM aborts the process

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
 from numpy.typing import NDArray
-from tolerances import FLOAT32_RANDOM_INPUT, FLOAT64
-from variable_shapes import random_variables, variable_shapes
 
 from effdet_torch.config import get_config, list_models
+from support.golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
+from support.tolerances import FLOAT32_RANDOM_INPUT, FLOAT64
+from support.variable_shapes import random_variables, variable_shapes
 from verify.errors import InputSizeError, MissingDependencyError, ReferenceModelError
-from verify.reference import TensorFlowReference
-from verify.reference_base import Tap
+from verify.reference.base import Tap
+from verify.reference.network import TensorFlowReference
 
 Variables = dict[str, NDArray[Any]]
 
@@ -315,7 +315,8 @@ def test_tensorflow_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("preload", ["", "tensorflow, "])
 def test_importing_the_references_does_not_import_tensorflow(preload: str, tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").touch()  # quick to import, and found first
-    code = f"import sys, {preload}verify.reference, verify.reference_graph; sys.exit('tensorflow' in sys.modules)"
+    modules = "verify.reference.network, verify.reference.meta_graph"
+    code = f"import sys, {preload}{modules}; sys.exit('tensorflow' in sys.modules)"
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
     process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
     assert process.returncode == bool(preload)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras_model import Arrays, detector, is_trained, keras, tf
-from sources import MemorySource, averages, initial, plan_of, seeded
 
 from converter.conversion import prepare
-from converter.engine import convert
 from converter.errors import UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
-from converter.readers.base import VariableSource
-from converter.readers.locate import open_checkpoint
-from converter.views import ViewName
+from converter.locate import open_checkpoint
+from converter.plan.copies import ViewName
+from converter.plan.engine import convert
+from converter.source import VariableSource
+from support.keras_model import Arrays, detector, is_trained, keras, tf
+from support.sources import MemorySource, averages, initial, plan_of, seeded
 
 v1 = tf.compat.v1
 legacy = keras.optimizers.legacy

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sources import small_config
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.readers.locate import open_checkpoint
+from converter.locate import open_checkpoint
+from support.sources import small_config
 from verify.errors import ParityError
 from verify.seeded import write_seeded_checkpoint
 from verify.verification import Settings, verify_model

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.readers.base import VariableSource
-from converter.readers.bundle_index import STORED_DTYPES
-from converter.readers.locate import open_checkpoint
-from converter.readers.tensorbundle import TensorBundle
+from converter.locate import open_checkpoint
+from converter.readers.tensorflow.bundle_index import STORED_DTYPES
+from converter.readers.tensorflow.tensorbundle import TensorBundle
+from converter.source import VariableSource
 
 tf = pytest.importorskip("tensorflow")
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sources import EMA, Array, MemorySource, averages, placeholders, plan_of, reverted, seeded, shapes_of
 
-from converter.engine import account, convert
-from converter.expand import Plan
-from converter.readers.base import VariableInfo
-from converter.recognition import recognize_architecture
-from converter.table import load_table
-from converter.views import View, ViewName, select_view
+from converter.identify.recognition import recognize_architecture
+from converter.plan.copies import View, ViewName, select_view
+from converter.plan.engine import account, convert
+from converter.plan.expand import Plan
+from converter.plan.table import load_table
+from converter.source import VariableInfo
 from effdet_torch.config import EfficientDetConfig, get_config
+from support.sources import EMA, Array, MemorySource, averages, placeholders, plan_of, reverted, seeded, shapes_of
 
 few = settings(max_examples=12, deadline=None)
 many = settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effdet_torch.nms import non_max_suppression
+from effdet_torch.geometry.nms import non_max_suppression
 
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")  # loaded after TensorFlow, its copy of LLVM aborts the process

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
-from sources import plan_of, small_config
 
 from converter.errors import CorruptFileError
-from converter.readers.locate import open_checkpoint
-from converter.readers.state_dict import read_model_file
-from converter.readers.stored_tensor import StoredTensor
+from converter.locate import open_checkpoint
+from converter.readers.pytorch.state_dict import read_model_file
+from converter.readers.pytorch.stored_tensor import StoredTensor
 from effdet_torch.errors import EffdetError
+from support.damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
+from support.sources import plan_of, small_config
 
 FORMATS = ("zip", "legacy", "safetensors")
 WHOLE_MODEL = "whole model"

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
-from tiny_protos import ObjectGraph, graph_def, node
 
 from converter.errors import CorruptFileError
-from converter.readers.keras_h5 import KerasH5
-from converter.readers.locate import open_checkpoint
+from converter.locate import open_checkpoint
+from converter.readers.tensorflow.keras_h5 import KerasH5
 from effdet_torch.errors import EffdetError
+from support.damage import MANY, QUICK, SECONDS_PER_FILE, attack, main, run_apart
+from support.tiny_protos import ObjectGraph, graph_def, node
 
 
 def write_h5(folder: Path) -> str:

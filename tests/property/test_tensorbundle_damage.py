@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_bundle as tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import support.tiny_bundle as tiny
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from converter.readers.bundle_index import read_index
-from converter.readers.leveldb_table import read_table
-from converter.readers.locate import open_checkpoint
-from converter.readers.protobuf import Message
-from converter.readers.tensor_slices import WHOLE_AXIS, encode_slice_key
-from converter.readers.tensorbundle import TensorBundle
+from converter.formats.leveldb_table import read_table
+from converter.formats.protobuf import Message
+from converter.locate import open_checkpoint
+from converter.readers.tensorflow.bundle_index import read_index
+from converter.readers.tensorflow.tensor_slices import WHOLE_AXIS, encode_slice_key
+from converter.readers.tensorflow.tensorbundle import TensorBundle
 
 DAMAGE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 Values = dict[str, Any]

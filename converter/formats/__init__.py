@@ -1,0 +1,1 @@
+"""Containers: what bytes mean, whatever a model makes of them."""

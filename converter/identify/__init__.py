@@ -1,0 +1,1 @@
+"""Which network a source holds, with which hyperparameters."""

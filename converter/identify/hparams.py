@@ -1,0 +1,249 @@
+"""Hyperparameters in the official syntax: the `config.yaml` that training leaves, or `key=value,...` as typed.
+
+Source: the official code's `hparams_config` (names, `Config.override`, `parse_image_size`).
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from converter.source import VariableSource
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
+
+CONFIG_FILE = "config.yaml"
+OPTION = "--hparams"
+METADATA = "its metadata"  # of a file that this project wrote
+LISTS = (list, tuple)
+
+
+class _TupleLoader(yaml.SafeLoader):
+    """`safe_load`, and the one tag that training writes beyond it: `!!python/tuple`."""
+
+
+def _read_tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise yaml.YAMLError(f"a tuple is written as a list; found {node.value!r}")
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _read_tuple)
+
+
+def given_hparams(
+    source: VariableSource, option: str | Mapping[str, Any] | None = None
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return (origin, hyperparameters), weakest first: `config.yaml` beside a source, its own, the user's option.
+
+    Raises:
+        ConfigError: One of them cannot be read.
+    """
+    given: list[tuple[str, Mapping[str, Any]]] = []
+    beside = source.folder / CONFIG_FILE
+    if source.takes_config_file and beside.is_file():
+        given.append((CONFIG_FILE, read_hparams_file(beside)))
+    given += source.given
+    if option:
+        given.append((OPTION, read_hparams(option) if isinstance(option, str) else option))
+    return given
+
+
+def read_hparams(given: str) -> dict[str, Any]:
+    """Read `--hparams`: the name of a YAML file, or `key=value,key=value`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if given.endswith((".yaml", ".yml")):
+        return read_hparams_file(Path(given))
+    return parse_hparams(given)
+
+
+def read_hparams_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file of hyperparameters.
+
+    Raises:
+        ConfigError: The file cannot be read, is not safe YAML, or is not a mapping.
+    """
+    try:
+        with path.open("rb") as stream:
+            values = yaml.load(stream, Loader=_TupleLoader)  # noqa: S506 - derived from SafeLoader
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, ValueError) as error:
+        # All but the first: PyYAML on values that their own tag contradicts, such as `!!int ""`.
+        problem = str(error).replace("\n", " ")
+        raise ConfigError(
+            f"{path} is not plain YAML ({problem}); correct it, or move it away and pass its values by --hparams"
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}; expected names and values")
+    return {str(key): value for key, value in values.items()}
+
+
+def parse_hparams(text: str) -> dict[str, Any]:
+    """Parse `key=value,key=value`; a list is written `1*2*3`, and `image_size=640x384` means width x height.
+
+    Raises:
+        ConfigError: A pair has no name or no value.
+    """
+    values: dict[str, Any] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise ConfigError(f"hyperparameter {pair!r} is not of the form key=value")
+        items = [_literal(item.strip()) for item in value.split("*")]
+        values[key.strip()] = items if len(items) > 1 else items[0]
+    return values
+
+
+def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn official hyperparameters into fields of `EfficientDetConfig`; those that concern only training fall away.
+
+    Raises:
+        ConfigError: A value is malformed, or asks for a network that this project does not build.
+    """
+    for name, supported in FIXED.items():
+        if hparams.get(name, supported) != supported:
+            raise ConfigError(
+                f"hyperparameter {name} is {hparams[name]!r}: that network is another; only {supported!r} is supported"
+            )
+    fields = {}
+    for name, (field, read) in READERS.items():
+        if hparams.get(name) is not None:
+            try:
+                fields[field] = read(hparams[name])
+            except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
+                ) from error
+    return fields
+
+
+def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return the official hyperparameters of a config, the inverse of `config_fields`: plain values, fit for YAML."""
+    height, width = config.image_size
+    values = {name: getattr(config, field) for name, (field, _) in READERS.items()}
+    values["image_size"] = height if height == width else f"{width}x{height}"
+    values["scale_range"] = config.normalization == "advprop"
+    lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+    return {"name": f"efficientdet-{config.name}", **values, **lists}
+
+
+def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hyperparameters that the user stated on conversion, for whoever prepares the same source again.
+
+    Args:
+        config: of a converted file.
+        origins: where its values are from, `config_origins` in its metadata.
+    """
+    values = hparams_of(config)
+    return {name: values[name] for name, (field, _) in READERS.items() if origins.get(field) == OPTION}
+
+
+def misspelled(hparams: Mapping[str, Any]) -> list[str]:
+    """Return a note for every name that looks like one that matters here, and is not one.
+
+    Other unknown names are training's own; an option typed by hand deserves the question, a whole file does not.
+    """
+    known = [*READERS, *FIXED, "name"]
+    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in hparams if name not in known}
+    return [f"hyperparameter {name} is not used; did you mean {match[0]}?" for name, match in close.items() if match]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError("expected an integer")
+    return number
+
+
+def read_image_size(value: Any) -> tuple[int, int]:
+    """Return (height, width) from a side, "WIDTHxHEIGHT", or (height, width).
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(value, str) and "x" in value.lower():
+        width, height = value.lower().split("x")
+        return _integer(height), _integer(width)
+    if isinstance(value, LISTS):
+        height, width = value
+        return _integer(height), _integer(width)
+    return _integer(value), _integer(value)
+
+
+def _aspect_ratios(value: Any) -> tuple[float, ...]:
+    ratios = []
+    for item in value if isinstance(value, LISTS) else [value]:
+        if isinstance(item, LISTS):
+            raise ValueError("pairs of (width, height) factors are not supported, only width / height")
+        ratios.append(float(item))
+    if not ratios:
+        raise ValueError("expected at least one")
+    return tuple(ratios)
+
+
+def _anchor_scale(value: Any) -> float:
+    scales = {float(item) for item in (value if isinstance(value, LISTS) else [value])}
+    if len(scales) > 1:
+        raise ValueError("one scale per level is not supported")
+    return scales.pop()
+
+
+def _one_of(choices: Mapping[Any, str]) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+        return choices[value]
+
+    return read
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    channels = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),) * 3
+    if len(channels) != 3:
+        raise ValueError("expected one number or three")
+    return channels
+
+
+# Official name -> (field of EfficientDetConfig, how its value is read).
+READERS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "image_size": ("image_size", read_image_size),
+    "num_classes": ("num_classes", _integer),
+    "num_scales": ("num_scales", _integer),
+    "aspect_ratios": ("aspect_ratios", _aspect_ratios),
+    "anchor_scale": ("anchor_scale", _anchor_scale),
+    "mean_rgb": ("mean_rgb", _per_channel),
+    "stddev_rgb": ("std_rgb", _per_channel),
+    "scale_range": ("normalization", _one_of({True: "advprop", False: "mean_std"})),
+    "fpn_weight_method": ("fusion", str),
+    "act_type": ("activation", _one_of({"swish": "swish", "swish_native": "swish", "relu6": "relu6"})),
+    "backbone_name": ("backbone", str),
+    "fpn_num_filters": ("fpn_channels", _integer),
+    "fpn_cell_repeats": ("fpn_cells", _integer),
+    "box_class_repeats": ("head_repeats", _integer),
+    "max_level": ("max_level", _integer),
+}
+
+# Official switches that change what the network computes without changing a single name or shape.
+FIXED: Mapping[str, Any] = {
+    "min_level": 3,
+    "separable_conv": True,
+    "apply_bn_for_resampling": True,
+    "conv_after_downsample": False,
+    "conv_bn_act_pattern": False,
+}

@@ -1,0 +1,92 @@
+"""What a file that this project wrote says of itself, for the readers of PyTorch files and of Keras weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.identify.hparams import METADATA, hparams_of
+from converter.plan.table import VIEWS
+from converter.source import VariableSource
+from effdet_torch import FORMAT_VERSION, METADATA_KEY
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
+
+MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
+
+
+def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
+    """Let a source know the hyperparameters and the provenance that its file states.
+
+    Args:
+        source: `given`, `origins`, `held_view`, `takes_config_file` and `provenance` are set.
+        metadata: of a converted file, fit for JSON; {} if another tool wrote it.
+
+    Raises:
+        CorruptFileError: They hold no valid config.
+    """
+    if isinstance(metadata.get("config"), dict):
+        try:
+            config = EfficientDetConfig.from_dict(metadata["config"])
+        except ConfigError as error:
+            raise CorruptFileError(
+                f"{source.path}: the config in its metadata does not fit: {str(error)[:200]}. Convert again."
+            ) from error
+        source.given = ((METADATA, hparams_of(config)),)
+        source.takes_config_file = False
+    if isinstance(origins := metadata.get("config_origins"), dict):
+        source.origins = {str(field): str(origin) for field, origin in origins.items()}
+    if isinstance(view := metadata.get("view"), dict) and view.get("name") in VIEWS:
+        source.held_view = view["name"]
+    if isinstance(metadata.get("source"), dict):
+        source.provenance = {"from": metadata["source"]}
+
+
+def plain_metadata(value: Any) -> dict[str, Any]:
+    """Return metadata as JSON would give them back; {} for any other value that a pickle may hold.
+
+    A few bytes of a pickle can stand for an endless text (a list that holds another one twice, and so on), so the text
+    is made piece by piece.
+    """
+    text = ""
+    try:
+        for piece in json.JSONEncoder(allow_nan=False).iterencode(value):
+            text += piece
+            if len(text) > MAX_METADATA_BYTES:
+                return {}
+        return dict(json.loads(text))
+    except (RecursionError, TypeError, ValueError):
+        return {}
+
+
+def parse_metadata(path: Path, text: str) -> dict[str, Any]:
+    """Parse metadata that are stored as JSON under `METADATA_KEY`.
+
+    Raises:
+        CorruptFileError: They are no JSON object, or of a later version than this one.
+    """
+    try:
+        return require_version(path, dict(json.loads(text, parse_constant=_refuse_constant)))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise CorruptFileError(f"{path}: the entry {METADATA_KEY!r} is not JSON: {error}. Copy it again.") from error
+
+
+def require_version(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata, {} if they are not this project's.
+
+    Raises:
+        UnsupportedSourceError: A later version wrote them.
+    """
+    version = metadata.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UnsupportedSourceError(
+            f"{path}: written in format {version}, this version reads up to {FORMAT_VERSION}; update effdet-convert."
+        )
+    return metadata if version is not None else {}
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")

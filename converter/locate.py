@@ -1,0 +1,249 @@
+"""From what the user named (folder, prefix, file, archive) to the open source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
+from converter.formats import file_kind as formats
+from converter.formats.file_kind import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
+from converter.source import VariableSource
+
+if TYPE_CHECKING:
+    from converter.fetch.download import Progress
+    from converter.formats.archive import ExtractedArchive
+
+OFFICIAL_TABLE = "table of official files"
+_STATE_BYTES = 1 << 20
+_STATE_LINE = re.compile(rb"""^\s*model_checkpoint_path\s*:\s*(["'])((?:\\.|(?!\1)[^\\\n])+)\1""", re.MULTILINE)
+_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
+_ESCAPED_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
+
+
+def open_checkpoint(path: Path | str, progress: Progress | None = None) -> VariableSource:
+    """Open the source that a path, an official name or a URL means; use it as a context manager.
+
+    Args:
+        path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file. Where nothing
+            of this name exists: the name of an official file ("d0", "d4-640"), or an http or https URL.
+        progress: called while a file is downloaded.
+
+    Raises:
+        ConfigError: It looks like the name of an official file, and there is none; or like a URL, and is not usable.
+        SourceError: The file cannot be opened or downloaded.
+        MissingFileError: Nothing is there, or a folder's `checkpoint` file names a checkpoint that is not there.
+        CorruptFileError: A file or the archive is damaged.
+        UnsupportedSourceError: It is something else; the text says what.
+    """
+    name, path = str(path), Path(path)
+    try:
+        found = recognize(path)
+    except MissingFileError:
+        if downloaded := _open_download(name, progress):
+            return downloaded
+        raise
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
+    return _reader(found, path)(path)
+
+
+def _open_download(name: str, progress: Progress | None) -> VariableSource | None:
+    """Open what an official name or a URL means, from the cache or the network; None if it is neither."""
+    from converter.fetch.download import fetch, is_url, shown_url  # late: most sources are on the disk
+    from converter.identify.official import find_official
+
+    if official := find_official(name):
+        if is_url(name) and "?" in name:  # which may ask for another revision
+            source = open_checkpoint(fetch(name, progress=progress))
+        else:
+            known = official.size_bytes, official.sha256
+            source = open_checkpoint(fetch(official.url, size_bytes=known[0], sha256=known[1], progress=progress))
+        source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
+        source.provenance = {**source.provenance, "official": official.name, "url": official.url}
+        return source
+    if not is_url(name):
+        return None
+    source = open_checkpoint(fetch(name, progress=progress))
+    source.provenance = {**source.provenance, "url": shown_url(name)}
+    return source
+
+
+def _reader(found: Format, path: Path) -> Callable[[Path], VariableSource]:
+    if found not in READERS:
+        raise UnsupportedSourceError(
+            f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
+        )
+    return READERS[found]
+
+
+def _open_prefix(path: Path) -> VariableSource:
+    return _open_bundle(checkpoint_prefix(path) or path, path)
+
+
+def _open_folder(path: Path) -> VariableSource:
+    return _open_bundle(_prefix_in_folder(path), path)
+
+
+def _open_state(path: Path) -> VariableSource:
+    return _open_bundle(_prefix_of_state(path), path)
+
+
+def _open_saved_model(
+    path: Path, folder: Path | None = None, archive: ExtractedArchive | None = None
+) -> VariableSource:
+    from converter.readers.tensorflow.saved_model import as_saved_model
+
+    folder = folder or saved_model_folder(path) or path
+    prefix = folder / formats.VARIABLES / formats.VARIABLES
+    if not Path(f"{prefix}.index").is_file():
+        raise UnsupportedSourceError(
+            f"{path}: this is {formats.SAVED_MODEL.name} without variables: {prefix.name}.index is not in its folder "
+            f"{formats.VARIABLES}. Keep all its files together. {formats.SAVED_MODEL.next_step}"
+        )
+    return as_saved_model(_read_bundle(prefix, path, archive), folder)
+
+
+def _open_h5(path: Path) -> VariableSource:
+    from converter.readers.tensorflow.keras_h5 import KerasH5
+
+    return KerasH5(path)
+
+
+def _open_frozen_graph(path: Path) -> VariableSource:
+    from converter.readers.tensorflow.frozen_graph import FrozenGraph
+
+    return FrozenGraph(path)
+
+
+def _open_state_dict(path: Path) -> VariableSource:
+    from converter.readers.pytorch.state_dict import StateDict
+
+    return StateDict(path)
+
+
+def _open_archive(path: Path) -> VariableSource:
+    from converter.formats.archive import ExtractedArchive  # late: tarfile and all compressions
+
+    archive = ExtractedArchive(path)
+    try:
+        folder = _folder_in_archive(archive)
+        if recognize(folder) == formats.SAVED_MODEL:
+            return _open_saved_model(path, folder, archive)
+        return _open_bundle(_prefix_in_folder(folder, archive), path, archive)
+    except BaseException:
+        archive.close()
+        raise
+
+
+# One line per format that can be read.
+READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
+    formats.CHECKPOINT_PREFIX: _open_prefix,
+    formats.CHECKPOINT_FOLDER: _open_folder,
+    formats.CHECKPOINT_STATE: _open_state,
+    formats.SAVED_MODEL: _open_saved_model,
+    formats.HDF5: _open_h5,
+    formats.FROZEN_GRAPH: _open_frozen_graph,
+    formats.PYTORCH_ZIP: _open_state_dict,
+    formats.PICKLE: _open_state_dict,
+    formats.SAFETENSORS: _open_state_dict,
+    formats.GZIP: _open_archive,
+}
+
+
+def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = None) -> VariableSource:
+    """Open a checkpoint of TF1 or TF2."""
+    bundle = _read_bundle(prefix, path, archive)
+    if OBJECT_GRAPH not in bundle.variables:
+        return bundle
+    from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
+
+    return ObjectCheckpoint(bundle)
+
+
+def _read_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None) -> TensorBundle:
+    """Open a bundle, unless its index is a file of another kind that was given the name of one."""
+    index = Path(f"{prefix}.index")
+    content = formats.recognize_content(index)
+    if content not in (formats.INDEX_WITHOUT_SUFFIX, formats.UNKNOWN):
+        shown = archive.describe(index) if archive else str(index)
+        raise UnsupportedSourceError(f"{shown}: this is {content.name}; expected an index. {content.next_step}")
+    return TensorBundle(prefix, path=path, archive=archive)
+
+
+def _folder_in_archive(archive: ExtractedArchive) -> Path:
+    """Return the folder of an archive that holds checkpoints, else a SavedModel; others may lie in folders below it."""
+    checkpoints = {
+        file.parent
+        for file in archive.folder.rglob("*")
+        if file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file))
+    }
+    folders = checkpoints or {file.parent for file in archive.folder.rglob(formats.SAVED_MODEL_FILE)}
+    top = min(folders, key=lambda folder: len(folder.parts), default=archive.folder)
+    if folders and all(top in (folder, *folder.parents) for folder in folders):
+        return top
+    if folders:
+        names = ", ".join(sorted(str(folder.relative_to(archive.folder)) for folder in folders)[:5])
+        raise UnsupportedSourceError(
+            f"{archive.path}: checkpoints in {len(folders)} folders ({names}); expected one. Unpack it and name one."
+        )
+    raise UnsupportedSourceError(
+        f"{archive.path}: an archive without a checkpoint (it holds {', '.join(archive.skipped) or 'no files'}); "
+        "expected PREFIX.index and PREFIX.data-*. Check that it is the right download."
+    )
+
+
+def _prefix_in_folder(folder: Path, archive: ExtractedArchive | None = None) -> Path:
+    """Return the checkpoint that a folder's state file names, or the newest where there is no such file."""
+    state = folder / formats.STATE_FILE
+    return _prefix_of_state(state, archive) if state.is_file() else max(list_prefixes(folder), key=_age)
+
+
+def _prefix_of_state(state: Path, archive: ExtractedArchive | None = None) -> Path:
+    """Return the checkpoint that a state file names; in an archive it must lie inside."""
+    shown = archive.describe(state) if archive else str(state)
+    names = ", ".join(prefix.name for prefix in list_prefixes(state.parent)[-5:]) or "no checkpoint"
+    next_step = f"The folder holds {names}: name a prefix."
+    named = _read_state(state)
+    if named is None:
+        raise CorruptFileError(f'{shown}: expected a line model_checkpoint_path: "PREFIX". {next_step}')
+    # Written on another machine, it may be an absolute path that exists no more, with either separator.
+    for candidate in (state.parent / named, state.parent / re.split(r"[\\/]", named)[-1]):
+        if _is_usable(candidate, archive):
+            return candidate
+    raise MissingFileError(f"{shown}: it names the checkpoint {named[:200]!r}, which is not there. {next_step}")
+
+
+def _is_usable(prefix: Path, archive: ExtractedArchive | None) -> bool:
+    try:
+        is_allowed = archive is None or prefix.resolve().is_relative_to(archive.folder.resolve())
+        return is_allowed and Path(f"{prefix}.index").is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _read_state(state: Path) -> str | None:
+    """Return `model_checkpoint_path` of a CheckpointState in protocol-buffer text format."""
+    with state.open("rb") as file:
+        line = _STATE_LINE.search(file.read(_STATE_BYTES))
+    return _ESCAPE.sub(_unescape, line[2]).decode(errors="replace") if line else None
+
+
+def _unescape(escape: re.Match[bytes]) -> bytes:
+    code = escape[1]
+    if code[:1].isdigit():
+        return bytes([int(code, 8) & 0xFF])
+    if code[:1] == b"x" and len(code) > 1:
+        return bytes([int(code[1:], 16)])
+    return bytes([_ESCAPED_LETTERS.get(code[0], code[0])])
+
+
+def _age(prefix: Path) -> tuple[int, float]:
+    """Return (global step in the name, time of the last change), which sorts the newest last."""
+    step = re.search(r"-(\d+)$", prefix.name)
+    return int(step[1]) if step else -1, Path(f"{prefix}.index").stat().st_mtime

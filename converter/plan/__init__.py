@@ -1,0 +1,1 @@
+"""Mapping tables and what follows from them: which TensorFlow variable becomes which PyTorch tensor, and how."""

@@ -1,0 +1,244 @@
+"""Read a mapping table: YAML -> checked dataclasses, every mistake with file and line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+
+import yaml
+
+from converter.errors import MappingError
+from converter.plan.ops import OPS
+from converter.plan.yaml_nodes import NodeReader, Size
+
+REQUIRED = ("version", "kinds", "groups", "recognition")
+INHERITED = ("views", "ignored", "training_step")  # a table that includes another one may take them from there
+SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
+VIEWS = ("raw", "ema")
+# What a table must tell of a model by names and shapes, and what its rows can look for.
+QUESTIONS = (
+    "backbone",
+    "fpn_channels",
+    "fpn_cells",
+    "head_repeats",
+    "num_levels",
+    "weighted",
+    "class_channels",
+    "box_channels",
+)
+FILE = "mappings/{}.yaml"
+BACKBONE_TABLE = "efficientnet"  # the one that is of use alone
+PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tensor of a kind: PyTorch suffix, TensorFlow suffixes, operation, TensorFlow shape of each source."""
+
+    target: str
+    sources: tuple[str, ...]
+    op: str
+    shape: tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: TensorFlow scope and PyTorch module (templates), kind, sizes bound to the kind's letters."""
+
+    tf: str
+    torch: str
+    kind: str
+    sizes: Mapping[str, Size]
+    when: str
+    folds: str  # scope-relative name of the bias that this batch norm takes in; "" if there is none
+    where: str  # file and line
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that repeat over the product of some axes."""
+
+    name: str
+    for_each: tuple[str, ...]
+    when: str
+    rows: tuple[Row, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A whole mapping table with all that it includes, checked on its own; `expand` binds it to a model config."""
+
+    name: str
+    version: int
+    sha256: str
+    kinds: Mapping[str, tuple[Part, ...]]
+    groups: tuple[Group, ...]
+    views: Mapping[str, str]
+    ignored: tuple[tuple[str, str], ...]
+    training_step: str
+    recognition: Mapping[str, Mapping[str, Size]]
+    state_dict: Mapping[str, Mapping[str, Size]]
+
+
+EMPTY = Table("", 0, "", {}, (), {}, (), "", {}, {})
+
+
+@cache
+def load_table(name: str = "efficientdet") -> Table:
+    """Read `mappings/<name>.yaml`.
+
+    Raises:
+        MappingError: The table breaks its grammar; the text names file, line and what is expected.
+    """
+    return parse_table((resources.files("mappings") / f"{name}.yaml").read_bytes(), name)
+
+
+def parse_table(text: bytes, name: str) -> Table:
+    """Parse a mapping table, see `load_table`."""
+    return _Parser(FILE.format(name)).table(text, name)
+
+
+class _Parser(NodeReader):
+    """The grammar: one method per construct."""
+
+    def table(self, text: bytes, name: str) -> Table:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        try:
+            node = yaml.compose(text, Loader=loader)
+        except yaml.YAMLError as error:
+            raise MappingError(f"{self.file} is not YAML: {error}") from error
+        inherits = "include" in self.mapping(node)
+        root = self.fields(node, SECTIONS, required=REQUIRED if inherits else (*REQUIRED, *INHERITED))
+        base = self.included(root["include"]) if inherits else EMPTY
+        kinds = {**base.kinds, **self.kinds(root["kinds"], base.kinds)}
+        groups = (*base.groups, *(self.group(group, kinds) for group in self.sequence(root["groups"])))
+        self.refuse_unused(root["kinds"], groups)
+        return Table(
+            name=name,
+            version=self.integer(root["version"]),
+            sha256=hashlib.sha256(text + base.sha256.encode()).hexdigest(),
+            kinds=kinds,
+            groups=groups,
+            views=self.views(root["views"]) if "views" in root else base.views,
+            ignored=(*base.ignored, *map(self.ignored, self.sequence(root.get("ignored")))),
+            training_step=self.text(root["training_step"]) if "training_step" in root else base.training_step,
+            recognition={**base.recognition, **self.probes(root["recognition"], base.recognition)},
+            state_dict=self.probes(root["state_dict"], ("backbone",)) if "state_dict" in root else {},
+        )
+
+    def included(self, node: yaml.Node) -> Table:
+        """Read another table, and put its rows under a PyTorch module."""
+        cells = list(self.sequence(node))
+        if len(cells) != 2:
+            raise self.error(node, "an included table is [name, PyTorch module]")
+        name, module = map(self.text, cells)
+        exists = name.isidentifier() and (resources.files("mappings") / f"{name}.yaml").is_file()
+        if self.file == FILE.format(name) or not exists:
+            raise self.error(cells[0], f"table {name!r} cannot be included: it is this one, or does not exist")
+        table = load_table(name)
+        groups = tuple(
+            replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
+            for group in table.groups
+        )
+        return replace(table, groups=groups)
+
+    def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
+        nodes = self.mapping(node)
+        if twice := [key for key in nodes if key in known]:
+            raise self.error(nodes[twice[0]], f"kind {twice[0]!r} is defined in the included table already")
+        return {key: self.kind(part) for key, part in nodes.items()}
+
+    def refuse_unused(self, kinds: yaml.Node, groups: tuple[Group, ...]) -> None:
+        used = {row.kind for group in groups for row in group.rows}
+        for kind, node in self.mapping(kinds).items():
+            if kind not in used:
+                raise self.error(node, f"kind {kind!r} is used by no row; remove it")
+
+    def views(self, node: yaml.Node) -> dict[str, str]:
+        return {key: self.template(value, "variable") for key, value in self.fields(node, VIEWS, VIEWS).items()}
+
+    def probes(self, node: yaml.Node, answered: Container[str]) -> dict[str, Mapping[str, Size]]:
+        """Read the rules of recognition: a backbone's alone, or all that make a detector of it."""
+        questions = self.fields(node, QUESTIONS, required=())
+        if set(questions) != {"backbone"}:
+            self.fields(node, QUESTIONS, required=[key for key in QUESTIONS if key not in answered])
+        return {key: self.probe(rule) for key, rule in questions.items()}
+
+    def kind(self, node: yaml.Node) -> tuple[Part, ...]:
+        return tuple(self.part(target, part) for target, part in self.mapping(node).items())
+
+    def part(self, target: str, node: yaml.Node) -> Part:
+        fields = self.fields(node, ("from", "op", "shape"), required=("op",))
+        op = self.text(fields["op"])
+        if op not in OPS:
+            raise self.error(fields["op"], f"operation {op!r} does not exist; known are {', '.join(OPS)}")
+        if ("from" in fields) != ("shape" in fields):
+            raise self.error(node, "'from' and 'shape' belong together; one of them is missing")
+        source = fields.get("from")
+        names = [source] if isinstance(source, yaml.ScalarNode) else self.sequence(source)
+        sources = tuple(self.text(name) for name in names)
+        shape = tuple(self.size(size) for size in self.sequence(fields.get("shape")))
+        if not OPS[op].accepts([(1,) * len(shape)] * len(sources)):
+            raise self.error(node, f"operation {op!r} does not take {len(sources)} sources with {len(shape)} axes")
+        return Part(target, sources, op, shape)
+
+    def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
+        required = ("name", "tf", "torch", "rows")
+        fields = self.fields(node, (*required, "for_each", "when"), required)
+        scopes = self.text(fields["tf"]), self.text(fields["torch"])
+        return Group(
+            name=self.text(fields["name"]),
+            for_each=tuple(self.text(axis) for axis in self.sequence(fields.get("for_each"))),
+            when=self.text(fields["when"]) if "when" in fields else "",
+            rows=tuple(self.row(row, scopes, kinds) for row in self.sequence(fields["rows"])),
+            where=self.where(node),
+        )
+
+    def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
+        cells = list(self.sequence(node))
+        if len(cells) != 4:
+            raise self.error(
+                node, f"a row is [TensorFlow scope, PyTorch module, kind, sizes]; found {len(cells)} cells"
+            )
+        tf, torch, kind = (self.text(cell) for cell in cells[:3])
+        if kind not in kinds:
+            raise self.error(cells[2], f"kind {kind!r} does not exist; known are {', '.join(kinds)}")
+        letters = sorted({size for part in kinds[kind] for size in part.shape if isinstance(size, str)})
+        options = self.fields(cells[3], (*letters, "when", "folds"), required=letters)
+        if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
+            raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
+        return Row(
+            tf=_join("/", scopes[0], tf),
+            torch=_join(".", scopes[1], torch),
+            kind=kind,
+            sizes={letter: self.size(options[letter]) for letter in letters},
+            when=self.text(options["when"]) if "when" in options else "",
+            folds=_join("/", scopes[0], self.text(options["folds"])) if "folds" in options else "",
+            where=self.where(node),
+        )
+
+    def ignored(self, node: yaml.Node) -> tuple[str, str]:
+        cells = list(self.sequence(node))
+        if len(cells) != 2 or not self.text(cells[1]).strip():
+            raise self.error(node, "an ignored variable is [name, reason]; the reason must be written")
+        return self.template(cells[0], "variable", "backbone"), self.text(cells[1])
+
+    def probe(self, node: yaml.Node) -> Mapping[str, Size]:
+        fields = self.mapping(node)
+        if set(fields) not in map(set, PROBES):
+            forms = "; ".join(" and ".join(form) for form in PROBES)
+            raise self.error(node, f"this row has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
+        for key, placeholder in (("which", "backbone"), ("count", "n")):
+            if key in fields and f"{{{placeholder}}}" not in self.template(fields[key], placeholder):
+                raise self.error(fields[key], f"{key!r} needs the placeholder {{{placeholder}}}")
+        return {
+            key: self.integer(value) if key in ("axis", "first") else self.text(value) for key, value in fields.items()
+        }
+
+
+def _join(separator: str, *parts: str) -> str:
+    return separator.join(part for part in parts if part)

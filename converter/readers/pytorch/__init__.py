@@ -1,0 +1,1 @@
+"""PyTorch's formats -> {TensorFlow variable name: array}, without PyTorch."""

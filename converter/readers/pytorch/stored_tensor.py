@@ -1,0 +1,104 @@
+"""A tensor where it lies in a mapped file; no value is read before somebody asks for it."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.plan.ops import Array, Shape
+
+MAX_AXES, MAX_COUNT = 32, 1 << 48
+BFLOAT16 = "bfloat16"  # NumPy has none: its bits are the upper half of a float32
+# PyTorch's name of a dtype -> what NumPy reads its values as.
+ELEMENTS: Mapping[str, str] = {
+    "float64": "<f8",
+    "float32": "<f4",
+    "float16": "<f2",
+    BFLOAT16: "<u2",
+    **{f"int{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "bool": "?",
+}
+
+
+@dataclass(eq=False)
+class Storage:
+    """Values in a row, which tensors share.
+
+    Attributes:
+        key: its name in the file.
+        dtype: of its values, unless a tensor says otherwise.
+        item_bytes: length of a value.
+        count: how many values there must be.
+        data: where they lie in the file.
+        checksum: CRC-32 of the data; None where the file has none, or when it was checked.
+    """
+
+    key: str
+    dtype: str
+    item_bytes: int
+    count: int
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
+    checksum: int | None = None
+
+    def place(self, data: memoryview, checksum: int | None = None) -> None:
+        """Say where the values lie; CorruptFileError if there are more, or fewer."""
+        if len(data) != self.count * self.item_bytes:
+            raise CorruptFileError(f"{self.key} has {len(data)} bytes; expected {self.count * self.item_bytes}")
+        self.data, self.checksum = data, checksum
+
+    def require_sound(self) -> None:
+        """Compare the data with their checksum, once; CorruptFileError if they differ."""
+        if self.checksum is not None and zlib.crc32(self.data) != self.checksum:
+            raise CorruptFileError(f"{self.key} does not match its checksum")
+        self.checksum = None
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTensor:
+    """A tensor of a file; nothing of it is read before `array` is called. Offset and stride count values, not bytes."""
+
+    storage: Storage
+    dtype: str
+    offset: int
+    shape: Shape
+    stride: Shape
+
+    def __post_init__(self) -> None:
+        if not len(self.stride) == len(self.shape) <= MAX_AXES:
+            raise ValueError(f"a tensor with {len(self.shape)} axes and {len(self.stride)} strides")
+        numbers = (self.offset, *self.shape, *self.stride)
+        if not all(isinstance(n, int) and 0 <= n < MAX_COUNT for n in numbers):
+            raise ValueError("a tensor with an impossible shape, stride or offset")
+        if math.prod(n or 1 for n in self.shape) >= MAX_COUNT:  # NumPy refuses even an empty array of such a shape
+            raise ValueError(f"a tensor of the impossible shape {self.shape}")
+
+    def array(self) -> Array:
+        """Return the values, as a read-only view of the file; bfloat16 is widened to float32, which is exact.
+
+        Raises:
+            CorruptFileError: The file does not hold as many, or they do not match their checksum.
+            UnsupportedSourceError: NumPy has no such values, or the tensor repeats those of its storage.
+        """
+        if self.dtype not in ELEMENTS:
+            raise UnsupportedSourceError(f"values of {self.dtype} cannot be read; save them again after .float()")
+        self.storage.require_sound()
+        bits, stored = np.dtype(ELEMENTS[self.dtype]), self.storage.data
+        count, available = math.prod(self.shape), len(stored) // bits.itemsize
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        if count and last >= available:
+            raise CorruptFileError(f"{self.storage.key} has {available} values; the tensor's last is at {last}")
+        if count > available:  # a file must not ask for more memory than it has bytes
+            raise UnsupportedSourceError(f"{available} values stand for {count}; save it again after .contiguous()")
+        steps = [step * bits.itemsize for step in self.stride]
+        values: Array = np.ndarray(self.shape, bits, stored, self.offset * bits.itemsize if count else 0, steps)
+        if self.dtype == BFLOAT16:
+            values = values.astype(np.uint32)
+            values <<= 16
+            values = values.view(np.float32)
+        return values

@@ -1,0 +1,1 @@
+"""TensorFlow's and Keras' formats -> {TensorFlow variable name: array}, without TensorFlow."""

@@ -1,0 +1,83 @@
+"""TF2 checkpoints, those of training (`emackpt-N`) included: a TensorBundle read by TF1 names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.readers.tensorflow.object_graph import AVERAGE, Names, read_names
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
+from converter.source import VariableInfo, VariableSource
+
+ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
+_AVERAGES_PREFIX = "emackpt"
+
+
+class ObjectCheckpoint(VariableSource):
+    """The variables of a checkpoint whose keys are paths of Python attributes, under their TF1 names.
+
+    Where the optimizer keeps averages, every variable of the model has one: its slot, or itself where there is no slot.
+    Optimizers average what is trained; what is not (moving statistics) stays as it is when averages are put to use.
+    """
+
+    def __init__(self, bundle: TensorBundle) -> None:
+        """Read the names of a bundle's keys; the source closes the bundle.
+
+        Raises:
+            MissingFileError: The data file, in which the names lie, is not there.
+            CorruptFileError: The object graph is damaged.
+            UnsupportedSourceError: Two keys hold variables of the same name.
+        """
+        self.kind, self.path, self.folder = bundle.kind, bundle.path, bundle.folder
+        self._bundle = bundle
+        graph = b"".join(bundle.read(OBJECT_GRAPH).flat)
+        try:
+            names = read_names(graph, bundle.variables)
+        except (CorruptFileError, UnsupportedSourceError) as error:
+            raise type(error)(f"{bundle.path}: {error}. Give another checkpoint of the same model.") from error
+        self._keys = {**names.model, **names.others, **self._implied_averages(names)}
+        self._variables = {name: bundle.variables[key] for name, key in self._keys.items()}
+
+    @property
+    def variables(self) -> Mapping[str, VariableInfo]:
+        """All stored variables under their TF1 names, averages that are not stored twice included."""
+        return self._variables
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return one variable, see `TensorBundle.read`."""
+        return self._bundle.read(self._keys[name])
+
+    def checksum(self, name: str) -> int | None:
+        """Return the checksum of a variable's values."""
+        return self._bundle.checksum(self._keys[name])
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files of the bundle."""
+        return self._bundle.files()
+
+    def close(self) -> None:
+        """Let go of the bundle."""
+        self._bundle.close()
+
+    def _implied_averages(self, names: Names) -> dict[str, str]:
+        """Name the averages of variables that the optimizer does not average; say in words what is one and what not."""
+        averaged = {name: key for name, key in names.model.items() if f"{name}/{AVERAGE}" in names.others}
+        if not averaged:
+            self.raw_reason = f"a {self.kind} {ONE_COPY}"
+            if self._bundle.prefix.name.startswith(_AVERAGES_PREFIX):
+                self.raw_reason += f"; its name ({self._bundle.prefix.name}) says that it is"
+            return {}
+        pairs = [(key, names.others[f"{name}/{AVERAGE}"]) for name, key in averaged.items()]
+        checksums = [(self._bundle.checksum(own), self._bundle.checksum(average)) for own, average in pairs]
+        same = all(own is not None and own == average for own, average in checksums)
+        state = "they equal the variables, whose raw values are not stored" if same else "the variables are raw values"
+        self.notes = (f"the optimizer keeps averages of {len(averaged)} variables; {state}",)
+        return {
+            f"{name}/{AVERAGE}": key
+            for name, key in names.model.items()
+            if name not in averaged and self._bundle.variables[key].dtype.startswith(("float", "bfloat"))
+        }

@@ -1,0 +1,29 @@
+"""SavedModels: a folder with `saved_model.pb` and the bundle `variables/variables`, in which all names are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
+from converter.source import VariableSource
+
+_AVERAGES = "a TF1 SavedModel holds the averages under the raw names; its EMA slots are as they were initialised"
+
+
+def as_saved_model(bundle: TensorBundle, folder: Path) -> VariableSource:
+    """Return the variables of a SavedModel under their TF1 names.
+
+    Args:
+        bundle: the opened `variables/variables`.
+        folder: the SavedModel.
+
+    Raises:
+        SourceError: The names of a TF2 SavedModel cannot be read.
+    """
+    bundle.folder = folder
+    if OBJECT_GRAPH in bundle.variables:
+        bundle.kind = "TF2 SavedModel"
+        return ObjectCheckpoint(bundle)
+    bundle.kind, bundle.raw_reason = "TF1 SavedModel", _AVERAGES
+    return bundle

@@ -1,0 +1,222 @@
+"""TensorFlow V2 checkpoints ("TensorBundle"): PREFIX.index and PREFIX.data-KKKKK-of-NNNNN, read without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import CorruptFileError, MissingFileError, UnsupportedSourceError
+from converter.formats.leveldb_table import extend_crc32c, mask_crc32c, unmask_crc32c
+from converter.formats.protobuf import read_varint
+from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
+from converter.source import VariableInfo, VariableSource
+
+if TYPE_CHECKING:
+    from converter.formats.archive import ExtractedArchive
+
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key that only TF2 checkpoints have
+_MAX_INDEX_BYTES = 64 << 20
+_MAX_RANK = 32  # NumPy's limit before version 2
+
+
+class TensorBundle(VariableSource):
+    """The variables of one checkpoint, parsed from its index; data files are mapped when a value is first read.
+
+    Attributes:
+        prefix: the common beginning of the names of all files: "folder/model.ckpt-780".
+    """
+
+    def __init__(
+        self, prefix: Path | str, *, path: Path | str | None = None, archive: ExtractedArchive | None = None
+    ) -> None:
+        """Parse the index file; the data files need not exist.
+
+        Args:
+            prefix: names the files of the checkpoint.
+            path: what the user named; the prefix when left out.
+            archive: where the files were extracted from; the bundle closes it.
+
+        Raises:
+            MissingFileError: There is no index file.
+            CorruptFileError: The index is damaged.
+            UnsupportedSourceError: The bundle is big-endian, compressed, or of a newer version.
+        """
+        self.prefix = Path(prefix)
+        self.path = Path(path or prefix)
+        self.folder = self.prefix.parent
+        self._archive = archive
+        self._shards: dict[int, mmap.mmap | bytes] = {}
+        self._index_path = Path(f"{prefix}.index")
+        with self._naming(self._index_path):
+            self._index = read_index(_read_file(self._index_path))
+        self._variables = {name: entry.info for name, entry in self._index.entries.items()}
+        self.kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
+
+    @property
+    def variables(self) -> Mapping[str, VariableInfo]:
+        """All stored variables, those of a dtype that cannot be read included."""
+        return self._variables
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return one variable, checked against its checksum.
+
+        Raises:
+            KeyError: No variable has this name.
+            MissingFileError: The data file is not there.
+            CorruptFileError: The bytes are damaged or cut off.
+            UnsupportedSourceError: The dtype has no NumPy counterpart ("resource", "variant", quantised types).
+        """
+        entry = self._index.entries[name]
+        slices = self._index.slices.get(name)
+        if slices is None:
+            return self._read_entry(name, entry)
+        values = [self._read_entry(name, part.entry) for part in slices]
+        with self._naming(self._index_path, name):
+            return _join(entry.info.shape, slices, values)
+
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32C of a variable's values from the index; None for a partitioned variable."""
+        entry = self._index.entries[name]
+        return None if name in self._index.slices else unmask_crc32c(entry.crc32c)
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the archive if there is one, else the index and those data files that are there."""
+        if self._archive is not None:
+            return (self._archive.path,)
+        slices = (part.entry for parts in self._index.slices.values() for part in parts)
+        shards = {entry.shard for entry in (*self._index.entries.values(), *slices) if not entry.slice_protos}
+        paths = (self._shard_path(shard) for shard in sorted(shards))
+        return (self._index_path, *(path for path in paths if path.is_file()))
+
+    def close(self) -> None:
+        """Let go of the data files; arrays that were read stay valid."""
+        self._shards.clear()
+        if self._archive is not None:
+            self._archive.close()
+
+    def _read_entry(self, name: str, entry: BundleEntry) -> NDArray[Any]:
+        with self._naming(self._shard_path(entry.shard), name):
+            if len(entry.info.shape) > _MAX_RANK:
+                raise UnsupportedSourceError(f"it has {len(entry.info.shape)} axes; at most {_MAX_RANK} can be read")
+            data = self._stored_bytes(entry)
+            if entry.info.dtype == "string":
+                return _decode_strings(bytes(data), entry)
+            return _decode_numbers(data, entry)
+
+    def _stored_bytes(self, entry: BundleEntry) -> memoryview:
+        """Return a view of an entry's bytes."""
+        shard = self._map_shard(entry.shard)
+        if entry.offset + entry.size > len(shard):
+            raise CorruptFileError(
+                f"the file has {len(shard)} bytes; expected at least {entry.offset + entry.size} (it is incomplete, "
+                "or a pointer of git-lfs)"
+            )
+        return memoryview(shard)[entry.offset : entry.offset + entry.size]
+
+    def _map_shard(self, shard: int) -> mmap.mmap | bytes:
+        if shard not in self._shards:
+            with self._shard_path(shard).open("rb") as file:
+                is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
+                self._shards[shard] = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._shards[shard]
+
+    def _shard_path(self, shard: int) -> Path:
+        return Path(f"{self.prefix}.data-{shard:05d}-of-{self._index.shards:05d}")
+
+    @contextmanager
+    def _naming(self, path: Path, name: str | None = None) -> Iterator[None]:
+        """Add the file's and the variable's name to errors."""
+        shown = str(path) if self._archive is None else self._archive.describe(path)
+        shown += f": {name}" if name else ""
+        try:
+            yield
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{shown}: {error}. The file is damaged: download or copy it again.") from error
+        except UnsupportedSourceError as error:
+            raise UnsupportedSourceError(f"{shown}: {error}.") from error
+        except OSError as error:
+            raise MissingFileError(
+                f"{shown}: {error.strerror or error}. Keep all files of the checkpoint in one folder: "
+                f"{self.prefix.name}.index and {self.prefix.name}.data-*."
+            ) from error
+
+
+def _read_file(path: Path) -> bytes:
+    if path.stat().st_size > _MAX_INDEX_BYTES:
+        raise CorruptFileError(f"it has {path.stat().st_size} bytes; an index has some 100 000")
+    return path.read_bytes()
+
+
+def _check(computed: int, stored: int, what: str) -> None:
+    if computed != stored:
+        raise CorruptFileError(f"{what} do not match their checksum: stored {stored:#010x}, computed {computed:#010x}")
+
+
+def _decode_numbers(data: memoryview, entry: BundleEntry) -> NDArray[Any]:
+    """Return the values of an entry after their checksum was compared."""
+    values = decode_values(data, entry.info)
+    _check(mask_crc32c(extend_crc32c(0, data)), entry.crc32c, "the values")
+    return values
+
+
+def decode_values(data: memoryview, info: VariableInfo) -> NDArray[Any]:
+    """Return a view of values as TensorFlow stores them, or a copy where NumPy cannot take them as they lie.
+
+    Raises:
+        UnsupportedSourceError: NumPy has no such dtype.
+    """
+    dtype = STORED_DTYPES.get(info.dtype)
+    if dtype is None:
+        raise UnsupportedSourceError(f"values of dtype {info.dtype} cannot be read; expected numbers or strings")
+    values: NDArray[Any] = np.frombuffer(data, dtype)
+    if not values.flags.aligned:  # behind a string; not every library that gets the array can cope
+        values = values.copy()
+    values = values.astype(dtype.newbyteorder("="), copy=False)
+    if info.dtype == "bfloat16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(info.shape)
+
+
+def _join(shape: tuple[int, ...], slices: Sequence[Slice], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Put a partitioned variable together; the index says that the slices have as many elements as the tensor."""
+    tensor = np.empty(shape, values[0].dtype)
+    covered = np.zeros(shape, bool)
+    for part, part_values in zip(slices, values, strict=True):
+        tensor[part.region] = part_values
+        covered[part.region] = True
+    if not covered.all():
+        raise CorruptFileError("its slices overlap, so that a part of the tensor is left open")
+    return tensor
+
+
+def _decode_strings(data: bytes, entry: BundleEntry) -> NDArray[np.object_]:
+    """Decode: length of every string as varint, checksum of the lengths, the strings.
+
+    The checksums cover the lengths as four-byte numbers (eight bytes for those that need it), not the varints.
+    """
+    count = math.prod(entry.info.shape)
+    if count > len(data):
+        raise CorruptFileError(f"{count} strings cannot lie in {len(data)} bytes")
+    lengths, position, crc = [], 0, 0
+    for _ in range(count):
+        length, position = read_varint(data, position, len(data))
+        lengths.append(length)
+        crc = extend_crc32c(crc, length.to_bytes(4 if length < 1 << 32 else 8, "little"))
+    start = position + 4
+    _check(mask_crc32c(crc), int.from_bytes(data[position:start], "little"), "the string lengths")
+    if start + sum(lengths) != len(data):
+        raise CorruptFileError(f"the strings have {sum(lengths)} bytes; expected {len(data) - start}")
+    _check(mask_crc32c(extend_crc32c(crc, data[position:])), entry.crc32c, "the strings")
+    strings = np.empty(count, object)
+    for place, length in enumerate(lengths):
+        strings[place] = data[start : start + length]
+        start += length
+    return strings.reshape(entry.info.shape)

@@ -1,0 +1,1 @@
+"""Anchors, boxes and non-maximum suppression."""

@@ -1,0 +1,1 @@
+"""From an image file to detections, and to a picture of them."""

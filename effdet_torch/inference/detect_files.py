@@ -1,0 +1,181 @@
+"""Detect objects in image files: what `effdet-detect` does."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from effdet_torch.errors import EffdetError, UsageError
+from effdet_torch.inference.images import ImageError, read_image
+from effdet_torch.inference.predict import ImageDetections, Predictor
+from effdet_torch.inference.visualize import draw_detections
+
+# What counts as an image in a folder; a file that is named is read whatever its suffix.
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
+
+
+@dataclass(frozen=True)
+class FileDetections:
+    """One image file and what was found in it, or why it could not be read."""
+
+    path: Path
+    found: ImageDetections | ImageError
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file could not be read."""
+        return isinstance(self.found, ImageError)
+
+    @property
+    def summary(self) -> str:
+        """One line: the number of detections of each class, the class of the best detection first."""
+        if isinstance(self.found, ImageError):
+            return str(self.found)
+        counts = ", ".join(f"{name} {count}" for name, count in Counter(self.found.names).items())
+        plural = "" if len(self.found) == 1 else "s"
+        return f"{self.path}: {len(self.found)} detection{plural}" + (f" ({counts})" if counts else "")
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """Return the detections as entries of a COCO results file."""
+        return [] if isinstance(self.found, ImageError) else self.found.to_coco(image_id(self.path))
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Return the image files that files, folders and glob patterns stand for, each once.
+
+    A folder stands for its images (by suffix, sorted, not those in folders below); a pattern for what it matches,
+    sorted, as in a shell; `**` also matches folders in folders.
+
+    Raises:
+        UsageError: There is no file at all.
+    """
+    paths = [path for name in names for match in _matches(name) for path in _files_of(Path(match))]
+    if not any(path.exists() for path in paths):
+        raise UsageError(f"no image found: {', '.join(names)}; name files, folders with images, or quoted patterns")
+    return list(dict.fromkeys(paths))
+
+
+def _matches(name: str) -> list[str]:
+    if Path(name).exists() or not glob.has_magic(name):
+        return [name]
+    # A pattern without a match is kept, and reported as a file that does not exist.
+    return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207, Path.glob refuses absolute patterns
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+
+
+def image_id(path: Path) -> int | str:
+    """Return the id of an image in a COCO results file: the number in a COCO file name, else the file name."""
+    match = COCO_FILE_NAME.fullmatch(path.name)
+    return int(match[1]) if match else path.name
+
+
+def require_unique_ids(paths: Iterable[Path]) -> None:
+    """Refuse files that a COCO results file could not tell apart.
+
+    Raises:
+        UsageError: Two files have the same id.
+    """
+    known: dict[int | str, Path] = {}
+    for path in paths:
+        other = known.setdefault(image_id(path), path)
+        if other != path:
+            raise UsageError(
+                f"{other} and {path} would both be image {image_id(path)!r} in the JSON file; "
+                "detect the folders one by one"
+            )
+
+
+def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where the drawn images go: as the files lie below their common folder, PNG unless JPEG.
+
+    Raises:
+        UsageError: A drawn image would replace an original.
+    """
+    sources = [path.parent.resolve() / path.name for path in paths]
+    common = os.path.commonpath([path.parent for path in sources])
+    targets = [folder / os.path.relpath(path, common) for path in sources]
+    targets = [t if t.suffix.lower() in DRAWN_SUFFIXES else t.with_name(f"{t.name}.png") for t in targets]
+    originals = {path.resolve() for path in sources}
+    if any(target.resolve() in originals for target in targets):
+        raise UsageError(f"{folder} is where the images are, and drawing would replace them; choose another folder")
+    return targets
+
+
+def detect_files(
+    predictor: Predictor,
+    paths: Sequence[Path],
+    drawing_folder: Path | None = None,
+    batch_size: int = 8,
+    apply_exif: bool = True,
+) -> Iterator[FileDetections]:
+    """Detect objects in every file, and draw them; a file that cannot be read is a result, too.
+
+    Args:
+        predictor: the detector.
+        paths: image files.
+        drawing_folder: where drawn images go, created if needed; None draws nothing.
+        batch_size: how many images are in memory at once, and how many a GPU works on at once.
+        apply_exif: see `read_image`; boxes refer to the image as it was read.
+
+    Raises:
+        UsageError: A drawn image would replace an original.
+        EffdetError: A drawn image cannot be written.
+    """
+    targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
+    pairs = iter(zip(paths, targets, strict=True))
+    while batch := list(islice(pairs, batch_size)):
+        images = [_read(path, apply_exif) for path, _ in batch]
+        readable = [image for image in images if not isinstance(image, ImageError)]
+        detections = iter(predictor(readable, batch_size))
+        for (path, target), image in zip(batch, images, strict=True):
+            if isinstance(image, ImageError):
+                yield FileDetections(path, image)
+                continue
+            found = next(detections)
+            if target is not None:
+                save_picture(draw_detections(image, found), target)
+            yield FileDetections(path, found)
+
+
+def _read(path: Path, apply_exif: bool) -> NDArray[np.uint8] | ImageError:
+    try:
+        return read_image(path, apply_exif)
+    except ImageError as error:
+        return error
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write an image file completely or not at all; folders are created.
+
+    Raises:
+        EffdetError: The file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.part")
+    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(partial, kind, **({"quality": 92, "subsampling": 0} if kind == "JPEG" else {}))
+        partial.replace(path)
+    except OSError as error:
+        raise EffdetError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
+    finally:
+        if partial.is_file():
+            partial.unlink()

@@ -1,0 +1,101 @@
+"""Draw detections on images."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from effdet_torch.inference.predict import ImageDetections
+
+Color = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax in pixels
+
+PADDING_PX = 2
+GOLDEN_RATIO = 0.618034  # steps of it around the colour circle never come close to an earlier one soon
+
+
+def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Image.Image:
+    """Draw boxes with class names and scores.
+
+    Lines and letters grow with the image; a class has the same colour in every image; better detections lie on top.
+
+    Args:
+        image: (height, width, 3), RGB, 0..255; not changed.
+        detections: in pixels of `image`.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    draw = ImageDraw.Draw(picture)
+    side = (picture.width * picture.height) ** 0.5
+    font = ImageFont.load_default(max(10.0, side / 45))
+    boxes = [_inside(box_xyxy, picture.size) for box_xyxy in detections.boxes_xyxy.tolist()]
+    colors = [class_color(category_id) for category_id in detections.category_ids.tolist()]
+    texts = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
+    labels: list[Rectangle] = []
+    for box, text in zip(boxes, texts, strict=True):
+        labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels))
+    for box, color in _worst_first(boxes, colors):
+        draw.rectangle(box, outline=color, width=max(1, round(side / 250)))
+    for label, color, text in _worst_first(labels, colors, texts):
+        draw.rectangle(label, fill=color)
+        draw.text((label[0] + PADDING_PX, label[3] - PADDING_PX), text, fill=text_color(color), font=font, anchor="ld")
+    return picture
+
+
+def class_color(category_id: int) -> Color:
+    """Return a bright colour (red, green, blue), 0..255, that differs clearly between neighbouring ids."""
+    hue = category_id * GOLDEN_RATIO % 1
+    # Three strengths, or else ids with nearly the same hue would look alike.
+    value, saturation = ((1.0, 0.95), (0.85, 0.75), (1.0, 0.55))[category_id % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def text_color(background: Color) -> Color:
+    """Return black or white, whichever is read more easily on a background."""
+    red, green, blue = background
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (0, 0, 0) if luminance > 128 else (255, 255, 255)
+
+
+def _worst_first(*columns: list[Any]) -> list[tuple[Any, ...]]:
+    return list(zip(*columns, strict=True))[::-1]
+
+
+def _inside(box_xyxy: list[float], size: tuple[int, int]) -> Rectangle:
+    """Return the part of a box that a picture of (width, height) can show; at its border if there is none."""
+    right, bottom = size[0] - 1, size[1] - 1
+    xmin, ymin, xmax, ymax = box_xyxy
+    left, top = min(max(xmin, 0), right), min(max(ymin, 0), bottom)
+    return left, top, max(left, min(xmax, right)), max(top, min(ymax, bottom))
+
+
+def _place_label(text_box: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:
+    """Return the place for a label at a box that covers least of the other labels, the usual one if several do."""
+    width, height = text_box[2] + 2 * PADDING_PX, text_box[3] + 2 * PADDING_PX
+    places = [_shifted_inside(x, y, width, height, size) for x, y in _label_corners(box, width, height)]
+    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+
+
+def _label_corners(box: Rectangle, width: float, height: float) -> Iterator[tuple[float, float]]:
+    """Yield top left corners for a label: above the box (if there is room), inside at the top, below, at the bottom."""
+    xmin, ymin, xmax, ymax = box
+    for y in (ymin - height, ymin, ymax, ymax - height)[ymin < height :]:
+        yield xmin, y
+        yield xmax - width, y
+
+
+def _shifted_inside(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Rectangle:
+    left = max(0.0, min(x, size[0] - 1 - width))
+    top = max(0.0, min(y, size[1] - 1 - height))
+    return left, top, left + width, top + height
+
+
+def _common_area(first: Rectangle, second: Rectangle) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0)

@@ -1,0 +1,1 @@
+"""The numbers by which detections are judged."""

@@ -1,0 +1,246 @@
+"""Read converted models: `.pth` (a torch.save of {"state_dict", "metadata"}) and `.safetensors`.
+
+A safetensors file holds the metadata as JSON in its one entry "effdet_convert". The format is recognised by content,
+not by suffix. Files come from strangers: nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from effdet_torch import FORMAT_VERSION, METADATA_KEY
+from effdet_torch.config import EfficientDetConfig, is_backbone
+from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.network.model import EfficientDet
+
+ZIP_MAGIC = b"PK\x03\x04"
+PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
+MAX_LISTED = 5
+BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
+CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
+
+
+def load_model(
+    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> EfficientDet:
+    """Build the model that a converted file describes and load its weights, strictly.
+
+    Args:
+        path: a `.pth` or `.safetensors` file written by effdet-convert.
+        device: where the model goes.
+        dtype: floating-point type of the model; None keeps the file's.
+
+    Returns:
+        The model in eval mode; `.config` and `.metadata` say what it is and where it came from.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, unsafe or another tool's, or its tensors do not fit its config.
+    """
+    path = Path(path)
+    return build_model(path, *read_model_file(path), device=device, dtype=dtype)
+
+
+def build_model(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: dict[str, Any],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> EfficientDet:
+    """Build the model of a file that was read by `read_model_file`; see `load_model`."""
+    if is_backbone(metadata):
+        raise ModelFileError(
+            f"{path} holds the backbone {metadata['config']['backbone']} alone, no detector: build one with "
+            "create_model, then use load_backbone."
+        )
+    with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
+        model = EfficientDet(_read_config(path, metadata))
+    expected = model.state_dict()
+    tensors = {**_counters(expected), **tensors}
+    config = model.config
+    described = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
+    _require_fit(path, described, expected, tensors)
+    placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
+    model.load_state_dict(placed, strict=True, assign=True)
+    model.metadata = metadata
+    return model.eval()
+
+
+def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
+    """Load the weights of a converted backbone checkpoint, strictly, for training a detector on top of it.
+
+    Args:
+        model: for example `create_model("d0", num_classes=20)`; only its backbone changes, in place.
+        path: a `.pth` or `.safetensors` file that effdet-convert wrote from an EfficientNet classifier's checkpoint.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
+    """
+    path = Path(path)
+    return fill_backbone(model, path, *read_model_file(path))
+
+
+def fill_backbone(
+    model: EfficientDet, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> EfficientDet:
+    """Fill a backbone from a file that was read by `read_model_file`; see `load_backbone`."""
+    if not is_backbone(metadata):
+        raise ModelFileError(f"{path} holds a whole detector, not a backbone alone: use load_model.")
+    found, expected = metadata["config"]["backbone"], model.config.backbone
+    if found != expected:
+        raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
+    wanted = model.backbone.state_dict()
+    tensors = {**_counters(wanted), **tensors}
+    _require_fit(path, f"backbone {expected}", wanted, tensors)
+    model.backbone.load_state_dict(tensors, strict=True)
+    return model
+
+
+def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the metadata of a converted file.
+
+    The tensors own their memory, so the file may be replaced while they are in use.
+
+    Args:
+        path: a `.pth` or `.safetensors` file written by effdet-convert.
+
+    Returns:
+        state_dict: {key: tensor on the CPU}.
+        metadata: plain numbers, strings, lists and dictionaries; "config" holds `EfficientDetConfig.to_dict()`.
+
+    Raises:
+        ModelFileError: The file is missing, damaged, unsafe or another tool's.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+    if start[8:] == b"{":  # eight bytes of header length, then the header as JSON
+        tensors, metadata = _read_safetensors(path)
+    elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
+        tensors, metadata = _read_torch(path, start)
+    else:
+        found = f"begins with {start[:4]!r}" if start else "is empty"
+        raise ModelFileError(
+            f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. {CONVERT_FIRST}"
+        )
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
+        raise ModelFileError(f"the metadata of {path} has no model config. {CONVERT_FIRST}")
+    version = metadata.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} is written in format {version!r}; this version reads up to {FORMAT_VERSION}. Update "
+            "effdet-convert."
+        )
+    return tensors, metadata
+
+
+def _read_torch(path: Path, start: bytes) -> tuple[dict[str, Tensor], Any]:
+    if start.startswith(ZIP_MAGIC) and not zipfile.is_zipfile(path):
+        raise ModelFileError(f"{path} is truncated: its end, which lists the contents, is missing. Copy it again.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelFileError(_describe_refusal(path, str(error))) from error
+    except Exception as error:  # damaged bytes can end in any error of the zip reader or the unpickler
+        raise ModelFileError(f"{path} is damaged, or not written by torch.save: {_first_line(error)}") from error
+    if not isinstance(content, dict) or not {"state_dict", "metadata"} <= content.keys():
+        keys = _shorten(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ModelFileError(
+            f"{path} was written by another tool: it has no metadata. Expected the keys state_dict and metadata, "
+            f"found {keys}. {CONVERT_FIRST}"
+        )
+    tensors = content["state_dict"]
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(t, Tensor) for k, t in tensors.items()
+    ):
+        raise ModelFileError(f"the state_dict of {path} is not a dictionary of tensors. {CONVERT_FIRST}")
+    return dict(tensors), content["metadata"]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            entries = file.metadata() or {}
+            # A copy: what safetensors returns is a view into the file, and dies with it.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118, not a dictionary
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is truncated or damaged: {_first_line(error)}. Copy it again.") from error
+    if METADATA_KEY not in entries:
+        raise ModelFileError(
+            f"{path} was written by another tool: it has no metadata entry {METADATA_KEY!r}. Its keys are "
+            f"{_shorten(tensors)}. {CONVERT_FIRST}"
+        )
+    try:
+        return tensors, json.loads(entries[METADATA_KEY])
+    except ValueError as error:
+        raise ModelFileError(f"the metadata entry {METADATA_KEY!r} of {path} is not JSON: {error}.") from error
+
+
+def _describe_refusal(path: Path, reason: str) -> str:
+    found = re.search(r"GLOBAL ([\w.]+)", reason)
+    what = f"the Python object {found[1]}" if found else "something else, or is damaged"
+    return (
+        f"refused to load {path}: a model file holds tensors, numbers and strings only, and this one holds {what}. "
+        f"Loading it could run any code. {CONVERT_FIRST}"
+    )
+
+
+def _read_config(path: Path, metadata: Mapping[str, Any]) -> EfficientDetConfig:
+    try:
+        return EfficientDetConfig.from_dict(metadata["config"])
+    except ConfigError as error:
+        raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
+
+
+def _counters(expected: Iterable[str]) -> dict[str, Tensor]:
+    return {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(BATCH_COUNTER)}
+
+
+def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    mismatched = [
+        f"{key} is {_signature(found[key])}, expected {_signature(tensor)}"
+        for key, tensor in expected.items()
+        if key in found and _signature(found[key]) != _signature(tensor)
+    ]
+    problems = {
+        "missing": [key for key in expected if key not in found],
+        "unexpected": [key for key in found if key not in expected],
+        "mismatched": mismatched,
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys)
+        raise ModelFileError(
+            f"the tensors of {path} do not fit its {what}: {listed}. Convert the checkpoint again with effdet-convert."
+        )
+
+
+def _signature(tensor: Tensor) -> str:
+    kind = "floating point" if tensor.is_floating_point() else "integer"
+    return f"{kind} {tuple(tensor.shape)}"
+
+
+def _shorten(keys: Iterable[str]) -> str:
+    listed = list(keys)
+    rest = f", and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+    return ", ".join(listed[:MAX_LISTED]) + rest
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,74 @@
+"""Class and box heads: the same convolutions on every level, a batch norm of its own for each level.
+
+Source: EfficientDet (arXiv:1911.09070) section 4.2; focal loss (arXiv:1708.02002) section 4.1 for the prior; the
+official code's `ClassNet` and `BoxNet`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from effdet_torch.config import Activation, EfficientDetConfig
+from effdet_torch.network.backbone import ACTIVATIONS, batch_norm
+from effdet_torch.network.bifpn import SeparableConv
+
+PRIOR_PROBABILITY = 0.01
+BOX_COORDINATES = 4
+
+
+class BatchNormAct(nn.Module):
+    """Batch norm of one repeat on one level, and the activation after it."""
+
+    def __init__(self, channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.bn = batch_norm(channels)
+        self.act = ACTIVATIONS[activation]()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        activated: Tensor = self.act(self.bn(features))
+        return activated
+
+
+class LevelBatchNorms(nn.ModuleList):
+    """The batch norms of one repeat, one per level, fine to coarse."""
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map [(B, C, H_l, W_l)] to the same shapes."""
+        activated: list[Tensor] = []
+        for level_index, norm in enumerate(self):
+            activated.append(norm(features[level_index]))
+        return activated
+
+
+class Head(nn.Module):
+    """Predict `outputs` channels per anchor on every level; channel = anchor * outputs + output."""
+
+    def __init__(self, config: EfficientDetConfig, outputs: int, bias_init: float = 0.0) -> None:
+        super().__init__()
+        channels, repeats = config.fpn_channels, range(config.head_repeats)
+        self.conv_rep = nn.ModuleList(SeparableConv(channels, channels, bias=config.redundant_bias) for _ in repeats)
+        self.bn_rep = nn.ModuleList(
+            LevelBatchNorms(BatchNormAct(channels, config.activation) for _ in config.levels) for _ in repeats
+        )
+        self.predict = SeparableConv(channels, config.anchors_per_location * outputs, bias=True)
+        if self.predict.conv_pw.bias is not None:
+            nn.init.constant_(self.predict.conv_pw.bias, bias_init)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Map [(B, C, H_l, W_l)] to [(B, anchors * outputs, H_l, W_l)], fine to coarse."""
+        for conv, norms in zip(self.conv_rep, self.bn_rep, strict=True):
+            features = norms([conv(level_features) for level_features in features])
+        return [self.predict(level_features) for level_features in features]
+
+
+def create_class_head(config: EfficientDetConfig) -> Head:
+    """Build the class head; its bias makes every class start at probability 0.01, so that focal loss starts calmly."""
+    return Head(config, config.num_classes, bias_init=-math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+
+
+def create_box_head(config: EfficientDetConfig) -> Head:
+    """Build the box head; output order (ty, tx, th, tw)."""
+    return Head(config, BOX_COORDINATES)

@@ -1,0 +1,96 @@
+"""EfficientDet: backbone -> BiFPN -> class and box heads.
+
+Every intermediate result that can be compared with TensorFlow is the output of one module, so a forward hook on
+`model.get_submodule(name)` sees it. (B, C, H, W) each; S, N, C, J, R, L count from 0, L is the position of the level:
+
+    backbone.bn1                    stem, after the activation
+    backbone.blocks.S.N             block N of stage S
+    fpn.resample.3, .4 (.5)         P6, P7 (P8) as they enter the BiFPN
+    fpn.cell.C.fnode.J              BiFPN node, after its batch norm
+    class_net.bn_rep.R.L            head repeat R on level L, after the activation; box_net likewise
+    class_net.predict               class logits; called once per level, fine to coarse; box_net likewise
+
+None of these outputs is overwritten in place later. State dict keys are those of the `effdet` package.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from effdet_torch.config import EfficientDetConfig, feature_sizes, get_config
+from effdet_torch.network.backbone import create_backbone
+from effdet_torch.network.bifpn import BiFPN
+from effdet_torch.network.heads import create_box_head, create_class_head
+
+
+class EfficientDet(nn.Module):
+    """EfficientDet without pre- and postprocessing.
+
+    Args:
+        config: what to build.
+        drop_path_rate: stochastic depth of the backbone in training. The official training used 0.2 except for b0 (0).
+
+    Attributes:
+        config: what was built.
+        metadata: where the weights came from; empty unless `load_model` filled it.
+
+    Raises:
+        ConfigError: `config.image_size` is too small for the pyramid levels.
+
+    Source: EfficientDet (arXiv:1911.09070) figure 3.
+    """
+
+    def __init__(self, config: EfficientDetConfig, *, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata = dict[str, Any]()
+        self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
+        self.backbone = create_backbone(config.backbone, config.activation, drop_path_rate)
+        self.fpn = BiFPN(config)
+        self.class_net = create_class_head(config)
+        self.box_net = create_box_head(config)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Predict classes and boxes for every anchor.
+
+        Args:
+            images: (B, 3, H, W), RGB, normalised; any size, not only `config.image_size`.
+
+        Returns:
+            class_logits: per level, fine to coarse, (B, anchors * num_classes, H_l, W_l); channel = anchor *
+                num_classes + class.
+            box_deltas: per level (B, anchors * 4, H_l, W_l); channel = anchor * 4 + coordinate, order (ty, tx, th, tw).
+
+        Raises:
+            ConfigError: The images are too small for the pyramid levels.
+        """
+        feature_sizes(images.shape[2], images.shape[3], self.min_level, self.max_level)
+        features = self.fpn(self.backbone(images))
+        return self.class_net(features), self.box_net(features)
+
+
+def create_model(
+    variant: str,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_path_rate: float = 0.0,
+    **overrides: Any,
+) -> EfficientDet:
+    """Build an untrained EfficientDet, initialised for training from scratch.
+
+    Args:
+        variant: see `get_config`.
+        num_classes: classes to predict; None takes the variant's (90, COCO).
+        image_size: (height, width) in pixels or the side of a square; None takes the variant's.
+        drop_path_rate: see `EfficientDet`.
+        **overrides: further fields of `EfficientDetConfig`.
+
+    Raises:
+        ConfigError: The variant or a field does not exist, or a value does not fit.
+    """
+    given = {"num_classes": num_classes, "image_size": image_size}
+    overrides.update({name: value for name, value in given.items() if value is not None})
+    return EfficientDet(get_config(variant, **overrides), drop_path_rate=drop_path_rate)

@@ -1,0 +1,67 @@
+"""Small COCO folders and models for the tests of the evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from effdet_torch.network.model import EfficientDet
+from support.sources import small_config
+
+SIZES = ((48, 64), (64, 40), (30, 30), (80, 100))  # height, width
+
+
+def result(image_id: int, category_id: int, bbox: Iterable[float], score: float) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": category_id, "bbox": list(bbox), "score": score}
+
+
+def annotation(number: int, image_id: int, category_id: int, bbox: Iterable[float]) -> dict[str, Any]:
+    x, y, width, height = bbox
+    box = {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}
+    return {"id": number, "image_id": image_id, "category_id": category_id, **box}
+
+
+def write_coco(root: Path, ids: Iterable[int] = (7, 3, 12, 5), split: str = "val2017") -> Path:
+    """Write images of noise and an annotation file with one object each, of category 1 or 2."""
+    folder = root / ("test2017" if split == "testdev" else split)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    images = []
+    for image_id, (height, width) in zip(ids, SIZES, strict=False):
+        name = f"{image_id:012d}.jpg"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(folder / name)
+        images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+    boxes = [annotation(n, x["id"], 1 + n % 2, (2, 3, 20, 15)) for n, x in enumerate(images, start=1)]
+    dataset: dict[str, Any] = {"images": images}
+    if split != "testdev":
+        dataset |= {"annotations": boxes, "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]}
+    path = annotation_file(root, split)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dataset))
+    return root
+
+
+def annotation_file(root: Path, split: str = "val2017") -> Path:
+    name = "image_info_test-dev2017.json" if split == "testdev" else f"instances_{split}.json"
+    return root / "annotations" / name
+
+
+def change_annotations(root: Path, **values: Any) -> None:
+    """Replace parts of the annotation file."""
+    path = annotation_file(root)
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def write_model(path: Path, seed: int = 0, **overrides: Any) -> Path:
+    """Write a small untrained model, as effdet-convert writes one."""
+    torch.manual_seed(seed)
+    model = EfficientDet(small_config(image_size=(64, 64), **overrides))
+    metadata = {"config": model.config.to_dict(), "source": {"name": "mine"}, "view": {"name": "ema"}}
+    torch.save({"state_dict": model.state_dict(), "metadata": metadata}, path)
+    return path

@@ -1,0 +1,266 @@
+"""From a table and a config to the plan, and the mistakes that only show there."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import pytest
+
+from converter.errors import MappingError
+from converter.plan.expand import Plan, expand
+from converter.plan.table import parse_table
+from effdet_torch.config import get_config
+from support.sources import plan_of, small_config
+
+BACKBONE, DETECTOR = (
+    (resources.files("mappings") / f"{name}.yaml").read_text() for name in ("efficientnet", "efficientdet")
+)
+
+
+def test_an_entry_knows_names_shapes_and_operation() -> None:
+    plan = plan_of("d0")
+    stem = plan.targets["backbone.conv_stem.weight"]
+    assert stem.sources == stem.inputs == ("efficientnet-b0/stem/conv2d/kernel",)
+    assert (stem.op_name, stem.shape, stem.target_shape) == ("conv", (3, 3, 3, 32), (32, 3, 3, 3))
+    depthwise = plan.targets["backbone.blocks.0.0.conv_dw.weight"]
+    assert (depthwise.op_name, depthwise.shape, depthwise.target_shape) == ("depthwise", (3, 3, 32, 1), (32, 1, 3, 3))
+    fused = plan.targets["fpn.cell.0.fnode.4.combine.edge_weights"]
+    scope = "fpn_cells/cell_0/fnode4"
+    assert fused.sources == (f"{scope}/WSM", f"{scope}/WSM_1", f"{scope}/WSM_2")
+    assert fused.target_shape == (3,)
+    assert plan.targets["backbone.bn1.num_batches_tracked"].inputs == ()
+
+
+def test_first_stage_blocks_project_with_conv2d_and_the_others_expand_with_it() -> None:
+    targets = plan_of("d0").targets
+    assert targets["backbone.blocks.0.0.conv_pw.weight"].sources == ("efficientnet-b0/blocks_0/conv2d/kernel",)
+    assert targets["backbone.blocks.0.0.conv_pw.weight"].target_shape == (16, 32, 1, 1)
+    assert targets["backbone.blocks.1.1.conv_pw.weight"].sources == ("efficientnet-b0/blocks_2/conv2d/kernel",)
+    assert targets["backbone.blocks.1.1.conv_pw.weight"].target_shape == (144, 24, 1, 1)
+    assert targets["backbone.blocks.1.1.conv_pwl.weight"].sources == ("efficientnet-b0/blocks_2/conv2d_1/kernel",)
+
+
+def test_biases_are_folded_or_kept() -> None:
+    folded, kept = plan_of("d0"), plan_of(get_config("d0", redundant_bias=True))
+    key, bias = "class_net.bn_rep.2.4.bn.running_mean", "class_net/class-2/bias"
+    assert folded.targets[key].op_name == "fold_bias"
+    assert folded.targets[key].inputs == ("class_net/class-2-bn-7/moving_mean", bias)
+    assert kept.targets[key].op_name == "keep"
+    assert kept.targets[key].inputs == ("class_net/class-2-bn-7/moving_mean",)
+    assert kept.targets["class_net.conv_rep.2.conv_pw.bias"].sources == (bias,)
+    extra = kept.targets.keys() - folded.targets.keys()
+    assert len(extra) == 36
+    assert all(name.endswith(".bias") for name in extra)
+    assert folded.targets.keys() < kept.targets.keys()
+    assert folded.variables == kept.variables
+
+
+def test_batch_norms_that_follow_no_bias_are_kept_in_both() -> None:
+    assert plan_of("d0").targets["backbone.bn1.running_mean"].op_name == "keep"
+
+
+def test_unweighted_fusion_has_no_fusion_weights() -> None:
+    assert not any("edge_weights" in key for key in plan_of("d6").targets)
+    assert not any("WSM" in name for name in plan_of("lite0").variables)
+    assert sum("edge_weights" in key for key in plan_of(get_config("d6", fusion="attn")).targets) == 8 * 8
+
+
+def test_lite_has_no_squeeze_excite() -> None:
+    assert not any("/se/" in name for name in plan_of("lite0").variables)
+    assert sum("/se/" in name for name in plan_of("d0").variables) == 16 * 4
+
+
+# From the description of the official model, one layer of every row: PyTorch module -> TensorFlow scope, leaves.
+BN = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+CONV, DEPTHWISE = {"weight": "kernel"}, {"weight": "depthwise_kernel"}
+CONV_BIAS = CONV | {"bias": "bias"}
+SEPARABLE = {"conv_dw.weight": "depthwise_kernel", "conv_pw.weight": "pointwise_kernel", "conv_pw.bias": "bias"}
+B0 = "efficientnet-b0"
+PAIRS: dict[str, tuple[str, dict[str, str]]] = {
+    "backbone.conv_stem": (f"{B0}/stem/conv2d", CONV),
+    "backbone.bn1": (f"{B0}/stem/tpu_batch_normalization", BN),
+    # First stage, no expansion: conv2d projects.
+    "backbone.blocks.0.0.conv_dw": (f"{B0}/blocks_0/depthwise_conv2d", DEPTHWISE),
+    "backbone.blocks.0.0.bn1": (f"{B0}/blocks_0/tpu_batch_normalization", BN),
+    "backbone.blocks.0.0.se.conv_reduce": (f"{B0}/blocks_0/se/conv2d", CONV_BIAS),
+    "backbone.blocks.0.0.se.conv_expand": (f"{B0}/blocks_0/se/conv2d_1", CONV_BIAS),
+    "backbone.blocks.0.0.conv_pw": (f"{B0}/blocks_0/conv2d", CONV),
+    "backbone.blocks.0.0.bn2": (f"{B0}/blocks_0/tpu_batch_normalization_1", BN),
+    # Third block of the fourth stage, the eighth in all: conv2d expands, conv2d_1 projects.
+    "backbone.blocks.3.2.conv_pw": (f"{B0}/blocks_7/conv2d", CONV),
+    "backbone.blocks.3.2.bn1": (f"{B0}/blocks_7/tpu_batch_normalization", BN),
+    "backbone.blocks.3.2.conv_dw": (f"{B0}/blocks_7/depthwise_conv2d", DEPTHWISE),
+    "backbone.blocks.3.2.bn2": (f"{B0}/blocks_7/tpu_batch_normalization_1", BN),
+    "backbone.blocks.3.2.se.conv_reduce": (f"{B0}/blocks_7/se/conv2d", CONV_BIAS),
+    "backbone.blocks.3.2.se.conv_expand": (f"{B0}/blocks_7/se/conv2d_1", CONV_BIAS),
+    "backbone.blocks.3.2.conv_pwl": (f"{B0}/blocks_7/conv2d_1", CONV),
+    "backbone.blocks.3.2.bn3": (f"{B0}/blocks_7/tpu_batch_normalization_2", BN),
+    "fpn.resample.3.conv.conv": ("resample_p6/conv2d", CONV_BIAS),
+    "fpn.resample.3.conv.bn": ("resample_p6/bn", BN),
+    # Node 5 (P5 on the way up) takes P5 itself, which is feature 2, as its first input; its own output is feature 10.
+    "fpn.cell.0.fnode.5.combine.resample.2.conv.conv": ("fpn_cells/cell_0/fnode5/resample_0_2_10/conv2d", CONV_BIAS),
+    "fpn.cell.0.fnode.5.combine.resample.2.conv.bn": ("fpn_cells/cell_0/fnode5/resample_0_2_10/bn", BN),
+    "fpn.cell.2.fnode.7.after_combine.conv": ("fpn_cells/cell_2/fnode7/op_after_combine12/conv", SEPARABLE),
+    "fpn.cell.2.fnode.7.after_combine.conv.bn": ("fpn_cells/cell_2/fnode7/op_after_combine12/bn", BN),
+    "class_net.conv_rep.1": ("class_net/class-1", SEPARABLE),
+    "box_net.bn_rep.2.4.bn": ("box_net/box-2-bn-7", BN),
+    "class_net.predict": ("class_net/class-predict", SEPARABLE),
+}
+FUSIONS = {
+    "fpn.cell.0.fnode.0.combine.edge_weights": "fpn_cells/cell_0/fnode0/WSM fpn_cells/cell_0/fnode0/WSM_1",
+    "fpn.cell.1.fnode.6.combine.edge_weights": (
+        "fpn_cells/cell_1/fnode6/WSM fpn_cells/cell_1/fnode6/WSM_1 fpn_cells/cell_1/fnode6/WSM_2"
+    ),
+}
+OUTPUTS = {
+    "backbone.blocks.3.2": f"{B0}/blocks_7",
+    "backbone.blocks.3.2.se": f"{B0}/blocks_7/se",
+    "fpn.resample.4": "resample_p7",
+    "fpn.cell.1.fnode.6": "fpn_cells/cell_1/fnode6",
+}
+
+
+def test_rows_pair_the_layers_that_belong_together() -> None:
+    """Shapes cannot tell: the first two batch norms of a block, say, have the same."""
+    plan = plan_of(get_config("d0", redundant_bias=True))
+    expected = {key: tuple(names.split()) for key, names in FUSIONS.items()}
+    for module, (scope, leaves) in PAIRS.items():
+        expected |= {f"{module}.{suffix}": (f"{scope}/{leaf}",) for suffix, leaf in leaves.items()}
+    assert {key: plan.targets[key].sources for key in expected} == expected
+    # Every row that has variables is among them.
+    covered = {plan.targets[key].layer.row.where for key in expected}
+    rows = [row for group in plan.table.groups for row in group.rows]
+    assert covered == {row.where for row in rows if plan.table.kinds[row.kind]}
+
+
+def test_rows_without_variables_pair_outputs() -> None:
+    layers = [(layer.torch, layer.tf) for layer in plan_of("d0").layers]
+    assert all(layers.count(pair) == 1 for pair in OUTPUTS.items())
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_layers_pair_every_scope_with_a_module(kept: bool) -> None:
+    plan = plan_of(small_config(redundant_bias=kept))
+    assert all(entry.target is None or entry.target.startswith(entry.layer.torch) for entry in plan.entries)
+    assert all(name.startswith(entry.layer.tf) for entry in plan.entries for name in entry.sources)
+    assert {id(entry.layer) for entry in plan.entries} <= {id(layer) for layer in plan.layers}
+    assert plan.layers[0].indices["backbone"] == "efficientnet-b0"
+
+
+# What is wrong -> (old text of the table, new text, words that the error must have). The error names the line of the
+# row in which the mistake shows; it begins with what stands before "|" here.
+STEM, GROUP, BN1 = "[conv2d,                  conv_stem", "- name: ", "[tpu_batch_normalization, bn1,       batch"
+MISTAKES: dict[str, tuple[str, str, str, str]] = {
+    "axis": (
+        "for_each: [node]",
+        "for_each: [knot]",
+        "- name: BiFPN fusion weights",
+        "axis 'knot' does not exist; known",
+    ),
+    "placeholder": (
+        '"{backbone}/stem"',
+        '"{backbnoe}/stem"',
+        STEM,
+        "placeholder 'backbnoe' in '{backbnoe}/stem/conv2d'",
+    ),
+    "placeholder of an axis": (
+        'torch: ""\n',
+        'torch: "{flat}"\n',
+        STEM,
+        "placeholder 'flat' in '{flat}.conv_stem'",
+    ),
+    "positional placeholder": ('"{backbone}/stem"', '"{}/stem"', STEM, "is no template"),
+    "attribute of a placeholder": ('"{backbone}/stem"', '"{backbone.x}/stem"', STEM, "is no template"),
+    "open brace": ('"{backbone}/stem"', '"{backbone/stem"', STEM, "is no template"),
+    "quantity": (
+        "out: stem_channels",
+        "out: stem_chanels",
+        STEM,
+        "'stem_chanels' is no quantity here; known are backbone",
+    ),
+    "quantity of an axis": ("in: 3, out: stem", "in: flat, out: stem", STEM, "'flat' is no quantity here"),
+    "text as a size": (
+        "out: stem_channels",
+        "out: backbone",
+        STEM,
+        "'backbone' is 'efficientnet-b0', which is no size",
+    ),
+    "condition as a size": (
+        "out: stem_channels",
+        "out: p6_needs_conv",
+        STEM,
+        "'p6_needs_conv' is True, which is no size",
+    ),
+    "condition of a group": ("p6_needs_conv", "p6_needs_cnov", "- name: P6 from P5", "'p6_needs_cnov' is no quantity"),
+    "condition of a row": (
+        "when: squeeze_excite_channels}",
+        "when: squeeze}",
+        "- name: first-stage blocks",
+        "'squeeze' is no quantity here",
+    ),
+    "module twice": (
+        "bn1,       batch_norm",
+        "conv_stem, batch_norm",
+        "",
+        "conv_stem.weight is given by mappings/mine.yaml, line",
+    ),
+    "scope twice": (
+        "[tpu_batch_normalization_1, bn2,",
+        "[tpu_batch_normalization, bn2,",
+        "",
+        "gamma is given by mappings/mine.yaml",
+    ),
+    "source twice": ("[WSM, WSM_1]", "[WSM, WSM]", "fusion_of_two,", "fpn_cells/cell_0/fnode0/WSM is given by"),
+    "bias lost": (
+        ", folds: conv2d/bias}",
+        "}",
+        "conv_before_bn, {k: 1, in: p5",
+        "resample_p6/conv2d/bias is folded by no",
+    ),
+    "fold of a wrong name": ("folds: conv2d/bias", "folds: conv2d/kernel", "", "resample_p6/conv2d/"),
+}
+
+
+def expand_text(text: str) -> Plan:
+    return expand(parse_table(text.encode(), "mine"), get_config("d0"))
+
+
+def failure(text: str) -> tuple[str, str]:
+    """Return the line of the table that the error names, and its text."""
+    with pytest.raises(MappingError) as caught:
+        expand_text(text)
+    named = re.match(r"mappings/mine\.yaml, line (\d+): (.*)", str(caught.value))
+    assert named is not None, str(caught.value)
+    return text.splitlines()[int(named[1]) - 1], named[2]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_refuses_with_file_and_line(mistake: str) -> None:
+    old, new, line, words = MISTAKES[mistake]
+    text = next(text for text in (BACKBONE, DETECTOR) if old in text)
+    found, message = failure(text.replace(old, new, 1))
+    assert line in found
+    assert words in message
+
+
+def test_a_name_given_twice_is_told_with_both_lines() -> None:
+    text = BACKBONE.replace("bn1,       batch_norm", "conv_stem, batch_norm", 1)
+    line, message = failure(text)
+    assert "tpu_batch_normalization" in line
+    (other,) = re.findall(r"by mappings/mine.yaml, line (\d+) already", message)
+    assert "conv_stem, conv," in text.splitlines()[int(other) - 1]
+
+
+def test_a_fold_must_name_the_bias_of_a_convolution_before_a_batch_norm() -> None:
+    """The stem has none: without the check, converting would end with a KeyError in the middle of the file."""
+    line, message = failure(BACKBONE.replace("{out: stem_channels}]", "{out: stem_channels, folds: conv2d/bias}]", 1))
+    assert "tpu_batch_normalization, bn1," in line
+    assert message == "efficientnet-b0/stem/conv2d/bias is no bias in front of a batch norm"
+
+
+def test_the_table_without_a_mistake_is_no_error() -> None:
+    """Negative control of the tests above."""
+    assert expand_text(DETECTOR).variables == plan_of("d0").variables
+    backbone = expand_text(BACKBONE).variables
+    assert backbone == {k: v for k, v in plan_of("d0").variables.items() if k.startswith("efficientnet-b0/")}

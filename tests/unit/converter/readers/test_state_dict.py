@@ -1,0 +1,227 @@
+"""PyTorch files as sources of TensorFlow variables: every value comes back, and nothing is guessed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from converter.conversion import convert_checkpoint, prepare
+from converter.errors import ViewError
+from converter.locate import open_checkpoint
+from converter.plan.expand import Plan
+from converter.readers.pytorch.state_dict import NO_BIASES, NO_METADATA, StateDict
+from converter.source import VariableInfo
+from effdet_torch.architecture import BACKBONES
+from effdet_torch.config import VARIANTS, get_config
+from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config
+
+State = dict[str, torch.Tensor]
+SUFFIXES = pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+KEPT = pytest.mark.parametrize("kept", [False, True], ids=["folded", "kept"])
+STEM = "efficientnet-b0/stem/conv2d/kernel"
+MEAN, BIAS = "class_net/class-0-bn-3/moving_mean", "class_net/class-0/bias"
+
+
+def convert(out: Path, source: Any, **options: Any) -> Path:
+    convert_checkpoint(prepare(source, keep_redundant_bias=options.pop("kept", False)), out, **options)
+    return out
+
+
+def plan(kept: bool = False) -> Plan:
+    return plan_of(small_config(redundant_bias=kept))
+
+
+def saved(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def variables_of(path: Path) -> dict[str, Any]:
+    with open_checkpoint(path) as source:
+        return {name: source.read(name) for name in source.variables}
+
+
+@pytest.fixture(scope="module")
+def values() -> dict[str, Any]:
+    """The variables of a small model."""
+    return seeded(plan())
+
+
+@pytest.fixture(scope="module")
+def own(values: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The converted file of these variables, which were averages."""
+    source = MemorySource(averages(values) | values, "folder/efficientdet-d0")
+    return convert(tmp_path_factory.mktemp("own") / "a.pth", source)
+
+
+@pytest.fixture
+def state(own: Path) -> State:
+    """The bare tensors of the converted file."""
+    tensors: State = torch.load(own, weights_only=True)["state_dict"]
+    return tensors
+
+
+# Our own files.
+
+
+@SUFFIXES
+@KEPT
+def test_own_files_come_back(tmp_path: Path, values: Mapping[str, Any], suffix: str, kept: bool) -> None:
+    path = convert(tmp_path / f"a{suffix}", MemorySource(values), kept=kept)
+    found = variables_of(path)
+    assert found.keys() == values.keys()
+    for name, array in found.items():
+        assert (array.dtype, array.shape, type(array)) == (np.float32, values[name].shape, np.ndarray)
+    if kept:
+        assert all(found[name].tobytes() == values[name].tobytes() for name in values)
+    else:
+        assert found[MEAN].tobytes() == (values[MEAN] - values[BIAS]).tobytes()
+        assert not found[BIAS].any()
+        assert found[STEM].tobytes() == values[STEM].tobytes()
+    with open_checkpoint(path) as source:
+        again = convert(tmp_path / f"again{suffix}", source, kept=kept)
+    load: Callable[[Path], Any] = load_file if suffix == ".safetensors" else lambda p: torch.load(p)["state_dict"]
+    one, other = load(path), load(again)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("copy", ["ema", "raw"])
+def test_own_files_describe_themselves(tmp_path: Path, values: Mapping[str, Any], copy: str) -> None:
+    config = {"image_size": "640x384", "num_scales": 1, "aspect_ratios": [1.0] * 9, "scale_range": True}
+    given = MemorySource((averages(values) if copy == "ema" else {}) | values, "folder/efficientdet-d0")
+    path = tmp_path / "a.pth"
+    convert_checkpoint(prepare(given, hparams=config), path)
+    with open_checkpoint(path) as source:
+        assert isinstance(source, StateDict)
+        assert (source.kind, source.path, source.folder, source.files()) == ("PyTorch file", path, tmp_path, (path,))
+        assert source.notes == ()
+        assert source.provenance["from"]["name"] == "efficientdet-d0"
+        assert source.variables[BIAS] == VariableInfo("float32", (8,))
+        found = prepare(source)
+    assert found.settings.config == prepare(given, hparams=config).settings.config
+    assert found.settings.origins["image_size"] == "--hparams"  # as at the first conversion
+    assert found.view.name == copy
+    assert source.held_view == copy
+    assert f"{MEAN}/{EMA}" not in source.variables  # one copy, which lies under the raw names
+
+
+def test_swapped_tensors_come_back_swapped(tmp_path: Path, own: Path, state: State) -> None:
+    """The negative control: names decide, not the order in the file."""
+    one, other = (f"class_net.bn_rep.0.{index}.bn.running_mean" for index in (0, 1))
+    wrong = dict(reversed(state.items())) | {one: state[other], other: state[one]}
+    found, right = variables_of(saved(tmp_path / "a.pth", wrong)), variables_of(own)
+    differing = {name for name in found if not np.array_equal(found[name], right[name])}
+    assert differing == {MEAN, MEAN.replace("bn-3", "bn-4")}
+    assert np.array_equal(found[MEAN], right[MEAN.replace("bn-3", "bn-4")])
+
+
+# Files of others.
+
+
+@SUFFIXES
+def test_a_bare_state_dict(tmp_path: Path, values: Mapping[str, Any], suffix: str) -> None:
+    path = convert(tmp_path / f"a{suffix}", MemorySource(values), bare=True)
+    with open_checkpoint(path) as source:
+        assert source.notes == (NO_METADATA, NO_BIASES)
+        assert (source.given, source.provenance) == ((), {})
+        assert prepare(source).view.name == "raw"
+        with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
+            prepare(source, weights="ema")
+        assert source.read(STEM).tobytes() == values[STEM].tobytes()
+
+
+def test_notes_on_biases(tmp_path: Path, values: Mapping[str, Any]) -> None:
+    path = convert(tmp_path / "a.pth", MemorySource(values), bare=True, kept=True)
+    with open_checkpoint(path) as source:
+        assert source.notes == (NO_METADATA,)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
+def test_the_module_around_the_network(tmp_path: Path, own: Path, state: State, prefix: str) -> None:
+    around = OrderedDict((f"{prefix}{key}", tensor) for key, tensor in state.items())
+    around["anchors.boxes"] = torch.zeros(5, 4)
+    around["loss_fn.weight"] = torch.zeros(())
+    path = saved(tmp_path / "a.pth", {"state_dict": around, "epoch": 3})
+    found, right = variables_of(path), variables_of(own)
+    assert all(np.array_equal(found[name], right[name]) for name in found)
+    with open_checkpoint(path) as source:
+        assert "2 tensors beside the network's: 'anchors.boxes', 'loss_fn.weight'" in source.notes
+
+
+@pytest.mark.parametrize("keys", [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_a_training_checkpoint_has_two_copies(tmp_path: Path, state: State, keys: tuple[str, str]) -> None:
+    other = {key: tensor + 1 for key, tensor in state.items()}
+    content = {
+        keys[0]: state,
+        keys[1]: other,
+        "optimizer": {"state": {0: torch.zeros(3)}},
+        "arch": "tf_efficientdet_d0",
+    }
+    with open_checkpoint(saved(tmp_path / "a.pth", content)) as source:
+        kernel = state["backbone.conv_stem.weight"].permute(2, 3, 1, 0).numpy()
+        assert np.array_equal(source.read(STEM), kernel)
+        assert np.array_equal(source.read(f"{STEM}/{EMA}"), kernel + 1)
+        assert prepare(source).view.name == "ema"
+        assert prepare(source, weights="raw").view.name == "raw"
+    with open_checkpoint(saved(tmp_path / "b.pth", {keys[1]: other})) as source:
+        assert all(name.endswith(EMA) for name in source.variables)
+        assert prepare(source).view.name == "ema"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@SUFFIXES
+def test_other_precisions(tmp_path: Path, state: State, dtype: torch.dtype, suffix: str) -> None:
+    cast = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in state.items()}
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        saved(path, cast)
+    else:
+        save_file(cast, path)
+    with open_checkpoint(path) as source:
+        assert source.variables[STEM].dtype == str(dtype).removeprefix("torch.")
+        again = convert(tmp_path / "again.pth", source)
+    found = torch.load(again, weights_only=True)["state_dict"]
+    assert all(torch.equal(found[key], cast[key].to(found[key].dtype)) for key in cast)
+
+
+def test_counters_may_be_missing(tmp_path: Path, own: Path, state: State) -> None:
+    without = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(without) < len(state)
+    found, right = variables_of(saved(tmp_path / "a.pth", without)), variables_of(own)
+    assert all(np.array_equal(found[name], right[name]) for name in plan().variables)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_is_recognised(tmp_path: Path, backbone: str) -> None:
+    variant = next(config.name for config in VARIANTS.values() if config.backbone == backbone)
+    small = get_config(variant, fpn_channels=8, fpn_cells=1, head_repeats=1, max_level=5, num_classes=2)
+    shapes = {key: entry.target_shape for key, entry in plan_of(small).targets.items()}
+    path = saved(tmp_path / "a.pth", {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()})
+    with open_checkpoint(path) as source:
+        assert prepare(source).settings.config.backbone == backbone
+        assert {name: info.shape for name, info in source.variables.items()} == plan_of(small).variables
+
+
+@pytest.mark.parametrize("name", ["tf_efficientdet_d0", "tf_efficientdet_lite0"])
+def test_a_model_of_effdet(tmp_path: Path, name: str) -> None:
+    """Each tensor of the package's own model comes back, and nothing of its training bench."""
+    effdet = pytest.importorskip("effdet")
+    torch.manual_seed(0)
+    bench = effdet.create_model(name, bench_task="train", pretrained=False, pretrained_backbone=False)
+    state = {key: torch.randn_like(t) if t.is_floating_point() else t for key, t in bench.state_dict().items()}
+    variant = name.rsplit("_", 1)[1]
+    with open_checkpoint(saved(tmp_path / "a.pth", {"state_dict": state})) as source:
+        again = convert(tmp_path / "again.pth", source, kept=True)
+        assert source.notes == ("1 tensors beside the network's: 'anchors.boxes'",) or NO_METADATA in source.notes
+        assert prepare(source).settings.config.name == variant
+    found = torch.load(again, weights_only=True)["state_dict"]
+    assert found.keys() == {key.removeprefix("model.") for key in state if key != "anchors.boxes"}
+    assert all(torch.equal(found[key], state[f"model.{key}"]) for key in found)

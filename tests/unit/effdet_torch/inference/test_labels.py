@@ -1,0 +1,71 @@
+"""Category names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from effdet_torch.errors import UsageError
+from effdet_torch.inference.labels import COCO_NAMES, category_name, default_label_map, read_labels
+
+
+def test_coco_names_are_those_of_the_annotations(shared: Path) -> None:
+    annotations = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
+    assert dict(COCO_NAMES) == {category["id"]: category["name"] for category in annotations["categories"]}
+
+
+def test_coco_has_80_names_for_90_ids() -> None:
+    assert len(COCO_NAMES) == len(set(COCO_NAMES.values())) == 80
+    assert (min(COCO_NAMES), max(COCO_NAMES)) == (1, 90)
+
+
+def test_only_90_classes_are_taken_for_coco() -> None:
+    assert category_name(18, default_label_map(90)) == "dog"
+    assert category_name(18, default_label_map(20)) == "class 18"
+    assert category_name(12, default_label_map(90)) == "class 12"  # a gap
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "cat\n\nhair drier\n"),
+        ("names.txt", "\ufeffcat\r\n\r\n hair drier \r\n\r\n"),
+        ("names", "cat\n\nhair drier"),
+        ("names.json", '{"1": "cat", "3": "hair drier"}'),
+        ("names.yaml", "1: cat\n3: hair drier\n"),
+        ("names.YML", "{1: cat, 3: 'hair drier'}"),
+        ("coco.json", '{"categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "hair drier"}], "images": []}'),
+    ],
+)
+def test_reads_names(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8", newline="")
+    assert read_labels(tmp_path / file) == {1: "cat", 3: "hair drier"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("a.json", b"[1, 2]", "does not hold class names"),
+        ("a.json", b"3", "does not hold class names"),
+        ("a.json", b'{"one": "cat"}', "does not hold class names"),
+        ("a.json", b'{"categories": [{"id": 1}]}', "does not hold class names"),
+        ("a.json", b"{", "cannot read the class names"),
+        ("a.yaml", b"a: [", "cannot read the class names"),
+        ("a.yaml", b"!!python/object/apply:os.getcwd []", "cannot read the class names"),
+        ("a.yaml", b"", "does not hold class names"),
+        ("a.txt", b"\xff\xfe\x00", "cannot read the class names"),
+        ("a.json", b'{"0": "background"}', "names category 0; category ids start at 1"),
+    ],
+)
+def test_what_holds_no_names_is_refused(tmp_path: Path, file: str, content: bytes, message: str) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UsageError, match=message) as error:
+        read_labels(tmp_path / file)
+    assert str(tmp_path / file) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"missing\.txt"):
+        read_labels(tmp_path / "missing.txt")

@@ -1,0 +1,74 @@
+"""The heads: shared convolutions, batch norms per repeat and level, channel order, focal prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.network.heads import Head, create_box_head, create_class_head
+
+CONFIG = get_config("d0", fpn_channels=8, head_repeats=2, num_classes=5)
+
+
+def features() -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, 8, size, size + 1) for size in (8, 4, 2, 1, 1)]
+
+
+@pytest.mark.parametrize(("create", "outputs"), [(create_class_head, 5), (create_box_head, 4)])
+def test_outputs_have_anchor_major_channels_on_every_level(
+    create: Callable[[EfficientDetConfig], Head], outputs: int
+) -> None:
+    head = create(CONFIG).eval()
+    given = features()
+    found = head(given)
+    assert [tuple(level.shape) for level in found] == [(2, 9 * outputs, *level.shape[2:]) for level in given]
+    assert len(given) == 5
+
+
+def test_class_bias_is_the_prior_probability_and_box_bias_zero() -> None:
+    class_head, box_head = create_class_head(CONFIG), create_box_head(CONFIG)
+    assert class_head.predict.conv_pw.bias is not None
+    assert box_head.predict.conv_pw.bias is not None
+    torch.testing.assert_close(class_head.predict.conv_pw.bias.sigmoid(), torch.full((45,), 0.01))
+    assert not box_head.predict.conv_pw.bias.any()
+
+
+def test_a_level_is_convolved_by_all_and_normalised_by_its_own() -> None:
+    head: Any = create_box_head(CONFIG).eval()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    for name, statistic in head.named_buffers():
+        if name.endswith("running_mean"):
+            nn.init.normal_(statistic)
+    given = features()
+    found = head(given)
+    for level_index, level_features in enumerate(given):
+        expected = level_features
+        for conv, norms in zip(head.conv_rep, head.bn_rep, strict=True):
+            bn = norms[level_index].bn
+            expected = nn.functional.silu(
+                nn.functional.batch_norm(conv(expected), bn.running_mean, bn.running_var, bn.weight, bn.bias, eps=1e-3)
+            )
+        torch.testing.assert_close(found[level_index], head.predict(expected))
+    head.bn_rep[1][3].bn.bias.data += 1
+    changed = [not torch.equal(a, b) for a, b in zip(head(given), found, strict=True)]
+    assert changed == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("redundant_bias", [False, True])
+def test_redundant_bias_decides_about_the_repeats_only(redundant_bias: bool) -> None:
+    head: Any = create_class_head(get_config("lite0", redundant_bias=redundant_bias))
+    assert all((conv.conv_pw.bias is not None) == redundant_bias for conv in head.conv_rep)
+    assert head.predict.conv_pw.bias is not None
+
+
+@pytest.mark.parametrize(("variant", "activation"), [("d0", nn.SiLU), ("lite0", nn.ReLU6)])
+def test_activation_follows_the_config(variant: str, activation: type[nn.Module]) -> None:
+    head: Any = create_class_head(get_config(variant))
+    assert {type(norm.act) for norms in head.bn_rep for norm in norms} == {activation}

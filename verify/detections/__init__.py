@@ -1,0 +1,1 @@
+"""Detections on COCO: made, written, compared."""

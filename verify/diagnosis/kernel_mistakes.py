@@ -1,0 +1,53 @@
+"""Known mistakes in the kernels of convolutions; axes: H height, W width, I input channels, O output channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import permutations
+
+import numpy as np
+
+from verify.subjects.weights import Candidate, WrongTensor
+
+# Operation -> how PyTorch orders TensorFlow's axes HWIO; a depthwise kernel's O is the multiplier.
+RIGHT_AXES: Mapping[str, str] = {"conv": "OIHW", "depthwise": "IOHW"}
+
+
+def kernel_axes(wrong: WrongTensor) -> Iterator[Candidate]:
+    """Yield the kernel with its axes in every other order, and cut anew without moving any value."""
+    kernel, source, shape = wrong.sources[0], wrong.entry.sources[0], wrong.found.shape
+    sizes = dict(zip("HWIO", kernel.shape, strict=True))
+    right = _without_ones(RIGHT_AXES[wrong.entry.op_name], sizes)
+    tried = {right}  # an axis of size 1 can be anywhere
+    for letters in permutations("HWIO"):
+        order = _without_ones(letters, sizes)
+        permuted = kernel.transpose(["HWIO".index(letter) for letter in letters])
+        if order not in tried and (permuted.shape == shape or wrong.entry.op_name == "depthwise"):
+            tried.add(order)
+            found = f"is {source} with axes {order}; PyTorch's are {right}"
+            yield Candidate(_transposition(order, right), permuted.reshape(shape), found)
+    found = f"is {source} reshaped; its axes must be permuted to {right}"
+    yield Candidate("kernel not transposed", kernel.reshape(shape), found)
+
+
+def _without_ones(letters: Iterable[str], sizes: Mapping[str, int]) -> str:
+    return "".join(letter for letter in letters if sizes[letter] > 1)
+
+
+def _transposition(order: str, right: str) -> str:
+    """Name two exchanged axes by what they are, any other order as a missing transposition."""
+    moved = frozenset(letter for letter, other in zip(order, right, strict=True) if letter != other)
+    if moved == frozenset("IO"):
+        return "input and output channels exchanged"
+    exchanged = ": height and width exchanged" if moved == frozenset("HW") else ""
+    return f"kernel not transposed{exchanged}"
+
+
+def kernel_flips(wrong: WrongTensor) -> Iterator[Candidate]:
+    """Yield the kernel turned around, and its input channels in reverse."""
+    ways = {(2, 3): "height and width (rotated by 180 degrees)", (2,): "height", (3,): "width"}
+    for axes, words in ways.items():
+        found = f"is flipped along {words}; TensorFlow and PyTorch both correlate, so no kernel is turned"
+        yield Candidate("kernel flipped", np.flip(wrong.expected, axes), found)
+    found = "has its input channels in reverse; both networks take RGB"
+    yield Candidate("input channels reversed", np.flip(wrong.expected, 1), found)

@@ -1,0 +1,220 @@
+"""Known mistakes in tensors: what a converted file holds when one of them was made.
+
+A hypothesis yields candidates: the tensor as the mistake would have made it from the checkpoint. It explains a wrong
+tensor that equals one of them but for rounding. The table is in order of preference: the special before the general.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations
+
+import numpy as np
+import torch
+
+from converter.plan.expand import Entry
+from converter.plan.ops import Array
+from verify.diagnosis.kernel_mistakes import kernel_axes, kernel_flips
+from verify.subjects.weights import Candidate, WrongTensor, describe_difference
+
+CLOSE = 1e-4  # of the distance to the right tensor: float32 rounding is far below, another tensor far above
+BATCH_NORM_EPSILON = 1e-3
+FAST_ATTENTION_EPSILON = 1e-4
+
+
+Hypothesis = Callable[[WrongTensor], Iterator[Candidate]]
+
+
+def explain(wrong: WrongTensor) -> Candidate | None:
+    """Return the first mistake that explains a tensor; None if none does."""
+    for applies, hypothesis in HYPOTHESES:
+        if wrong.entry.op_name in applies or not applies:
+            for candidate in hypothesis(wrong):
+                if _explains(candidate.tensor, wrong):
+                    return candidate
+    return None
+
+
+def _explains(candidate: Array, wrong: WrongTensor) -> bool:
+    if candidate.shape != wrong.found.shape:
+        return False
+    if np.array_equal(candidate, wrong.found, equal_nan=True):
+        return True
+    found = wrong.found.astype(np.float64)
+    to_candidate, to_expected = (float(np.linalg.norm(found - other)) for other in (candidate, wrong.expected))
+    return to_candidate <= CLOSE * to_expected
+
+
+def _not_finite(wrong: WrongTensor) -> Iterator[Candidate]:
+    broken = ~np.isfinite(wrong.found)
+    if broken.any():
+        found = f"{int(broken.sum())} of its {broken.size} values are not finite"
+        yield Candidate("values not finite", wrong.found, found)
+
+
+def _folding(wrong: WrongTensor) -> Iterator[Candidate]:
+    if wrong.entry.folds is None:
+        return
+    mean, bias = wrong.sources
+    names = f"{wrong.entry.sources[0]} minus {wrong.entry.folds}"
+    yield Candidate("bias not folded", mean, f"is the stored {wrong.entry.sources[0]}; it should be {names}")
+    yield Candidate("bias folded twice", mean - bias - bias, f"has the bias taken off twice; it should be {names}")
+    yield Candidate("bias folded with the wrong sign", mean + bias, f"has the bias added; it should be {names}")
+
+
+def _fusion(wrong: WrongTensor) -> Iterator[Candidate]:
+    weights, names = wrong.expected, ", ".join(wrong.entry.sources)
+    for order in permutations(range(len(weights))):
+        found = f"holds them in the order {order}; the order of the inputs is {names}"
+        yield Candidate("fusion weights in another order", weights[list(order)], found)
+    positive, exponential = np.maximum(weights, 0), np.exp(weights - weights.max())
+    normalised = {
+        "divided by their sum": positive / (positive.sum() + np.float32(FAST_ATTENTION_EPSILON)),
+        "after a softmax": exponential / exponential.sum(),
+        "after the relu": positive,
+    }
+    for words, tensor in normalised.items():
+        found = f"holds the weights {words}; the network does that itself, so keep {names} as stored"
+        yield Candidate("fusion weights normalised already", tensor.astype(weights.dtype), found)
+
+
+def _variance(wrong: WrongTensor) -> Iterator[Candidate]:
+    if wrong.suffix != "running_var":
+        return
+    variance, source, epsilon = wrong.expected, wrong.entry.sources[0], np.float32(BATCH_NORM_EPSILON)
+    with np.errstate(all="ignore"):  # a checkpoint may hold anything
+        forms: Mapping[str, Array] = {
+            "standard deviation": np.sqrt(variance),
+            "inverse variance": 1 / variance,
+            "inverse standard deviation": 1 / np.sqrt(variance),
+            "inverse standard deviation with epsilon": 1 / np.sqrt(variance + epsilon),
+            "sum of variance and epsilon": variance + epsilon,
+        }
+    for form, tensor in forms.items():
+        yield Candidate(f"{form} for variance", tensor, f"is the {form} of {source}; PyTorch wants the variance")
+
+
+def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
+    weights = wrong.weights
+    if (tensor := weights.other_view(wrong.key)) is None:
+        return
+    view, other = weights.view_name, weights.other_name
+    count = f"as {len(weights.in_other_view)} of the {len(weights.wrong)} wrong tensors do"
+    yield Candidate(
+        f"{WORDS[other]} for {WORDS[view]}",
+        tensor,
+        f"comes from the {WORDS[other]} copy and not from {weights.stored(wrong.entry)}, {count}",
+        f"convert again with --weights {view}",
+    )
+
+
+def _other_tensor(wrong: WrongTensor) -> Iterator[Candidate]:
+    """Yield the right value of another tensor, where the file has just that in this place."""
+    weights, entry = wrong.weights, wrong.entry
+    holders = [key for key in weights.holders_of(wrong.found) if key != wrong.key]
+    exchanged = {key: weights.holds(key, wrong.expected) for key in holders}
+    # Untrained tensors are all alike: an exchange is likelier than a copy, a neighbour than a stranger.
+    for key in sorted(holders, key=lambda key: (not exchanged[key], len(_different_places(entry, weights.entry(key))))):
+        other = weights.entry(key)
+        names = f"{', '.join(other.inputs)} (of {key}) instead of {', '.join(entry.inputs)}"
+        found = f"was made from {names}" + (", and the other way round" if exchanged[key] else "")
+        yield Candidate(_confusion(entry, other, exchanged[key]), wrong.found, found)
+
+
+def _confusion(entry: Entry, other: Entry, exchanged: bool) -> str:
+    """Name what two tensors of one shape were taken for each other by: the first place where they differ."""
+    if entry.layer.tf == other.layer.tf:
+        parts = sorted((_variable(entry), _variable(other)))
+        return f"{parts[0]} and {parts[1]} {'exchanged' if exchanged else 'confused'}"
+    what = {"batch_norm": "batch norm"}.get(entry.layer.kind, "tensor")
+    place = next(iter(_different_places(entry, other)), "layer")
+    return f"{what}s of two {place}s exchanged" if exchanged else f"{what} of another {place}"
+
+
+def _different_places(entry: Entry, other: Entry) -> list[str]:
+    here, there = entry.layer.indices, other.layer.indices
+    return [word for index, word in PLACES.items() if here.get(index) != there.get(index)]
+
+
+def _variable(entry: Entry) -> str:
+    """Return the TensorFlow name of a variable inside its layer, in words: gamma, moving mean."""
+    return entry.sources[0].rsplit("/", 1)[1].replace("_", " ") if entry.sources else "counter"
+
+
+def _channel_order(wrong: WrongTensor) -> Iterator[Candidate]:
+    """Yield the tensor with its slices sorted as the found ones are, along the output or the input channels."""
+    for axis, words in enumerate(("output", "input")[: min(wrong.found.ndim, 2)]):
+        found, expected = (np.moveaxis(array, axis, 0) for array in (wrong.found, wrong.expected))
+        ranks = [np.lexsort(array.reshape(len(array), -1).T[:8]) for array in (found, expected)]
+        if not len(found):
+            continue
+        reordered = np.empty_like(expected)
+        reordered[ranks[0]] = expected[ranks[1]]
+        yield Candidate(
+            f"{words} channels in another order",
+            np.moveaxis(reordered, 0, axis),
+            f"holds the right values, but its {words} channels are in another order",
+        )
+
+
+def _rounded(wrong: WrongTensor) -> Iterator[Candidate]:
+    for name, dtype in (("float16", torch.float16), ("bfloat16", torch.bfloat16)):
+        tensor = torch.from_numpy(np.array(wrong.expected, np.float32)).to(dtype).float().numpy()
+        yield Candidate(f"rounded to {name}", tensor, f"was stored in {name} on the way; keep float32")
+
+
+def _untrained(wrong: WrongTensor) -> Iterator[Candidate]:
+    if wrong.found.size > 1 and (wrong.found == wrong.found.flat[0]).all():
+        value = f"{wrong.found.flat[0]:g}"
+        yield Candidate("not loaded", wrong.found, f"is {value} everywhere, like an untrained network's")
+
+
+def _linear(wrong: WrongTensor) -> Iterator[Candidate]:
+    """Yield the tensor negated, and scaled or shifted by the constant that fits best."""
+    expected, found = (array.astype(np.float64) for array in (wrong.expected, wrong.found))
+    yield Candidate("sign flipped", -wrong.expected, "has the opposite sign")
+    if expected.size < 3:  # a constant always fits one value, and nearly fits two
+        return
+    factor = float((found * expected).sum() / max(float((expected**2).sum()), np.finfo(np.float64).tiny))
+    yield Candidate("scaled by a constant", expected * factor, f"is {factor:.7g} times what it should be")
+    offset = float((found - expected).mean())
+    yield Candidate("shifted by a constant", expected + offset, f"is {offset:+.7g} away from what it should be")
+
+
+def _few_values(wrong: WrongTensor) -> Iterator[Candidate]:
+    count = int((wrong.found != wrong.expected).sum())
+    if count < wrong.found.size and count <= FEW:
+        mistake = "one value altered" if count == 1 else "a few values altered"
+        yield Candidate(mistake, wrong.found, f"is right but for {count}: {describe_difference(wrong)}")
+
+
+FEW = 3
+WORDS: Mapping[str, str] = {"raw": "raw", "ema": "EMA"}
+# Index of a layer's place -> the word for it; the first that differs tells two layers apart.
+PLACES: Mapping[str, str] = {
+    "head": "head",
+    "cell": "cell",
+    "flat": "block",
+    "node": "node",
+    "offset": "input",
+    "repeat": "repeat",
+    "level": "level",
+}
+KERNELS = ("conv", "depthwise")
+
+# (operations of the mapping table that it applies to, or none for all; hypothesis)
+HYPOTHESES: tuple[tuple[tuple[str, ...], Hypothesis], ...] = (
+    ((), _not_finite),
+    ((), _other_view),
+    (("fold_bias",), _folding),
+    (KERNELS, kernel_flips),
+    (KERNELS, kernel_axes),
+    (("stack",), _fusion),
+    (("keep",), _variance),
+    ((), _other_tensor),
+    ((), _untrained),
+    ((), _rounded),
+    (("keep", "fold_bias", *KERNELS), _channel_order),
+    ((), _linear),
+    ((), _few_values),
+)

@@ -1,0 +1,1 @@
+"""Layer by layer: which layers, how far apart, how far is too far."""

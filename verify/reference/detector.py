@@ -1,0 +1,124 @@
+"""The built-in reference before and after the network: pixels, boxes and detections by TensorFlow's own operations.
+
+Like the reference of the network it shares nothing with the PyTorch side but the config, the profile and the anchors.
+
+Source: the official code's `dataloader`, `anchors` and `postprocess`, 2025-03.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import EvaluationError
+from effdet_torch.inference.postprocess import Profile
+from effdet_torch.metrics.coco_metrics import CocoResult
+from verify.reference.base import import_tensorflow
+
+Array = NDArray[Any]
+CLASS_OFFSET = 1
+
+
+class ReferenceDetector:
+    """Everything around the network.
+
+    Args:
+        config: of the model.
+        profile: how detections are made.
+
+    Raises:
+        MissingDependencyError: TensorFlow is not installed.
+    """
+
+    def __init__(self, config: EfficientDetConfig, profile: Profile) -> None:
+        self._tf = import_tensorflow()
+        self._config, self._profile = config, profile
+
+    def pixels(self, encoded: bytes) -> tuple[Array, float]:
+        """Return an image file as network input (1, H, W, 3) float32, and the scale to original pixels.
+
+        Raises:
+            EvaluationError: TensorFlow cannot decode the image.
+        """
+        tf, config = self._tf, self._config
+        try:
+            is_jpeg = encoded[:2] == b"\xff\xd8"
+            image = (
+                tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE")
+                if is_jpeg
+                else tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise EvaluationError(f"TensorFlow cannot decode an image: {error}") from error
+        image = tf.cast(image, tf.float32)
+        if config.normalization == "mean_std":
+            image = (image - tf.constant(config.mean_rgb)) / tf.constant(config.std_rgb)
+        size, target = np.array(image.shape[:2], np.float32), np.array(config.image_size, np.float32)
+        scale = (target / size).min()
+        resized = tf.image.resize(image, [int(side * scale) for side in size])
+        padded = tf.image.pad_to_bounding_box(resized, 0, 0, *config.image_size)[None]
+        if config.normalization == "advprop":
+            padded = padded * 2 / 255 - 1
+        return np.asarray(padded), float(np.float32(1) / scale)
+
+    def boxes(self, box_deltas: Array, anchors_yxyx: Array) -> Array:
+        """Decode deltas (A, 4) as (ty, tx, th, tw) into boxes_yxyx (A, 4) in network pixels."""
+        tf = self._tf
+        ymin, xmin, ymax, xmax = tf.unstack(tf.constant(anchors_yxyx), axis=1)
+        ty, tx, th, tw = tf.unstack(tf.constant(box_deltas), axis=1)
+        height, width = ymax - ymin, xmax - xmin
+        y, x = ty * height + (ymin + ymax) / 2, tx * width + (xmin + xmax) / 2
+        half_height, half_width = tf.exp(th) * height / 2, tf.exp(tw) * width / 2
+        return np.asarray(tf.stack([y - half_height, x - half_width, y + half_height, x + half_width], axis=1))
+
+    def detections(self, logits: Array, boxes_yxyx: Array, image_scale: float, image_id: int) -> list[CocoResult]:
+        """Run NMS.
+
+        Args:
+            logits: (A, C).
+            boxes_yxyx: (A, 4) in network pixels.
+            image_scale: to original pixels.
+            image_id: goes into the results.
+
+        Returns:
+            COCO's results format, best first.
+        """
+        anchors, classes = self._candidates(logits)
+        boxes, scores = boxes_yxyx[anchors], self._tf.sigmoid(logits[anchors, classes]).numpy()
+        groups = [np.nonzero(classes == c)[0] for c in np.unique(classes)] if self._profile.per_class else [slice(None)]
+        kept = [self._suppress(boxes[group], scores[group], classes[group]) for group in groups]
+        boxes, scores, classes = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+        best = self._tf.math.top_k(scores, min(len(scores), self._profile.max_detections)).indices.numpy()
+        boxes = boxes[best] * np.float32(image_scale)
+        corners = np.concatenate([boxes[:, 1::-1], boxes[:, 3:1:-1] - boxes[:, 1::-1]], axis=1)
+        return [
+            {"image_id": image_id, "category_id": int(c) + CLASS_OFFSET, "bbox": box, "score": score}
+            for c, box, score in zip(classes[best], corners.tolist(), scores[best].tolist(), strict=True)
+        ]
+
+    def _candidates(self, logits: Array) -> tuple[Array, Array]:
+        """Return anchor indices (N,) and class channels (N,)."""
+        if self._profile.candidates == "best_class":
+            return np.arange(len(logits)), logits.argmax(axis=1)
+        count = min(self._profile.max_candidates, logits.size)
+        indices = self._tf.math.top_k(logits.reshape(-1), count).indices.numpy()
+        return indices // logits.shape[1], indices % logits.shape[1]
+
+    def _suppress(self, boxes_yxyx: Array, scores: Array, classes: Array) -> tuple[Array, Array, Array]:
+        profile = self._profile
+        kept = self._tf.raw_ops.NonMaxSuppressionV5(
+            boxes=boxes_yxyx,
+            scores=scores,
+            max_output_size=profile.max_detections,
+            iou_threshold=1.0 if profile.sigma > 0 else profile.iou_threshold,
+            score_threshold=profile.score_threshold,
+            soft_nms_sigma=profile.sigma / 2,
+        )
+        indices = kept.selected_indices.numpy()
+        height, width = self._config.image_size
+        boxes = boxes_yxyx[indices]
+        boxes = np.clip(boxes, 0, np.array([height, width] * 2, boxes.dtype)) if profile.clip else boxes
+        return boxes, kept.selected_scores.numpy(), classes[indices]

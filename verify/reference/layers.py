@@ -1,0 +1,83 @@
+"""TensorFlow's layers by variable scope: read the variables, compute in NHWC, yield what went in and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from effdet_torch.config import EfficientDetConfig
+from verify.errors import ReferenceModelError
+from verify.reference.base import Tap
+
+Tensor = Any  # TensorFlow is imported late and has no type stubs
+Step = Generator[Tap, None, Tensor]  # yields the layers it runs, returns its result
+
+BATCH_NORM_EPSILON = 1e-3
+
+
+class Layers:
+    """The kinds of layers that EfficientDet is made of, eager or in a graph; taps hold tensors here.
+
+    Args:
+        tf: the TensorFlow module.
+        config: gives the activation, and the variant's name to errors.
+        variables: {TensorFlow variable name: array or tensor}.
+        dtype: "float32" or "float64".
+    """
+
+    def __init__(self, tf: Any, config: EfficientDetConfig, variables: Mapping[str, Any], dtype: str) -> None:
+        self._tf, self._config, self._variables, self._dtype = tf, config, variables, dtype
+        self._activate = {"swish": tf.nn.silu, "relu6": tf.nn.relu6}[config.activation]
+
+    def _conv(self, scope: str, x: Tensor, stride: int = 1, bias: bool = False) -> Step:
+        y = self._tf.nn.conv2d(x, self._variable(f"{scope}/kernel"), stride, "SAME")
+        if bias:
+            y = self._tf.nn.bias_add(y, self._variable(f"{scope}/bias"))
+        yield Tap(scope, None, (x,), y)
+        return y
+
+    def _depthwise(self, scope: str, x: Tensor, stride: int) -> Step:
+        kernel = self._variable(f"{scope}/depthwise_kernel")
+        y = self._tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")
+        yield Tap(scope, None, (x,), y)
+        return y
+
+    def _separable(self, scope: str, x: Tensor) -> Tensor:
+        depthwise, pointwise = (self._variable(f"{scope}/{part}_kernel") for part in ("depthwise", "pointwise"))
+        return self._tf.nn.separable_conv2d(x, depthwise, pointwise, [1, 1, 1, 1], "SAME")
+
+    def _biased_batch_norm(self, conv: str, norm: str, x: Tensor, y: Tensor, level: int | None = None) -> Step:
+        """Add a convolution's bias to its output `y` and normalise: the pair whose bias is redundant."""
+        bias = self._variable(f"{conv}/bias")
+        y = self._tf.nn.bias_add(y, bias)
+        yield Tap(conv, level, (x,), y, bias)
+        return (yield from self._batch_norm(norm, y, bias))
+
+    def _batch_norm(self, scope: str, x: Tensor, redundant_bias: Tensor = None) -> Step:
+        leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+        gamma, beta, mean, variance = (self._variable(f"{scope}/{leaf}") for leaf in leaves)
+        if self._dtype == "float32":  # what the official code runs; TensorFlow has it in single precision only
+            nn = self._tf.compat.v1.nn
+            y, *_ = nn.fused_batch_norm(x, gamma, beta, mean, variance, BATCH_NORM_EPSILON, is_training=False)
+        else:
+            y = self._tf.nn.batch_normalization(x, mean, variance, beta, gamma, BATCH_NORM_EPSILON)
+        yield Tap(scope, None, (x,), y, redundant_bias)
+        return y
+
+    def _activation(self, scope: str, x: Tensor) -> Step:
+        y = self._activate(x)
+        yield Tap(f"{scope}-act", None, (x,), y)
+        return y
+
+    def _variable(self, name: str) -> Tensor:
+        return self._tf.cast(self._tf.convert_to_tensor(self._stored(name)), self._dtype)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._stored(name).shape)
+
+    def _stored(self, name: str) -> Any:
+        if name not in self._variables:
+            raise ReferenceModelError(
+                f"{name} is missing; {self._config.name} needs it: choose the variant of the checkpoint"
+            )
+        return self._variables[name]

@@ -1,0 +1,246 @@
+"""The built-in reference: EfficientDet's forward pass in plain `tf.nn` operations, from the original variables.
+
+The proof of parity rests on this file, so it shares nothing with the converter or the PyTorch model: it reads variables
+by their TensorFlow names, computes in NHWC, and states the architecture a second time. From the model config it takes
+numbers only (levels, cells, repeats, channels, fusion, activation, anchors); where a block expands or a stage begins it
+sees in the shapes of the variables.
+
+Source: EfficientDet (arXiv:1911.09070); the official code's `efficientdet_keras` and `efficientnet_model`, 2025-03.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from effdet_torch.config import EfficientDetConfig
+from verify.errors import InputSizeError, ReferenceModelError
+from verify.reference.base import Reference, Tap, import_tensorflow
+from verify.reference.layers import Layers, Step, Tensor
+
+STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+FUSION_EPSILON = 1e-4
+
+
+class TensorFlowReference(Reference):
+    """The built-in reference.
+
+    Args:
+        config: hyperparameters; `image_size` is not used, any size runs.
+        variables: {TensorFlow variable name: array} of one view, not folded, for example
+            "efficientnet-b0/blocks_1/conv2d_1/kernel". Read when needed.
+        dtype: what it computes in; "float64" tells rounding from mistakes.
+        backbone_only: stop at P5; the variables need not have anything else.
+
+    Raises:
+        MissingDependencyError: TensorFlow is not installed.
+        ReferenceModelError: While running: a variable is missing or does not fit the config.
+        InputSizeError: While running: see `Reference.taps`; or so small that a level could halve one side only.
+    """
+
+    def __init__(
+        self,
+        config: EfficientDetConfig,
+        variables: Mapping[str, NDArray[Any]],
+        dtype: Literal["float32", "float64"] = "float32",
+        backbone_only: bool = False,
+    ) -> None:
+        self._tf = import_tensorflow()
+        self._dtype, self._backbone_only = dtype, backbone_only
+        self._forward = Forward(self._tf, config, variables, dtype)
+
+    def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
+        """Run eagerly and yield every layer as arrays of the reference's dtype; see `Reference.taps`."""
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise InputSizeError(f"images have shape {images.shape}; expected (batch, height, width, 3)")
+        try:
+            run = self._forward.backbone if self._backbone_only else self._forward
+            for tap in run(self._tf.constant(images, self._dtype)):
+                bias = None if tap.redundant_bias is None else _to_array(tap.redundant_bias)
+                inputs = tuple(_to_array(x) for x in tap.inputs)
+                yield Tap(tap.scope, tap.level, inputs, _to_array(tap.output), bias)
+        except self._tf.errors.InvalidArgumentError as error:
+            raise ReferenceModelError(
+                f"TensorFlow refuses a layer: {error}. The variables do not fit the variant: choose the right one."
+            ) from error
+
+    def describe(self) -> dict[str, str]:
+        """Return name, TensorFlow version and settings."""
+        return {
+            "name": "built-in TensorFlow reference (tf.nn)",
+            "tensorflow": self._tf.__version__,
+            "dtype": self._dtype,
+            "device": "CPU",
+            "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", ""),
+        }
+
+
+def _to_array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.numpy()
+    return array
+
+
+class Forward(Layers):
+    """The network: layers in order; call it with a tensor of images (B, H, W, 3) to run it."""
+
+    def __call__(self, images: Tensor) -> Generator[Tap, None, None]:
+        """Yield every layer in execution order."""
+        self._check_head_channels()
+        features = yield from self.backbone(images)
+        for level in range(6, self._config.max_level + 1):
+            size = [(pixels - 1) // 2 + 1 for pixels in features[-1].shape[1:3]]
+            features.append((yield from self._resample(f"resample_p{level}", features[-1], size)))
+        for cell in range(self._config.fpn_cells):
+            features = yield from self._cell(f"fpn_cells/cell_{cell}", features)
+        for head in ("class", "box"):
+            for level, feature in enumerate(features, start=3):
+                yield from self._head(head, level, feature)
+
+    def backbone(self, images: Tensor) -> Step:
+        """Yield the layers of the backbone, and return P3, P4, P5.
+
+        These are what the last block before each stride, and the very last one, gives.
+        """
+        scope = self._config.backbone
+        x = yield from self._conv(f"{scope}/stem/conv2d", images, stride=2)
+        x = yield from self._batch_norm(f"{scope}/stem/tpu_batch_normalization", x)
+        x = yield from self._activation(f"{scope}/stem/tpu_batch_normalization", x)
+        yield Tap(f"{scope}/stem", None, (images,), x)
+        features = []
+        for flat, stride in enumerate(self._block_strides()):
+            if stride == 2:
+                features.append(x)
+            inputs, block = x, f"{scope}/blocks_{flat}"
+            x = yield from self._block(block, inputs, stride)
+            yield Tap(block, None, (inputs,), x)
+        return [*features[2:], x]
+
+    def _block_strides(self) -> list[int]:
+        """Return the stride of every block: a stage begins where a block changes the number of channels."""
+        scope, strides, stages = self._config.backbone, list[int](), iter(STAGE_STRIDES)
+        channels = self._shape(f"{scope}/stem/conv2d/kernel")[3]
+        while f"{scope}/blocks_{len(strides)}/conv2d/kernel" in self._variables:
+            block = f"{scope}/blocks_{len(strides)}"
+            project = "conv2d_1" if self._expands(block) else "conv2d"
+            out_channels = self._shape(f"{block}/{project}/kernel")[3]
+            strides.append(1 if out_channels == channels else next(stages, 0))
+            channels = out_channels
+        if 0 in strides or next(stages, None) is not None:
+            raise ReferenceModelError(
+                f"{scope} has {len(strides)} blocks that do not form {len(STAGE_STRIDES)} stages; a block is "
+                "missing or has other channels: compare the checkpoint with the variant"
+            )
+        return strides
+
+    def _expands(self, block: str) -> bool:
+        return f"{block}/conv2d_1/kernel" in self._variables
+
+    def _block(self, scope: str, inputs: Tensor, stride: int) -> Step:
+        """Inverted residual block; convolutions and batch norms are numbered by position, not by role."""
+        x, suffixes = inputs, ["", "_1", "_2"]
+        if self._expands(scope):
+            x = yield from self._conv(f"{scope}/conv2d", x)
+            norm = f"{scope}/tpu_batch_normalization{suffixes.pop(0)}"
+            x = yield from self._batch_norm(norm, x)
+            x = yield from self._activation(norm, x)
+        x = yield from self._depthwise(f"{scope}/depthwise_conv2d", x, stride)
+        norm = f"{scope}/tpu_batch_normalization{suffixes.pop(0)}"
+        x = yield from self._batch_norm(norm, x)
+        x = yield from self._activation(norm, x)
+        if "-lite" not in self._config.backbone:
+            x = yield from self._squeeze_excite(f"{scope}/se", x)
+        x = yield from self._conv(f"{scope}/conv2d_1" if self._expands(scope) else f"{scope}/conv2d", x)
+        x = yield from self._batch_norm(f"{scope}/tpu_batch_normalization{suffixes.pop(0)}", x)
+        return self._tf.add(x, inputs) if stride == 1 and x.shape[3] == inputs.shape[3] else x
+
+    def _squeeze_excite(self, scope: str, inputs: Tensor) -> Step:
+        x = self._tf.reduce_mean(inputs, [1, 2], keepdims=True)
+        x = yield from self._conv(f"{scope}/conv2d", x, bias=True)
+        x = yield from self._activation(f"{scope}/conv2d", x)
+        x = yield from self._conv(f"{scope}/conv2d_1", x, bias=True)
+        x = self._tf.sigmoid(x) * inputs
+        yield Tap(scope, None, (inputs,), x)
+        return x
+
+    def _resample(self, scope: str, inputs: Tensor, size: list[int]) -> Step:
+        """Bring a feature to the BiFPN's channels and to a size (height, width): max pool down, nearest up."""
+        tf, x = self._tf, inputs
+        if x.shape[3] != self._config.fpn_channels:
+            y = tf.nn.conv2d(x, self._variable(f"{scope}/conv2d/kernel"), 1, "SAME")
+            x = yield from self._biased_batch_norm(f"{scope}/conv2d", f"{scope}/bn", x, y)
+        found = list(x.shape[1:3])
+        if (found[0] > size[0]) != (found[1] > size[1]):
+            raise InputSizeError(f"{scope} would halve one side of {found} only: give larger images")
+        if found[0] > size[0]:
+            strides = [(old - 1) // new + 1 for old, new in zip(found, size, strict=True)]
+            x = tf.nn.max_pool2d(x, [stride + 1 for stride in strides], strides, "SAME")
+        elif found != size:
+            x = tf.raw_ops.ResizeNearestNeighbor(images=x, size=size)
+        yield Tap(scope, None, (inputs,), x)
+        return x
+
+    def _cell(self, scope: str, inputs: list[Tensor]) -> Step:
+        """One BiFPN cell, (P3, P4, ..) to the same: top-down, then bottom-up; ids count inputs, then nodes."""
+        count, features = len(inputs), list(inputs)
+        ids = [[index] for index in range(count)]  # what exists on each level so far
+        top_down = [(index, index + 1) for index in reversed(range(count - 1))]
+        bottom_up = [(index, index - 1) for index in range(1, count)]
+        for index, neighbour in top_down + bottom_up:
+            chosen = {i: features[i] for i in (*ids[index], ids[neighbour][-1])}
+            size = list(inputs[index].shape[1:3])
+            node = yield from self._node(f"{scope}/fnode{len(features) - count}", chosen, len(features), size)
+            ids[index].append(len(features))
+            features.append(node)
+        return [features[of_level[-1]] for of_level in ids]
+
+    def _node(self, scope: str, inputs: dict[int, Tensor], feature_id: int, size: list[int]) -> Step:
+        """One BiFPN node; `inputs` by feature id, `feature_id` its own."""
+        resampled = []
+        for position, (offset, x) in enumerate(inputs.items()):
+            resampled.append((yield from self._resample(f"{scope}/resample_{position}_{offset}_{feature_id}", x, size)))
+        fused = self._fuse(scope, resampled)
+        yield Tap(f"{scope}/fuse", None, tuple(resampled), fused)
+        x = yield from self._activation(f"{scope}/fuse", fused)
+        combine = f"{scope}/op_after_combine{feature_id}"
+        y = self._separable(f"{combine}/conv", x)
+        x = yield from self._biased_batch_norm(f"{combine}/conv", f"{combine}/bn", x, y)
+        yield Tap(combine, None, (fused,), x)
+        yield Tap(scope, None, tuple(inputs.values()), x)
+        return x
+
+    def _fuse(self, scope: str, features: list[Tensor]) -> Tensor:
+        tf = self._tf
+        if self._config.fusion == "sum":
+            return tf.add_n(features)
+        names = [f"{scope}/WSM" + (f"_{position}" if position else "") for position in range(len(features))]
+        weights = tf.stack([self._variable(name) for name in names])
+        if self._config.fusion == "attn":
+            weights = tf.nn.softmax(weights)
+        else:
+            weights = tf.nn.relu(weights)
+            weights /= tf.reduce_sum(weights) + FUSION_EPSILON
+        return tf.add_n([x * weights[position] for position, x in enumerate(features)])
+
+    def _head(self, head: str, level: int, x: Tensor) -> Step:
+        """Run one head on one level: convolutions serve all levels, each level has its own batch norms."""
+        for repeat in range(self._config.head_repeats):
+            conv = f"{head}_net/{head}-{repeat}"
+            y = self._separable(conv, x)
+            x = yield from self._biased_batch_norm(conv, f"{conv}-bn-{level}", x, y, level)
+            x = yield from self._activation(f"{conv}-bn-{level}", x)
+        scope = f"{head}_net/{head}-predict"
+        y = self._tf.nn.bias_add(self._separable(scope, x), self._variable(f"{scope}/bias"))
+        yield Tap(scope, level, (x,), y)
+
+    def _check_head_channels(self) -> None:
+        anchors, config = self._config.anchors_per_location, self._config
+        for head, per_anchor in (("class", config.num_classes), ("box", 4)):
+            name, expected = f"{head}_net/{head}-predict/bias", (anchors * per_anchor,)
+            if (found := self._shape(name)) != expected:
+                raise ReferenceModelError(
+                    f"{name} has shape {found}; {anchors} anchors with {per_anchor} channels each need {expected}: "
+                    "give the checkpoint's number of classes and anchors"
+                )

@@ -1,0 +1,1 @@
+"""One verification as terminal table, Markdown, HTML, JSON and JUnit."""

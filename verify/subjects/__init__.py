@@ -1,0 +1,1 @@
+"""What is compared: a converted file and its checkpoint, ready to run."""
