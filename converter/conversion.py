@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from converter.identify.hparams import given_hparams
 from converter.identify.recognition import recognize_architecture, recognize_backbone
@@ -17,9 +17,13 @@ from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan, expand
 from converter.plan.table import BACKBONE_TABLE, load_table
 from converter.source import VariableSource
-from converter.writers.targets import Progress, Target, choose_target
-from effdet_torch import FORMAT_VERSION, __version__
+from converter.writers.targets import Target, choose_target
+from effdet_torch import __version__
 from effdet_torch.errors import UsageError
+from effdet_torch.file_format import FORMAT_VERSION
+
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
 
 
 @dataclass(frozen=True)

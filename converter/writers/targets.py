@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -31,7 +31,9 @@ from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError, UsageError
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
+
 Specs = Mapping[str, TensorSpec]
 Tensors = Iterable[tuple[str, Array]]
 Metadata = Mapping[str, Any] | None  # None: the bare tensors, without a word of where they are from

@@ -14,13 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "tensorflow", "tf_keras", "keras", "timm", "h5py", "effdet", "matplotlib", "PIL"}
 OURS = ("cli", "verify", "converter", "effdet_torch", "mappings", "benchmarks", "tests")
-CORE_OF_THE_MODEL = {
-    "effdet_torch",
-    "effdet_torch.config",
-    "effdet_torch.architecture",
-    "effdet_torch.atomic",
-    "effdet_torch.errors",
-}
+GROUND = ("config", "architecture", "atomic", "errors", "file_format", "terminal")
+CORE_OF_THE_MODEL = {"effdet_torch", *(f"effdet_torch.{name}" for name in GROUND)}
 
 
 # What a file imports, wherever in the file.

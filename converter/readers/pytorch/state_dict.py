@@ -27,9 +27,9 @@ from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
 from converter.source import VariableInfo, VariableSource
-from effdet_torch import METADATA_KEY
 from effdet_torch.config import is_backbone
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import METADATA_KEY
 
 Tensors = dict[str, StoredTensor]
 # Under which key training keeps which copy, in the order of timm and effdet.

@@ -21,8 +21,8 @@ from converter.plan.expand import expand
 from converter.plan.table import load_table
 from converter.readers.pytorch.state_dict import NO_METADATA, StateDict
 from converter.source import VariableSource
-from effdet_torch import METADATA_KEY
 from effdet_torch.errors import EffdetError
+from effdet_torch.file_format import METADATA_KEY
 from support.sources import MemorySource, placeholders, plan_of, seeded, small_config
 
 State = dict[str, Any]
