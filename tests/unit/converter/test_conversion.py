@@ -88,7 +88,7 @@ def broken(checkpoint: dict[str, Array], **changes: Array | None) -> MemorySourc
     [
         ({"variant": "d0"}, ConversionError, "not d0: fpn_channels 8"),
         ({"variant": "d9"}, ConfigError, "unknown variant 'd9'"),
-        ({"hparams": "num_classes=3"}, ConversionError, "says num_classes 3, the checkpoint's shapes say 2"),
+        ({"hparams": "num_classes=3"}, ConversionError, "sets num_classes to 3, but the checkpoint's shapes show 2"),
         ({"hparams": "num_classes"}, ConfigError, "not of the form key=value"),
         ({"hparams": "absent.yaml"}, ConfigError, "absent.yaml cannot be read"),
     ],

@@ -114,7 +114,7 @@ def test_another_network_is_described_by_its_problem(arrays: dict[str, Array]) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("num_classes: 20", "says num_classes 20"),
+        ("num_classes: 20", "sets num_classes to 20"),
         ("a: [", "is not plain YAML"),
         ("separable_conv: false", "is another"),
     ],

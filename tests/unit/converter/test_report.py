@@ -79,7 +79,7 @@ def test_a_conversion_says_what_was_written(tmp_path: Path, prepared: Preparatio
         f"{3 * count + 1}: {count} converted ({folded} biases folded into batch norms), {count} other copies, "
         f"{count} ignored (optimizer slot: momentum), 1 ignored (training step counter)"
     )
-    assert "an architecture of its own" in text["note"]
+    assert "a custom architecture" in text["note"]
 
 
 def test_kept_biases_are_not_called_folded(checkpoint: dict[str, Array]) -> None:

@@ -177,7 +177,7 @@ def test_files_of_a_later_version_are_refused(
 ) -> None:
     monkeypatch.setattr("converter.conversion.FORMAT_VERSION", 99)
     convert(checkpoint, tmp_path / f"m{suffix}")
-    with pytest.raises(UnsupportedSourceError, match="is written in format 99; this version reads up to 1. Update"):
+    with pytest.raises(UnsupportedSourceError, match=r"is written in format 99; this version reads up to 1\. Update"):
         open_checkpoint(tmp_path / f"m{suffix}")
     if suffix != ".h5":
         with pytest.raises(ModelFileError, match="is written in format 99; this version reads up to 1"):

@@ -15,10 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, ConversionError, CorruptFileError, SourceError, UnsupportedSourceError
+from converter.identify.families import BACKBONE
 from converter.identify.own_metadata import plain_metadata
 from converter.locate import open_checkpoint
-from converter.plan.expand import expand
-from converter.plan.table import load_table
 from converter.readers.pytorch.state_dict import NO_METADATA, StateDict
 from converter.source import VariableSource
 from effdet_torch.errors import EffdetError
@@ -130,7 +129,7 @@ def test_other_contents_are_named(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_own_backbone_is_no_detector(tmp_path: Path) -> None:
-    plan = expand(load_table("efficientnet"), small_config())
+    plan = BACKBONE.plan(small_config())
     convert_checkpoint(prepare(MemorySource(placeholders(plan))), tmp_path / "a.pth")
     with pytest.raises(UnsupportedSourceError, match=r"a converted backbone without a detector"):
         open_checkpoint(tmp_path / "a.pth")
