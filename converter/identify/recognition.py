@@ -102,7 +102,9 @@ def _unknown(source: VariableSource, families: Iterable[Family]) -> str:
 
 def _found(variables: Mapping[str, VariableInfo]) -> str:
     names = sorted(name for name, info in variables.items() if info.shape) or sorted(variables)
-    return f"{len(variables)} variables ({listed(names, FIRST_NAMES)})" if names else "no variables"
+    if not names:
+        return "no variables"
+    return f"{len(variables)} variable{'s' * (len(variables) > 1)} ({listed(names, FIRST_NAMES)})"
 
 
 class Probe:

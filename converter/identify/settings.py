@@ -146,13 +146,17 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
 def _refuse_contradiction(found: DetectorArchitecture, name: str, value: Any, origin: str) -> None:
     if name in DECIDED_BY_SHAPES and value != getattr(found, name):
         raise ConversionError(
-            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, name)}; fix {origin}"
+            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, name)}; {_fix(origin)}"
         )
     if name == "fusion" and (value != "sum") != found.weighted:
         has = "has" if found.weighted else "has no"
         raise ConversionError(
-            f"{origin} sets fusion to {value!r}, but the checkpoint {has} fusion weights; fix {origin}"
+            f"{origin} sets fusion to {value!r}, but the checkpoint {has} fusion weights; {_fix(origin)}"
         )
+
+
+def _fix(origin: str) -> str:
+    return "convert the original checkpoint again" if origin == METADATA else f"fix {origin}"
 
 
 def _fit_anchors(

@@ -200,7 +200,7 @@ def test_untrained_averages_are_refused_and_raw_values_are_not(tmp_path: Path) -
         (("SMALL", "m.pth", "--variant", "d7y"), "did you mean 'd7'?"),
         (("SMALL", "m.pth", "--hparams", "image_size"), "hyperparameter 'image_size' is not of the form key=value"),
         (("SMALL", "m.pth", "--hparams", "absent.yaml"), "absent.yaml cannot be read"),
-        (("SMALL", "m.pth", "--hparams", "separable_conv=False"), "that network is another"),
+        (("SMALL", "m.pth", "--hparams", "separable_conv=False"), "which is unsupported"),
         (("SMALL", "m.bin"), "m.bin ends in '.bin'; expected one of .pth, .pt, .safetensors"),
         (("SMALL", "absent/m.pth"), "the folder absent does not exist; create it first"),
         (("SMALL", "m.pth", "--report", "absent/r.json"), "the folder absent does not exist; create it first"),
@@ -255,8 +255,8 @@ def test_a_source_that_is_not_there(tmp_path: Path, name: str) -> None:
 def test_another_network_is_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model", {"resnet/kernel": np.zeros((1, 2), np.float32)})
     message = failed(run("effdet-convert", "model", "m.pth", cwd=tmp_path), 1)
-    assert "these are not the variables of an EfficientDet" in message
-    assert "it begins with resnet/kernel" in message
+    assert "It looks like the classifier or backbone resnet, which is not supported" in message
+    assert "(resnet/kernel)" in message
 
 
 def test_a_failure_in_the_middle_keeps_the_old_output(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_refuses_an_incomplete_checkpoint(checkpoint: dict[str, Array]) -> None:
 
 
 def test_refuses_another_network_and_a_missing_view() -> None:
-    with pytest.raises(UnsupportedSourceError, match="not the variables of an EfficientDet"):
+    with pytest.raises(UnsupportedSourceError, match="It looks like another network, which is not supported"):
         prepare(MemorySource({"a/b": np.zeros(1, np.float32)}))
     with pytest.raises(ViewError, match="no averages"):
         prepare(MemorySource(placeholders(plan_of(small_config()))), weights="ema")

@@ -137,7 +137,7 @@ def test_ambiguous_variants_and_problems_are_lines() -> None:
 
 def test_another_network_has_no_model_line() -> None:
     text = inspection_text(inspect_source(MemorySource({"a": np.zeros(1, np.float32)})))
-    assert "these are not the variables of an EfficientDet" in lines(text)["problem"]
+    assert "holds 1 variable (a). It looks like another network" in lines(text)["problem"]
     assert "model" not in lines(text)
 
 

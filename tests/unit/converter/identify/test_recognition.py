@@ -139,5 +139,5 @@ def test_a_network_of_no_family_is_answered_with_what_it_looks_like(guess: str) 
 
 @pytest.mark.parametrize("names", [[], ["global_step"], [""]])
 def test_hardly_any_names_are_no_network(names: list[str]) -> None:
-    with pytest.raises(UnsupportedSourceError, match=f"holds {len(names) or 'no'} variables"):
+    with pytest.raises(UnsupportedSourceError, match=f"holds {len(names) or 'no'} variable"):
         architecture_of({name: VariableInfo("int64", ()) for name in names})

@@ -116,8 +116,8 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
     "a whole model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
     "a ResNet below": (lambda: of_effdet("resdet50"), "none ends in .*; it begins with 'backbone.conv1.weight'"),
-    "a MobileNet below": (lambda: of_effdet("mobiledetv3_large"), "backbone are those of no EfficientNet"),
-    "another BiFPN": (lambda: of_effdet("efficientdetv2_dt"), "backbone are those of no EfficientNet"),
+    "a MobileNet below": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
+    "another BiFPN": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
 }
 
 
@@ -260,7 +260,7 @@ def test_a_config_that_contradicts_the_tensors(tmp_path: Path, own: Path, suffix
     path = with_metadata(own, tmp_path / f"a{suffix}", set_config(num_classes=7))
     with (
         open_checkpoint(path) as source,
-        pytest.raises(ConversionError, match=r"its metadata says num_classes 7, .* say 2"),
+        pytest.raises(ConversionError, match=r"its metadata sets num_classes to 7, .* show 2"),
     ):
         prepare(source)
 
