@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 import support.tiny_bundle as tiny
+from converter.conversion import convert_checkpoint, prepare
+from converter.locate import open_checkpoint
 from converter.readers.tensorflow.tensorbundle import TensorBundle
+from converter.writers.targets import choose_target
 from effdet_torch import create_model
 from support.commands import run, script
 from support.sources import EMA, averages, initial, plan_of, seeded, small_config, write_checkpoint
@@ -63,6 +67,34 @@ def test_converts_with_no_option(converted: tuple[Path, Done]) -> None:
     assert "1912: 709 converted (36 biases folded into batch norms), 709 other copies" in lines["variables"]
     assert lines["result"].split(maxsplit=1)[1].startswith("d0.pth: 748 tensors, ")
     assert {path.name for path in folder.iterdir()} == {"d0.pth", "d0.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "arguments"),
+    [
+        ("m.pth", [], {}),
+        ("m.safetensors", [], {}),
+        ("m.h5", [], {}),
+        ("m", ["--to", "tf1"], {"to": "tf1"}),
+        ("m.pth", ["--layout", "effdet"], {"bare": True}),
+        ("m.pth", ["--keep-redundant-bias", "--weights", "raw"], {"keep_redundant_bias": True, "weights": "raw"}),
+    ],
+)
+def test_python_writes_the_files_of_the_command(
+    small: Path, tmp_path: Path, out: str, options: list[str], arguments: dict[str, Any]
+) -> None:
+    (tmp_path / "command").mkdir()
+    (tmp_path / "python").mkdir()
+    assert run("effdet-convert", small, tmp_path / "command" / out, *options, cwd=tmp_path).returncode == 0
+    target, bare = choose_target(tmp_path / "python" / out, arguments.pop("to", None)), arguments.pop("bare", False)
+    with open_checkpoint(small) as source:
+        convert_checkpoint(prepare(source, **arguments), tmp_path / "python" / out, target=target, bare=bare)
+    contents = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "command", tmp_path / "python")
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0]
 
 
 def test_the_live_model_loads_it_strictly(converted: tuple[Path, Done], trained: Path) -> None:
