@@ -138,20 +138,3 @@ class DetectionResult:
         for plain, stage in zip(values["stages"], self.stages, strict=True):
             plain["passed"] = stage.passed
         return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DetectionResult:
-        """Build a result from `to_dict` output; verdicts are taken anew from the numbers."""
-        plain = {key: value for key, value in values.items() if key != "passed"}
-        plain["published"] = _read(PublishedAP, values["published"])
-        plain["parity"] = _read(DetectionParity, values["parity"], "max_box_error_px", "max_score_error")
-        plain["stages"] = tuple(_read(StageResult, stage, "error") for stage in values["stages"])
-        return cls(**plain)
-
-
-def _read(kind: Any, values: Mapping[str, Any] | None, *numbers: str) -> Any:
-    """Build a part from its plain values; `numbers` may be "Infinity" and the like, for which JSON has no number."""
-    if values is None:
-        return None
-    plain = {key: value for key, value in values.items() if key not in ("passed", "matched_share")}
-    return kind(**plain | {name: float(plain[name]) for name in numbers})

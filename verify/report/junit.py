@@ -5,16 +5,24 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from verify.detection_results import DetectionResult
-from verify.report.detection import checks, detection_sentence, metric_rows
-from verify.report.summary import Run, audit_sentence, diagnoses_of, diagnosis_sentence, failure_sentence, printable
-from verify.report.summary import part as part_of
-from verify.report.summary import runs as runs_of
+from verify.report.summary import (
+    Run,
+    audit_sentence,
+    checks,
+    detection_sentence,
+    diagnosis_sentence,
+    failure_sentence,
+    metric_rows,
+    part,
+    printable,
+    runs,
+)
 from verify.results import AuditResult, LayerResult, Verification
 
 
 def to_junit(verification: Verification) -> bytes:
     """Return a verification as JUnit XML in UTF-8."""
-    suites = [_run_suite(verification, run) for run in runs_of(verification)]
+    suites = [_run_suite(verification, run) for run in runs(verification)]
     if verification.detection is not None:
         suites.append(_detection_suite(verification.detection))
     suites = suites or [_empty_suite()]
@@ -32,7 +40,7 @@ def to_junit(verification: Verification) -> bytes:
 def _run_suite(verification: Verification, run: Run) -> ET.Element:
     suite = _suite(f"{run.mode}.{run.dtype}", len(run.layers), run.failed)
     for layer in run.layers:
-        case = _case(suite, f"{run.mode}.{run.dtype}.{part_of(layer)}", layer.name)
+        case = _case(suite, f"{run.mode}.{run.dtype}.{part(layer)}", layer.name)
         if not layer.passed:
             _fail(case, "tolerance", f"{layer.name}: {failure_sentence(layer)}", _details(verification, layer))
     return suite
@@ -46,7 +54,7 @@ def _details(verification: Verification, layer: LayerResult) -> list[str]:
         f"error (max over rms): {found.max_over_rms:.6g}; tolerance: {layer.tolerance:.6g}",
         f"max abs: {found.max_abs:.6g}; mean abs: {found.mean_abs:.6g}; cosine: {found.cosine:.9g}",
         f"worst position (NHWC): {found.worst}; expected {found.expected:.9g}, found {found.found:.9g}",
-        *(f"diagnosis: {diagnosis_sentence(diagnosis)}" for diagnosis in diagnoses_of(verification, layer)),
+        *(f"diagnosis: {diagnosis_sentence(x)}" for x in verification.diagnoses if x.layer == layer.name),
     ]
 
 

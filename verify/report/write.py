@@ -7,13 +7,13 @@ from pathlib import Path
 from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError
 from verify.report.html import to_html
-from verify.report.json import read_report, to_json
+from verify.report.json import to_json
 from verify.report.junit import to_junit
 from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
 from verify.results import Verification
 
-__all__ = ["read_report", "render_terminal", "to_html", "to_json", "to_junit", "to_markdown", "write_reports"]
+__all__ = ["render_terminal", "to_html", "to_json", "to_junit", "to_markdown", "write_reports"]
 
 
 def write_reports(verification: Verification, folder: Path) -> list[Path]:
