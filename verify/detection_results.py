@@ -42,8 +42,8 @@ class DetectionParity:
 
     Attributes:
         source: where the expected ones came from.
-        expected: how many were expected.
-        surplus: found ones without a counterpart.
+        expected: number of expected detections.
+        surplus: found detections without a counterpart.
         matched: pairs of one class, with boxes within 0.5 px and scores within 1e-3.
         max_box_error_px: largest distance of a coordinate over all pairs whose boxes overlap by half, matched or not.
         max_score_error: likewise.
@@ -62,7 +62,7 @@ class DetectionParity:
 
     @property
     def matched_share(self) -> float:
-        """Matched pairs over all that should be one, in 0..1."""
+        """Matched pairs over expected and surplus detections, in 0..1."""
         total = self.expected + self.surplus
         return self.matched / total if total else 1.0
 
@@ -80,7 +80,7 @@ class StageResult:
         stage: "pixels", "logits", "boxes", "NMS", "metric".
         measure: what `error` is, with its unit.
         error: largest over all images.
-        tolerance: what it may be.
+        tolerance: largest error that passes.
         image_id: where the error is largest; None for a stage over all images.
     """
 
@@ -92,7 +92,7 @@ class StageResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the tolerance; one that is no number is not."""
+        """Whether the error is within the tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 
@@ -124,7 +124,7 @@ class DetectionResult:
 
     @property
     def passed(self) -> bool:
-        """Whether all that was compared agrees; an evaluation alone has nothing to fail."""
+        """Whether every comparison agrees; an evaluation without comparisons passes."""
         return all(check is None or check.passed for check in (self.published, self.parity, *self.stages))
 
     def to_dict(self) -> dict[str, Any]:
