@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
@@ -126,15 +125,3 @@ class DetectionResult:
     def passed(self) -> bool:
         """Whether every comparison agrees; an evaluation without comparisons passes."""
         return all(check is None or check.passed for check in (self.published, self.parity, *self.stages))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, verdicts included."""
-        values = asdict(self) | {"passed": self.passed}
-        for key in ("published", "parity"):
-            if (check := getattr(self, key)) is not None:
-                values[key]["passed"] = check.passed
-        if self.parity is not None:
-            values["parity"]["matched_share"] = self.parity.matched_share
-        for plain, stage in zip(values["stages"], self.stages, strict=True):
-            plain["passed"] = stage.passed
-        return values

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from verify.detection_results import DetectionResult
 
 Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -162,14 +160,3 @@ class Verification:
         parts = (self.audit, self.detection)
         compared = bool(self.layers) or self.detection is not None
         return compared and not self.failures and all(part is None or part.passed for part in parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, verdicts included."""
-        values = asdict(self) | {"schema_version": SCHEMA_VERSION, "passed": self.passed}
-        for plain, layer in zip(values["layers"], self.layers, strict=True):
-            plain |= {"name": layer.name, "passed": layer.passed}
-        if self.audit is not None:
-            values["audit"]["passed"] = self.audit.passed
-        if self.detection is not None:
-            values["detection"] = self.detection.to_dict()
-        return values

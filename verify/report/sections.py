@@ -112,14 +112,7 @@ def _runs(verification: Verification) -> Iterator[Section]:
     found = runs(verification)
     if not found:
         return
-    columns: Columns = {
-        "run": "text",
-        "worst at": "name",
-        "layers": "number",
-        "failed": "number",
-        "worst error": "number",
-        "allowed": "number",
-    }
+    columns: Columns = {"run": "text", "worst at": "name", **_numbers("layers", "failed", "worst error", "allowed")}
     rows = tuple(
         (run.name, run.worst.name, str(len(run.layers)), _mark(str(run.failed), run.failed > 0), *_errors(run.worst))
         for run in found
@@ -133,15 +126,8 @@ def _runs(verification: Verification) -> Iterator[Section]:
 
 
 def _outputs(verification: Verification) -> Iterator[Section]:
-    columns: Columns = {
-        "output": "text",
-        "dtype": "text",
-        "shape, NHWC": "text",
-        "max/rms": "number",
-        "allowed": "number",
-        "max abs": "number",
-        "1 - cosine": "number",
-    }
+    texts: Columns = {"output": "text", "dtype": "text", "shape, NHWC": "text"}
+    columns = {**texts, **_numbers("max/rms", "allowed", "max abs", "1 - cosine")}
     found = sorted(verification.outputs, key=lambda layer: (layer.dtype != "float64", layer.order))
     rows = tuple(
         (
@@ -188,21 +174,15 @@ def _layers(verification: Verification) -> Iterator[Section]:
     found = runs(verification)
     if not found:
         return
-    columns: Columns = {
-        "#": "number",
-        "part": "text",
-        "TensorFlow scope": "name",
-        "PyTorch module": "name",
-        "kind": "text",
-        "shape, NHWC": "text",
-        **{f"{run.mode}\n{run.dtype}": "number" for run in found},
-    }
+    names: Columns = {"part": "text", "TensorFlow scope": "name", "PyTorch module": "name", "kind": "text"}
+    errors = _numbers(*(f"{run.mode}\n{run.dtype}" for run in found))
+    columns = {**_numbers("#"), **names, "shape, NHWC": "text", **errors}
     rows = []
     for comparisons in by_layer(sorted(verification.layers, key=lambda layer: layer.order)):
         x = comparisons[0]
-        errors = {(layer.mode, layer.dtype): _errors(layer)[0] for layer in comparisons}
-        cells = (errors.get((run.mode, run.dtype), "") for run in found)
-        rows.append((str(x.order), part(x), x.name, x.torch, x.kind, str(x.shape), *cells))
+        cells = {(layer.mode, layer.dtype): _errors(layer)[0] for layer in comparisons}
+        of_runs = (cells.get((run.mode, run.dtype), "") for run in found)
+        rows.append((str(x.order), part(x), x.name, x.torch, x.kind, str(x.shape), *of_runs))
     line = "Errors as in the plot. Click a column title to sort. report.json has all measures."
     yield Section("All layers", (line,), columns, tuple(rows), detailed=True)
 
@@ -216,6 +196,10 @@ def _provenance(verification: Verification) -> Iterator[Section]:
         "Checksums of the source files": {} if verification.audit is None else verification.audit.checksums,
     }
     yield Section("Provenance", facts={title: values for title, values in facts.items() if values}, detailed=True)
+
+
+def _numbers(*titles: str) -> Columns:
+    return dict.fromkeys(titles, "number")
 
 
 def _errors(layer: LayerResult) -> tuple[str, str]:

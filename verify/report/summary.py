@@ -13,8 +13,6 @@ from verify.detection_results import (
     PUBLISHED_TOLERANCE,
     DetectionParity,
     DetectionResult,
-    PublishedAP,
-    StageResult,
 )
 from verify.results import AuditResult, Diagnosis, DType, LayerResult, Mode, Verification
 
@@ -123,12 +121,19 @@ def extent(verification: Verification) -> str:
 
 def checks(detection: DetectionResult) -> Iterator[Check]:
     """Yield all that was compared: the published AP, the expected detections, the stages."""
-    if detection.published is not None:
-        yield Check("published AP", _published(detection.published), detection.published.passed)
+    if (ap := detection.published) is not None:
+        yield Check(
+            "published AP",
+            f"AP {ap.measured:.2f}, published for {ap.checkpoint}: {ap.published:.1f} "
+            f"(allowed difference {PUBLISHED_TOLERANCE}).",
+            ap.passed,
+        )
     if detection.parity is not None:
-        yield Check("expected detections", _parity(detection.parity), detection.parity.passed)
+        yield Check("expected detections", _parity_sentence(detection.parity), detection.parity.passed)
     for stage in detection.stages:
-        yield Check(f"stage {stage.stage}", _stage(stage), stage.passed)
+        where = "" if stage.image_id is None else f", image {stage.image_id}"
+        sentence = f"{stage.measure} {stage.error:.2g}, allowed {stage.tolerance:.2g}{where}."
+        yield Check(f"stage {stage.stage}", sentence, stage.passed)
 
 
 def metric_rows(detection: DetectionResult) -> list[tuple[str, str]]:
@@ -192,14 +197,7 @@ def _detection_headline(detection: DetectionResult) -> str:
     return "The detections are as expected." if found else "The model was evaluated; nothing was compared."
 
 
-def _published(published: PublishedAP) -> str:
-    return (
-        f"AP {published.measured:.2f}, published for {published.checkpoint}: {published.published:.1f} "
-        f"(allowed difference {PUBLISHED_TOLERANCE})."
-    )
-
-
-def _parity(parity: DetectionParity) -> str:
+def _parity_sentence(parity: DetectionParity) -> str:
     ap = "" if parity.ap_difference is None else f"; AP difference {parity.ap_difference:+.6f}, allowed {AP_TOLERANCE}"
     first = "" if parity.first_difference is None else f"; first image that differs: {parity.first_difference}"
     return (
@@ -207,8 +205,3 @@ def _parity(parity: DetectionParity) -> str:
         f"{100 * parity.matched_share:.2f} %, required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
         f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
     )
-
-
-def _stage(stage: StageResult) -> str:
-    where = "" if stage.image_id is None else f", image {stage.image_id}"
-    return f"{stage.measure} {stage.error:.2g}, allowed {stage.tolerance:.2g}{where}."
