@@ -89,7 +89,7 @@ class Node:
 
 
 def timm_name(backbone: str) -> str:
-    """Return what timm calls a backbone: the models that pad and normalise like TensorFlow's."""
+    """Return what timm calls a backbone: the models with TensorFlow's padding and normalisation."""
     return f"tf_{backbone.replace('-', '_')}"
 
 

@@ -1,4 +1,4 @@
-"""EfficientDet variants as data, without torch: what it takes to build a model and to prepare images for it.
+"""EfficientDet variants as data, without torch: everything needed to build a model and prepare images for it.
 
 Source: EfficientDet (arXiv:1911.09070) table 1; the official code's `hparams_config`, 2025-03.
 """
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL, Block, Node, backbone_blocks, bifpn_nodes
 from effdet_torch.errors import ConfigError
 
-LARGEST = 1e9  # no ratio, scale or colour is larger; infinity and NaN are not smaller
+LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
 Fusion = Literal["fastattn", "attn", "sum"]
 Activation = Literal["swish", "relu6"]
 Normalization = Literal["mean_std", "advprop"]
@@ -111,7 +111,7 @@ class EfficientDetConfig:
         """
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"unknown model setting {unknown[0]!r}; known are {', '.join(known)}")
+            raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {', '.join(known)}")
         settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         try:
             return cls(**settings)
@@ -157,7 +157,7 @@ def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> di
 
     Raises:
         ConfigError: A level could halve only one side, because the other has one row left; the official code refuses
-            that too.
+            this too.
     """
     sizes: dict[int, tuple[int, int]] = {}
     rows, columns = height, width
@@ -273,7 +273,7 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     if name not in VARIANTS:
         close = difflib.get_close_matches(name, VARIANTS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown variant {variant!r}: known are {', '.join(VARIANTS)}{hint}")
+        raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{hint}")
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     try:
