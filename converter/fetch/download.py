@@ -35,7 +35,7 @@ TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
 PAUSES_SECONDS = (1.0, 5.0)  # before another try
 _LEFTOVER_SECONDS = 3600.0  # a running download never leaves its file untouched for so long
 _CHUNK_BYTES = 1 << 18
-_PLAIN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,98}[a-z0-9])?")  # no capitals: they collide on some file systems
+_PLAIN = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")  # no capitals: they collide on some file systems
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: C:// is a drive
 
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from converter.fetch import download
 from converter.fetch.download import cache_folder, cached_path, fetch, is_url
 from effdet_torch.errors import ConfigError
 
-CONTENT = gzip.compress(bytes(300_000), compresslevel=0)  # more than one chunk of the client
+CONTENT = gzip.compress(bytes(300_000), compresslevel=0, mtime=0)  # more than one chunk of the client
 SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 CRC32C = base64.b64encode(crc32c.crc32c(CONTENT).to_bytes(4, "big")).decode()
@@ -41,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
+        self.server.accepted = self.headers["Accept-Encoding"]
         with suppress(ConnectionError):  # the client left
             (self.server.script.pop(0) if self.server.script else answer())(self)
 
@@ -56,6 +58,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[Step] = []
         self.asked: list[str] = []
+        self.accepted: str | None = None
         self.base = f"http://127.0.0.1:{self.server_address[1]}"
         self.url = self.base + PATH
 
@@ -99,7 +102,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("EFFDET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(download, "PAUSES_SECONDS", (0.0, 0.0))
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
     return tmp_path / "cache"
 
 
@@ -118,8 +120,8 @@ def test_a_file_is_downloaded_once(server: Server, folder: Path) -> None:
     assert in_cache(folder) == [server.base[7:].replace(":", "_") + PATH]
     assert path == cached_path(server.url) == folder / in_cache(folder)[0]
     server.script = [answer(b"other")]
-    assert fetch(server.url, size_bytes=SIZE, sha256=SHA256) == fetch(server.url + "#part") == path
-    assert server.asked == [PATH]
+    assert fetch(server.url, size_bytes=SIZE, sha256=SHA256) == fetch(server.url) == path
+    assert (server.asked, server.accepted) == ([PATH], "identity")
     path.with_name("new").touch()
     assert path.stat().st_mode == path.with_name("new").stat().st_mode  # readable for whoever may read new files
 
@@ -129,7 +131,9 @@ def test_files_of_the_same_name_do_not_collide(server: Server) -> None:
     server.script = [answer(content) for content in contents.values()]
     for _ in range(2):
         assert [fetch(server.base + path).read_bytes() for path in contents] == list(contents.values())
+    assert fetch(server.base + PATH + "?a=1#part").read_bytes() == b"3"
     assert server.asked == list(contents)
+    assert len({str(cached_path(server.base + path)).lower() for path in contents}) == 4  # for any file system
 
 
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256}, {"size_bytes": SIZE}])
@@ -158,8 +162,8 @@ def test_a_file_put_there_by_hand_is_used_if_it_is_the_expected_one(
 def test_no_url_leaves_the_cache(path: str, folder: Path) -> None:
     parts = cached_path(f"http://..{path}.h5").relative_to(folder).parts
     assert len(parts) >= 2
-    assert not [part for part in parts if part.startswith(".") or len(part) > 110 or set(part) & set("\\/:%")]
-    assert "h5" in parts[-1]
+    assert sum(map(len, parts)) < 300
+    assert not [part for part in parts if part.startswith(".") or set(part) & set("\\/:%")]
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -177,48 +181,36 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("step", "kind", "text"),
+    ("step", "tries", "kind", "text"),
     [
-        (answer(status=404), MissingFileError, r"answered 404 Not Found: there is no such file\. Check the address"),
-        (answer(status=403), SourceError, r"answered 403 Forbidden instead of the file\. .*needs a login"),
-        (answer(status=206), SourceError, "206 Partial Content"),
-        (answer(status=799), SourceError, "answered 799 instead"),
-        (answer(b"<!DOCTYPE html><title>Log in"), CorruptFileError, r"sent a web page\. It was not kept\. Check"),
-        (answer(b""), CorruptFileError, "sent an empty file"),
-        (answer(Content_Length=1 << 40), UnsupportedSourceError, r"more than 1000000 bytes\. If you trust it"),
-        (answer(repeat=1000, Content_Length=None), UnsupportedSourceError, "more than 1000000 bytes"),
-        (redirect("file:///etc/passwd"), SourceError, "redirects to 'file:///etc/passwd'; expected http or https"),
-        (redirect("ftp://host/x?secret"), SourceError, "redirects to 'ftp://host/x'; "),
-        (redirect("http://[::1/x"), SourceError, r"request failed: Invalid IPv6 URL\. Check the address and the proxy"),
+        (answer(status=404), 1, MissingFileError, r"answered 404 Not Found: there is no such file\. Check the address"),
+        (answer(status=403), 1, SourceError, r"answered 403 Forbidden instead of the file\. .*needs a login"),
+        (answer(status=206), 1, SourceError, "206 Partial Content"),
+        (answer(status=799), 1, SourceError, "answered 799 instead"),
+        (answer(b"<!DOCTYPE html><title>Log in"), 1, CorruptFileError, r"sent a web page\. It was not kept\. Check"),
+        (answer(b""), 1, CorruptFileError, "sent an empty file"),
+        (answer(Content_Length=1 << 40), 1, UnsupportedSourceError, r"more than 1000000 bytes\. If you trust it"),
+        (answer(repeat=1000, Content_Length=None), 1, UnsupportedSourceError, "more than 1000000 bytes"),
+        (redirect("file:///etc/passwd"), 1, SourceError, "redirects to 'file:///etc/passwd'; expected http or https"),
+        (redirect("ftp://host/x?secret"), 1, SourceError, "redirects to 'ftp://host/x'; "),
+        (redirect("http://[::1/x"), 1, SourceError, r"request failed: Invalid IPv6 URL\. Check the address and the"),
+        (answer(status=503), 3, SourceError, r"answered 503 Service Unavailable\. Try again later\."),
+        (answer(b"cut", Content_Length=99), 3, SourceError, r"broke: IncompleteRead\(3 bytes read, 96 more expected\)"),
+        (answer(b"cut", Content_Length=99, pause=0.8), 3, SourceError, "connection broke: timed out. Try again later"),
+        (lambda _: time.sleep(0.8), 3, SourceError, "connection broke: timed out"),
+        (answer(b"zz\r\n", Content_Length=None, Transfer_Encoding="chunked"), 3, SourceError, "connection broke"),
     ],
 )
-def test_a_wrong_answer_is_refused(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, step: Step, kind: type[Exception], text: str
+def test_a_wrong_answer_is_refused_and_a_broken_one_tried_again(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, step: Step, tries: int, kind: type, text: str
 ) -> None:
     monkeypatch.setattr(download, "MAX_EXTRACTED_BYTES", 1_000_000)
-    server.script = [step]
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.4 if "timed out" in text else 30.0)
+    server.script = [step] * tries
     with pytest.raises(kind, match=f"^{server.url}: .*{text}") as raised:
         fetch(server.url)
-    assert (raised.type, server.asked, in_cache(folder)) == (kind, [PATH], [])
-    assert fetch(server.url).read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize(
-    ("step", "text"),
-    [
-        (answer(status=503), r"answered 503 Service Unavailable\. Try again later\."),
-        (answer(CONTENT[:9], Content_Length=99), r"connection broke: IncompleteRead\(9 bytes read, 90 more expected\)"),
-        (answer(CONTENT[:9], Content_Length=99, pause=0.5), "connection broke: timed out. Try again later"),
-        (lambda _: time.sleep(0.5), "connection broke: timed out"),
-        (answer(b"zz\r\n", Content_Length=None, Transfer_Encoding="chunked"), "connection broke: InvalidChunkLength"),
-    ],
-)
-def test_a_broken_download_is_tried_again(server: Server, folder: Path, step: Step, text: str) -> None:
-    server.script = [step, step, step]
-    with pytest.raises(SourceError, match=f"^{server.url}: .*{text}") as raised:
-        fetch(server.url)
-    assert (raised.type, server.asked, in_cache(folder)) == (SourceError, [PATH] * 3, [])
-    server.script = [step, step]
+    assert (raised.type, server.asked, in_cache(folder)) == (kind, [PATH] * tries, [])
+    server.script = [step] * (tries - 1)
     assert fetch(server.url).read_bytes() == CONTENT
 
 
@@ -244,7 +236,8 @@ def test_redirects_are_followed_and_queries_are_kept_secret(server: Server, fold
     server.script = [redirect("/elsewhere"), redirect(server.base + "/there?token=secret")]
     assert fetch(server.url + "?signature=secret").read_bytes() == CONTENT
     assert server.asked[2:] == [PATH + "?signature=secret", "/elsewhere", "/there?token=secret"]
-    assert "secret" not in str(raised.value) + "".join(in_cache(folder))
+    texts = [str(raised.value), *in_cache(folder), download._cause(ValueError("cannot parse http://h/x?secret"))]
+    assert "secret" not in "".join(texts)
     server.script = [redirect(PATH)] * 99
     with pytest.raises(SourceError, match=r"the request failed: Exceeded 30 redirects\. Check"):
         fetch(server.url)
@@ -285,7 +278,7 @@ def test_checksums(
     if wrong is None:
         assert fetch(server.url, **known).read_bytes() == CONTENT
         return
-    with pytest.raises(CorruptFileError, match=f"^{server.url}: the file .*{wrong}"):
+    with pytest.raises(CorruptFileError, match=f"^{server.url}: the file .*{re.escape(wrong)}"):
         fetch(server.url, **known)
     assert in_cache(folder) == []
 
