@@ -148,7 +148,8 @@ def _begins(*beginnings: bytes) -> Callable[[bytes, str], bool]:
     return lambda head, _: head.startswith(beginnings)
 
 
-def _is_web_page(head: bytes, _: str) -> bool:
+def is_web_page(head: bytes, _: str = "") -> bool:
+    """Tell whether a file that begins like this is HTML or XML."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
 
 
@@ -175,7 +176,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GZIP, _begins(b"\x1f\x8b")),
     (HDF5, _begins(b"\x89HDF\r\n\x1a\n")),
     (GIT_LFS_POINTER, _begins(b"version https://git-lfs")),
-    (WEB_PAGE, _is_web_page),
+    (WEB_PAGE, is_web_page),
     (PYTORCH_ZIP, _is_pytorch_zip),
     (KERAS_3, _is_keras_3),
     (ZIP, _begins(b"PK\x03\x04")),
