@@ -28,7 +28,8 @@ from effdet_torch.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from requests import Response
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
+    from effdet_torch.terminal import Progress
+
 FindProblem = Callable[[IO[bytes]], str | None]
 CACHE_VARIABLE = "EFFDET_CACHE"
 TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
