@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
+from converter.formats.pickled import Call, Name
 from converter.identify.own_metadata import apply_metadata, parse_metadata, plain_metadata, require_version
 from converter.identify.recognition import recognize_state_dict
 from converter.plan.copies import stored_names
 from converter.plan.engine import account_state_dict, revert
 from converter.plan.expand import Entry, Plan, expand
 from converter.plan.table import Table, load_table
-from converter.readers.pytorch.pickled import Call, Name
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
