@@ -1,7 +1,6 @@
 """Pickles as data: plain values, and a `Call` wherever the pickle would run something.
 
-Unpickling does whatever a file asks for. Here nothing can be imported or called, and the size of a pickle bounds the
-time and memory that it takes.
+Nothing is imported or called, and the size of a pickle bounds the time and memory that it takes.
 
 A container may hold another one twice, which holds a third one twice, and so on: printing, comparing or hashing it may
 never end. Nothing here does that, and callers must not print what a stranger's pickle holds.
@@ -108,9 +107,9 @@ _KEPT = """PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE BINPUT LONG_BINPUT GET
 class _Reader(pickle._Unpickler):
     """Python's unpickler without the operations that could run something, never end, or exhaust the memory.
 
-    This is the class in pure Python. Its name is private, but it has been the same since Python 3.4; operations that
-    later versions add are refused. The public one is written in C: none of its operations can be replaced, and its
-    memo is an array whose length the file decides.
+    This is the class in pure Python. Its name is private, but has been the same since Python 3.4; operations that later
+    versions may add are refused. The public one is written in C: none of its operations can be replaced, and its memo
+    is an array whose length the file decides.
     """
 
     def __init__(self: Any, stream: IO[bytes], persistent: Persistent | None, construct: Construct | None) -> None:
@@ -139,10 +138,6 @@ class _Reader(pickle._Unpickler):
         arguments, function = self.stack.pop(), self.stack.pop()
         self._instantiate(function, arguments)  # without copying what many calls may share
 
-    def load_newobj_ex(self: Any) -> None:
-        self.stack.pop()  # keyword arguments
-        self.load_reduce()
-
     def load_dict(self: Any) -> None:
         flat = self.pop_mark()
         self.append(_Dictionary())
@@ -155,21 +150,20 @@ class _Reader(pickle._Unpickler):
             raise ValueError("an impossible index of the memo")
         self.memo[index] = self.stack[-1]
 
-    def load_bytearray8(self: Any) -> None:
-        size = int.from_bytes(self.read(8), "little")
-        self.append(bytearray(self.read(size)))  # allocates only what is there
-
     dispatch: ClassVar[dict[int, Any]] = {
         **{opcode: _THEIRS[opcode] for opcode in (getattr(pickle, name)[0] for name in _KEPT.split())},
+        pickle.PUT[0]: load_put,
+        # Python's own allocates as many bytes as the file says, not as many as there are.
+        pickle.BYTEARRAY8[0]: lambda self: self.append(bytearray(self.read(int.from_bytes(self.read(8), "little")))),
         pickle.EMPTY_DICT[0]: lambda self: self.append(_Dictionary()),
-        pickle.EMPTY_SET[0]: _THEIRS[pickle.EMPTY_LIST[0]],  # a set would hash its values
+        pickle.DICT[0]: load_dict,
+        # Sets would hash their values.
+        pickle.EMPTY_SET[0]: _THEIRS[pickle.EMPTY_LIST[0]],
         pickle.ADDITEMS[0]: _THEIRS[pickle.APPENDS[0]],
         pickle.FROZENSET[0]: _THEIRS[pickle.TUPLE[0]],
-        pickle.DICT[0]: load_dict,
-        pickle.PUT[0]: load_put,
-        pickle.BYTEARRAY8[0]: load_bytearray8,
+        # Whatever would be called is not; keyword arguments and attributes are dropped.
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
-        pickle.NEWOBJ_EX[0]: load_newobj_ex,
-        pickle.BUILD[0]: lambda self: self.stack.pop(),  # attributes, which plain values do not have
+        pickle.NEWOBJ_EX[0]: lambda self: (self.stack.pop(), self.load_reduce()),
+        pickle.BUILD[0]: lambda self: self.stack.pop(),
     }

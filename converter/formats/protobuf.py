@@ -20,15 +20,7 @@ Data = TypeVar("Data", bytes, memoryview)
 
 
 def read_varint(data: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
-    """Read one base-128 number of up to 64 bits.
-
-    Args:
-        data: the bytes that contain it.
-        position: of its first byte.
-        end: nothing is read from here on.
-
-    Returns:
-        The number, unsigned, and the position after it.
+    """Read one base-128 number of up to 64 bits; return it, unsigned, and the position after it.
 
     Raises:
         CorruptFileError: The number does not end before `end`, or needs more than 64 bits.

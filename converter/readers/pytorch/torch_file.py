@@ -25,24 +25,16 @@ MAX_PICKLE_BYTES = 64 << 20
 MAX_KEY = 80
 _HEADER = struct.Struct("<4s22xHH")  # of a member: signature, ..., size of the name, size of the extra field
 _SAVE_AGAIN = "written on a big-endian machine; save it again on a little-endian one"
-# Class of a storage in `torch` -> (dtype, size of a value in bytes).
-STORAGES: Mapping[str, tuple[str, int]] = {
-    "DoubleStorage": ("float64", 8),
-    "FloatStorage": ("float32", 4),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": (BFLOAT16, 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "storage.UntypedStorage": ("uint8", 1),
-    "ComplexDoubleStorage": ("complex128", 16),
-    "ComplexFloatStorage": ("complex64", 8),
-    "QInt32Storage": ("qint32", 4),
-    **{f"Q{name}Storage": (f"q{name.lower()}", 1) for name in ("Int8", "UInt8", "UInt4x2", "UInt2x4")},
+# Bytes of a value -> {class of its storage: dtype}.
+_STORAGES: Mapping[int, Mapping[str, str]] = {
+    16: {"ComplexDouble": "complex128"},
+    8: {"Double": "float64", "Long": "int64", "ComplexFloat": "complex64"},
+    4: {"Float": "float32", "Int": "int32", "QInt32": "qint32"},
+    2: {"Half": "float16", "BFloat16": BFLOAT16, "Short": "int16"},
+    1: {"Char": "int8", "Byte": "uint8", "Bool": "bool", "storage.Untyped": "uint8"}
+    | {name: name.lower() for name in ("QInt8", "QUInt8", "QUInt4x2", "QUInt2x4")},
 }
+STORAGES = {f"torch.{name}Storage": (dtype, size) for size, named in _STORAGES.items() for name, dtype in named.items()}
 # Functions that create a tensor, and their number of arguments: one more means that the values are not as stored.
 _TENSORS = {"_rebuild_tensor": 4, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
@@ -80,9 +72,9 @@ class _Storages(dict[tuple[str, str], Storage]):
             case ("storage", Name(path), str(key), _, int(count), *view) if view in ([], [None]):
                 if not 0 <= count < MAX_COUNT or len(key) > MAX_KEY:
                     raise ValueError("a storage with an impossible length or name")
-                if (name := path.removeprefix("torch.")) not in STORAGES:
+                if path not in STORAGES:
                     raise UnsupportedSourceError(f"it holds an unknown {path}; save only the state_dict")
-                dtype, item_bytes = STORAGES[name]
+                dtype, item_bytes = STORAGES[path]
                 return self.setdefault((key, dtype), Storage(f"storage {key}", dtype, item_bytes, count))
         raise ValueError("a value outside of the pickle that is not a storage")
 

@@ -1,4 +1,4 @@
-"""Files of other formats, and what is left of a failed download, are named as what they are."""
+"""Files of other formats, and remains of a failed download, are named as what they are."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, text: 
         (b"\x00\x00", CorruptFileError, "magic number is missing at the end of its 2 bytes"),
     ],
 )
-def test_an_index_that_is_none(tmp_path: Path, content: bytes, error: type[Exception], text: str) -> None:
+def test_an_index_that_is_something_else(tmp_path: Path, content: bytes, error: type[Exception], text: str) -> None:
     (tmp_path / "m.index").write_bytes(content)
     for path in (tmp_path, tmp_path / "m", tmp_path / "m.index"):
         with pytest.raises(error, match=rf"m\.index: .*{text}"):
