@@ -14,8 +14,8 @@ from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableSource
 
 if TYPE_CHECKING:
-    from converter.fetch.download import Progress
     from converter.formats.archive import ExtractedArchive
+    from effdet_torch.terminal import Progress
 
 OFFICIAL_TABLE = "table of official files"
 _STATE_BYTES = 1 << 20

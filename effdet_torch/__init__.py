@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from effdet_torch.config import EfficientDetConfig, get_config, list_models
 
 __version__ = "0.1.0"
-FORMAT_VERSION = 1  # of the metadata
-METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata
 
 if TYPE_CHECKING:
     from effdet_torch.inference.predict import Predictor

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from effdet_torch.architecture import BACKBONES, MIN_LEVEL, Block, Node, backbone_blocks, bifpn_nodes
 from effdet_torch.errors import ConfigError
@@ -94,6 +94,10 @@ class EfficientDetConfig:
         """
         return feature_sizes(*self.image_size, MIN_LEVEL, self.max_level)
 
+    def keeping_biases(self) -> EfficientDetConfig:
+        """Return the config of the same model with the biases in front of batch norms."""
+        return replace(self, redundant_bias=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists, fit for JSON; `from_dict` is the inverse."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -113,6 +117,31 @@ class EfficientDetConfig:
             return cls(**settings)
         except TypeError as error:
             raise ConfigError(f"model settings do not form a config: {error}") from error
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """An EfficientNet without a detector.
+
+    Attributes:
+        backbone: TensorFlow scope of the backbone, a key of `BACKBONES`.
+    """
+
+    backbone: str
+    redundant_bias: ClassVar[bool] = False  # there are none in a backbone
+
+    @property
+    def name(self) -> str:
+        """The backbone's name."""
+        return self.backbone
+
+    def keeping_biases(self) -> BackboneConfig:
+        """Return the config itself: a backbone has no biases in front of batch norms."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON; `is_backbone` recognises them."""
+        return asdict(self)
 
 
 def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:

@@ -9,8 +9,14 @@
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
 
-This file imports nothing, so that every package can share the root.
+This file imports nothing of the project, so that every package can share the root.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+MAX_LISTED = 5
 
 
 class EffdetError(Exception):
@@ -39,3 +45,10 @@ class OutputError(EffdetError):
 
 class EvaluationError(EffdetError):
     """Images, annotations or detections cannot be evaluated."""
+
+
+def listed(items: Iterable[object], most: int = MAX_LISTED, separator: str = ", ") -> str:
+    """Join items for an error message: the first ones, and how many more there are."""
+    texts = list(map(str, items))
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return separator.join([*texts[:most], *more])

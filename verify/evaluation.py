@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,9 +19,12 @@ from verify.detections.distributed import Processes
 from verify.detections.matching import compare_detections
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
-from verify.detections.run import CocoSettings, Evaluation, Progress, evaluate_coco
+from verify.detections.run import CocoSettings, Evaluation, evaluate_coco
 from verify.results import Verification
 from verify.verification import versions
+
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
 
 
 def verify_detections(

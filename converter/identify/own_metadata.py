@@ -11,9 +11,9 @@ from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.identify.hparams import METADATA, hparams_of
 from converter.plan.table import VIEWS
 from converter.source import VariableSource
-from effdet_torch import FORMAT_VERSION, METADATA_KEY
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import METADATA_KEY, newer_format
 
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
@@ -80,12 +80,11 @@ def require_version(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UnsupportedSourceError: A later version wrote them.
     """
-    version = metadata.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise UnsupportedSourceError(
-            f"{path}: written in format {version}, this version reads up to {FORMAT_VERSION}; update effdet-convert."
-        )
-    return metadata if version is not None else {}
+    if "format_version" not in metadata:
+        return {}
+    if reason := newer_format(metadata):
+        raise UnsupportedSourceError(f"{path} {reason}")
+    return metadata
 
 
 def _refuse_constant(name: str) -> Any:

@@ -18,6 +18,7 @@ from converter.errors import MissingFileError, ViewError
 from converter.formats.leveldb_table import extend_crc32c
 from converter.plan.expand import Plan
 from converter.source import VariableSource
+from effdet_torch.errors import listed
 
 ViewName = Literal["ema", "raw"]
 
@@ -115,8 +116,8 @@ def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | N
         if entry.layer.kind == "batch_norm" and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
     ]
     try:
-        # The last layers go first: `all` ends at the first trained value.
-        return all(_holds_only(source, name, initial) for name, initial in reversed(norms))
+        # The last layers go first: `all` ends at the first trained value. Without batch norms nothing can be said.
+        return bool(norms) and all(_holds_only(source, name, initial) for name, initial in reversed(norms))
     except (MissingFileError, KeyError):
         return None
 
@@ -174,8 +175,8 @@ def _refuse_absent_or_partial(source: VariableSource, stored: Mapping[str, str],
         name for variable, name in stored.items() if name not in source.variables and variable in source.variables
     ]
     if absent:
-        shown = "\n  ".join(absent[:20] + ([f"... and {len(absent) - 20} more"] if len(absent) > 20 else []))
+        separator = "\n  "
         raise ViewError(
             f"{source.path}: {len(present)} of {len(stored)} variables have averages (EMA), {len(absent)} have none; "
-            f"converting a mixture would be wrong, use --weights raw. Missing:\n  {shown}"
+            f"converting a mixture would be wrong, use --weights raw. Missing:\n  {listed(absent, 20, separator)}"
         )

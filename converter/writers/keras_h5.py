@@ -18,7 +18,7 @@ import numpy as np
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec
-from effdet_torch import METADATA_KEY
+from effdet_torch.file_format import METADATA_KEY
 
 ATTRIBUTE_BYTES = 64512  # HDF5 keeps an attribute in one object header of 64 kB; longer lists are split
 NOT_TRAINED = ("moving_mean", "moving_variance")

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
-from effdet_torch import METADATA_KEY
+from effdet_torch.file_format import METADATA_KEY
 
 DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}
 

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.errors import EvaluationError
+from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.preprocess import preprocess
 
 TEST_DEV = "testdev"
-MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,9 @@ def require_images(split: CocoSplit) -> None:
     """
     missing = [image.path for image in split.images if not image.path.is_file()]
     if missing:
-        listed = ", ".join(path.name for path in missing[:MAX_LISTED])
-        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         raise EvaluationError(
             f"{len(missing)} of {len(split.images)} images of {split.path.name} are missing in {missing[0].parent}: "
-            f"{listed}{more}. Download the rest, or evaluate fewer with --limit"
+            f"{listed(path.name for path in missing)}. Download the rest, or evaluate fewer with --limit"
         )
 
 
@@ -121,19 +118,19 @@ def require_classes(split: CocoSplit, config: EfficientDetConfig) -> None:
     Raises:
         EvaluationError: A category id, of the list or of an annotation, is not in 1..num_classes.
     """
-    listed = {category.get("id") for category in split.dataset.get("categories", ())}
+    named = {category.get("id") for category in split.dataset.get("categories", ())}
     used = {annotation.get("category_id") for annotation in split.dataset.get("annotations", ())}
-    outside = [x for x in listed | used if not (isinstance(x, int) and 1 <= x <= config.num_classes)]
+    outside = [x for x in named | used if not (isinstance(x, int) and 1 <= x <= config.num_classes)]
     if outside:
-        shown = ", ".join(sorted(map(str, outside))[:MAX_LISTED])
+        shown = listed(sorted(map(str, outside)))
         raise EvaluationError(
-            f"{split.path.name} has {len(listed)} categories, and the ids {shown} are not among the model's 1 to "
+            f"{split.path.name} has {len(named)} categories, and the ids {shown} are not among the model's 1 to "
             f"{config.num_classes} (class channel + 1): the model was trained for other classes"
         )
-    if unlisted := (used - listed if split.dataset.get("annotations") else set()):
+    if unlisted := (used - named if split.dataset.get("annotations") else set()):
         raise EvaluationError(
             f"{split.path.name}: annotations use category ids that its list of categories lacks: "
-            f"{', '.join(map(str, sorted(unlisted)[:MAX_LISTED]))}"
+            f"{listed(sorted(unlisted))}"
         )
 
 

@@ -18,14 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from effdet_torch import FORMAT_VERSION, METADATA_KEY
 from effdet_torch.config import EfficientDetConfig, is_backbone
-from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.errors import ConfigError, ModelFileError, listed
+from effdet_torch.file_format import METADATA_KEY, newer_format
 from effdet_torch.network.model import EfficientDet
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
-MAX_LISTED = 5
 BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
 CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
 
@@ -142,12 +141,8 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
         raise ModelFileError(f"the metadata of {path} has no model config. {CONVERT_FIRST}")
-    version = metadata.get("format_version", FORMAT_VERSION)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path} is written in format {version!r}; this version reads up to {FORMAT_VERSION}. Update "
-            "effdet-convert."
-        )
+    if reason := newer_format(metadata):
+        raise ModelFileError(f"{path} {reason}")
     return tensors, metadata
 
 
@@ -161,7 +156,7 @@ def _read_torch(path: Path, start: bytes) -> tuple[dict[str, Tensor], Any]:
     except Exception as error:  # damaged bytes can end in any error of the zip reader or the unpickler
         raise ModelFileError(f"{path} is damaged, or not written by torch.save: {_first_line(error)}") from error
     if not isinstance(content, dict) or not {"state_dict", "metadata"} <= content.keys():
-        keys = _shorten(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+        keys = listed(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ModelFileError(
             f"{path} was written by another tool: it has no metadata. Expected the keys state_dict and metadata, "
             f"found {keys}. {CONVERT_FIRST}"
@@ -185,7 +180,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     if METADATA_KEY not in entries:
         raise ModelFileError(
             f"{path} was written by another tool: it has no metadata entry {METADATA_KEY!r}. Its keys are "
-            f"{_shorten(tensors)}. {CONVERT_FIRST}"
+            f"{listed(tensors)}. {CONVERT_FIRST}"
         )
     try:
         return tensors, json.loads(entries[METADATA_KEY])
@@ -225,21 +220,16 @@ def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: M
         "mismatched": mismatched,
     }
     if any(problems.values()):
-        listed = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys)
+        found_problems = "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
         raise ModelFileError(
-            f"the tensors of {path} do not fit its {what}: {listed}. Convert the checkpoint again with effdet-convert."
+            f"the tensors of {path} do not fit its {what}: {found_problems}. Convert the checkpoint again "
+            "with effdet-convert."
         )
 
 
 def _signature(tensor: Tensor) -> str:
     kind = "floating point" if tensor.is_floating_point() else "integer"
     return f"{kind} {tuple(tensor.shape)}"
-
-
-def _shorten(keys: Iterable[str]) -> str:
-    listed = list(keys)
-    rest = f", and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
-    return ", ".join(listed[:MAX_LISTED]) + rest
 
 
 def _first_line(error: Exception) -> str:

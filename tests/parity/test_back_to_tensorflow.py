@@ -17,8 +17,8 @@ from converter.locate import open_checkpoint
 from converter.writers.keras_h5 import keras_layers, write_keras_h5
 from converter.writers.specs import TensorSpec
 from converter.writers.targets import TARGETS
-from effdet_torch import METADATA_KEY
 from effdet_torch.config import get_config
+from effdet_torch.file_format import METADATA_KEY
 from support.commands import run
 from support.keras_model import Arrays, detector, keras, tf
 from support.sources import EMA, plan_of, seeded, write_checkpoint

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from converter.plan.expand import Layer, expand
-from converter.plan.table import load_table
+from converter.identify.families import DETECTOR
+from converter.plan.expand import Layer
 from effdet_torch.config import get_config
 from verify.results import (
     AuditResult,
@@ -153,7 +153,7 @@ def layer_results(variant: str, mode: Mode, dtype: DType, rng: np.random.Generat
 def places(variant: str) -> tuple[Place, ...]:
     """Return every layer where it runs: backbone, BiFPN, class head, box head; shared ones once per level."""
     config = get_config(variant)
-    layers = sorted(expand(load_table(), config).layers, key=execution_order)
+    layers = sorted(DETECTOR.plan(config).layers, key=execution_order)
     return tuple(place for layer in layers for place in places_of(layer, list(config.levels)))
 
 

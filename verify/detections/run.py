@@ -5,11 +5,11 @@ Workers read and prepare images, the device runs network and NMS, every batch's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -36,7 +36,8 @@ from effdet_torch.network.model import EfficientDet
 from verify.detections.distributed import Processes
 from verify.detections.results_file import ByImage, PartialResults, submission_name, to_submission, write_results
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
 
 
 @dataclass(frozen=True)

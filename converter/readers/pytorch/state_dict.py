@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
 from converter.formats.pickled import Call, Name
+from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.own_metadata import apply_metadata, parse_metadata, plain_metadata, require_version
-from converter.identify.recognition import recognize_state_dict
 from converter.plan.copies import stored_names
 from converter.plan.engine import account_state_dict, revert
-from converter.plan.expand import Entry, Plan, expand
-from converter.plan.table import Table, load_table
+from converter.plan.expand import Entry, Plan
+from converter.plan.table import Table
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
 from converter.source import VariableInfo, VariableSource
-from effdet_torch import METADATA_KEY
 from effdet_torch.config import is_backbone
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import METADATA_KEY
 
 Tensors = dict[str, StoredTensor]
 # Under which key training keeps which copy, in the order of timm and effdet.
@@ -69,7 +69,7 @@ class StateDict(VariableSource):
                 "its checkpoint again."
             )
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
-        table = load_table()
+        table = DETECTOR.table
         copies, notes = find_copies(path, content, table)
         apply_metadata(self, metadata)
         self.takes_config_file = False  # it would be of the checkpoint beside it, or of another tool
@@ -77,7 +77,7 @@ class StateDict(VariableSource):
             self.held_view = None  # trained further: the copies lie under their names
         notes = [*([] if self.given else [NO_METADATA]), *notes]
         for view, tensors in copies.items():
-            plan = self._plan(tensors, table)
+            plan = self._plan(tensors)
             self._add(tensors, plan, view if self.held_view is None else "raw")
             self.is_folded = not plan.config.redundant_bias
             notes += _tensor_notes(tensors, [NO_BIASES] if self.is_folded and not self.given else [])
@@ -109,13 +109,13 @@ class StateDict(VariableSource):
     def close(self) -> None:
         """Nothing to do: the file is unmapped when the last array is gone."""
 
-    def _plan(self, tensors: Tensors, table: Table) -> Plan:
+    def _plan(self, tensors: Tensors) -> Plan:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         try:
-            config = recognize_state_dict(shapes, table).config()
+            config = recognize_state_dict(shapes).config()
         except (ConfigError, UnsupportedSourceError) as error:
             raise UnsupportedSourceError(f"{self.path}: {error}") from error
-        folded, kept = (expand(table, replace(config, redundant_bias=bias)) for bias in (False, True))
+        folded, kept = (DETECTOR.plan(replace(config, redundant_bias=bias)) for bias in (False, True))
         plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
         account_state_dict(shapes, plan).require_complete(f"{self.path} is not a complete state_dict")
         return plan

@@ -17,7 +17,7 @@ from converter.errors import ConversionError, CorruptFileError
 from converter.identify.own_metadata import plain_metadata
 from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import NO_METADATA
-from effdet_torch import METADATA_KEY
+from effdet_torch.file_format import METADATA_KEY
 from support.sources import MemorySource, plan_of, seeded, small_config
 
 
@@ -66,7 +66,10 @@ def test_a_config_that_does_not_fit(tmp_path: Path, own: Path, suffix: str, chan
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_config_that_contradicts_the_tensors(tmp_path: Path, own: Path, suffix: str) -> None:
-    path, words = with_metadata(own, tmp_path / f"a{suffix}", set_config(num_classes=7)), "num_classes 7, .* 2"
+    path, words = (
+        with_metadata(own, tmp_path / f"a{suffix}", set_config(num_classes=7)),
+        "its metadata sets num_classes to 7, .* show 2",
+    )
     with open_checkpoint(path) as source, pytest.raises(ConversionError, match=words):
         prepare(source)
 

@@ -13,9 +13,8 @@ from safetensors.torch import save_file
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, CorruptFileError, SourceError, UnsupportedSourceError
+from converter.identify.families import BACKBONE
 from converter.locate import open_checkpoint
-from converter.plan.expand import expand
-from converter.plan.table import load_table
 from converter.readers.pytorch.state_dict import StateDict
 from converter.source import VariableSource
 from effdet_torch.errors import EffdetError
@@ -107,8 +106,8 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
     "a model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
     "on a ResNet": (lambda: of_effdet("resdet50"), "none ends in .*; it begins with 'backbone.conv1.weight'"),
-    "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone are those of no EfficientNet"),
-    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone are those of no EfficientNet"),
+    "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
+    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
     "another BiFPN": (lambda: of_effdet("efficientdet_q0"), INCOMPLETE),
     "some of the biases": (lambda: with_tensors(**{"class_net.conv_rep.0.conv_pw.bias": 8}), INCOMPLETE),
     "a custom head": (
@@ -138,7 +137,7 @@ def test_other_networks_are_named(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_converted_backbone_is_named(tmp_path: Path) -> None:
-    plan = expand(load_table("efficientnet"), small_config())
+    plan = BACKBONE.plan(small_config())
     convert_checkpoint(prepare(MemorySource(placeholders(plan))), tmp_path / "a.pth")
     with pytest.raises(UnsupportedSourceError, match=r"a converted backbone without a detector"):
         open_checkpoint(tmp_path / "a.pth")

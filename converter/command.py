@@ -1,0 +1,162 @@
+"""`effdet-convert` and `effdet-inspect`: parse, call one function, print its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_errors, write_json
+
+if TYPE_CHECKING:
+    from converter.source import VariableSource
+
+SOURCE = click.argument("source")  # a path, a name or a URL; Path would make one slash of two
+VIEWS = click.Choice(["ema", "raw"])
+BIG_BYTES = 100_000_000  # shorter work is over before a bar could be read
+
+
+def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the official files and leave."""
+    if wanted:
+        from converter.identify.official import official_files
+        from converter.report import official_text
+
+        click.echo(official_text(official_files().values()))
+        context.exit()
+
+
+def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[Path]) -> None:
+    """Refuse a report in the place of what it reports on."""
+    others = [path.resolve() for path in (*sources, *([out] if out is not None else ()))]
+    if report is not None and any(path in (report.resolve(), *report.resolve().parents) for path in others):
+        raise click.UsageError(f"--report {report} would overwrite SOURCE or OUT; name another file")
+
+
+def opened_source(source: str | Path) -> VariableSource:
+    """Open a source, with a progress bar while it is downloaded."""
+    from converter.locate import open_checkpoint
+
+    with progress_bar("download") as progress:
+        return open_checkpoint(source, progress)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  effdet-convert efficientdet-d0/ d0.pth
+  effdet-convert efficientdet-d4.tar.gz d4.safetensors --variant d4
+  effdet-convert my_training/model.ckpt-780 mine.pth --weights raw
+  effdet-convert efficientdet-d7/model.index --dry-run
+  effdet-convert d0-advprop d0.pth
+  effdet-convert mine.pth for_effdet.pth --layout effdet
+  effdet-convert mine.pth checkpoint/ --to tf1
+"""
+)
+@SOURCE
+@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
+@click.option("--weights", type=VIEWS, help="Which copy: averages (default where stored) or raw values.")
+@click.option(
+    "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: bitwise reversible."
+)
+@click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters in the official syntax.")
+@click.option(
+    "--to",
+    type=click.Choice(["pth", "safetensors", "tf1", "h5"]),
+    help="What to write; default: by OUT's suffix. tf1: a TensorFlow checkpoint in the folder OUT; h5: Keras weights.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["effdet_torch", "effdet"]),
+    default="effdet_torch",
+    show_default=True,
+    help="effdet: the bare state_dict, as the effdet package publishes it.",
+)
+@click.option("--dry-run", is_flag=True, help="Only account for every variable; needs no data file and no OUT.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_a_folder,
+    metavar="FILE.json",
+    help="Write the report for machines.",
+)
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
+)
+@VERSION
+@reports_errors
+def convert(
+    source: str,
+    out: Path | None,
+    variant: str | None,
+    weights: Any,
+    keep_redundant_bias: bool,
+    hparams: str | None,
+    to: str | None,
+    layout: str,
+    dry_run: bool,
+    report: Path | None,
+) -> None:
+    """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors), or back.
+
+    SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5, a frozen graph,
+    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5), a URL, or a PyTorch file (.pth, .safetensors)
+    of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
+    is accounted for.
+    """
+    from converter.conversion import convert_checkpoint, prepare
+    from converter.report import conversion_report, conversion_text
+    from converter.writers.targets import choose_target, require_bare
+
+    if out is None and not dry_run:
+        raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
+    target, bare = choose_target(out, to), layout == "effdet"
+    if bare:
+        require_bare(target)
+    with opened_source(source) as opened:
+        refuse_overwriting(report, out, opened.files())
+        preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias).for_target(target)
+        metadata = None
+        if out is not None and not dry_run:
+            with progress_bar(out.name, least=BIG_BYTES) as progress:
+                metadata = convert_checkpoint(preparation, out, progress, target, bare)
+        result = conversion_report(preparation, metadata, out, target, bare)
+    if report is not None:
+        write_json(report, result)
+    click.echo(conversion_text(result))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  effdet-inspect efficientdet-d0/
+  effdet-inspect my_training/model.ckpt-780.index --tensors
+  effdet-inspect efficientdet-d7.tar.gz --json
+"""
+)
+@SOURCE
+@click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@VERSION
+@reports_errors
+def inspect(source: str, tensors: bool, as_json: bool) -> None:
+    """Say what SOURCE is: kind, variant, classes, copies, optimizer, step, parameters.
+
+    SOURCE is all that effdet-convert takes: a path, an official name or a URL.
+    """
+    from converter.inspection import inspect_source, tensor_rows
+    from converter.report import inspection_text, tensors_text
+
+    with opened_source(source) as opened:
+        facts = inspect_source(opened)
+        rows = tensor_rows(opened) if tensors else []
+    if as_json:
+        click.echo(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2))
+        return
+    click.echo(inspection_text(facts))
+    if tensors:
+        click.echo(tensors_text(rows))

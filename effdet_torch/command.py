@@ -1,0 +1,100 @@
+"""`effdet-detect`: parse, call one function, print its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_errors, write_json
+
+if TYPE_CHECKING:
+    from effdet_torch.inference.detect_files import FileDetections
+
+MANY_IMAGES = 10  # fewer are done before a bar could be read
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  effdet-detect d0.pth photo.jpg --out drawn/
+  effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
+  effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
+"""
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
+)
+@click.option(
+    "--json",
+    "results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=in_a_folder,
+    metavar="FILE",
+    help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels.",
+)
+@click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score to report.")
+@click.option(
+    "--profile",
+    default="serving",
+    show_default=True,
+    metavar="NAME",
+    help="serving, serving-hard, official-eval, official-eval-hard or hard.",
+)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images a GPU works on at once.")
+@click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Class names: one per line, or {id: name} as .json or .yaml; default: COCO's for 90 classes.",
+)
+@click.option("--exif/--no-exif", default=True, show_default=True, help="Turn images as their EXIF orientation says.")
+@VERSION
+@reports_errors
+def detect(
+    model: Path,
+    images: tuple[str, ...],
+    out: Path | None,
+    results: Path | None,
+    score: float,
+    profile: str,
+    batch: int,
+    device: str | None,
+    labels: Path | None,
+    exif: bool,
+) -> None:
+    """Detect objects in IMAGES with the converted file MODEL.
+
+    IMAGES are files, folders and patterns. An image that cannot be read is reported and left out, and the exit code is
+    1 in the end; 2: wrong usage, or no image at all.
+    """
+    from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
+    from effdet_torch.inference.labels import read_labels
+    from effdet_torch.inference.predict import Predictor
+
+    paths = find_images(images)
+    if results is not None:
+        require_unique_ids(paths)
+    label_map = None if labels is None else read_labels(labels)
+    predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=label_map)
+    found = list(reported(detect_files(predictor, paths, out, batch, exif), len(paths)))
+    if results is not None:
+        write_json(results, [entry for file in found for entry in file.to_coco()], indent=None)
+    sys.exit(1 if any(file.failed for file in found) else 0)
+
+
+def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
+    """Print every result as it comes, and pass it on."""
+    # Where the lines can be read as they come, they are the progress.
+    with progress_bar("images", sys.maxsize if sys.stdout.isatty() else MANY_IMAGES) as progress:
+        for done, file in enumerate(files, 1):
+            click.echo(f"Error: {file.summary}" if file.failed else file.summary, err=file.failed)
+            if progress is not None:
+                progress(done, total)
+            yield file

@@ -1,0 +1,143 @@
+"""`effdet-verify`: parse, call one function, print its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from converter.command import opened_source
+from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, refuse_options, reports_errors
+
+if TYPE_CHECKING:
+    from verify.results import Verification
+
+P = ParamSpec("P")
+COCO_OPTIONS = ("coco", "split", "limit", "batch", "workers", "device", "profile", "reference_results", "results")
+
+
+def coco_options(command: Callable[P, None]) -> Callable[P, None]:
+    """Add the options of an evaluation on COCO to a command."""
+    file = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option(
+            "--results",
+            type=click.Path(path_type=Path),
+            callback=in_a_folder,
+            metavar="FILE.json",
+            help="Write the detections; the same command goes on after an interruption. testdev: the submission.",
+        ),
+        click.option("--reference-results", type=file, metavar="FILE.json", help="Detections to compare with."),
+        click.option("--profile", metavar="NAME", help="How detections are made; default official-eval."),
+        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
+        click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
+        click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
+        click.option("--limit", type=click.IntRange(1), help="Only the images of the lowest ids."),
+        click.option("--split", metavar="val2017|testdev", help="Default val2017."),
+        click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
+    ):
+        command = option(command)
+    return command
+
+
+def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Parse a size as the official code writes it."""
+    from converter.identify.hparams import read_image_size
+
+    try:
+        return None if text is None else read_image_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  effdet-verify --demo d0
+  effdet-verify d0.pth --reference efficientdet-d0/ --report-dir report/
+  effdet-verify d4.safetensors --reference efficientdet-d4.tar.gz --dtype float64 --image photo.jpg
+  effdet-verify d0.pth --coco coco/ --results d0.json
+  effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
+  effdet-verify d0.pth --coco coco/ --limit 4 --reference efficientdet-d0/
+"""
+)
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
+@click.option(
+    "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
+)
+@click.option("--graph", is_flag=True, help="Run the checkpoint's own .meta instead of the built-in reference.")
+@click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
+@click.option(
+    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default: MODEL's, at most 512x512."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
+@click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
+@click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
+@click.option("--report-dir", type=click.Path(path_type=Path), help="Write report.html, .json, junit.xml, summary.md.")
+@coco_options
+@VERSION
+@reports_errors
+def verify(
+    model: Path | None, reference: str | None, demo: str | None, report_dir: Path | None, **options: Any
+) -> None:
+    """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
+
+    With --coco: evaluate its detections, and compare them with those of the checkpoint or of a results file.
+
+    Exit code 0: all that was compared is equal; 1: something differs, or could not be compared; 2: wrong usage.
+    """
+    from rich.console import Console
+
+    from verify.report.write import render_terminal, write_reports
+
+    if options["coco"] is not None:
+        result = verify_images(model, reference, demo, options)
+        if result is None:  # not the first process of several: that one reports
+            return
+    else:
+        result, report_dir = verify_layers(model, reference, demo, report_dir, options)
+    for path in write_reports(result, report_dir) if report_dir is not None else ():
+        click.echo(f"wrote {path}", err=True)
+    render_terminal(result, Console())
+    sys.exit(0 if result.passed else 1)
+
+
+def verify_layers(
+    model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
+) -> tuple[Verification, Path | None]:
+    """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
+    from verify.demo import write_demo
+    from verify.verification import Settings, verify_model
+
+    refuse_options(COCO_OPTIONS, "needs --coco ROOT")
+    settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
+    if demo is not None:
+        report_dir = report_dir or Path(f"effdet-demo-{demo}")
+        reference, model = write_demo(demo, report_dir)
+    if model is None or reference is None:
+        raise click.UsageError("name MODEL and --reference SOURCE or --coco ROOT, or --demo VARIANT")
+    with opened_source(reference) as source, progress_bar("layers") as progress:
+        return verify_model(model, source, settings, progress), report_dir
+
+
+def verify_images(
+    model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any]
+) -> Verification | None:
+    """Evaluate on COCO; None in all processes but the first."""
+    from verify.detections.distributed import processes
+    from verify.detections.run import CocoSettings
+    from verify.evaluation import verify_detections
+
+    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "does not go with --coco")
+    if model is None:
+        raise click.UsageError("name MODEL, the converted file to evaluate")
+    root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
+    chosen = ("split", "limit", "batch", "workers", "device", "profile", "image_size")
+    settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})
+    with processes() as group, progress_bar("images", rate=True) as progress:
+        report = progress if group.rank == 0 else None
+        return verify_detections(model, root, settings, out, expected, reference, group, report)
