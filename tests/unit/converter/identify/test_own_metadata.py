@@ -66,10 +66,8 @@ def test_a_config_that_does_not_fit(tmp_path: Path, own: Path, suffix: str, chan
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_config_that_contradicts_the_tensors(tmp_path: Path, own: Path, suffix: str) -> None:
-    path, words = (
-        with_metadata(own, tmp_path / f"a{suffix}", set_config(num_classes=7)),
-        "its metadata sets num_classes to 7, .* show 2",
-    )
+    words = "its metadata sets num_classes to 7, .* show 2"
+    path = with_metadata(own, tmp_path / f"a{suffix}", set_config(num_classes=7))
     with open_checkpoint(path) as source, pytest.raises(ConversionError, match=words):
         prepare(source)
 

@@ -94,10 +94,10 @@ def with_tensors(**shapes: int) -> State:
 RESNET = dict.fromkeys(("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.bias"), torch.zeros(3))
 INCOMPLETE = r"is not a complete state_dict: \d+ missing, \d+ unexpected"
 OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a classifier": (lambda: RESNET, f"of an EfficientDet .* none ends in {LAST}; it begins with 'conv1.weight'"),
+    "a classifier": (lambda: RESNET, f"of an EfficientDet .* no key ends in {LAST}; it begins with 'conv1.weight'"),
     "a backbone": (
         lambda: {key: tensor for key, tensor in whole().items() if key.startswith("backbone.")},
-        "none ends in .*; it begins with 'backbone.conv_stem.weight'",
+        "no key ends in .*; it begins with 'backbone.conv_stem.weight'",
     ),
     "nothing": (dict, "it holds no tensors.* torch.save"),
     "a list": (lambda: [torch.zeros(3)], "it holds no tensors"),
@@ -105,7 +105,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "numbers as keys": (lambda: {1: torch.zeros(3)}, "it holds no tensors"),
     "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
     "a model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
-    "on a ResNet": (lambda: of_effdet("resdet50"), "none ends in .*; it begins with 'backbone.conv1.weight'"),
+    "on a ResNet": (lambda: of_effdet("resdet50"), "no key ends in .*; it begins with 'backbone.conv1.weight'"),
     "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
     "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
     "another BiFPN": (lambda: of_effdet("efficientdet_q0"), INCOMPLETE),
@@ -164,7 +164,9 @@ def quantized(shape: tuple[int, ...]) -> torch.Tensor:
 def test_needed_tensors_of_another_kind_are_named(tmp_path: Path, state: State, make: Any, maker: str) -> None:
     assert opened(tmp_path, {"beside": make((3,)), "state_dict": dict(state)}).variables
     state[KERNEL] = make(tuple(state[KERNEL].shape))
-    with pytest.raises(UnsupportedSourceError, match=rf"a\.pth: '{KERNEL}' is .*plain tensor.* made by {maker}\. Save"):
+    with pytest.raises(
+        UnsupportedSourceError, match=rf"a\.pth: '{KERNEL}' is not a plain tensor: it is created by {maker}\. Save"
+    ):
         opened(tmp_path, state)
 
 
