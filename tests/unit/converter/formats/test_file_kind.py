@@ -75,6 +75,9 @@ def test_an_index_that_is_something_else(tmp_path: Path, content: bytes, error: 
         ("d0_frozen.pb", b"\x0a\x20\x0a\x05input", formats.FROZEN_GRAPH),
         ("any.pb", b"\x08\x01\x12\x00", formats.SAVED_MODEL),
         ("graph.pb", b"\x08\x02", formats.UNKNOWN),
+        # The first bytes are the length of the header; they may look like a pickle or a ZIP archive.
+        ("m.safetensors", b"\x80\x02" + bytes(6) + b'{ "a"', formats.SAFETENSORS),
+        ("weights", b"PK" + bytes(6) + b'{"a"', formats.SAFETENSORS),
     ],
 )
 def test_contents_decide(tmp_path: Path, name: str, content: bytes, kind: Format) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, CorruptFileError, SourceError, UnsupportedSourceError
@@ -164,40 +163,21 @@ def quantized(shape: tuple[int, ...]) -> torch.Tensor:
 def test_needed_tensors_of_another_kind_are_named(tmp_path: Path, state: State, make: Any, maker: str) -> None:
     assert opened(tmp_path, {"beside": make((3,)), "state_dict": dict(state)}).variables
     state[KERNEL] = make(tuple(state[KERNEL].shape))
-    with pytest.raises(
-        UnsupportedSourceError, match=rf"a\.pth: '{KERNEL}' is not a plain tensor: it is created by {maker}\. Save"
-    ):
+    words = rf"a\.pth: '{KERNEL}' is not a plain tensor: it is created by {maker}\. Save"
+    with pytest.raises(UnsupportedSourceError, match=words):
         opened(tmp_path, state)
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "complex64", "int64", "bool"])
 def test_needed_values_of_another_kind_are_named(tmp_path: Path, state: State, dtype: str) -> None:
     state[KERNEL] = torch.zeros(32, 3, 3, 3).to(getattr(torch, dtype))
-    words = rf"{STEM} .* of dtype {dtype}"
-    with opened(tmp_path, state) as source, pytest.raises(AccountingError, match=words):
+    with opened(tmp_path, state) as source, pytest.raises(AccountingError, match=rf"{STEM} .* of dtype {dtype}"):
         prepare(source)
 
 
 def test_values_that_cannot_be_read_are_named(tmp_path: Path, state: State) -> None:
-    with (
-        opened(tmp_path, state) as source,
-        pytest.raises(UnsupportedSourceError, match=rf"a\.pth: {KERNEL}: it repeats"),
-    ):
+    with opened(tmp_path, state) as source, pytest.raises(UnsupportedSourceError, match=rf"h: {KERNEL}: it repeats"):
         source.read(STEM)
-
-
-# Damage, and what recognises a file.
-
-
-@pytest.mark.parametrize("length", [0x50, 0x80])
-def test_safetensors_whose_length_looks_like_another_format(tmp_path: Path, length: int) -> None:
-    """The first byte of a .safetensors file is a length; it may be the first of a ZIP archive or of a pickle."""
-    path = tmp_path / "a.safetensors"
-    tensors = {key: torch.zeros(tensor.shape, dtype=torch.float16) for key, tensor in whole().items()}
-    save_file(tensors, path, {"padding": ""})
-    save_file(tensors, path, {"padding": "x" * ((length - path.read_bytes()[0]) % 256)})
-    assert path.read_bytes()[0] == length
-    assert open_checkpoint(path).kind == "PyTorch file"
 
 
 def test_a_file_that_disappeared(tmp_path: Path) -> None:
