@@ -68,13 +68,13 @@ def read_pickle(stream: IO[bytes], persistent: Persistent | None = None, constru
     """
     try:
         return _Reader(stream, persistent, construct).load()
-    except (*_DAMAGE, pickle.UnpicklingError, struct.error) as error:  # of the two functions as well
+    except (*_DAMAGE, pickle.UnpicklingError, struct.error) as error:  # or the two functions reject what the file says
         problem = str(error)[:200] or "it is cut off"
         raise CorruptFileError(f"not a readable pickle: {type(error).__name__}: {problem}") from error
 
 
 class _Dictionary(dict[Any, Any]):
-    """A dictionary that hashes only what is hashed at once, and differs from most other keys in its hash."""
+    """A dictionary without keys that take long to hash, or of which many can have the same hash."""
 
     __slots__ = ()
 
@@ -85,7 +85,7 @@ class _Dictionary(dict[Any, Any]):
 
 
 class _Counted(dict[int, Any]):
-    """Operations by opcode, to be looked up `MAX_OPCODES` times at most."""
+    """Operations by opcode, which can be looked up `MAX_OPCODES` times."""
 
     left = MAX_OPCODES
 
@@ -96,7 +96,8 @@ class _Counted(dict[int, Any]):
         return dict.__getitem__(self, opcode)
 
 
-_THEIRS = pickle._Unpickler.dispatch
+_OPERATIONS = pickle._Unpickler.dispatch
+# Those that only build plain values, from no more than the file has bytes for.
 _KEPT = """PROTO FRAME STOP MARK POP POP_MARK DUP MEMOIZE BINPUT LONG_BINPUT GET BINGET LONG_BINGET
     NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
@@ -124,7 +125,7 @@ class _Reader(pickle._Unpickler):
         return Name(f"{module}.{name}")
 
     def get_extension(self: Any, code: int) -> None:
-        self.append(Name(f"extension {code}"))  # other code of this process may have registered a function
+        self.append(Name(f"extension {code}"))  # the registry of this process may hold functions
 
     def _instantiate(self: Any, function: Any, arguments: Any) -> None:
         """Push an empty dictionary, an object that the caller knows, or a note of the call."""
@@ -151,16 +152,16 @@ class _Reader(pickle._Unpickler):
         self.memo[index] = self.stack[-1]
 
     dispatch: ClassVar[dict[int, Any]] = {
-        **{opcode: _THEIRS[opcode] for opcode in (getattr(pickle, name)[0] for name in _KEPT.split())},
+        **{opcode: _OPERATIONS[opcode] for opcode in (getattr(pickle, name)[0] for name in _KEPT.split())},
         pickle.PUT[0]: load_put,
-        # Python's own allocates as many bytes as the file says, not as many as there are.
+        # Python's own allocates as many bytes as the file claims, before it reads them.
         pickle.BYTEARRAY8[0]: lambda self: self.append(bytearray(self.read(int.from_bytes(self.read(8), "little")))),
         pickle.EMPTY_DICT[0]: lambda self: self.append(_Dictionary()),
         pickle.DICT[0]: load_dict,
         # Sets would hash their values.
-        pickle.EMPTY_SET[0]: _THEIRS[pickle.EMPTY_LIST[0]],
-        pickle.ADDITEMS[0]: _THEIRS[pickle.APPENDS[0]],
-        pickle.FROZENSET[0]: _THEIRS[pickle.TUPLE[0]],
+        pickle.EMPTY_SET[0]: _OPERATIONS[pickle.EMPTY_LIST[0]],
+        pickle.ADDITEMS[0]: _OPERATIONS[pickle.APPENDS[0]],
+        pickle.FROZENSET[0]: _OPERATIONS[pickle.TUPLE[0]],
         # Whatever would be called is not; keyword arguments and attributes are dropped.
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
