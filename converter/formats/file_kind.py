@@ -24,7 +24,6 @@ _EXPORTED = "Exported weights may be folded or quantised: pass the training chec
 _STATE_DICT = "Pass a state_dict with the keys of the effdet package."
 _DOWNLOAD = "Check the address and download the file again."
 _ZIP = b"PK\x03\x04"
-_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 @dataclass(frozen=True)
@@ -150,12 +149,17 @@ def _neighbours(path: Path) -> str:
     return f" Checkpoints in {path.parent}: {', '.join(names)}." if names else " Check the path."
 
 
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that begins like this is HTML or XML."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
+
+
 # The first test of (first bytes, suffix) that succeeds counts.
 _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GZIP, lambda head, _: head.startswith(b"\x1f\x8b")),
     (HDF5, lambda head, _: head.startswith(b"\x89HDF\r\n\x1a\n")),
     (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
-    (WEB_PAGE, lambda head, _: head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP)),
+    (WEB_PAGE, lambda head, _: is_web_page(head)),
     (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in (".pth", ".pt"))),
     (KERAS_3, lambda head, suffix: head.startswith(_ZIP) and (suffix == ".keras" or b"metadata.json" in head)),
     (ZIP, lambda head, _: head.startswith(_ZIP)),

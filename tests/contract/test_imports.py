@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("benchmarks", "converter", "effdet_torch", "mappings", "verify")
-HEAVY = {"torch", "tensorflow", "tf_keras", "keras", "timm", "h5py", "effdet", "matplotlib", "PIL"}
+HEAVY = {"torch", "tensorflow", "tf_keras", "keras", "timm", "h5py", "effdet", "matplotlib", "PIL", "requests"}
 
 
 def broken_contracts(folder: Path) -> str:

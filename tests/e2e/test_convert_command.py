@@ -228,7 +228,7 @@ def test_untrained_averages_are_refused_and_raw_values_are_not(tmp_path: Path) -
         (("SMALL", "m.pth", "--varaint", "d0"), "No such option"),
         (("SMALL", "m.pth", "--weights", "both"), "'both' is not one of 'ema', 'raw'"),
         (("SMALL", "m.pth", "extra"), "unexpected extra argument"),
-        (("SMALL", "m.pth", "--variant", "d9"), "unknown variant 'd9': known are d0, d1"),
+        (("SMALL", "m.pth", "--variant", "d9"), "unknown variant 'd9'; known variants: d0, d1"),
         (("SMALL", "m.pth", "--variant", "d7y"), "did you mean 'd7'?"),
         (("SMALL", "m.pth", "--hparams", "image_size"), "hyperparameter 'image_size' is not of the form key=value"),
         (("SMALL", "m.pth", "--hparams", "absent.yaml"), "absent.yaml cannot be read"),
