@@ -276,7 +276,7 @@ def test_a_saved_model_is_named(tmp_path: Path) -> None:
     (folder / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
     message = failed(run("effdet-convert", folder, "m.pth", cwd=tmp_path), 1)
     assert "this is a SavedModel" in message
-    assert "Give the checkpoint that it was exported from" in message
+    assert "Pass the checkpoint that it was exported from" in message
 
 
 @pytest.mark.parametrize("name", ["absent", "absent/model.ckpt-1", "absent.index"])
