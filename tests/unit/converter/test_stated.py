@@ -94,7 +94,7 @@ def test_another_network_in_the_file_is_noted(begin: Any, tmp_path: Path, key: s
     torch.save({"state_dict": tensors, key: other, "optimizer": {"state": {}}}, tmp_path / "last.pth")
     with open_checkpoint(tmp_path / "last.pth") as source:
         assert [note for note in source.notes if "another network under" in note] == [
-            f"another network under {key!r} is not used; to convert it, save it alone"
+            f"another network under {key!r} is not used; to convert it, save it to a file of its own first"
         ]
 
 
