@@ -1,9 +1,9 @@
-"""Whole-process time and memory of the conversion beside a plain TensorFlow script, on the same checkpoints.
+"""Whole-process time and memory of the conversion, compared with a plain TensorFlow script on the same checkpoints.
 
     python -m benchmarks.conversion [--repeats 5] [--variants d0 d7x]
 
 Seeded checkpoints in the official layout (raw and EMA copies) are written to a temporary folder. Every command runs in
-a process of its own, in turns, so that a busy machine slows all of them alike; ratios are of the medians.
+its own process. The commands take turns, so that a busy machine slows all of them alike; ratios are of the medians.
 """
 
 from __future__ import annotations
@@ -14,30 +14,41 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from verify.seeded import write_seeded_checkpoint
 
 TARGETS = {"d0 .safetensors": 1 / 10, "d0 .pth": 1 / 2}
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one process cost."""
+class Cost(NamedTuple):
+    """The wall time of a process, and its peak resident memory."""
 
     seconds: float
     peak_mb: float
 
 
-def measure(command: list[str]) -> Run:
-    """Run a command, and return its wall time and peak resident memory (Linux)."""
+def measure(command: list[str]) -> Cost:
+    """Run a command (on Linux), and return its cost."""
     start = time.perf_counter()
     # A process between this one and the command makes the peak the command's alone.
     script = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
     script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     done = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
-    return Run(time.perf_counter() - start, int(done.stdout) / 1024)
+    return Cost(time.perf_counter() - start, int(done.stdout) / 1024)
+
+
+def measure_in_turns(commands: Mapping[str, list[str]], repeats: int) -> dict[str, Cost]:
+    """Run all commands repeatedly, and return the median time and the highest peak of each."""
+    rounds = [{name: measure(command) for name, command in commands.items()} for _ in range(repeats)]
+    return {
+        name: Cost(
+            statistics.median(costs[name].seconds for costs in rounds), max(costs[name].peak_mb for costs in rounds)
+        )
+        for name in commands
+    }
 
 
 def main() -> None:
@@ -62,17 +73,12 @@ def compare(variant: str, folder: Path, repeats: int) -> None:
         f"{variant} .pth": [*tool, str(folder / f"{variant}.pth")],
         f"{variant} .safetensors": [*tool, str(folder / f"{variant}.safetensors")],
     }
-    runs: dict[str, list[Run]] = {name: [] for name in commands}
-    for _ in range(repeats):
-        for name, command in commands.items():
-            runs[name].append(measure(command))
-    slowest = statistics.median(run.seconds for run in runs[f"{variant} plain script"])
-    for name, command in commands.items():
-        seconds = statistics.median(run.seconds for run in runs[name])
-        peak = max(run.peak_mb for run in runs[name])
-        size = Path(command[-1]).stat().st_size / 2**20
+    costs = measure_in_turns(commands, repeats)
+    plain_seconds = costs[f"{variant} plain script"].seconds
+    for name, (seconds, peak) in costs.items():
+        size = Path(commands[name][-1]).stat().st_size / 2**20
         target = f"  target {TARGETS[name]:.2f}" if name in TARGETS else ""
-        print(f"{name:<28}{seconds:>9.2f}{seconds / slowest:>8.3f}{peak:>9.0f}{size:>11.0f}{target}")
+        print(f"{name:<28}{seconds:>9.2f}{seconds / plain_seconds:>8.3f}{peak:>9.0f}{size:>11.0f}{target}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The script that people write today: TensorFlow reads, one transpose, `torch.save`. Run as a process of its own."""
+"""The script that people write today: TensorFlow reads, one transpose, `torch.save`."""
 
 from __future__ import annotations
 

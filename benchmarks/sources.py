@@ -1,17 +1,14 @@
-"""Whole-process time of converting every kind of source, beside the TF1 checkpoint of the same network.
+"""Whole-process time of converting every kind of source, compared with the TF1 checkpoint of the same network.
 
     python -m benchmarks.sources [--repeats 7] [--variant d0]
 
-The sources are written by TensorFlow, or by this project where TensorFlow is not needed, from one seeded checkpoint.
-Every command runs in a process of its own, in turns, so that a busy machine slows all of them alike; ratios are of the
-medians.
+The sources are written from one seeded checkpoint, by TensorFlow, or by this project where that is possible.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import sys
 import tarfile
 import tempfile
@@ -21,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.conversion import Run, measure
+from benchmarks.conversion import measure_in_turns
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.writers.targets import TARGETS
@@ -40,16 +37,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sources = write_sources(options.variant, Path(folder))
         tool = str(Path(sys.executable).parent / "effdet-convert")
-        runs: dict[str, list[Run]] = {name: [] for name in sources}
-        for _ in range(options.repeats):
-            for name, path in sources.items():
-                runs[name].append(measure([tool, str(path), str(Path(folder) / "out.pth"), "--weights", "raw"]))
-    baseline = statistics.median(run.seconds for run in runs[BASELINE])
+        out = [str(Path(folder) / "out.pth"), "--weights", "raw"]
+        costs = measure_in_turns({name: [tool, str(path), *out] for name, path in sources.items()}, options.repeats)
     print(f"{options.variant:<26}{'seconds':>9}{'ratio':>8}{'peak MB':>9}")
-    for name, measured in runs.items():
-        seconds = statistics.median(run.seconds for run in measured)
-        peak = max(run.peak_mb for run in measured)
-        print(f"{name:<26}{seconds:>9.2f}{seconds / baseline:>8.2f}{peak:>9.0f}")
+    for name, (seconds, peak) in costs.items():
+        print(f"{name:<26}{seconds:>9.2f}{seconds / costs[BASELINE].seconds:>8.2f}{peak:>9.0f}")
 
 
 def write_sources(variant: str, folder: Path) -> Mapping[str, Path]:
@@ -74,7 +66,7 @@ def write_sources(variant: str, folder: Path) -> Mapping[str, Path]:
 
 
 def write_by_tensorflow(variables: Mapping[str, Any], folder: Path) -> Mapping[str, Path]:
-    """Write the formats of TF2, and those that hold graphs."""
+    """Write the formats of TF2, and those with graphs."""
     tf = import_tensorflow()
     module = tf.Module()
     module.all = [tf.Variable(value, name=name) for name, value in variables.items()]

@@ -1,4 +1,4 @@
-"""Whole-process time and memory of a layer-by-layer verification in float32, TensorFlow's import included.
+"""Whole-process time and memory of a layer-by-layer verification in float32, including the import of TensorFlow.
 
     python -m benchmarks.verification
 

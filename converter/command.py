@@ -14,13 +14,13 @@ from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_er
 if TYPE_CHECKING:
     from converter.source import VariableSource
 
-SOURCE = click.argument("source")  # a path, a name or a URL; Path would make one slash of two
+SOURCE = click.argument("source")  # a path, a name or a URL, whose "//" a Path would shorten
 VIEWS = click.Choice(["ema", "raw"])
-BIG_BYTES = 100_000_000  # shorter work is over before a bar could be read
+BIG_BYTES = 100_000_000  # smaller files are written before a progress bar could be read
 
 
 def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> None:
-    """Print the official files and leave."""
+    """Print the official files and exit."""
     if wanted:
         from converter.identify.official import official_files
         from converter.report import official_text
@@ -30,7 +30,7 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 
 def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[Path]) -> None:
-    """Refuse a report in the place of what it reports on."""
+    """Refuse a report that would overwrite what it reports on."""
     others = [path.resolve() for path in (*sources, *([out] if out is not None else ()))]
     if report is not None and any(path in (report.resolve(), *report.resolve().parents) for path in others):
         raise click.UsageError(f"--report {report} would overwrite SOURCE or OUT; name another file")
@@ -59,30 +59,32 @@ Examples:
 @SOURCE
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
-@click.option("--weights", type=VIEWS, help="Which copy: averages (default where stored) or raw values.")
+@click.option("--weights", type=VIEWS, help="Which copy to convert: averages (default if stored) or raw values.")
 @click.option(
-    "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: bitwise reversible."
+    "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: reversible bit for bit."
 )
 @click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters in the official syntax.")
 @click.option(
     "--to",
     type=click.Choice(["pth", "safetensors", "tf1", "h5"]),
-    help="What to write; default: by OUT's suffix. tf1: a TensorFlow checkpoint in the folder OUT; h5: Keras weights.",
+    help="Output format; default: by OUT's suffix. tf1: a TensorFlow checkpoint in the folder OUT; h5: Keras weights.",
 )
 @click.option(
     "--layout",
     type=click.Choice(["effdet_torch", "effdet"]),
     default="effdet_torch",
     show_default=True,
-    help="effdet: the bare state_dict, as the effdet package publishes it.",
+    help="effdet: the bare state_dict, as published by the effdet package.",
 )
-@click.option("--dry-run", is_flag=True, help="Only account for every variable; needs no data file and no OUT.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check every variable but write nothing; needs neither data file nor OUT."
+)
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
     callback=in_a_folder,
     metavar="FILE.json",
-    help="Write the report for machines.",
+    help="Write a machine-readable report.",
 )
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
@@ -144,9 +146,9 @@ Examples:
 @VERSION
 @reports_errors
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
-    """Say what SOURCE is: kind, variant, classes, copies, optimizer, step, parameters.
+    """Describe SOURCE: kind, variant, classes, copies, optimizer, step, parameters.
 
-    SOURCE is all that effdet-convert takes: a path, an official name or a URL.
+    SOURCE is anything that effdet-convert accepts: a path, an official name or a URL.
     """
     from converter.inspection import inspect_source, tensor_rows
     from converter.report import inspection_text, tensors_text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that is known before a weight is read; `verify` starts from here, too."""
+    """Everything that is known before a weight is read; `verify` starts from here as well."""
 
     source: VariableSource
     family: Family
@@ -38,10 +37,10 @@ class Preparation:
     @property
     def parameters(self) -> int:
         """Values of one copy of the network, redundant biases and batch norm statistics included."""
-        return sum(math.prod(shape) for shape in self.plan.variables.values())
+        return self.plan.parameters
 
     def for_target(self, target: Target) -> Preparation:
-        """Return the preparation for a target: TensorFlow's formats hold all variables, so nothing is folded for them.
+        """Return the preparation for a target. TensorFlow's formats store every variable, so nothing is folded.
 
         Raises:
             UsageError: The target cannot hold a network of this family.
@@ -50,7 +49,10 @@ class Preparation:
             return self
         if not self.family.to_tensorflow:
             name = self.settings.config.name
-            raise UsageError(f"{name} cannot be written as {target.name}: only a detector can")
+            raise UsageError(
+                f"{name} cannot be written as {target.name}: TensorFlow formats are supported for detectors only; "
+                "write a .pth or .safetensors file"
+            )
         settings = self.settings.keeping_biases()
         return replace(self, settings=settings, plan=self.family.plan(settings.config))
 
@@ -72,8 +74,8 @@ def prepare(
         keep_redundant_bias: keep the biases in front of batch norms.
 
     Raises:
-        ConversionError: The source is not a complete network of a known family, or contradicts what was asked for.
-        ConfigError: An option does not exist.
+        ConversionError: The source is not a complete network of a known family, or contradicts an option.
+        ConfigError: A variant or hyperparameter does not exist.
     """
     family, architecture = family_of(source)
     settings = family.settle(architecture, Request(source, variant, hparams, keep_redundant_bias))
@@ -95,9 +97,9 @@ def convert_checkpoint(
 
     Args:
         preparation: from `prepare`; it is adapted to the target.
-        out: a file, or a folder; an existing one is replaced only when everything went well.
+        out: a file, or a folder; an existing one is replaced only if everything succeeds.
         progress: called after every tensor.
-        target: what to write; None goes by the suffix of `out`.
+        target: what to write; None: chosen by the suffix of `out`.
         bare: write the tensors only, without metadata, as the `effdet` package publishes them.
 
     Raises:
@@ -115,7 +117,7 @@ def convert_checkpoint(
 
 
 def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str, Any]:
-    """Return what the file says of itself: plain values, the same on every run with the same input."""
+    """Return the metadata of the converted file: plain values, the same on every run with the same input."""
     settings, plan, view = preparation.settings, preparation.plan, preparation.view
     source = preparation.source
     return {

@@ -3,9 +3,9 @@
 EffdetError
 +-- ConversionError
     +-- SourceError             a checkpoint cannot be used
-    |   +-- MissingFileError        a file or folder is not there
+    |   +-- MissingFileError        a file or folder does not exist
     |   +-- CorruptFileError        bytes that do not parse or do not match their checksum
-    |   +-- UnsupportedSourceError  understood, named, and not something that can be converted
+    |   +-- UnsupportedSourceError  recognised, but it cannot be converted
     +-- ViewError               the wanted copy (EMA or raw) is absent, partial or untrained
     +-- MappingError            a mapping table is wrong; names file and line
     +-- AccountingError         missing, unexpected or mismatched variables, all of them listed
@@ -23,7 +23,7 @@ class SourceError(ConversionError):
 
 
 class MissingFileError(SourceError):
-    """A file or folder is not there."""
+    """A file or folder does not exist."""
 
 
 class CorruptFileError(SourceError):
@@ -31,7 +31,7 @@ class CorruptFileError(SourceError):
 
 
 class UnsupportedSourceError(SourceError):
-    """The input was recognised, but it is not something that can be converted."""
+    """The input was recognised, but it cannot be converted."""
 
 
 class ViewError(ConversionError):
@@ -46,7 +46,7 @@ class AccountingError(ConversionError):
     """Missing, unexpected or mismatched variables.
 
     Attributes:
-        problems: every one of them as a line; the error's text may show only the first.
+        problems: one line for each of them; the error's text may show only the first.
     """
 
     def __init__(self, text: str, problems: list[str]) -> None:

@@ -1,15 +1,15 @@
-"""Say what a checkpoint is, without converting it."""
+"""Describe a checkpoint without converting it."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from converter.conversion import describe_files
 from converter.errors import ConversionError, MissingFileError
 from converter.identify.families import family_of
-from converter.plan.copies import View, differing, is_untrained, stored_in, stored_names
+from converter.plan.copies import View, ViewName, differing, is_untrained, stored_in, stored_names
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Request
@@ -23,19 +23,21 @@ EXPORTED = (
 
 
 def inspect_source(source: VariableSource) -> dict[str, Any]:
-    """Return all that can be told of a source as plain values.
+    """Return everything known about a source as plain values.
 
-    A checkpoint that cannot be converted is described as far as possible; "problems" says what stands in the way.
+    A checkpoint that cannot be converted is described as far as possible; "problems" lists what prevents it.
     """
     facts: dict[str, Any] = {
         "path": str(source.path),
         "kind": source.kind,
-        "files": [{"name": path.name, "size_bytes": path.stat().st_size} for path in source.files()],
+        "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
-        "notes": _source_notes(source),
+        "notes": list(source.notes),
         "problems": [],
     }
+    if source.raw_reason:
+        facts["notes"].append(f"raw values are the default: {source.raw_reason}")
     try:
         family, found = family_of(source)
         facts |= {"architecture": found.describe(), "variants": found.variants()}
@@ -43,38 +45,29 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
     plan = family.plan(settings.config)
-    facts |= {
+    views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
+    facts["notes"] += settings.notes
+    if not source.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:
+        facts["notes"].append(EXPORTED)
+    return facts | {
         "variant": settings.config.name,
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
-        "notes": [*facts["notes"], *settings.notes],
-        "parameters": sum(math.prod(shape) for shape in plan.variables.values()),
+        "parameters": plan.parameters,
         "step": _training_step(source, plan),
-        **_copies(source, plan),
+        "views": views,
+        "differing_variables": differing(source, plan),
         **_contents(source, plan),
     }
-    if not source.raw_reason and [view["untrained"] for view in facts["views"].values()] == [False, True]:
-        facts["notes"].append(EXPORTED)
-    return facts
 
 
-def _source_notes(source: VariableSource) -> list[str]:
-    """Say what the kind of the source means for its copies."""
-    default = [f"raw unless asked otherwise: {source.raw_reason}"] if source.raw_reason else []
-    return [*source.notes, *default]
-
-
-def _copies(source: VariableSource, plan: Plan) -> dict[str, Any]:
-    """Describe the views: how many variables each has, whether it was trained, whether they differ."""
-    views = {}
-    for name in ("raw", "ema"):
-        present = sum(stored in source.variables for stored in stored_in(source, plan, name).values())
-        views[name] = {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, name)}
-    return {"views": views, "differing_variables": differing(source, plan)}
+def _describe_copy(source: VariableSource, plan: Plan, view: ViewName) -> dict[str, Any]:
+    present = sum(stored in source.variables for stored in stored_in(source, plan, view).values())
+    return {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, view)}
 
 
 def _contents(source: VariableSource, plan: Plan) -> dict[str, Any]:
-    """Describe what every stored variable is for."""
+    """Describe the purpose of every stored variable."""
     raw, ema = stored_names(plan, "raw"), stored_names(plan, "ema")
     view = View("raw", "", raw, dict.fromkeys(ema.values(), "ema"))
     if not any(name in source.variables for name in raw.values()):

@@ -1,4 +1,4 @@
-"""From what the user named (folder, prefix, file, archive) to the open source."""
+"""Open what the user named: a folder, prefix, file, archive, official name or URL."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from converter.formats import file_kind as formats
 from converter.formats.file_kind import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableSource
+from effdet_torch.errors import listed
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
@@ -25,20 +26,20 @@ _ESCAPED_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 def open_checkpoint(path: Path | str, progress: Progress | None = None) -> VariableSource:
-    """Open the source that a path, an official name or a URL means; use it as a context manager.
+    """Open the source given by a path, an official name or a URL; use it as a context manager.
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file. Where nothing
-            of this name exists: the name of an official file ("d0", "d4-640"), or an http or https URL.
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file. If no such
+            file exists: the name of an official file ("d0", "d4-640"), or an http or https URL.
         progress: called while a file is downloaded.
 
     Raises:
-        ConfigError: It looks like the name of an official file, and there is none; or like a URL, and is not usable.
+        ConfigError: It looks like an official name or a URL, but is not a valid one.
         SourceError: The file cannot be opened or downloaded.
-        MissingFileError: Nothing is there, or a folder's `checkpoint` file names a checkpoint that is not there.
+        MissingFileError: The path does not exist, or a folder's `checkpoint` file names a checkpoint that does not.
         CorruptFileError: A file or the archive is damaged.
-        UnsupportedSourceError: It is something else; the text says what.
+        UnsupportedSourceError: The file is of another kind, which the text names.
     """
     name, path = str(path), Path(path)
     try:
@@ -49,7 +50,12 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
         raise
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
-    return _reader(found, path)(path)
+    if found not in READERS:
+        raise UnsupportedSourceError(
+            f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
+        )
+    return READERS[found](path)
 
 
 def _open_download(name: str, progress: Progress | None) -> VariableSource | None:
@@ -80,27 +86,6 @@ def _open_cached(path: Path) -> VariableSource:
         raise CorruptFileError(f"{error} Delete the cached file first.") from error
 
 
-def _reader(found: Format, path: Path) -> Callable[[Path], VariableSource]:
-    if found not in READERS:
-        raise UnsupportedSourceError(
-            f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
-            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
-        )
-    return READERS[found]
-
-
-def _open_prefix(path: Path) -> VariableSource:
-    return _open_bundle(checkpoint_prefix(path) or path, path)
-
-
-def _open_folder(path: Path) -> VariableSource:
-    return _open_bundle(_prefix_in_folder(path), path)
-
-
-def _open_state(path: Path) -> VariableSource:
-    return _open_bundle(_prefix_of_state(path), path)
-
-
 def _open_saved_model(
     path: Path, folder: Path | None = None, archive: ExtractedArchive | None = None
 ) -> VariableSource:
@@ -110,8 +95,8 @@ def _open_saved_model(
     prefix = folder / formats.VARIABLES / formats.VARIABLES
     if not Path(f"{prefix}.index").is_file():
         raise UnsupportedSourceError(
-            f"{path}: this is {formats.SAVED_MODEL.name} without variables: {prefix.name}.index is not in its folder "
-            f"{formats.VARIABLES}. Keep all its files together. {formats.SAVED_MODEL.next_step}"
+            f"{path}: this is {formats.SAVED_MODEL.name} without variables: its folder {formats.VARIABLES} has no "
+            f"{prefix.name}.index. Keep all its files together. {formats.SAVED_MODEL.next_step}"
         )
     return as_saved_model(_read_bundle(prefix, path, archive), folder)
 
@@ -150,9 +135,9 @@ def _open_archive(path: Path) -> VariableSource:
 
 # One line per format that can be read.
 READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
-    formats.CHECKPOINT_PREFIX: _open_prefix,
-    formats.CHECKPOINT_FOLDER: _open_folder,
-    formats.CHECKPOINT_STATE: _open_state,
+    formats.CHECKPOINT_PREFIX: lambda path: _open_bundle(checkpoint_prefix(path) or path, path),
+    formats.CHECKPOINT_FOLDER: lambda path: _open_bundle(_prefix_in_folder(path), path),
+    formats.CHECKPOINT_STATE: lambda path: _open_bundle(_prefix_of_state(path), path),
     formats.SAVED_MODEL: _open_saved_model,
     formats.HDF5: _open_h5,
     formats.FROZEN_GRAPH: _open_frozen_graph,
@@ -174,7 +159,7 @@ def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = No
 
 
 def _read_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None) -> TensorBundle:
-    """Open a bundle, unless its index is a file of another kind that was given the name of one."""
+    """Open a bundle, unless its index is a file of another kind with the name of one."""
     index = Path(f"{prefix}.index")
     content = formats.recognize_content(index)
     if content not in (formats.INDEX_WITHOUT_SUFFIX, formats.UNKNOWN):
@@ -184,7 +169,7 @@ def _read_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None) -> 
 
 
 def _folder_in_archive(archive: ExtractedArchive) -> Path:
-    """Return the folder of an archive that holds checkpoints, else a SavedModel; others may lie in folders below it."""
+    """Return the topmost folder of an archive that holds checkpoints, or a SavedModel where there are none."""
     checkpoints = {
         file.parent
         for file in archive.folder.rglob("*")
@@ -195,18 +180,18 @@ def _folder_in_archive(archive: ExtractedArchive) -> Path:
     if folders and all(top in (folder, *folder.parents) for folder in folders):
         return top
     if folders:
-        names = ", ".join(sorted(str(folder.relative_to(archive.folder)) for folder in folders)[:5])
+        names = listed(sorted(str(folder.relative_to(archive.folder)) for folder in folders))
         raise UnsupportedSourceError(
-            f"{archive.path}: checkpoints in {len(folders)} folders ({names}); expected one. Unpack it and name one."
+            f"{archive.path}: checkpoints in {len(folders)} folders ({names}); expected one. Unpack it and pass one."
         )
     raise UnsupportedSourceError(
         f"{archive.path}: an archive without a checkpoint (it holds {', '.join(archive.skipped) or 'no files'}); "
-        "expected PREFIX.index and PREFIX.data-*. Check that it is the right download."
+        "expected PREFIX.index and PREFIX.data-*. Check that it is the right file."
     )
 
 
 def _prefix_in_folder(folder: Path, archive: ExtractedArchive | None = None) -> Path:
-    """Return the checkpoint that a folder's state file names, or the newest where there is no such file."""
+    """Return the checkpoint that a folder's state file names, or the newest if there is no such file."""
     state = folder / formats.STATE_FILE
     return _prefix_of_state(state, archive) if state.is_file() else max(list_prefixes(folder), key=_age)
 
@@ -215,22 +200,22 @@ def _prefix_of_state(state: Path, archive: ExtractedArchive | None = None) -> Pa
     """Return the checkpoint that a state file names; in an archive it must lie inside."""
     shown = archive.describe(state) if archive else str(state)
     names = ", ".join(prefix.name for prefix in list_prefixes(state.parent)[-5:]) or "no checkpoint"
-    next_step = f"The folder holds {names}: name a prefix."
+    next_step = f"The folder holds {names}: pass a prefix."
     named = _read_state(state)
     if named is None:
         raise CorruptFileError(f'{shown}: expected a line model_checkpoint_path: "PREFIX". {next_step}')
-    # Written on another machine, it may be an absolute path that exists no more, with either separator.
+    # Written on another machine, it may be an absolute path that no longer exists, with either separator.
     for candidate in (state.parent / named, state.parent / re.split(r"[\\/]", named)[-1]):
         if _is_usable(candidate, archive):
             return candidate
-    raise MissingFileError(f"{shown}: it names the checkpoint {named[:200]!r}, which is not there. {next_step}")
+    raise MissingFileError(f"{shown}: it names the checkpoint {named[:200]!r}, which does not exist. {next_step}")
 
 
 def _is_usable(prefix: Path, archive: ExtractedArchive | None) -> bool:
     try:
         is_allowed = archive is None or prefix.resolve().is_relative_to(archive.folder.resolve())
         return is_allowed and Path(f"{prefix}.index").is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a possible file name
         return False
 
 
@@ -251,6 +236,6 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 
 def _age(prefix: Path) -> tuple[int, float]:
-    """Return (global step in the name, time of the last change), which sorts the newest last."""
+    """Return (step in the name, time of the last change), which sorts the newest last."""
     step = re.search(r"-(\d+)$", prefix.name)
     return int(step[1]) if step else -1, Path(f"{prefix}.index").stat().st_mtime

@@ -19,9 +19,9 @@ Facts = Mapping[str, Any]
 def conversion_report(
     preparation: Preparation, metadata: Facts | None, out: Path | None, target: Target | None = None, bare: bool = False
 ) -> dict[str, Any]:
-    """Return what was done, or for a dry run (no `metadata`) what would be done.
+    """Return what was done, or what would be done in a dry run (no `metadata`).
 
-    `accounting` lists every stored name under what became of it; its counts add up to the variables of the source.
+    `accounting` lists every stored name under what happens to it; its counts add up to the variables of the source.
     """
     target = target or TARGETS["pth"]
     preparation = preparation.for_target(target)
@@ -47,32 +47,34 @@ def conversion_report(
 
 
 def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str]:
-    """Yield what the user should know of the source, the settings and the output."""
+    """Yield what the user should know about the source, the settings and the output."""
     source, settings = preparation.source, preparation.settings
     yield from source.notes
     yield from settings.notes
     if source.is_folded and settings.config.redundant_bias:
-        yield "the source has no biases in front of batch norms, they were folded before: they are written as zeros"
+        yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":
-        yield "raw values are written under the names of averages as well, which official evaluation reads"
+        yield "raw values are also written under the names of the averages, which official evaluation reads"
     if bare:
         yield from preparation.family.package_notes(settings.config)
 
 
 def conversion_text(report: Facts) -> str:
     """Return a conversion report as lines for a terminal."""
-    accounting, config = report["accounting"], report["config"]
-    ignored = _counted_reasons(Counter(accounting["ignored"].values()))
-    folded = len(accounting["folded"])
-    consumed = f"{len(accounting['consumed'])} converted"
-    if folded:
-        consumed += f" ({folded} biases folded into batch norms)"
-    lines = [
-        ("source", f"{report['source']['kind']} {report['source']['name']}"),
-        *_download_lines(report["source"]),
-        ("model", _model_text(report["variant"], config, report["parameters"])),
+    source, accounting = report["source"], report["accounting"]
+    folded = f" ({len(accounting['folded'])} biases folded into batch norms)" if accounting["folded"] else ""
+    variables = [
+        f"{accounting['variables']}: {len(accounting['consumed'])} converted{folded}",
+        f"{len(accounting['other_view'])} other copies",
+        *(f"{count} ignored ({reason})" for reason, count in Counter(accounting["ignored"].values()).items()),
+    ]
+    lines = [("source", f"{source['kind']} {source['name']}")]
+    if "url" in source:
+        lines.append(("download", " ".join(filter(None, (source.get("official"), source["url"])))))
+    lines += [
+        ("model", _model_text(report["variant"], report["config"], report["parameters"])),
         ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
-        ("variables", f"{accounting['variables']}: {consumed}, {len(accounting['other_view'])} other copies{ignored}"),
+        ("variables", ", ".join(variables)),
         *(("note", note) for note in report["notes"]),
     ]
     written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
@@ -88,7 +90,7 @@ def inspection_text(facts: Facts) -> str:
     lines = [
         ("source", f"{facts['kind']} {facts['path']}"),
         ("files", ", ".join(f"{file['name']} ({file['size_bytes'] / 1e6:.1f} MB)" for file in facts["files"])),
-        ("variables", f"{facts['variables']} ({_counts(facts['dtypes'])})"),
+        ("variables", f"{facts['variables']} ({', '.join(f'{n} {dtype}' for dtype, n in facts['dtypes'].items())})"),
     ]
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
@@ -107,11 +109,6 @@ def inspection_text(facts: Facts) -> str:
 def tensors_text(rows: Iterable[Facts]) -> str:
     """Return one line per stored variable: name, dtype, shape, separated by tabs."""
     return "\n".join(f"{row['name']}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
-
-
-def _download_lines(source: Facts) -> Iterator[tuple[str, str]]:
-    if "url" in source:
-        yield "download", " ".join(filter(None, (source.get("official"), source["url"])))
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
@@ -145,24 +142,21 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
 def _view_text(view: Facts) -> str:
     if not view["variables"]:
         return "absent"
-    part = "complete" if view["variables"] == view["of"] else f"{view['variables']} of {view['of']} variables"
-    state = {True: ", UNTRAINED: every batch norm holds its initial values", False: "", None: ", data not at hand"}
-    return part + state[view["untrained"]]
+    if view["variables"] != view["of"]:
+        return f"{view['variables']} of {view['of']} variables"
+    state = {True: ", UNTRAINED: every batch norm holds its initial values", False: "", None: ", data not available"}
+    return "complete" + state[view["untrained"]]
 
 
 def _difference_text(facts: Facts) -> str:
-    if not all(view["variables"] for view in facts["views"].values()):
+    views, count = facts["views"].values(), facts["differing_variables"]
+    if not all(view["variables"] for view in views):
         return "only one copy"
-    count = facts["differing_variables"]
-    return "not compared, data not at hand" if count is None else f"differ in {count} of {facts['views']['raw']['of']}"
-
-
-def _counted_reasons(reasons: Mapping[str, int]) -> str:
-    return "".join(f", {count} ignored ({reason})" for reason, count in reasons.items())
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    if any(view["variables"] != view["of"] for view in views):
+        return "not compared, one copy is incomplete"
+    return (
+        "not compared, data not available" if count is None else f"differ in {count} of {facts['views']['raw']['of']}"
+    )
 
 
 def _table(lines: Iterable[tuple[str, str]]) -> str:

@@ -58,10 +58,11 @@ def _tensors(plan: Plan, seed: int) -> Iterator[tuple[str, Array]]:
 
 def seeded_variables(plan: Plan, seed: str) -> Iterator[tuple[str, Array]]:
     """Yield (TensorFlow name, float32 array) for every variable of a plan."""
+    weighted = any(name.endswith("/WSM") for name in plan.variables)
     for entry in plan.entries:
         for name in entry.sources:
             generator = np.random.default_rng(zlib.crc32(f"{seed}/{name}".encode()))
-            yield name, _draw(generator, entry, name, weighted=plan.config.fusion != "sum").astype(np.float32)
+            yield name, _draw(generator, entry, name, weighted).astype(np.float32)
 
 
 def _draw(generator: np.random.Generator, entry: Entry, name: str, weighted: bool) -> Any:

@@ -1,4 +1,4 @@
-"""What names and shapes show of an EfficientDet, or of a backbone without a detector."""
+"""What names and shapes show of a network: an EfficientDet, or a backbone without a detector."""
 
 from __future__ import annotations
 
@@ -33,34 +33,32 @@ class DetectorArchitecture:
         Raises:
             UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
         """
-        anchors, rest = divmod(answers["box_channels"], 4)
-        if rest or not anchors or answers["class_channels"] % anchors:
+        same = dict(answers)
+        boxes, classes, levels = (same.pop(name) for name in ("box_channels", "class_channels", "num_levels"))
+        anchors, rest = divmod(boxes, 4)
+        if rest or not anchors or classes % anchors:
             raise UnsupportedSourceError(
-                f"a custom head: the box prediction has {answers['box_channels']} channels (expected anchors x 4) and "
-                f"the class prediction {answers['class_channels']} (expected anchors x classes)"
+                f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
+                f"prediction {classes} (expected anchors x classes)"
             )
         return cls(
-            backbone=answers["backbone"],
-            fpn_channels=answers["fpn_channels"],
-            fpn_cells=answers["fpn_cells"],
-            head_repeats=answers["head_repeats"],
-            max_level=MIN_LEVEL + answers["num_levels"] - 1,
-            weighted=answers["weighted"],
-            num_classes=answers["class_channels"] // anchors,
+            **same,
+            max_level=MIN_LEVEL + levels - 1,
+            num_classes=classes // anchors,
             anchors_per_location=anchors,
         )
 
     def matches(self, config: EfficientDetConfig) -> bool:
-        """Whether a variant has this architecture, class count aside."""
+        """Whether a variant has this architecture, whatever its classes."""
         same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
         return same and self.weighted == (config.fusion != "sum")
 
     def variants(self) -> list[str]:
-        """Return the variants with this architecture: none for a custom one, two for d6 / d7."""
+        """Return the variants with this architecture: none if it is a custom one, two for d6 and d7."""
         return [name for name, config in VARIANTS.items() if self.matches(config)]
 
     def config(self) -> EfficientDetConfig:
-        """Return a config with exactly these variables; its anchors have the right number, and no more."""
+        """Return a config with exactly these variables; of its anchors, only the number is right."""
         return get_config(
             variants_with(self.backbone)[0],
             **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
@@ -86,11 +84,11 @@ class BackboneArchitecture:
 
     @classmethod
     def from_answers(cls, answers: Mapping[str, Any]) -> BackboneArchitecture:
-        """Build the architecture from the answer to the one question of the backbone's table."""
+        """Build the architecture from the answer to the only question of the backbone's table."""
         return cls(answers["backbone"])
 
     def variants(self) -> list[str]:
-        """Return no detector: there is none."""
+        """Return nothing: the variants are detectors."""
         return []
 
     def describe(self) -> str:

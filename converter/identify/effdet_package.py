@@ -1,4 +1,4 @@
-"""How the `effdet` package, or timm, builds the model whose state_dict a converted file holds.
+"""How to build the model of a bare state_dict with the `effdet` package or timm.
 
 Source: the package's `config/model_config.py`, 0.4.1.
 """
@@ -13,7 +13,7 @@ from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 
 FUSIONS = {"fastattn": "bifpn_fa", "attn": "bifpn_attn", "sum": "bifpn_sum"}
 
-# Field of our config -> settings of the package's, where the field is not as in the variant.
+# Field of our config -> settings of the package's config, used if the field differs from the variant's.
 SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "fpn_channels": lambda channels: {"fpn_channels": channels},
     "fpn_cells": lambda cells: {"fpn_cell_repeats": cells},
@@ -26,13 +26,13 @@ SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "anchor_scale": lambda scale: {"anchor_scale": scale},
     "mean_rgb": lambda mean: {"mean": tuple(round(value / 255, 6) for value in mean)},
     "std_rgb": lambda std: {"std": tuple(round(value / 255, 6) for value in std)},
-    # AdvProp maps 0..255 to -1..1; as the last one, because mean and deviation are of no use then.
+    # AdvProp maps 0..255 to -1..1; it comes last because it replaces mean and deviation.
     "normalization": lambda kind: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} if kind == "advprop" else {},
 }
 
 
 def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
-    """Return what to change in the package's config of the same variant: plain values."""
+    """Return the changes to the package's config of the same variant, as plain values."""
     variant = get_config(config.name)
     changes: dict[str, Any] = {
         "num_classes": config.num_classes,
@@ -46,7 +46,7 @@ def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
 
 
 def effdet_code(config: EfficientDetConfig) -> str:
-    """Return Python that builds the model, once `effdet`'s two names are imported."""
+    """Return Python code that builds the model after the import of two names from `effdet`."""
     changes = ", ".join(f"{name}={value!r}" for name, value in effdet_settings(config).items())
     name = f"tf_efficientdet_{config.name}"
     return (
@@ -56,7 +56,7 @@ def effdet_code(config: EfficientDetConfig) -> str:
 
 
 def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
-    """Yield what users of the `effdet` package need to know of a bare state_dict."""
+    """Yield what users of the `effdet` package need to know about a bare state_dict."""
     yield f"for effdet: {effdet_code(config)}"
     if not config.redundant_bias:
         yield (
@@ -66,5 +66,5 @@ def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
 
 
 def backbone_notes(config: BackboneConfig) -> Iterator[str]:
-    """Yield what users of timm need to know of a bare state_dict."""
+    """Yield what users of timm need to know about a bare state_dict."""
     yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"

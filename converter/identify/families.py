@@ -1,4 +1,4 @@
-"""All families of networks that can be converted, and which one a source belongs to.
+"""All families of networks that can be converted, and the choice of the one that a source belongs to.
 
 A new family is a table in `mappings/` and an entry of `FAMILIES`.
 """
@@ -79,16 +79,16 @@ def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
     backbone = max(fits, key=lambda name: fits[name])
     if fits[backbone] <= 0:
         raise UnsupportedSourceError(
-            "the tensors of this state_dict's backbone fit no EfficientNet: expected the backbones of D0 to D7x and "
-            "Lite, with timm's names"
+            "the tensors of this state_dict's backbone fit no EfficientNet: expected a backbone of D0 to D7x or Lite0 "
+            "to Lite4, with timm's names"
         )
     return DetectorArchitecture.from_answers({**answers, "backbone": backbone})
 
 
 def _fit(shapes: Mapping[str, Shape], backbone: str) -> int:
-    """Return how well a state_dict fits a backbone: tensors that it has, less those that it lacks.
+    """Return how well a state_dict fits a backbone: the tensors that it has minus those that it lacks.
 
-    Not whether it has all: every tensor of b0 is one of b1 too, and what is missing is for the accounting to name.
+    It need not have all of them: every tensor of b0 is also one of b1, and the accounting names what is missing.
     """
     module = DETECTOR.table.included_module
     entries = [entry for entry in BACKBONE.plan(BackboneConfig(backbone)).targets.values() if entry.sources]

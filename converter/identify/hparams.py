@@ -1,4 +1,4 @@
-"""Hyperparameters in the official syntax: the `config.yaml` that training leaves, or `key=value,...` as typed.
+"""Hyperparameters in the official syntax: the `config.yaml` that training writes, or `key=value,...` as typed.
 
 Source: the official code's `hparams_config` (names, `Config.override`, `parse_image_size`).
 """
@@ -24,13 +24,11 @@ LISTS = (list, tuple)
 
 
 class _TupleLoader(yaml.SafeLoader):
-    """`safe_load`, and the one tag that training writes beyond it: `!!python/tuple`."""
+    """`yaml.SafeLoader` with the only other tag that training writes: `!!python/tuple`."""
 
 
-def _read_tuple(loader: yaml.SafeLoader, node: yaml.Node) -> tuple[Any, ...]:
-    if not isinstance(node, yaml.SequenceNode):
-        raise yaml.YAMLError(f"a tuple is written as a list; found {node.value!r}")
-    return tuple(loader.construct_sequence(node, deep=True))
+def _read_tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))  # refuses any other kind of node
 
 
 _TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _read_tuple)
@@ -41,6 +39,10 @@ def given_hparams(
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (origin, hyperparameters), weakest first: `config.yaml` beside a source, its own, the user's option.
 
+    Args:
+        source: its folder may hold a `config.yaml`.
+        option: `--hparams`: the name of a YAML file, or `key=value,key=value`; or names and values.
+
     Raises:
         ConfigError: One of them cannot be read.
     """
@@ -49,20 +51,12 @@ def given_hparams(
     if source.takes_config_file and beside.is_file():
         given.append((CONFIG_FILE, read_hparams_file(beside)))
     given += source.given
+    if isinstance(option, str):
+        is_file = option.endswith((".yaml", ".yml"))
+        option = read_hparams_file(Path(option)) if is_file else parse_hparams(option)
     if option:
-        given.append((OPTION, read_hparams(option) if isinstance(option, str) else option))
+        given.append((OPTION, option))
     return given
-
-
-def read_hparams(given: str) -> dict[str, Any]:
-    """Read `--hparams`: the name of a YAML file, or `key=value,key=value`.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    if given.endswith((".yaml", ".yml")):
-        return read_hparams_file(Path(given))
-    return parse_hparams(given)
 
 
 def read_hparams_file(path: Path) -> dict[str, Any]:
@@ -77,18 +71,18 @@ def read_hparams_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, ValueError) as error:
-        # All but the first: PyYAML on values that their own tag contradicts, such as `!!int ""`.
+        # All but the first: from PyYAML, for values that contradict their tag, such as `!!int ""`.
         problem = str(error).replace("\n", " ")
         raise ConfigError(
-            f"{path} is not plain YAML ({problem}); correct it, or move it away and pass its values by --hparams"
+            f"{path} is not plain YAML ({problem}); fix it, or move it away and pass its values with --hparams"
         ) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}; expected names and values")
+        raise ConfigError(f"{path} contains a {type(values).__name__}; expected names and values")
     return {str(key): value for key, value in values.items()}
 
 
 def parse_hparams(text: str) -> dict[str, Any]:
-    """Parse `key=value,key=value`; a list is written `1*2*3`, and `image_size=640x384` means width x height.
+    """Parse `key=value,key=value`, with lists as `1*2*3` and the image size as `640x384` (width x height).
 
     Raises:
         ConfigError: A pair has no name or no value.
@@ -107,7 +101,7 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """Turn official hyperparameters into fields of `EfficientDetConfig`; those that concern only training are ignored.
 
     Raises:
-        ConfigError: A value is malformed, or asks for a network that this project does not build.
+        ConfigError: A value is invalid, or selects an unsupported network.
     """
     for name, supported in FIXED.items():
         if hparams.get(name, supported) != supported:
@@ -118,14 +112,12 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 fields[field] = read(hparams[name])
             except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-                raise ConfigError(
-                    f"hyperparameter {name} is {hparams[name]!r}, which is not usable ({error})"
-                ) from error
+                raise ConfigError(f"hyperparameter {name} has the invalid value {hparams[name]!r} ({error})") from error
     return fields
 
 
 def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
-    """Return the official hyperparameters of a config, the inverse of `config_fields`: plain values, fit for YAML."""
+    """Return the official hyperparameters of a config as plain values; the inverse of `config_fields`."""
     height, width = config.image_size
     values = {name: getattr(config, field) for name, (field, _) in READERS.items()}
     values["image_size"] = height if height == width else f"{width}x{height}"
@@ -135,20 +127,20 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
-    """Return the hyperparameters that the user stated on conversion, for whoever prepares the same source again.
+    """Return the hyperparameters that the user passed on conversion, needed to prepare the same source again.
 
     Args:
         config: of a converted file.
-        origins: where its values are from, `config_origins` in its metadata.
+        origins: the origins of its values, `config_origins` in its metadata.
     """
     values = hparams_of(config)
     return {name: values[name] for name, (field, _) in READERS.items() if origins.get(field) == OPTION}
 
 
 def misspelled(hparams: Mapping[str, Any]) -> list[str]:
-    """Return a note for every name that looks like a misspelling of one that matters here.
+    """Return a note for every name that looks like a misspelling of a relevant one.
 
-    Other unknown names are training's own; an option typed by hand deserves the question, a whole file does not.
+    Other unknown names concern only training. This is for options typed by hand, not for whole files.
     """
     known = [*READERS, *FIXED, "name"]
     close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in hparams if name not in known}
@@ -185,20 +177,18 @@ def read_image_size(value: Any) -> tuple[int, int]:
 
 
 def _aspect_ratios(value: Any) -> tuple[float, ...]:
-    ratios = []
-    for item in value if isinstance(value, LISTS) else [value]:
-        if isinstance(item, LISTS):
-            raise ValueError("pairs of (width, height) factors are not supported, only width / height")
-        ratios.append(float(item))
+    ratios = value if isinstance(value, LISTS) else [value]
+    if any(isinstance(ratio, LISTS) for ratio in ratios):
+        raise ValueError("pairs of (width, height) factors are not supported, only width / height")
     if not ratios:
         raise ValueError("expected at least one")
-    return tuple(ratios)
+    return tuple(map(float, ratios))
 
 
 def _anchor_scale(value: Any) -> float:
-    scales = {float(item) for item in (value if isinstance(value, LISTS) else [value])}
-    if len(scales) > 1:
-        raise ValueError("one scale per level is not supported")
+    scales = set(map(float, value)) if isinstance(value, LISTS) else {float(value)}
+    if len(scales) != 1:
+        raise ValueError("expected one scale for all levels")
     return scales.pop()
 
 

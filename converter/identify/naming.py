@@ -1,9 +1,9 @@
-"""Names that Keras or an exporter changed, brought back by what the mapping tables know of names.
+"""Restore names that Keras or an exporter changed, with the help of the names in the mapping tables.
 
-Keras numbers layers without a name of their own through a whole process: the second model's `stem/conv2d` is called
-`stem_1/conv2d_1`. The official numbers, in contrast, begin anew in every scope (`conv2d`, `conv2d_1`). So where a
-scope holds `conv2d_1` and up but no `conv2d`, all of them move down together. Only scopes that the table spells out
-take part, never its templates (`blocks_{flat}`), and the accounting afterwards still needs every name and shape.
+Keras numbers unnamed layers throughout a process: the second model's `stem/conv2d` is called `stem_1/conv2d_1`. The
+official numbers, in contrast, restart in every scope (`conv2d`, `conv2d_1`). So if a scope holds `conv2d_1` and higher
+numbers but no `conv2d`, all of them are lowered together. This applies only to scopes that a table spells out, never to
+its templates (`blocks_{flat}`), and the accounting afterwards still checks every name and shape.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ends_like_a_variable(name: str) -> bool:
 
 @cache
 def spelled_scopes() -> frozenset[str]:
-    """Return the scopes that the table spells out: conv2d, tpu_batch_normalization, stem, ..."""
+    """Return the scopes that the tables spell out: conv2d, tpu_batch_normalization, stem, ..."""
     tables = [family.table for family in FAMILIES]
     templates = [row.tf for table in tables for group in table.groups for row in group.rows]
     templates += [template for table in tables for template, _ in table.ignored if template.endswith("/")]
@@ -47,7 +47,7 @@ def _leaves() -> frozenset[str]:
 
 
 def _scopes(name: str) -> list[tuple[str, str, int]]:
-    """Return (scope around it, name, number) of every scope in a name; no number is 0."""
+    """Return (enclosing scope, name, number) of every scope in a name; 0 if it has no number."""
     parts = name.split("/")[:-1]
     return [("/".join(parts[:depth]), *_split_counter(part)) for depth, part in enumerate(parts)]
 

@@ -1,4 +1,4 @@
-"""What a file that this project wrote says of itself, for the readers of PyTorch files and of Keras weights."""
+"""Read the metadata of files that this project wrote, for the readers of PyTorch files and of Keras weights."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
 def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
-    """Let a source know the hyperparameters and the provenance that its file states.
+    """Set the hyperparameters and the provenance of a source from its file's metadata.
 
     Args:
         source: `given`, `origins`, `held_view`, `takes_config_file` and `provenance` are set.
-        metadata: of a converted file, fit for JSON; {} if another tool wrote it.
+        metadata: of a converted file, as plain values; {} if another tool wrote it.
 
     Raises:
-        CorruptFileError: They hold no valid config.
+        CorruptFileError: Their config is not valid.
     """
     if isinstance(metadata.get("config"), dict):
         try:
             config = EfficientDetConfig.from_dict(metadata["config"])
         except ConfigError as error:
             raise CorruptFileError(
-                f"{source.path}: the config in its metadata does not fit: {str(error)[:200]}. Convert again."
+                f"{source.path}: the config in its metadata is not valid: {str(error)[:200]}. Convert again."
             ) from error
         source.given = ((METADATA, hparams_of(config)),)
         source.takes_config_file = False
@@ -46,10 +46,10 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
 
 
 def plain_metadata(value: Any) -> dict[str, Any]:
-    """Return metadata as JSON would give them back; {} for any other value that a pickle may hold.
+    """Return metadata as they are after a round trip through JSON; {} for any other value that a pickle may hold.
 
-    A few bytes of a pickle can stand for an endless text (a list that holds another one twice, and so on), so the text
-    is made piece by piece.
+    A few bytes of a pickle can expand to an endless text (a list that holds another one twice, and so on), so the text
+    is built piece by piece.
     """
     text = ""
     try:
@@ -63,10 +63,11 @@ def plain_metadata(value: Any) -> dict[str, Any]:
 
 
 def parse_metadata(path: Path, text: str) -> dict[str, Any]:
-    """Parse metadata that are stored as JSON under `METADATA_KEY`.
+    """Parse metadata stored as JSON under `METADATA_KEY`.
 
     Raises:
-        CorruptFileError: They are no JSON object, or of a later version than this one.
+        CorruptFileError: They are not a JSON object.
+        UnsupportedSourceError: A later version wrote them.
     """
     try:
         return require_version(path, dict(json.loads(text, parse_constant=_refuse_constant)))
@@ -75,7 +76,7 @@ def parse_metadata(path: Path, text: str) -> dict[str, Any]:
 
 
 def require_version(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return metadata, {} if they are not this project's.
+    """Return metadata, or {} if another project wrote them.
 
     Raises:
         UnsupportedSourceError: A later version wrote them.
@@ -88,4 +89,4 @@ def require_version(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not allowed in JSON")

@@ -1,4 +1,4 @@
-"""Which family of networks a set of variables belongs to, by the recognition rows of the mapping tables."""
+"""Recognise the family of networks that a set of variables belongs to, by the rules of the mapping tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from effdet_torch.errors import listed
 Rule = Mapping[str, Size]
 FIRST_NAMES = 3
 UNKNOWN = ("another network", "Check that it is the right file.")
-# What the names of other networks look like: (pattern, what it probably is, next step). The first that fits counts.
+# Names of other networks: (pattern, what the network probably is, next step); the first match counts.
 LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
     (
         r"(^|/)segmentation_head/|(^|/)seg_head/",
@@ -56,8 +56,8 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
     """Return the family whose questions the variables of a source answer, and what the answers show.
 
     Args:
-        source: its names and shapes are looked at, no values.
-        families: the first that fits counts; a family comes before those whose tables it includes.
+        source: only its names and shapes are read, not its values.
+        families: the first that fits counts; a family precedes those whose tables it includes.
 
     Raises:
         UnsupportedSourceError: The source belongs to no family, lacks a part, or its architecture is not supported.
@@ -74,16 +74,16 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
                 return family, family.architecture(answers)
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
-        if len(family.own_questions) > 1:  # otherwise it is nothing but a scope of the same name
+        if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
             raise UnsupportedSourceError(
-                f"{source.path}: an incomplete {family.name}, or one with other layers: expected "
+                f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
             )
     raise UnsupportedSourceError(_unknown(source, families))
 
 
 def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return what a network probably is by its names, and what its owner can do; None if they tell nothing."""
+    """Return what a network probably is by its names, and the next step; None if the names give no hint."""
     names = list(names)
     for pattern, what, next_step in LOOK_ALIKES:
         if match := next(filter(None, (re.search(pattern, name) for name in names)), None):
@@ -108,12 +108,12 @@ def _found(variables: Mapping[str, VariableInfo]) -> str:
 
 
 class Probe:
-    """Answers one recognition row at a time.
+    """Answers one rule of recognition at a time.
 
     Args:
         variables: names and shapes.
         views: templates of the names under which copies of `{variable}` are stored.
-        choices: {placeholder of a `which` rule: names that it can stand for}.
+        choices: {placeholder of a `which` rule: names that can replace it}.
         separator: between the scopes of a name.
     """
 
@@ -129,7 +129,7 @@ class Probe:
         self.scopes = {separator.join(parts[: end + 1]) for parts in names for end in range(len(parts))}
 
     def answer(self, rule: Rule) -> Any:
-        """Return the answer; None if what the row looks for is not there."""
+        """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
             return next((name for name, scope in self._candidates(rule) if scope in self.scopes), None)
         if "count" in rule:
@@ -144,7 +144,7 @@ class Probe:
         return str(rule["exists"]) in self.scopes
 
     def expected(self, rule: Rule) -> str:
-        """Return what a row looks for, in words."""
+        """Return what a rule looks for, in words."""
         if "which" in rule:
             return f"one of the scopes {', '.join(scope for _, scope in self._candidates(rule))}"
         if "count" in rule:

@@ -1,11 +1,11 @@
-"""Settle a model's config from its shapes, the hyperparameters given by the user or a file, and variant defaults."""
+"""Settle a model's config from its shapes, the hyperparameters of files and options, and the variant's defaults."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,51 @@ from effdet_torch.errors import ConfigError, UsageError
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 FROM_SHAPES = "names and shapes"
 FROM_VARIANT = "variant default"
-PREPARATION = ("image_size", "normalization")  # what official files of the same variant differ in
+PREPARATION = ("image_size", "normalization")  # these differ between official files of the same variant
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 
 def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
-    """Settle the config of a detector, see `settle`; values from the source's metadata keep the origin stated there."""
-    given = given_hparams(request.source, request.hparams)
-    settings = settle(found, given, request.variant, request.source.path, request.redundant_bias)
-    stated = request.source.origins
-    origins = {f: stated.get(f, origin) if origin == METADATA else origin for f, origin in settings.origins.items()}
-    return replace(settings, origins=origins)
+    """Settle the config of a detector.
+
+    Names and shapes decide the architecture. Every other value comes from the last of: the variant's default, a
+    `config.yaml` beside the source, the source itself (with the origin stated in its metadata), `--hparams`.
+
+    Args:
+        found: what names and shapes show.
+        request: the variant is a check, and chooses between variants that share their shapes; so can the source's path.
+
+    Raises:
+        ConversionError: The variant or a hyperparameter contradicts the checkpoint.
+        ConfigError: A variant or hyperparameter does not exist.
+    """
+    source = request.source
+    given = given_hparams(source, request.hparams)
+    variant, notes = _choose_variant(found, given, request)
+    base = get_config(variant)
+    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
+    if found.weighted != (base.fusion != "sum"):
+        values["fusion"] = "fastattn" if found.weighted else "sum"
+    origins = dict.fromkeys(values, FROM_SHAPES)
+    for origin, hparams in given:
+        for name, value in config_fields(hparams).items():
+            _refuse_contradiction(found, name, value, origin)
+            values[name] = value
+            if name not in DECIDED_BY_SHAPES:
+                origins[name] = source.origins.get(name, origin) if origin == METADATA else origin
+        notes += misspelled(hparams) if origin == OPTION else []
+    if assumed := _assumed_scales(found, base, values):
+        values["num_scales"], note = assumed
+        origins["num_scales"] = FROM_SHAPES
+        notes.append(note)
+    config = get_config(variant, **values, redundant_bias=request.redundant_bias)
+    notes += _official_name_notes(source.path, config)
+    names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
+    return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
 
 
 def settle_backbone(found: BackboneArchitecture, request: Request) -> Settings:
-    """Settle what is known of a backbone without a detector: its name.
+    """Settle what is known about a backbone without a detector: its name.
 
     Raises:
         UsageError: An option concerns a detector.
@@ -47,49 +77,10 @@ def settle_backbone(found: BackboneArchitecture, request: Request) -> Settings:
     return Settings(BackboneConfig(found.backbone), {"backbone": FROM_SHAPES})
 
 
-def settle(
-    found: DetectorArchitecture,
-    given: Sequence[tuple[str, Mapping[str, Any]]],
-    wanted_variant: str | None,
-    path: Path,
-    redundant_bias: bool = False,
-) -> Settings:
-    """Put a config together: names and shapes decide the architecture, the last of `given` that has it any other value.
-
-    Args:
-        found: what names and shapes show.
-        given: (origin, official hyperparameters), weakest first.
-        wanted_variant: the user's `--variant`: a check, and the choice between variants that share their shapes.
-        path: the source; its name can distinguish d7 from d6.
-        redundant_bias: whether the result keeps the biases in front of batch norms.
-
-    Raises:
-        ConversionError: The variant or a hyperparameter contradicts the checkpoint.
-        ConfigError: A variant or hyperparameter does not exist.
-    """
-    variant, notes = _choose_variant(found, given, wanted_variant, path)
-    base = get_config(variant)
-    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
-    origins = dict.fromkeys(values, FROM_SHAPES)
-    if found.weighted != (base.fusion != "sum"):
-        values["fusion"], origins["fusion"] = ("fastattn" if found.weighted else "sum"), FROM_SHAPES
-    for origin, hparams in given:
-        for name, value in config_fields(hparams).items():
-            _refuse_contradiction(found, name, value, origin)
-            values[name] = value
-            origins[name] = FROM_SHAPES if name in DECIDED_BY_SHAPES else origin
-        notes.extend(misspelled(hparams) if origin == OPTION else ())
-    _fit_anchors(found, base, values, origins, notes)
-    config = get_config(variant, **values, redundant_bias=redundant_bias)
-    notes += _official_name_notes(path, config)
-    names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
-    return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
-
-
 def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
-    """Say what an official name implies that the config lacks: the downloaded file does not contain it."""
+    """Return a note if an official name implies settings that the config lacks: the file itself does not hold them."""
     stem, folder = path.name.partition(".")[0], path.absolute().parent.name
-    for name in (f"{stem}-{folder}", stem):  # AdvProp's files are called like others, in a folder of another name
+    for name in (f"{stem}-{folder}", stem):  # AdvProp's files have the names of others, in another folder
         with suppress(ConfigError):
             official = find_official(name)
             if official is not None and official.variant == config.name:
@@ -103,30 +94,29 @@ def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
 
 
 def _choose_variant(
-    found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None, path: Path
+    found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], request: Request
 ) -> tuple[str, list[str]]:
+    """Return the variant whose defaults apply, and notes about the choice."""
     candidates = found.variants()
-    if wanted is not None:
-        config = get_config(wanted)
-        if not found.matches(config):
-            raise ConversionError(_not_this_variant(found, config, candidates))
-        return config.name, []
+    if request.variant is not None:
+        wanted = get_config(request.variant)
+        if not found.matches(wanted):
+            raise ConversionError(_not_this_variant(found, wanted, candidates))
+        return wanted.name, []
     alike = candidates or variants_with(found.backbone)
     # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
-    path = path.absolute()
+    path = request.source.path.absolute()
     hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
     names = [OFFICIAL_NAME.sub("", hint.lower()).partition("_")[0].partition("-")[0] for hint in hints]
     hinted = [name for name in names if name in alike]
+    variant = hinted[-1] if hinted else alike[0]
     if not candidates:
-        variant = (hinted or alike[:1])[-1]
         own = f"a custom architecture, not one of the official variants: {found.describe()}"
         return variant, [f"{own}; unspecified settings default to {variant}'s"]
-    if len(candidates) == 1 or hinted:
-        return (hinted or candidates)[-1], []
+    if hinted or len(candidates) == 1:
+        return variant, []
     same = " and ".join(candidates)
-    return candidates[0], [
-        f"{same} have the same variables: {candidates[0]} is assumed; pass --variant if it is another"
-    ]
+    return variant, [f"{same} have the same variables: {variant} is assumed; pass --variant if that is wrong"]
 
 
 def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
@@ -159,20 +149,16 @@ def _fix(origin: str) -> str:
     return "convert the original checkpoint again" if origin == METADATA else f"fix {origin}"
 
 
-def _fit_anchors(
-    found: DetectorArchitecture,
-    base: EfficientDetConfig,
-    values: dict[str, Any],
-    origins: dict[str, str],
-    notes: list[str],
-) -> None:
-    """Make scales x ratios the anchors per location that the heads have."""
-    ratios = values.get("aspect_ratios", base.aspect_ratios)
+def _assumed_scales(
+    found: DetectorArchitecture, base: EfficientDetConfig, values: Mapping[str, Any]
+) -> tuple[int, str] | None:
+    """Return the number of scales that fits the heads, and a note; None if scales x ratios fit already."""
+    ratios = len(values.get("aspect_ratios", base.aspect_ratios))
     scales = values.get("num_scales", base.num_scales)
-    if scales * len(ratios) == found.anchors_per_location:
-        return
-    counts = f"{scales} scales x {len(ratios)} aspect ratios, but the heads have {found.anchors_per_location} anchors"
-    if "num_scales" in values or found.anchors_per_location % len(ratios):
-        raise ConversionError(f"{counts} per location; give both: --hparams num_scales=...,aspect_ratios=1.0*2.0*0.5")
-    values["num_scales"], origins["num_scales"] = found.anchors_per_location // len(ratios), FROM_SHAPES
-    notes.append(f"{counts} per location; {values['num_scales']} scales are assumed; pass --hparams if that is wrong")
+    if scales * ratios == found.anchors_per_location:
+        return None
+    counts = f"{scales} scales x {ratios} aspect ratios, but the heads have {found.anchors_per_location} anchors"
+    assumed, rest = divmod(found.anchors_per_location, ratios)
+    if "num_scales" in values or rest:
+        raise ConversionError(f"{counts} per location; pass both: --hparams num_scales=...,aspect_ratios=1.0*2.0*0.5")
+    return assumed, f"{counts} per location; {assumed} scales are assumed; pass --hparams if that is wrong"

@@ -1,4 +1,4 @@
-"""Index sets of the mapping tables: what a row can repeat over, and the quantities it can name.
+"""Index sets of the mapping tables: what rows can repeat over, and the quantities that they can name.
 
 `mappings/README.md` lists them.
 """

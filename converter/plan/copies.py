@@ -23,11 +23,11 @@ from effdet_torch.errors import listed
 ViewName = Literal["ema", "raw"]
 
 WORDS: Mapping[str, str] = {"raw": "raw values", "ema": "averages (EMA)"}
-# A batch norm that was never trained: its leaf variable is this constant everywhere.
+# Values of a batch norm that was never trained, the same in every element.
 UNTRAINED = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
 # Dtypes whose values NumPy can lay out as they are stored.
 CHECKSUMMED = {"float16": "<f2", "float32": "<f4", "float64": "<f8"}
-MAX_ELEMENTS = 1 << 20  # of a batch norm: an index without data can claim any shape
+MAX_ELEMENTS = 1 << 20  # of a batch norm: an index without data could claim any shape
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class View:
 
     Attributes:
         name: "ema" or "raw".
-        reason: why this copy was taken, in words.
+        reason: why this copy was chosen, in words.
         stored: {variable: name it is stored under}.
         others: {stored name of another copy: its view}.
     """
@@ -54,14 +54,14 @@ def stored_names(plan: Plan, view: str) -> dict[str, str]:
 
 
 def stored_in(source: VariableSource, plan: Plan, view: str) -> dict[str, str]:
-    """Return {variable: name under which a source stores a view}; names that it does not have if it holds the other."""
+    """Return {variable: name under which a source stores a view}; a source with one copy has it under the raw names."""
     if source.held_view is None:
         return stored_names(plan, view)
     return stored_names(plan, "raw" if view == source.held_view else "ema")
 
 
 def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = None) -> View:
-    """Choose the copy to convert: the wanted one, else EMA where the source has it and its kind does not say otherwise.
+    """Choose the copy to convert: the wanted one, or else EMA if stored, unless this kind of source implies raw.
 
     Raises:
         ViewError: The wanted copy is absent, incomplete or untrained.
@@ -69,46 +69,47 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
     names = {view: stored_in(source, plan, view) for view in ("ema", "raw")}
     if source.held_view is not None:
         return _held_view(source, names, wanted)
-    present = {view: [v for v, s in stored.items() if s in source.variables] for view, stored in names.items()}
-    if wanted == "raw" or (wanted is None and (source.raw_reason or not present["ema"])):
+    has_averages = any(stored in source.variables for stored in names["ema"].values())
+    if wanted == "raw" or (wanted is None and (source.raw_reason or not has_averages)):
         reason = "asked for" if wanted else source.raw_reason or "the checkpoint has no averages (EMA)"
-        return _view("raw", reason, names)
-    _refuse_absent_or_partial(source, names["ema"], present["ema"])
+        return View("raw", reason, names["raw"], dict.fromkeys(names["ema"].values(), "ema"))
+    if not has_averages:
+        raise ViewError(f"{source.path}: no averages (EMA) in this checkpoint; use --weights raw")
+    _refuse_partial(source, names["ema"])
     if is_untrained(source, plan, "ema"):
-        what_next = (
-            "so do the raw names: this network was never trained; to convert it all the same, use --weights raw"
+        next_step = (
+            "and so do the raw names: this network was never trained; to convert it anyway, use --weights raw"
             if is_untrained(source, plan, "raw")
             else "as in a SavedModel or a checkpoint exported from one, where the raw names hold the averages: "
             "use --weights raw"
         )
         raise ViewError(
             f"{source.path}: the EMA slots hold initial values (gamma 1, beta 0, mean 0, variance 1 everywhere), "
-            + what_next
+            + next_step
         )
-    if wanted is not None:
-        return _view("ema", "asked for", names)
     which = "are the same as its raw values" if _are_known_same(source, names) else "the official results use"
-    return _view("ema", f"the checkpoint has averages (EMA), which {which}", names)
+    reason = f"the checkpoint has averages (EMA), which {which}" if wanted is None else "asked for"
+    return View("ema", reason, names["ema"], dict.fromkeys(names["raw"].values(), "raw"))
 
 
 def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], wanted: ViewName | None) -> View:
     held: ViewName = "ema" if source.held_view == "ema" else "raw"
     if wanted not in (None, held):
         raise ViewError(
-            f"{source.path}: its one copy is {WORDS[held]}, as it says itself; for the other one convert the "
-            "checkpoint again"
+            f"{source.path}: the only copy in the file is its {WORDS[held]}, according to its metadata; to get the "
+            f"{WORDS[wanted]}, convert the original checkpoint again"
         )
-    return View(held, "the one copy that the file holds, as it says itself", names[held], {})
+    return View(held, "the only copy in the file, according to its metadata", names[held], {})
 
 
 def _are_known_same(source: VariableSource, names: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether both copies are there, and checksums say that they are the same."""
+    """Whether both copies are stored, and equal by their checksums."""
     pairs = [(names["raw"][name], stored) for name, stored in names["ema"].items()]
     return all(raw in source.variables and _known_same(source, raw, ema) for raw, ema in pairs)
 
 
 def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | None:
-    """Return whether all batch norms of a view still hold their initial values; None if the data are not at hand."""
+    """Return whether all batch norms of a view still hold their initial values; None if the data is not available."""
     names = stored_in(source, plan, view)
     norms = [
         (names[entry.sources[0]], UNTRAINED[suffix])
@@ -116,14 +117,14 @@ def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | N
         if entry.layer.kind == "batch_norm" and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
     ]
     try:
-        # The last layers go first: `all` ends at the first trained value. Without batch norms nothing can be said.
+        # The last layers go first: `all` stops at the first trained value. Without batch norms there is no evidence.
         return bool(norms) and all(_holds_only(source, name, initial) for name, initial in reversed(norms))
     except (MissingFileError, KeyError):
         return None
 
 
 def differing(source: VariableSource, plan: Plan) -> int | None:
-    """Return how many variables differ between the copies; None if a copy or the data are absent."""
+    """Return how many variables differ between the copies; None if a copy or the data is not available."""
     ema, raw = stored_in(source, plan, "ema"), stored_in(source, plan, "raw")
     try:
         return sum(not _same(source, ema[name], raw[name]) for name in plan.variables)
@@ -132,7 +133,7 @@ def differing(source: VariableSource, plan: Plan) -> int | None:
 
 
 def _holds_only(source: VariableSource, name: str, value: float) -> bool:
-    """Whether all elements of a variable have a value; the checksum tells without the data."""
+    """Whether all elements of a variable equal a value; where possible, the checksum decides without the data."""
     info, checksum = source.variables[name], source.checksum(name)
     if checksum is None or info.dtype not in CHECKSUMMED:
         return bool(np.all(source.read(name) == value))
@@ -146,37 +147,27 @@ def _checksum_of_constant(dtype: str, count: int, value: float) -> int:
 
 
 def _same(source: VariableSource, a: str, b: str) -> bool:
-    """Whether two variables have the same values; checksums tell without the data."""
+    """Whether two variables have the same values; where possible, checksums decide without the data."""
     known = _known_same(source, a, b)
     return np.array_equal(source.read(a), source.read(b)) if known is None else known
 
 
 def _known_same(source: VariableSource, a: str, b: str) -> bool | None:
-    """Whether checksums say that two variables have the same values; None where they cannot."""
+    """Whether two variables have the same values by their checksums; None if these cannot decide."""
     checksums = source.checksum(a), source.checksum(b)
     if None in checksums or source.variables[a] != source.variables[b]:
         return None
     return checksums[0] == checksums[1]
 
 
-def _view(name: ViewName, reason: str, names: Mapping[str, Mapping[str, str]]) -> View:
-    others: dict[str, ViewName] = {}
-    for other in ("ema", "raw"):
-        if other != name:
-            others.update(dict.fromkeys(names[other].values(), other))
-    return View(name, reason, names[name], others)
-
-
-def _refuse_absent_or_partial(source: VariableSource, stored: Mapping[str, str], present: list[str]) -> None:
-    if not present:
-        raise ViewError(f"{source.path}: no averages (EMA) in this checkpoint; use --weights raw")
-    # A variable that is missing in every copy is the accounting's business, not the view's.
+def _refuse_partial(source: VariableSource, averages: Mapping[str, str]) -> None:
+    # A variable that is missing in every copy is reported by the accounting instead.
     absent = [
-        name for variable, name in stored.items() if name not in source.variables and variable in source.variables
+        stored for name, stored in averages.items() if stored not in source.variables and name in source.variables
     ]
     if absent:
-        separator = "\n  "
+        present, separator = sum(stored in source.variables for stored in averages.values()), "\n  "
         raise ViewError(
-            f"{source.path}: {len(present)} of {len(stored)} variables have averages (EMA), {len(absent)} have none; "
+            f"{source.path}: {present} of {len(averages)} variables have averages (EMA), {len(absent)} have none; "
             f"converting a mixture would be wrong, use --weights raw. Missing:\n  {listed(absent, 20, separator)}"
         )

@@ -6,6 +6,7 @@ The index sets ("axes") come from the config, so all names of a variant are know
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ Axes = Mapping[str, Sequence[Values]]
 
 
 class Config(Protocol):
-    """What the conversion needs to know of a model's config, whatever the model."""
+    """What the conversion needs to know about the config of any model."""
 
     @property
     def name(self) -> str:
@@ -35,7 +36,7 @@ class Config(Protocol):
         """Return the config of the same model with these biases."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and lists, fit for JSON."""
+        """Return plain numbers, strings and lists that JSON can hold."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class Entry:
     """One PyTorch tensor and the TensorFlow variables that make it.
 
     Attributes:
-        target: PyTorch key; None for a redundant bias that is folded elsewhere and so has no tensor of its own.
-        sources: TensorFlow names that the inverse of `op` gives back.
+        target: PyTorch key; None for a redundant bias that is folded into another entry's tensor.
+        sources: TensorFlow names whose values the inverse of `op` returns.
         shape: TensorFlow shape of each source.
-        folds: TensorFlow name of a bias that takes part in this tensor but belongs to another entry.
+        folds: TensorFlow name of a bias that is folded into this tensor but belongs to another entry.
     """
 
     target: str | None
@@ -88,7 +89,7 @@ class Plan:
     """What a conversion will do, complete before a single weight is read.
 
     Attributes:
-        config: of the type of the plan's family.
+        config: of the family's own type.
         table: the mapping table that was expanded.
         constants: the quantities that every row may use.
         layers: all layers, in the order of the table's rows.
@@ -111,6 +112,11 @@ class Plan:
         """{PyTorch key: entry}; the state_dict of the model, in order."""
         return {entry.target: entry for entry in self.entries if entry.target is not None}
 
+    @property
+    def parameters(self) -> int:
+        """Number of values in one copy of the network, redundant biases and batch norm statistics included."""
+        return sum(math.prod(shape) for shape in self.variables.values())
+
     def within(self, scope: str) -> Plan:
         """Return the part of the plan that lies in a TensorFlow scope: "efficientnet-b0"."""
         begin = f"{scope}/"
@@ -127,7 +133,7 @@ def expand(table: Table, config: Config, axes: Axes, constants: Values) -> Plan:
     Args:
         table: the rows.
         config: of the model.
-        axes: {axis: [{placeholder or quantity: value}]} that groups repeat over.
+        axes: {axis: [{placeholder or quantity: value}]} over which groups repeat.
         constants: {placeholder or quantity: value} that every row may use.
 
     Raises:
@@ -135,38 +141,72 @@ def expand(table: Table, config: Config, axes: Axes, constants: Values) -> Plan:
     """
     layers: list[Layer] = []
     entries: list[Entry] = []
-    for row, values in _rows(table, axes, constants):
-        layer = _layer(row, values)
+    for row, place in _places(table, axes, constants):
+        layer = Layer(place.filled(row.tf), place.filled(row.torch), row.kind, place.values, row)
         layers.append(layer)
-        entries.extend(_entries(table, layer, values, config.redundant_bias))
+        entries.extend(_entries(table, layer, place, config.redundant_bias))
     _refuse_duplicates([(entry.target, entry) for entry in entries if entry.target is not None])
     _refuse_duplicates([(name, entry) for entry in entries for name in entry.sources])
     _refuse_lost_biases(entries)
     for template, _ in table.ignored:
-        _format(template, {**constants, "variable": ""}, f"{table.file}, ignored")
+        _Place({**constants, "variable": ""}, f"{table.file}, ignored").filled(template)
     return Plan(config, table, constants, tuple(layers), tuple(entries))
 
 
-def _rows(table: Table, axes: Axes, constants: Values) -> Iterator[tuple[Row, Values]]:
-    """Yield every row with the values of its place; the rows of one place stay together."""
+@dataclass(frozen=True)
+class _Place:
+    """The values that a row can use at one place of its axes; errors name the row's file and line."""
+
+    values: Values
+    where: str
+
+    def filled(self, template: str) -> str:
+        """Return a template with its placeholders replaced."""
+        try:
+            return template.format_map(self.values)
+        except KeyError as error:
+            known = ", ".join(sorted(self.values))
+            raise MappingError(
+                f"{self.where}: placeholder {error} in {template!r} is unknown; known are {known}"
+            ) from error
+        except (AttributeError, ValueError) as error:
+            raise MappingError(f"{self.where}: {template!r} is not a valid template ({error})") from error
+
+    def quantity(self, name: str) -> Any:
+        """Return the value of a quantity."""
+        if name not in self.values:
+            known = ", ".join(sorted(self.values))
+            raise MappingError(f"{self.where}: {name!r} is an unknown quantity here; known are {known}")
+        return self.values[name]
+
+    def size(self, size: Size) -> int:
+        """Return a number, or the quantity of a name, which must be a number."""
+        value = self.quantity(size) if isinstance(size, str) else size
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise MappingError(f"{self.where}: {size!r} is {value!r}, which is not a size")
+        return value
+
+    def holds(self, condition: str) -> bool:
+        """Whether a condition, "name" or "not name", is met; an empty one always is."""
+        name = condition.removeprefix("not ")
+        return not condition or bool(self.quantity(name)) == (name == condition)
+
+
+def _places(table: Table, axes: Axes, constants: Values) -> Iterator[tuple[Row, _Place]]:
+    """Yield every row with every place at which it applies; the rows of one place stay together."""
     for group in table.groups:
-        where = group.where
         if unknown := [axis for axis in group.for_each if axis not in axes]:
-            raise MappingError(f"{where}: axis {unknown[0]!r} does not exist; known are {', '.join(axes)}")
-        for place in itertools.product(*(axes[axis] for axis in group.for_each)):
-            values = dict(itertools.chain(constants.items(), *(part.items() for part in place)))
-            if _holds(group.when, values, where):
-                yield from ((row, values) for row in group.rows if _holds(row.when, values, where))
+            raise MappingError(f"{group.where}: axis {unknown[0]!r} does not exist; known are {', '.join(axes)}")
+        for parts in itertools.product(*(axes[axis] for axis in group.for_each)):
+            values = dict(itertools.chain(constants.items(), *(part.items() for part in parts)))
+            if _Place(values, group.where).holds(group.when):
+                places = ((row, _Place(values, row.where)) for row in group.rows)
+                yield from ((row, place) for row, place in places if place.holds(row.when))
 
 
-def _layer(row: Row, values: Values) -> Layer:
-    where = row.where
-    return Layer(_format(row.tf, values, where), _format(row.torch, values, where), row.kind, values, row)
-
-
-def _entries(table: Table, layer: Layer, values: Values, keep_redundant_bias: bool) -> Iterator[Entry]:
-    where = layer.row.where
-    folds = _format(layer.row.folds, values, where) or None
+def _entries(table: Table, layer: Layer, place: _Place, keep_redundant_bias: bool) -> Iterator[Entry]:
+    row = layer.row
+    folds = place.filled(row.folds) or None
     for part in table.kinds[layer.kind]:
         target: str | None = f"{layer.torch}.{part.target}"
         op, folded = part.op, folds if part.op == "fold_bias" else None
@@ -175,57 +215,23 @@ def _entries(table: Table, layer: Layer, values: Values, keep_redundant_bias: bo
         if keep_redundant_bias or (op == "fold_bias" and folds is None):
             op, folded = ("keep" if op in ("fold_bias", "redundant_bias") else op), None
         sources = tuple(f"{layer.tf}/{name}" for name in part.sources)
-        yield Entry(target, op, sources, _shape(part.shape, layer.row.sizes, values, where), layer, folded)
-
-
-def _shape(shape: tuple[Size, ...], sizes: Mapping[str, Size], values: Values, where: str) -> Shape:
-    bound = (sizes[size] if isinstance(size, str) else size for size in shape)
-    return tuple(_size(size, values, where) if isinstance(size, str) else size for size in bound)
-
-
-def _size(name: str, values: Values, where: str) -> int:
-    size = _lookup(name, values, where)
-    if not isinstance(size, int) or isinstance(size, bool):
-        raise MappingError(f"{where}: {name!r} is {size!r}, which is not a size")
-    return size
-
-
-def _holds(condition: str, values: Values, where: str) -> bool:
-    if not condition:
-        return True
-    name = condition.removeprefix("not ")
-    return bool(_lookup(name, values, where)) == (name == condition)
-
-
-def _lookup(name: str, values: Values, where: str) -> Any:
-    if name not in values:
-        raise MappingError(f"{where}: {name!r} is an unknown quantity here; known are {', '.join(sorted(values))}")
-    return values[name]
-
-
-def _format(template: str, values: Values, where: str) -> str:
-    try:
-        return template.format_map(values)
-    except KeyError as error:
-        known = ", ".join(sorted(values))
-        raise MappingError(f"{where}: placeholder {error} in {template!r} is unknown; known are {known}") from error
-    except (AttributeError, ValueError) as error:
-        raise MappingError(f"{where}: {template!r} is not a valid template ({error})") from error
+        shape = tuple(place.size(row.sizes[size] if isinstance(size, str) else size) for size in part.shape)
+        yield Entry(target, op, sources, shape, layer, folded)
 
 
 def _refuse_duplicates(names: list[tuple[str, Entry]]) -> None:
     first: dict[str, Entry] = {}
     for name, entry in names:
         if name in first:
-            raise MappingError(f"{entry.layer.row.where}: {name} is given by {first[name].layer.row.where} already")
+            raise MappingError(f"{entry.layer.row.where}: {name} is already defined by {first[name].layer.row.where}")
         first[name] = entry
 
 
 def _refuse_lost_biases(entries: list[Entry]) -> None:
-    """A bias may only go where a batch norm takes it in, and a batch norm can only take in such a bias."""
+    """Check that every dropped bias is folded into a batch norm, and that batch norms fold no other variable."""
     folded = {entry.folds: entry for entry in entries if entry.folds is not None}
     dropped = {name: entry for entry in entries if entry.target is None for name in entry.sources}
     for name in folded.keys() ^ dropped.keys():
         where = (folded.get(name) or dropped[name]).layer.row.where
-        wrong = "is folded by no batch norm" if name in dropped else "is not a bias in front of a batch norm"
+        wrong = "is not folded by any batch norm" if name in dropped else "is not a bias in front of a batch norm"
         raise MappingError(f"{where}: {name} {wrong}")

@@ -1,7 +1,7 @@
-"""A family of networks: everything that is known of one kind of network, in one place.
+"""A family of networks: everything that is specific to one kind of network, in one place.
 
-The engine reads tables, expands and applies them. What a table's names can stand for, which questions recognise a
-network and how the answers become a config is the family's. `converter/identify/families.py` lists all families.
+The engine reads tables, expands and applies them. The family knows what the placeholders of its table stand for, which
+questions recognise a network, and how the answers become a config. `converter/identify/families.py` lists all families.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Architecture(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asks for, apart from the source's names and shapes.
+    """The user's options, and the source that they apply to.
 
     Attributes:
-        source: where a `config.yaml` may lie; its path can distinguish variants that share their shapes.
+        source: a `config.yaml` may lie beside it, and its path can distinguish variants that share their shapes.
         variant: `--variant`: a check, and the choice between variants that share their shapes.
         hparams: `--hparams`: official syntax, the name of a YAML file, or names and values.
         redundant_bias: whether the result keeps the biases in front of batch norms.
@@ -46,12 +46,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Settings:
-    """A config, and where each of its values came from.
+    """A config, and the origin of each of its values.
 
     Attributes:
         config: of the family's own type.
         origins: {field: "names and shapes", the name of a file, "--hparams" or "variant default"}.
-        notes: what the user should know about a choice.
+        notes: what the user should know about these values.
     """
 
     config: Any
@@ -59,7 +59,7 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     def keeping_biases(self) -> Settings:
-        """Return the same settings for a result that keeps the biases in front of batch norms."""
+        """Return the same settings, with the biases in front of batch norms kept."""
         return replace(self, config=self.config.keeping_biases())
 
 
@@ -71,13 +71,13 @@ class Family:
         name: in words, for example "EfficientDet".
         supported: which networks of the family can be converted, in words.
         load: reads the mapping table.
-        axes: config -> index sets that the table's groups repeat over.
+        axes: config -> index sets over which the table's groups repeat.
         constants: config -> quantities that every row may use.
-        questions: what the table's `recognition` must answer.
-        choices: {placeholder of a `which` rule: names that it can stand for}.
-        architecture: answers -> what they show; raises UnsupportedSourceError for a network that is not supported.
+        questions: the names of the rules that the table's `recognition` must have.
+        choices: {placeholder of a `which` rule: names that can replace it}.
+        architecture: answers -> what they show; raises UnsupportedSourceError for an unsupported network.
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
-        package_notes: config -> how other packages build the model of a bare state_dict, in words.
+        package_notes: config -> how to build the model of a bare state_dict with other packages, in words.
         to_tensorflow: whether it can be written in TensorFlow's formats.
     """
 
@@ -108,7 +108,7 @@ class Family:
 
     @property
     def own_questions(self) -> list[str]:
-        """The questions that only this family's table asks, not one that it includes."""
+        """The questions of this family's table, without those of the table that it includes."""
         return [name for name in self.questions if name not in self.table.included_questions]
 
     def plan(self, config: Config) -> Plan:

@@ -1,19 +1,10 @@
-"""What can happen to an array between TensorFlow and PyTorch: named operations, each with its inverse.
+"""The operations that turn TensorFlow arrays into PyTorch tensors, each with its inverse.
 
-Axis letters: H height, W width, I input channels, O output channels, M depth multiplier, N number of scalars.
-
-| operation      | TensorFlow -> PyTorch             | inverse                                      |
-| -------------- | --------------------------------- | -------------------------------------------- |
-| keep           | unchanged                         | unchanged                                    |
-| conv           | (H, W, I, O) -> (O, I, H, W)      | permuted back                                |
-| depthwise      | (H, W, I, M) -> (I * M, 1, H, W)  | reshaped and permuted back                   |
-| stack          | N scalars -> (N,)                 | split                                        |
-| fold_bias      | moving mean, bias -> mean - bias  | the folded mean, which belongs to a zero bias |
-| redundant_bias | bias -> nothing, it was folded    | zeros                                        |
-| zero_count     | nothing -> 0 (int64)              | nothing                                      |
+Axis letters: H height, W width, I input channels, O output channels, M depth multiplier. `mappings/README.md` lists all
+operations with the shapes before and after.
 
 `fold_bias`: with y = BN(x + b) and moving mean m, BN'(x) with m' = m - b is the same function, in training mode too.
-When redundant biases are kept, `expand` puts `keep` in the place of `fold_bias` and `redundant_bias`.
+When redundant biases are kept, `expand` replaces `fold_bias` and `redundant_bias` by `keep`.
 """
 
 from __future__ import annotations
@@ -36,8 +27,7 @@ class Op:
 
     Attributes:
         convert: TensorFlow arrays -> PyTorch array.
-        revert: (PyTorch array, TensorFlow shapes) -> TensorFlow arrays; sources that only take part (a folded bias)
-            are not among them.
+        revert: (PyTorch array, TensorFlow shapes) -> TensorFlow arrays; a folded bias is not among them.
         target_shape: TensorFlow shapes -> PyTorch shape.
     """
 
@@ -46,7 +36,7 @@ class Op:
     target_shape: Callable[[Shapes], Shape]
 
     def accepts(self, shapes: Shapes) -> bool:
-        """Whether so many sources with so many axes can be converted: the inverse must give all of them back."""
+        """Whether sources of these shapes can be converted: the inverse must return all of them."""
         try:
             return len(self.revert(np.zeros(self.target_shape(shapes)), shapes)) == len(shapes)
         except (IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""Read a mapping table: YAML -> checked dataclasses, every mistake with file and line."""
+"""Read a mapping table: YAML -> checked dataclasses; errors name file and line."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from converter.plan.ops import OPS
 from converter.plan.yaml_nodes import NodeReader, Size
 
 REQUIRED = ("version", "kinds", "groups", "recognition")
-INHERITED = ("views", "ignored", "training_step")  # a table that includes another one may take them from there
+INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
 SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
 FILE = "mappings/{}.yaml"
-# What a row of recognition can look for.
+# The keys of the four rules of recognition.
 PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of a kind: PyTorch suffix, TensorFlow suffixes, operation, TensorFlow shape of each source."""
+    """One tensor of a kind: PyTorch suffix, TensorFlow suffixes, operation, and the TensorFlow shape of each source."""
 
     target: str
     sources: tuple[str, ...]
@@ -43,7 +43,7 @@ class Row:
     kind: str
     sizes: Mapping[str, Size]
     when: str
-    folds: str  # scope-relative name of the bias that this batch norm takes in; "" if there is none
+    folds: str  # name of the bias that is folded into this batch norm; "" if there is none
     where: str  # file and line
 
 
@@ -60,12 +60,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole mapping table with all that it includes, checked on its own; `expand` binds it to a model config.
+    """A mapping table with the table that it includes, checked on its own; `expand` applies it to a model's config.
 
     Attributes:
-        recognition: {question: rule}, those of the included table too.
-        included_questions: the questions that the included table answers.
-        included_module: the PyTorch module that the included table's rows are put under.
+        recognition: {question: rule}, including those of the included table.
+        included_questions: the questions with a rule in the included table.
+        included_module: the PyTorch module under which the included table's rows are.
         state_dict: {question: rule} for a state_dict; empty if the table has none.
     """
 
@@ -107,7 +107,7 @@ def parse_table(text: bytes, name: str) -> Table:
 
 
 class _Parser(NodeReader):
-    """The grammar: one method per construct."""
+    """The grammar: one method for each construct."""
 
     def table(self, text: bytes, name: str) -> Table:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -138,13 +138,10 @@ class _Parser(NodeReader):
 
     def included(self, node: yaml.Node) -> Table:
         """Read another table, and put its rows under a PyTorch module."""
-        cells = list(self.sequence(node))
-        if len(cells) != 2:
-            raise self.error(node, "an included table is [name, PyTorch module]")
-        name, module = map(self.text, cells)
+        name, module = map(self.text, self.cells(node, "[table, PyTorch module]"))
         exists = name.isidentifier() and (resources.files("mappings") / f"{name}.yaml").is_file()
         if self.file == FILE.format(name) or not exists:
-            raise self.error(cells[0], f"table {name!r} cannot be included: it is this one, or does not exist")
+            raise self.error(node, f"table {name!r} cannot be included: it is this one, or does not exist")
         table = load_table(name)
         groups = tuple(
             replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
@@ -155,20 +152,20 @@ class _Parser(NodeReader):
     def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
         nodes = self.mapping(node)
         if twice := [key for key in nodes if key in known]:
-            raise self.error(nodes[twice[0]], f"kind {twice[0]!r} is defined in the included table already")
+            raise self.error(nodes[twice[0]], f"kind {twice[0]!r} is already defined in the included table")
         return {key: self.kind(part) for key, part in nodes.items()}
 
     def refuse_unused(self, kinds: yaml.Node, groups: tuple[Group, ...]) -> None:
         used = {row.kind for group in groups for row in group.rows}
         for kind, node in self.mapping(kinds).items():
             if kind not in used:
-                raise self.error(node, f"kind {kind!r} is used by no row; remove it")
+                raise self.error(node, f"no row uses the kind {kind!r}; remove it")
 
     def views(self, node: yaml.Node) -> dict[str, str]:
         return {key: self.template(value, "variable") for key, value in self.fields(node, VIEWS, VIEWS).items()}
 
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
-        """Read the rules of recognition; which questions a table must answer is for its family to say."""
+        """Read the rules of recognition; the table's family knows which questions they must answer."""
         return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
 
     def kind(self, node: yaml.Node) -> tuple[Part, ...]:
@@ -178,7 +175,7 @@ class _Parser(NodeReader):
         fields = self.fields(node, ("from", "op", "shape"), required=("op",))
         op = self.text(fields["op"])
         if op not in OPS:
-            raise self.error(fields["op"], f"operation {op!r} does not exist; known are {', '.join(OPS)}")
+            raise self.error(fields["op"], f"unknown operation {op!r}; known are {', '.join(OPS)}")
         if ("from" in fields) != ("shape" in fields):
             raise self.error(node, "'from' and 'shape' belong together; one of them is missing")
         source = fields.get("from")
@@ -186,7 +183,7 @@ class _Parser(NodeReader):
         sources = tuple(self.text(name) for name in names)
         shape = tuple(self.size(size) for size in self.sequence(fields.get("shape")))
         if not OPS[op].accepts([(1,) * len(shape)] * len(sources)):
-            raise self.error(node, f"operation {op!r} does not take {len(sources)} sources with {len(shape)} axes")
+            raise self.error(node, f"operation {op!r} cannot take {len(sources)} sources with {len(shape)} axes")
         return Part(target, sources, op, shape)
 
     def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
@@ -202,16 +199,12 @@ class _Parser(NodeReader):
         )
 
     def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
-        cells = list(self.sequence(node))
-        if len(cells) != 4:
-            raise self.error(
-                node, f"a row is [TensorFlow scope, PyTorch module, kind, sizes]; found {len(cells)} cells"
-            )
-        tf, torch, kind = (self.text(cell) for cell in cells[:3])
+        *names, sizes = self.cells(node, "[TensorFlow scope, PyTorch module, kind, sizes]")
+        tf, torch, kind = map(self.text, names)
         if kind not in kinds:
-            raise self.error(cells[2], f"kind {kind!r} does not exist; known are {', '.join(kinds)}")
+            raise self.error(node, f"unknown kind {kind!r}; known are {', '.join(kinds)}")
         letters = sorted({size for part in kinds[kind] for size in part.shape if isinstance(size, str)})
-        options = self.fields(cells[3], (*letters, "when", "folds"), required=letters)
+        options = self.fields(sizes, (*letters, "when", "folds"), required=letters)
         if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
             raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
         return Row(
@@ -225,16 +218,16 @@ class _Parser(NodeReader):
         )
 
     def ignored(self, node: yaml.Node) -> tuple[str, str]:
-        cells = list(self.sequence(node))
-        if len(cells) != 2 or not self.text(cells[1]).strip():
-            raise self.error(node, "an ignored variable is [name, reason]; the reason must be written")
-        return self.text(cells[0]), self.text(cells[1])
+        name, reason = map(self.text, self.cells(node, "[name, reason]"))
+        if not reason.strip():
+            raise self.error(node, f"the reason to ignore {name!r} is empty")
+        return name, reason
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)
         if set(fields) not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
-            raise self.error(node, f"this row has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
+            raise self.error(node, f"this rule has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
         if "count" in fields and "{n}" not in self.template(fields["count"], "n"):
             raise self.error(fields["count"], "'count' needs the placeholder {n}")
         if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:

@@ -1,11 +1,11 @@
-"""Plain values out of YAML nodes, strictly: every mistake is an error with file and line.
+"""Read plain values from YAML nodes, strictly: every mistake is an error with file and line.
 
-Nodes instead of loaded objects, because only they know their line and their duplicate keys.
+Only nodes, not loaded objects, know their line and their duplicate keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import yaml
 
@@ -15,62 +15,60 @@ Size = int | str  # a number, or the name of a quantity
 
 
 class NodeReader:
-    """Reads the nodes of one file; all methods raise `MappingError` where a node is not what they read.
-
-    Attributes:
-        file: its name in error texts.
-    """
+    """Reads the nodes of one file, named in errors; all methods raise `MappingError` for nodes of another kind."""
 
     def __init__(self, file: str) -> None:
         self.file = file
 
     def mapping(self, node: yaml.Node | None) -> dict[str, yaml.Node]:
-        """Return the nodes of a mapping by their keys; no key may stand twice."""
+        """Return the nodes of a mapping by their keys; duplicate keys are refused."""
         if not isinstance(node, yaml.MappingNode):
             raise self.error(node, "expected a mapping")
         result: dict[str, yaml.Node] = {}
         for key_node, value in node.value:
             key = self.text(key_node)
             if key in result:
-                raise self.error(key_node, f"key {key!r} stands twice")
+                raise self.error(key_node, f"duplicate key {key!r}")
             result[key] = value
         return result
 
     def fields(self, node: yaml.Node | None, known: Sequence[str], required: Sequence[str]) -> dict[str, yaml.Node]:
-        """Return a mapping whose keys are known beforehand."""
+        """Return a mapping with known and required keys."""
         found = self.mapping(node)
         if unknown := sorted(set(found) - set(known)):
-            raise self.error(found[unknown[0]], f"key {unknown[0]!r} is unknown here; known are {', '.join(known)}")
+            raise self.error(found[unknown[0]], f"unknown key {unknown[0]!r}; known are {', '.join(known)}")
         if absent := [key for key in required if key not in found]:
             raise self.error(node, f"key {absent[0]!r} is missing")
         return found
 
-    def sequence(self, node: yaml.Node | None) -> Iterator[yaml.Node]:
-        """Return the nodes of a list; one that was left out is empty."""
-        if node is None:
-            return iter(())
-        if not isinstance(node, yaml.SequenceNode):
+    def sequence(self, node: yaml.Node | None) -> list[yaml.Node]:
+        """Return the nodes of a list; one that is absent is empty."""
+        if node is not None and not isinstance(node, yaml.SequenceNode):
             raise self.error(node, "expected a list")
-        return iter(node.value)
+        return [] if node is None else list(node.value)
+
+    def cells(self, node: yaml.Node, form: str) -> list[yaml.Node]:
+        """Return the nodes of a list with as many cells as its form, for example "[name, reason]"."""
+        cells = self.sequence(node)
+        if len(cells) != form.count(",") + 1:
+            raise self.error(node, f"expected {form}; found {len(cells)} cells")
+        return cells
 
     def text(self, node: yaml.Node) -> str:
-        """Return a string; what YAML reads as something else (`no` as False, `1` as a number) is not one."""
+        """Return a string; values that YAML reads as another type (`no` as False, `1` as a number) are refused."""
         if not isinstance(node, yaml.ScalarNode) or node.tag != "tag:yaml.org,2002:str":
-            raise self.error(node, f"expected a name, found {getattr(node, 'value', None)!r}; put it into quotes")
+            raise self.error(node, f"expected a name, found {getattr(node, 'value', None)!r}; put it in quotes")
         return str(node.value)
 
-    def template(self, node: yaml.Node, *placeholders: str) -> str:
-        """Return a string in which nothing but known placeholders stands in braces."""
-        text = rest = self.text(node)
-        for placeholder in placeholders:
-            rest = rest.replace(f"{{{placeholder}}}", "")
-        if "{" in rest or "}" in rest:
-            known = " and ".join(f"{{{placeholder}}}" for placeholder in placeholders)
-            raise self.error(node, f"{text!r}: the only placeholder here is {known}")
+    def template(self, node: yaml.Node, placeholder: str) -> str:
+        """Return a string with no other placeholder than the given one."""
+        text = self.text(node)
+        if set("{}") & set(text.replace(f"{{{placeholder}}}", "")):
+            raise self.error(node, f"{text!r}: the only placeholder allowed here is {{{placeholder}}}")
         return text
 
     def integer(self, node: yaml.Node) -> int:
-        """Return a number without sign, in decimal digits."""
+        """Return an unsigned integer in decimal digits."""
         if node.tag != "tag:yaml.org,2002:int" or not node.value.isdecimal():
             raise self.error(node, f"expected an integer, found {node.value!r}")
         return int(node.value)

@@ -1,7 +1,7 @@
 """Write Keras weights in HDF5, as `save_weights("model.h5")` of the official model does.
 
-Keras loads such a file by order, not by name: layers in the order of the model, in each first what is trained, then
-what is not. The order of a layer's own variables is that in which the official code creates them.
+Keras loads such a file by order, not by name: layers in the order of the model, and in each layer the trainable
+variables before the others. Within these, variables are in the order in which the official code creates them.
 
 Source: Keras 2, `hdf5_format.save_weights_to_hdf5_group`; the files of the official model.
 """
@@ -20,9 +20,9 @@ from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec
 from effdet_torch.file_format import METADATA_KEY
 
-ATTRIBUTE_BYTES = 64512  # HDF5 keeps an attribute in one object header of 64 kB; longer lists are split
+ATTRIBUTE_BYTES = 64512  # an HDF5 attribute must fit into an object header of 64 kB; longer lists are split
 NOT_TRAINED = ("moving_mean", "moving_variance")
-OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
+OUTPUT = ":0"  # the suffix of a variable's name: the first output of its operation
 
 
 def keras_layers(plan: Plan) -> dict[str, list[str]]:
@@ -35,7 +35,7 @@ def keras_layers(plan: Plan) -> dict[str, list[str]]:
 
 
 def _creation(entry: Entry) -> tuple[bool, int, int]:
-    """Sort as the model is built: blocks before the stem, cell by cell and node by node."""
+    """Return a sort key for the order of creation: blocks before the stem, cell by cell and node by node."""
     indices = entry.layer.indices
     return "flat" not in indices, indices.get("cell", 0), indices.get("node", 0)
 
@@ -51,10 +51,10 @@ def write_keras_h5(
 
     Args:
         stream: binary file, writable, readable and seekable.
-        layers: {layer: variables} in the order in which Keras is to load them.
+        layers: {layer: variables} in the order in which Keras loads them.
         specs: dtype and shape of every variable.
-        tensors: (name, array) in any order; each is written when it comes.
-        metadata: plain values; stored as JSON in an attribute that Keras does not look at.
+        tensors: (name, array) in any order; each is written when it arrives.
+        metadata: plain values, stored as JSON in an attribute that Keras ignores.
     """
     with h5py.File(stream, "w") as file:
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
@@ -71,7 +71,7 @@ def write_keras_h5(
 
 
 def _write_names(group: Any, attribute: str, names: list[str]) -> None:
-    """Write a list of names, over several numbered attributes where one would be too large."""
+    """Write a list of names, split into several numbered attributes if one would be too large."""
     encoded = np.array([name.encode() for name in names], dtype="S") if names else np.zeros(0)
     parts = max(1, -(-encoded.nbytes // ATTRIBUTE_BYTES))
     for number, part in enumerate(np.array_split(encoded, parts)):

@@ -1,4 +1,4 @@
-"""Write PyTorch's own file format without PyTorch: importing it would take longer than the whole conversion.
+"""Write PyTorch's file format without PyTorch, whose import would take longer than the whole conversion.
 
 The file is {"state_dict": OrderedDict of tensors, "metadata": plain values}, loadable with `weights_only=True`.
 
@@ -36,7 +36,7 @@ def write_pth(
     Args:
         stream: binary file, writable and seekable.
         specs: dtype and shape of every tensor, in the order of the state_dict.
-        tensors: (name, array) in any order; each is written when it comes.
+        tensors: (name, array) in any order; each is written when it arrives.
         metadata: None, booleans, numbers, strings, lists and dicts; None for a file that is the bare state_dict.
     """
     storage = {name: str(number) for number, name in enumerate(specs)}
@@ -49,8 +49,8 @@ def write_pth(
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
-    """Store one record so that its first byte lies on a multiple of the alignment, which lets PyTorch map the file."""
-    info = zipfile.ZipInfo(f"{ROOT}/{name}")  # its fixed date keeps the output reproducible
+    """Store one record with its first byte at a multiple of the alignment, so that PyTorch can map the file."""
+    info = zipfile.ZipInfo(f"{ROOT}/{name}")  # with a fixed date, so that the output is reproducible
     assert archive.fp is not None
     start = archive.fp.tell() + _LOCAL_HEADER_BYTES + len(info.filename) + 4
     padding = -start % ALIGNMENT
@@ -83,7 +83,7 @@ def _ordered_dict() -> bytes:
 
 
 def _plain(value: Any) -> bytes:
-    """Return the opcodes of a plain value, without memo entries, so that pieces can be put together freely."""
+    """Return the opcodes of a plain value, without memo entries, so that pieces can be joined freely."""
     if value is None:
         return pickle.NONE
     if isinstance(value, bool):
@@ -110,7 +110,7 @@ def _integer(value: int) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    data = value.encode(errors="surrogatepass")  # as pickle does: a file name may hold bytes that are no UTF-8
+    data = value.encode(errors="surrogatepass")  # as pickle does: a file name may hold bytes that are not UTF-8
     return pickle.BINUNICODE + struct.pack("<I", len(data)) + data
 
 

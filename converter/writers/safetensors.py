@@ -28,10 +28,10 @@ def write_safetensors(
     Args:
         stream: binary file, writable and seekable.
         specs: dtype and shape of every tensor.
-        tensors: (name, array) in any order; each is written when it comes.
-        metadata: plain values; stored as one JSON string, because the format knows only strings; None writes none.
+        tensors: (name, array) in any order; each is written when it arrives.
+        metadata: plain values, stored as one JSON string because the format allows only strings; None writes none.
     """
-    # Wide types first keeps every tensor aligned to its own item size.
+    # Wide types first: this keeps every tensor aligned to its own item size.
     order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
     more = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **more}}

@@ -1,4 +1,4 @@
-"""What a writer must know of a tensor before it comes."""
+"""What a writer must know about a tensor before it arrives."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class TensorSpec:
 
 
 def raw_bytes(array: Array, spec: TensorSpec) -> memoryview:
-    """Return an array's bytes in the order of a file: row-major, little-endian; a copy only where one is needed.
+    """Return an array's bytes in the order of a file: row-major, little-endian; copied only if necessary.
 
     Raises:
-        ValueError: The array is not the one that was announced: a defect, it must not reach a file.
+        ValueError: The array differs from its spec: a defect that must not reach a file.
     """
     if array.shape != spec.shape or array.dtype != spec.dtype:
-        raise ValueError(f"tensor is {array.dtype} {array.shape}; announced was {spec.dtype} {spec.shape}")
+        raise ValueError(f"the tensor is {array.dtype} {array.shape}; its spec is {spec.dtype} {spec.shape}")
     ordered = np.ascontiguousarray(array, dtype=spec.dtype.newbyteorder("<"))
     return ordered.reshape(-1).view(np.uint8).data

@@ -1,7 +1,7 @@
-"""What a source can become: PyTorch files, and TensorFlow's own formats again.
+"""What a source can be converted to: PyTorch files, and TensorFlow's own formats.
 
-PyTorch targets are made by the plan's operations. TensorFlow targets hold the plan's variables as they are, which of a
-PyTorch source are the inverse of the operations.
+PyTorch targets hold the results of the plan's operations. TensorFlow targets hold the plan's variables unchanged; a
+PyTorch source computes these with the inverse operations.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.atomic import replacing
-from effdet_torch.errors import OutputError, UsageError
+from effdet_torch.errors import OutputError, UsageError, listed
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
 
 Specs = Mapping[str, TensorSpec]
 Tensors = Iterable[tuple[str, Array]]
-Metadata = Mapping[str, Any] | None  # None: the bare tensors, without a word of where they are from
+Metadata = Mapping[str, Any] | None  # None: the bare tensors, without metadata
 Writer = Callable[[IO[bytes], Specs, Tensors, Metadata], None]
 
 PREFIX = "model"  # of the checkpoint in a folder, as in the official downloads
@@ -47,12 +47,12 @@ class Target:
     """One kind of output.
 
     Attributes:
-        name: as typed.
-        suffixes: of its files; none for a folder.
+        name: as passed to `--to`.
+        suffixes: of its files; empty for a folder.
         specs: plan -> dtype and shape of everything that is written.
         tensors: what is written, one after another.
         write: writes it to a path.
-        is_tensorflow: whether it holds TensorFlow's variables, none of which is folded away.
+        is_tensorflow: whether it holds all of TensorFlow's variables, with no bias folded.
     """
 
     name: str
@@ -71,27 +71,27 @@ class Target:
         metadata: Metadata = None,
         progress: Progress | None = None,
     ) -> None:
-        """Write a source; an existing output is replaced only when everything went well."""
+        """Write a source; an existing output is replaced only if everything succeeds."""
         specs = self.specs(plan)
         self.write(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress), metadata)
 
 
 def choose_target(out: Path | None, to: str | None = None) -> Target:
-    """Return the target that the user asks for, by name or by the suffix of OUT; a .pth file without either.
+    """Return the target that the user asks for, by name or by the suffix of OUT; without either, a .pth file.
 
     Raises:
-        UsageError: There is none, the suffix belongs to another one, or OUT cannot be written.
+        UsageError: The suffix is unknown or belongs to another target, or OUT cannot be written.
     """
     if out is None:
         return TARGETS[to or "pth"]
     by_suffix = {suffix: target for target in TARGETS.values() for suffix in target.suffixes}
     if to is None and out.suffix not in by_suffix:
-        known = f"one of {', '.join(by_suffix)}, or a folder and --to tf1"
-        raise UsageError(f"{out} ends in {out.suffix or 'nothing'!r}; expected {known}")
+        ending = f"ends in {out.suffix!r}" if out.suffix else "has no suffix"
+        raise UsageError(f"{out} {ending}; expected one of {', '.join(by_suffix)}, or a folder with --to tf1")
     target = by_suffix[out.suffix] if to is None else TARGETS[to]
     if by_suffix.get(out.suffix, target) != target or (target.suffixes and out.suffix not in target.suffixes):
         expected = f"a name that ends in {' or '.join(target.suffixes)}" if target.suffixes else "the name of a folder"
-        raise UsageError(f"{out} does not go with --to {target.name}; expected {expected}")
+        raise UsageError(f"{out} does not fit --to {target.name}; expected {expected}")
     if out.name.endswith(".weights.h5"):
         raise UsageError(f"{out}: Keras reserves this suffix for Keras 3 files; name it {out.name[:-11]}.h5")
     if not out.absolute().parent.is_dir():
@@ -99,28 +99,29 @@ def choose_target(out: Path | None, to: str | None = None) -> Target:
     if target.suffixes and out.is_dir():
         raise UsageError(f"{out} is a folder; expected the name of a file")
     if not target.suffixes:
-        _refuse_strangers(out)
+        _refuse_other_files(out)
     return target
 
 
 def require_bare(target: Target) -> None:
-    """Refuse a target that has no layout without metadata.
+    """Refuse a target whose files always have metadata.
 
     Raises:
         UsageError: It is one of TensorFlow's formats.
     """
     if target.is_tensorflow:
-        raise UsageError(f"--layout effdet is a layout of PyTorch files; it does not go with --to {target.name}")
+        raise UsageError(f"--layout effdet is for PyTorch files; it cannot be combined with --to {target.name}")
 
 
-def _refuse_strangers(folder: Path) -> None:
+def _refuse_other_files(folder: Path) -> None:
     """Refuse a folder that holds anything but an earlier output: two checkpoints in one folder would be confused."""
-    if folder.exists() and not folder.is_dir():
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected the name of a folder")
     ours = {STATE_FILE, CONFIG_FILE, f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"}
-    strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.exists() else []
-    if strangers:
-        raise UsageError(f"the folder {folder} holds other files ({', '.join(strangers[:3])}); name a new folder")
+    if others := sorted(path.name for path in folder.iterdir() if path.name not in ours):
+        raise UsageError(f"the folder {folder} holds other files ({listed(others, 3)}); use a new folder")
 
 
 def state_dict_specs(plan: Plan) -> dict[str, TensorSpec]:
@@ -148,7 +149,7 @@ def _checkpoint_specs(plan: Plan) -> dict[str, TensorSpec]:
 
 
 def _checkpoint_tensors(source: VariableSource, plan: Plan, view: View) -> Iterator[tuple[str, Array]]:
-    """Yield one copy under raw and under EMA names, and the step that TensorFlow's training begins with."""
+    """Yield one copy under both the raw and the EMA names, and step 0, at which TensorFlow's training starts."""
     copies = [stored_names(plan, name) for name in VIEWS]
     for name, array in _variables(source, plan, view):
         yield from ((names[name], array) for names in copies)
@@ -171,7 +172,7 @@ def _write_h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: M
 
 
 def _write_checkpoint(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
-    """Write checkpoint and hyperparameters into a folder, which disappears again if that fails."""
+    """Write checkpoint and hyperparameters into a folder; if that fails, a new folder is removed again."""
     with _folder(out), replacing(out / CONFIG_FILE) as config:
         config.write(yaml.safe_dump(hparams_of(plan.config), sort_keys=False).encode())
         write_tensorbundle(out / PREFIX, specs, tensors)

@@ -5,6 +5,7 @@ Source: TensorFlow's `tensor_bundle.proto` (BundleHeaderProto, BundleEntryProto)
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -29,17 +30,17 @@ def write_tensorbundle(prefix: Path, specs: Mapping[str, TensorSpec], tensors: I
     Args:
         prefix: "folder/model" gives model.index, model.data-00000-of-00001 and checkpoint in the folder.
         specs: dtype and shape of every variable.
-        tensors: (name, array) in any order; each is written when it comes.
+        tensors: (name, array) in any order; each is written when it arrives.
 
     Raises:
         OutputError: A file cannot be written; existing files stay as they were.
     """
     entries: dict[bytes, bytes] = {b"": _header()}
     with ExitStack() as stack:
-        # The state file comes into place last: until then the folder's old checkpoint is the valid one.
+        # The state file is replaced last: until then the folder's old checkpoint remains the valid one.
         state = stack.enter_context(replacing(prefix.parent / "checkpoint"))
-        index = stack.enter_context(replacing(prefix.parent / f"{prefix.name}.index"))
-        data = stack.enter_context(replacing(prefix.parent / f"{prefix.name}.data-00000-of-00001"))
+        index = stack.enter_context(replacing(Path(f"{prefix}.index")))
+        data = stack.enter_context(replacing(Path(f"{prefix}.data-00000-of-00001")))
         for name, array in tensors:
             content = raw_bytes(array, specs[name])
             entries[name.encode()] = _entry(specs[name], data.tell(), mask_crc32c(crc32c.crc32c(content)))
@@ -56,9 +57,8 @@ def _header() -> bytes:
 def _entry(spec: TensorSpec, offset: int, checksum: int) -> bytes:
     shape = b"".join(_message(2, _field(1, size)) for size in spec.shape)
     place = _field(4, offset) + _field(5, spec.size_bytes)
-    return (
-        _field(1, DTYPE_NUMBERS[spec.dtype.name]) + _message(2, shape) + place + b"\x35" + struct.pack("<I", checksum)
-    )
+    dtype = _field(1, DTYPE_NUMBERS[spec.dtype.name])
+    return dtype + _message(2, shape) + place + b"\x35" + struct.pack("<I", checksum)
 
 
 def _table(entries: list[tuple[bytes, bytes]]) -> bytes:
@@ -90,8 +90,7 @@ def _append_block(table: bytearray, entries: list[tuple[bytes, bytes]]) -> bytes
     for number, (key, value) in enumerate(entries):
         shared = 0
         if number % RESTART_INTERVAL:
-            shared = next((i for i, (a, b) in enumerate(zip(previous, key, strict=False)) if a != b), len(previous))
-            shared = min(shared, len(key))
+            shared = len(os.path.commonprefix([previous, key]))  # noqa: RUF071 - not paths
         elif number:
             restarts.append(len(block))
         block += _varint(shared) + _varint(len(key) - shared) + _varint(len(value)) + key[shared:] + value
@@ -104,7 +103,7 @@ def _append_block(table: bytearray, entries: list[tuple[bytes, bytes]]) -> bytes
 
 
 def _field(number: int, value: int) -> bytes:
-    """Return a protobuf integer field; zero is the default and so is left out."""
+    """Return a protobuf integer field; zero is the default and is omitted."""
     return _varint(number << 3) + _varint(value) if value else b""
 
 

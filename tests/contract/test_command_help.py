@@ -1,4 +1,4 @@
-"""`--help`: fast, honest, with examples that can be typed."""
+"""`--help`: fast, complete, with examples that work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def command(name: str) -> click.Command:
 
 
 def examples(name: str) -> list[str]:
-    """Return the examples in a command's help, as they are printed."""
+    """Return the examples in a command's help, as printed."""
     text = command(name).get_help(click.Context(command(name), info_name=name))
     _, _, after = text.partition("Examples:\n")
     return [line.strip() for line in after.splitlines() if line.strip()]
@@ -60,23 +60,19 @@ def test_an_example_with_a_wrong_option_is_found() -> None:
 
 
 @ALL
-def test_help_of_the_installed_command_is_that_of_the_module(name: str, tmp_path: Path) -> None:
+def test_the_installed_command_prints_the_same_help_and_its_version(name: str, tmp_path: Path) -> None:
     done = run(name, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {name} [OPTIONS] ")
     assert all(example in done.stdout for example in examples(name))
+    done = run(name, "--version", cwd=tmp_path)
+    assert re.fullmatch(rf"{name}, version \d+\.\d+\.\d+\n", done.stdout)
 
 
 @ALL
 def test_every_option_is_explained(name: str) -> None:
     options = [item for item in command(name).params if isinstance(item, click.Option)]
     assert all(option.help for option in options)
-
-
-@ALL
-def test_version(name: str, tmp_path: Path) -> None:
-    done = run(name, "--version", cwd=tmp_path)
-    assert re.fullmatch(rf"{name}, version \d+\.\d+\.\d+\n", done.stdout)
 
 
 @ALL
@@ -91,7 +87,7 @@ def test_help_loads_no_heavy_module(name: str, tmp_path: Path) -> None:
 
 
 def best_seconds(words: list[str], runs: int = 5) -> float:
-    """Return the shortest time of several runs: what the command needs when nothing else gets in its way."""
+    """Return the shortest time of several runs, which is least disturbed by other processes."""
     times = []
     for _ in range(runs):
         begin = time.perf_counter()
@@ -101,8 +97,8 @@ def best_seconds(words: list[str], runs: int = 5) -> float:
 
 
 @ALL
-def test_help_is_there_at_once(name: str) -> None:
+def test_help_is_fast(name: str) -> None:
     bare = best_seconds([sys.executable, "-c", "pass"])
-    # On a slow or busy machine the bare interpreter is slow, too: the limit moves along.
+    # On a slow or busy machine the bare interpreter is slow as well: the limit is relative to it.
     assert best_seconds([script(name), "--help"]) < max(SECONDS, 8 * bare)
-    assert bare < SECONDS, "this machine is too busy to tell"
+    assert bare < SECONDS, "this machine is too busy to measure"

@@ -1,8 +1,8 @@
-"""The mapping table against everything it must agree with: the live model, official variable lists, real indexes."""
+"""The mapping table against everything that it must match: the live model, official variable lists, real indexes."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,33 +11,45 @@ import torch
 from converter.errors import MissingFileError
 from converter.identify.families import DETECTOR
 from converter.plan.copies import UNTRAINED, View, ViewName, stored_names
-from converter.plan.engine import account
+from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan
-from converter.readers.tensorflow.tensorbundle import TensorBundle
+from converter.readers.tensorflow.object_graph import read_names
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableInfo
 from effdet_torch import create_model
 from effdet_torch.config import VARIANTS, get_config
 from support.sources import EMA, architecture_of
+from support.tiny_protos import VALUE, ObjectGraph
 
-Shapes = dict[str, tuple[int, ...]]
+Variables = Mapping[str, VariableInfo]
 LISTED = ("d0", "d1", "d2", "d4", "d6", "d7x", "lite0", "lite2", "lite4")
-INDEXES = {
-    "efficientdet-d0": "d0",
-    "efficientdet-d1": "d1",
-    "efficientdet-d2": "d2",
-    "efficientdet-d0.savedmodel": "d0",
+VIEWS = pytest.mark.parametrize("view", ["raw", "ema"])
+INDEXES = ("efficientdet-d0", "efficientdet-d1", "efficientdet-d2", "efficientdet-d0.savedmodel")
+STEP, MOMENTUM = "training step counter", "optimizer slot: momentum"
+# Key list -> {reason: number of stored names that do not belong to either copy}.
+DIALECTS = {
+    "d0_tf1_trainreal": {STEP: 1, MOMENTUM: 493},
+    "d0_tf1_exportckpt": {STEP: 1},
+    "d0_tf1_savedmodel": {STEP: 1},
 }
-# Key list -> number of stored names that are no part of either copy: the step, and the slots of what is trained.
-DIALECTS = {"d0_tf1_trainreal": 1 + 493, "d0_tf1_exportckpt": 1, "d0_tf1_savedmodel": 1}
+HEAD = {
+    "_conv_head/kernel": "conv2d/kernel",
+    "_fc/bias": "dense/bias",
+    "_fc/kernel": "dense/kernel",
+    **{
+        f"_bn/{leaf}": f"tpu_batch_normalization/{leaf}" for leaf in ("beta", "gamma", "moving_mean", "moving_variance")
+    },
+}
 
 
 def plan_of(variant: str, redundant_bias: bool = False) -> Plan:
     return DETECTOR.plan(get_config(variant, redundant_bias=redundant_bias))
 
 
-def view_of(plan: Plan, name: ViewName) -> View:
+def accounting_of(variables: Variables, plan: Plan, name: ViewName) -> Accounting:
     other: ViewName = "raw" if name == "ema" else "ema"
-    return View(name, "", stored_names(plan, name), dict.fromkeys(stored_names(plan, other).values(), other))
+    others = dict.fromkeys(stored_names(plan, other).values(), other)
+    return account(variables, plan, View(name, "", stored_names(plan, name), others))
 
 
 # The live model.
@@ -48,55 +60,40 @@ def view_of(plan: Plan, name: ViewName) -> View:
 def test_targets_are_the_state_dict_of_the_live_model(variant: str, redundant_bias: bool) -> None:
     with torch.device("meta"):
         model = create_model(variant, redundant_bias=redundant_bias)
-    expected: Shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    plan = plan_of(variant, redundant_bias)
-    assert {key: entry.target_shape for key, entry in plan.targets.items()} == expected
-
-
-def test_the_other_layout_is_another_state_dict() -> None:
-    """Negative control: the comparison above sees both."""
-    with torch.device("meta"):
-        keys = create_model("lite0").state_dict().keys()
-    assert plan_of("lite0").targets.keys() == keys
-    assert plan_of("lite0", redundant_bias=True).targets.keys() > keys
+        other = create_model(variant, redundant_bias=not redundant_bias)
+    targets = {key: entry.target_shape for key, entry in plan_of(variant, redundant_bias).targets.items()}
+    assert targets == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    assert targets.keys() != other.state_dict().keys()  # negative control
 
 
 # The official variables.
 
 
-def read_list(path: Path) -> Shapes:
+def read_list(path: Path) -> dict[str, tuple[int, ...]]:
     pairs = (line.split("\t") for line in path.read_text().splitlines())
     return {name: tuple(int(size) for size in shape.split(",") if size) for name, shape in pairs}
 
 
-@pytest.mark.parametrize("variant", LISTED)
-def test_variables_are_the_official_ones(shared: Path, variant: str) -> None:
-    expected = read_list(shared / "reference" / "variables" / f"{variant}.tsv")
-    assert plan_of(variant).variables == expected
-
-
-def test_every_official_list_is_compared(shared: Path) -> None:
-    assert {path.stem for path in (shared / "reference" / "variables").glob("*.tsv")} == set(LISTED)
-
-
-def test_variables_of_another_variant_differ(shared: Path) -> None:
-    """Negative control: the same names with other shapes, and other names."""
-    expected = read_list(shared / "reference" / "variables" / "d1.tsv")
-    assert plan_of("d0").variables != expected
-    assert len(plan_of("d0").variables) == 709
+def test_variables_are_the_official_ones(shared: Path) -> None:
+    lists = {path.stem: read_list(path) for path in (shared / "reference" / "variables").glob("*.tsv")}
+    assert set(lists) == set(LISTED)
+    for variant, expected in lists.items():
+        assert plan_of(variant).variables == expected
+    assert len(lists["d0"]) == 709
+    assert plan_of("d0").variables != lists["d1"]  # negative control
 
 
 # Real index files, and the name lists of other formats.
 
 
-@pytest.mark.parametrize("view", ["raw", "ema"])
+@VIEWS
 @pytest.mark.parametrize("name", INDEXES)
 def test_real_indexes_are_fully_accounted_for(shared: Path, name: str, view: ViewName) -> None:
     with TensorBundle(shared / "reference" / "official_indexes" / name) as source:
-        variant, variables = INDEXES[name], source.variables
+        variant, variables = name[13:15], source.variables
         assert architecture_of(variables).variants() == [variant]
         plan = plan_of(variant)
-        accounting = account(variables, plan, view_of(plan, view))
+        accounting = accounting_of(variables, plan, view)
         assert accounting.problems == []
         parts = (accounting.consumed, accounting.other_view, tuple(accounting.ignored))
         assert sorted(name for part in parts for name in part) == sorted(variables)
@@ -105,42 +102,50 @@ def test_real_indexes_are_fully_accounted_for(shared: Path, name: str, view: Vie
             source.read(accounting.consumed[0])
 
 
-def read_keys(path: Path) -> dict[str, VariableInfo]:
+def read_keys(shared: Path, name: str) -> dict[str, VariableInfo]:
     variables = {}
-    for line in path.read_text().splitlines():
-        name, dtype, shape = line.split("\t")
-        variables[name] = VariableInfo(dtype, tuple(int(size) for size in shape.strip("[]").split(",") if size.strip()))
+    for line in (shared / "reference" / "dialects" / f"{name}.keys.txt").read_text().splitlines():
+        key, dtype, shape = line.split("\t")
+        variables[key] = VariableInfo(dtype, tuple(int(size) for size in shape.strip("[]").split(",") if size.strip()))
     return variables
 
 
-@pytest.mark.parametrize("view", ["raw", "ema"])
+@VIEWS
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_name_lists_are_fully_accounted_for(shared: Path, dialect: str, view: ViewName) -> None:
-    variables = read_keys(shared / "reference" / "dialects" / f"{dialect}.keys.txt")
-    plan = plan_of("d0")
-    accounting = account(variables, plan, view_of(plan, view))
+    accounting = accounting_of(read_keys(shared, dialect), plan_of("d0"), view)
     assert accounting.problems == []
     assert (len(accounting.consumed), len(accounting.other_view)) == (709, 709)
-    assert len(accounting.ignored) == DIALECTS[dialect]
+    reasons = list(accounting.ignored.values())
+    assert {reason: reasons.count(reason) for reason in reasons} == DIALECTS[dialect]
 
 
-def test_a_training_checkpoint_ignores_what_it_should(shared: Path) -> None:
-    variables = read_keys(shared / "reference" / "dialects" / "d0_tf1_trainreal.keys.txt")
-    plan = plan_of("d0")
-    reasons = Counter(account(variables, plan, view_of(plan, "ema")).ignored.values())
-    assert reasons["training step counter"] == 1
-    assert reasons["optimizer slot: momentum"] == sum(name.endswith("/Momentum") for name in variables)
-    assert set(reasons) == {"training step counter", "optimizer slot: momentum"}
+def object_graph(shared: Path, dialect: str) -> bytes:
+    """The graph that names the keys: stored in the checkpoint, or built from the list of the SavedModel's names."""
+    if dialect == "d0_tf2_object_checkpoint":
+        with TensorBundle(shared / "trained_d0_256" / "tf2_object_checkpoint" / "model") as bundle:
+            return b"".join(bundle.read(OBJECT_GRAPH).flat)
+    lines = (shared / "reference" / "dialects" / f"{dialect}.map.txt").read_text().splitlines()
+    graph = ObjectGraph()
+    for name, key in (line.split("\t") for line in lines):
+        graph.add(key.removesuffix(f"/{VALUE}"), name)
+    for path, name in HEAD.items():
+        graph.add(f"model/backbone/_head/{path}", f"head/{name}")
+    return graph.data()
 
 
-@pytest.mark.parametrize("dialect", ["d0_tf2_object_checkpoint", "d0_tf2_savedmodel"])
-def test_names_of_another_dialect_are_not_taken_for_ours(shared: Path, dialect: str) -> None:
-    """Negative control: the same model under other names leaves everything missing and nothing explained."""
-    variables = read_keys(shared / "reference" / "dialects" / f"{dialect}.keys.txt")
-    plan = plan_of("d0")
-    accounting = account(variables, plan, view_of(plan, "raw"))
-    assert len(accounting.missing) == 709
-    assert len(accounting.unexpected) == len(variables)
+@pytest.mark.parametrize(("dialect", "ignored"), [("d0_tf2_object_checkpoint", 1), ("d0_tf2_savedmodel", 8)])
+def test_names_of_tf2_are_fully_accounted_for(shared: Path, dialect: str, ignored: int) -> None:
+    keys, plan = read_keys(shared, dialect), plan_of("d0")
+    found = read_names(object_graph(shared, dialect), keys)
+    variables = {name: keys[key] for name, key in {**found.model, **found.others}.items()}
+    accounting = accounting_of(variables, plan, "raw")
+    assert accounting.problems == []
+    assert (len(accounting.consumed), len(accounting.ignored)) == (709, ignored)
+    assert len(variables) == len(keys)
+    # Negative control: under their own keys, everything is missing and nothing explained.
+    own = accounting_of(keys, plan, "raw")
+    assert (len(own.missing), len(own.unexpected)) == (709, len(keys))
 
 
 # The table itself.
@@ -154,23 +159,17 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
 
 
 def test_the_check_for_untrained_copies_finds_batch_norms() -> None:
-    """`views` looks for this kind and these tensors; under other names, every copy would look untrained."""
-    parts = {part.target for part in DETECTOR.table.kinds["batch_norm"]}
-    assert parts >= set(UNTRAINED)
+    """`copies` looks for this kind and these tensors; under other names, every copy would seem untrained."""
+    assert {part.target for part in DETECTOR.table.kinds["batch_norm"]} >= set(UNTRAINED)
     assert any(entry.layer.kind == "batch_norm" for entry in plan_of("d0").targets.values())
 
 
-def test_every_redundant_bias_is_folded_somewhere() -> None:
-    for variant in VARIANTS:
-        entries = plan_of(variant).entries
-        dropped = {name for entry in entries if entry.target is None for name in entry.sources}
-        assert dropped
-        assert dropped == {entry.folds for entry in entries if entry.folds}
-
-
-def test_no_variable_is_stored_under_the_name_of_another() -> None:
-    for variant in VARIANTS:
-        plan = plan_of(variant)
-        raw, ema = (set(stored_names(plan, view).values()) for view in ("raw", "ema"))
-        assert not raw & ema
-        assert all(name.endswith(f"/{EMA}") for name in ema)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_biases_are_folded_and_copies_have_different_names(variant: str) -> None:
+    plan = plan_of(variant)
+    dropped = {name for entry in plan.entries if entry.target is None for name in entry.sources}
+    assert dropped
+    assert dropped == {entry.folds for entry in plan.entries if entry.folds}
+    raw, ema = (set(stored_names(plan, view).values()) for view in ("raw", "ema"))
+    assert not raw & ema
+    assert all(name.endswith(f"/{EMA}") for name in ema)

@@ -1,4 +1,4 @@
-"""Checkpoints that we write, read by TensorFlow: names, dtypes and values, bit for bit."""
+"""TensorFlow and our reader read the checkpoints that we write: names, dtypes and values, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.errors import OutputError
+from support.sources import write_checkpoint
 from verify.reference.base import import_tensorflow
 from verify.seeded import write_seeded_checkpoint
 
 
 def arrays() -> dict[str, Any]:
-    """Variables of every writable dtype, many enough for several index blocks and shared key prefixes."""
+    """Variables of every writable dtype, enough for several index blocks, with shared key prefixes."""
     generator = np.random.default_rng(0)
     many = {
         f"network/with/a/long/scope/{'x' * 400}_{n}": generator.normal(size=(n % 4, 3)).astype(np.float32)
@@ -31,34 +32,23 @@ def arrays() -> dict[str, Any]:
     }
 
 
-def write(prefix: Path, values: dict[str, Any]) -> None:
-    specs = {name: TensorSpec(array.dtype, array.shape) for name, array in values.items()}
-    write_tensorbundle(prefix, specs, values.items())
-
-
-def test_tensorflow_reads_what_we_write(tmp_path: Path) -> None:
+def test_tensorflow_and_our_reader_read_what_we_write(tmp_path: Path) -> None:
     values = arrays()
-    write(tmp_path / "model", values)
+    write_checkpoint(tmp_path / "model", values)
     reader = import_tensorflow().train.load_checkpoint(str(tmp_path))
-    assert set(reader.get_variable_to_shape_map()) == set(values)
-    for name, array in values.items():
-        found = reader.get_tensor(name)
-        assert np.asarray(found).dtype == array.dtype
-        assert np.array_equal(found, array)
-
-
-def test_our_reader_reads_what_we_write(tmp_path: Path) -> None:
-    values = arrays()
-    write(tmp_path / "model", values)
     with TensorBundle(tmp_path / "model") as bundle:
-        assert all(np.array_equal(bundle.read(name), array) for name, array in values.items())
+        assert set(reader.get_variable_to_shape_map()) == set(bundle.variables) == set(values)
+        for name, array in values.items():
+            for found in (np.asarray(reader.get_tensor(name)), bundle.read(name)):
+                assert found.dtype == array.dtype
+                assert np.array_equal(found, array)
 
 
 def test_a_failure_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    write(tmp_path / "model", {"x": np.zeros(3, np.float32)})
+    write_checkpoint(tmp_path / "model", {"x": np.zeros(3, np.float32)})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     specs = {"x": TensorSpec(np.dtype(np.float32), (3,))}
-    with pytest.raises(ValueError, match="announced was float32"):
+    with pytest.raises(ValueError, match="its spec is float32"):
         write_tensorbundle(tmp_path / "model", specs, [("x", np.zeros(4, np.float32))])
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     with pytest.raises(OutputError, match="cannot be written"):

@@ -1,8 +1,9 @@
-"""Files for the `effdet` package and from it: loaded strictly, with the same outputs."""
+"""Files for the `effdet` package and from it: they load strictly, with the same outputs."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,11 +24,14 @@ SIZE = (128, 128)
 ROUNDING = 1e-5  # of the largest output: the same operations in another order
 
 
-def effdet_model(effdet: ModuleType, name: str, **settings: Any) -> nn.Module:
+def quietly(build: Callable[..., nn.Module], *arguments: Any, **settings: Any) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model: nn.Module = effdet.create_model(name, pretrained_backbone=False, image_size=SIZE, **settings)
-    return model.eval()
+        return build(*arguments, pretrained_backbone=False, **settings).eval()
+
+
+def effdet_model(effdet: ModuleType, name: str, **settings: Any) -> nn.Module:
+    return quietly(effdet.create_model, name, image_size=SIZE, **settings)
 
 
 def outputs(model: nn.Module) -> list[Tensor]:
@@ -38,7 +42,7 @@ def outputs(model: nn.Module) -> list[Tensor]:
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:
-    """Return the largest difference of two models' outputs, relative to the largest output."""
+    """Return the largest difference between the outputs of two models, relative to the largest output."""
     pairs = list(zip(outputs(one), outputs(other), strict=True))
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
@@ -97,14 +101,11 @@ def test_the_code_in_the_report_builds_the_model(effdet: ModuleType, tmp_path: P
         done = run("effdet-convert", "checkpoint", out, "--layout", layout, *options, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     code = next(line for line in done.stdout.splitlines() if "for effdet: " in line).partition("for effdet: ")[2]
-    names: dict[str, Any] = {
-        "EfficientDet": effdet.EfficientDet,
-        "get_efficientdet_config": effdet.get_efficientdet_config,
-    }
+    names = {name: getattr(effdet, name) for name in ("EfficientDet", "get_efficientdet_config")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(code, names)
-    model = names["model"].eval()
+    model = names["model"]
     model.load_state_dict(torch.load(tmp_path / "bare.pth", weights_only=True), strict=True)
     assert distance(model, load_model(tmp_path / "ours.pth")) < ROUNDING
     if name == "AdvProp":
@@ -112,31 +113,25 @@ def test_the_code_in_the_report_builds_the_model(effdet: ModuleType, tmp_path: P
 
 
 def test_effdets_own_loader_takes_it(effdet: ModuleType, files: Path) -> None:
-    """By `checkpoint_path`, as its training and validation scripts do; our own layout, too."""
+    """By `checkpoint_path`, as in its training and validation scripts; our own layout as well."""
     for name in ("effdet", "ours"):
         path = str(files / f"d0_{name}.pth")
         model = effdet_model(effdet, "tf_efficientdet_d0", redundant_bias=False, checkpoint_path=path)
         assert distance(model, load_model(files / "d0_ours.pth")) < ROUNDING
 
 
-def test_names_without_tf_load_it_and_compute_something_else(effdet: ModuleType, files: Path) -> None:
+def test_models_without_tf_load_it_and_compute_something_else(effdet: ModuleType, files: Path) -> None:
     """Negative control, and the reason for the note: keys and shapes are the same, padding and epsilon are not."""
-    model = effdet_model(effdet, "efficientdet_d0")
+    ours, model = load_model(files / "d0_ours.pth"), effdet_model(effdet, "efficientdet_d0")
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        model.load_state_dict(torch.load(files / "d0_effdet_kept.pth", weights_only=True), strict=True)
     model.load_state_dict(torch.load(files / "d0_effdet.pth", weights_only=True), strict=True)
-    assert distance(model, load_model(files / "d0_ours.pth")) > 0.05
+    assert distance(model, ours) > 0.05
     config = effdet.get_efficientdet_config("efficientdet_d0")
     config.update(backbone_name="tf_efficientnet_b0", pad_type="same", image_size=SIZE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        same = effdet.EfficientDet(config, pretrained_backbone=False)
+    same = quietly(effdet.EfficientDet, config)
     same.load_state_dict(model.state_dict(), strict=True)
-    assert distance(same, load_model(files / "d0_ours.pth")) < ROUNDING
-
-
-def test_the_layouts_must_not_be_mixed_up(effdet: ModuleType, files: Path) -> None:
-    kept = torch.load(files / "d0_effdet_kept.pth", weights_only=True)
-    with pytest.raises(RuntimeError, match="Unexpected key"):
-        effdet_model(effdet, "efficientdet_d0").load_state_dict(kept, strict=True)
+    assert distance(same, ours) < ROUNDING
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -151,7 +146,7 @@ def test_the_layouts_must_not_be_mixed_up(effdet: ModuleType, files: Path) -> No
 def test_a_published_file_is_a_source(
     effdet: ModuleType, tmp_path: Path, name: str, settings: dict[str, Any], legacy: bool
 ) -> None:
-    """effdet publishes state_dicts, the older ones in PyTorch's format before 1.6."""
+    """effdet publishes state_dicts, the older ones in the format of PyTorch before 1.6."""
     torch.manual_seed(1)
     model = effdet_model(effdet, name, **settings)
     for norm in model.modules():  # untrained means and variances would hide mistakes
@@ -177,7 +172,7 @@ def test_a_published_file_is_a_source(
 
 
 def test_a_training_checkpoint_is_a_source(effdet: ModuleType, tmp_path: Path) -> None:
-    """As timm's saver writes it around a bench: both copies, the optimizer, arguments of the script."""
+    """As timm's saver writes it for a bench: both copies, the optimizer, arguments of the script."""
     import argparse
 
     torch.manual_seed(2)

@@ -31,32 +31,36 @@ def cases(**wanted: str) -> list[Any]:
     return [pytest.param(case, marks=marks, id=case.path.stem) for case, marks in zip(chosen, slow, strict=True)]
 
 
-@pytest.mark.parametrize("redundant_bias", [False, True], ids=["folded", "kept"])
+def error_of(shared: Path, seeded: ModuleType, case: GoldenCase, state_dict: dict[str, torch.Tensor]) -> float:
+    return load_golden(case.path).compare_heads(run_model(case, state_dict, golden_input(shared, seeded, case)))
+
+
+FOLDED_OR_KEPT = pytest.mark.parametrize("redundant_bias", [False, True], ids=["folded", "kept"])
+
+
+@FOLDED_OR_KEPT
 @pytest.mark.parametrize("case", cases(dtype="float64"))
 def test_float64_proves_the_mapping(shared: Path, seeded: ModuleType, case: GoldenCase, redundant_bias: bool) -> None:
     """All class and box outputs equal the official code's in float64."""
     variables = seeded_view(shared, seeded, case.config.name, case.view)
-    state_dict = convert_arrays(variables, case, redundant_bias)
-    outputs = run_model(case, state_dict, golden_input(shared, seeded, case))
-    error = load_golden(case.path).compare_heads(outputs)
+    error = error_of(shared, seeded, case, convert_arrays(variables, case, redundant_bias))
     print(f"{case.path.stem} {'kept' if redundant_bias else 'folded'}: {error:.2e}")
     assert error <= FLOAT64
 
 
-@pytest.mark.parametrize("redundant_bias", [False, True], ids=["folded", "kept"])
+@FOLDED_OR_KEPT
 @pytest.mark.parametrize("case", cases(source="rand"))
 def test_float32_on_random_input(shared: Path, seeded: ModuleType, case: GoldenCase, redundant_bias: bool) -> None:
-    """In float32, as users run it, the outputs stay within the official code's own rounding."""
+    """In float32, as users run it, the outputs are within the official code's own rounding."""
     variables = seeded_view(shared, seeded, case.config.name, case.view)
     case = replace(case, dtype="float32")
-    outputs = run_model(case, convert_arrays(variables, case, redundant_bias), golden_input(shared, seeded, case))
-    error = load_golden(case.path).compare_heads(outputs)
+    error = error_of(shared, seeded, case, convert_arrays(variables, case, redundant_bias))
     print(f"{case.path.stem} {'kept' if redundant_bias else 'folded'} float32: {error:.2e}")
     assert error <= FLOAT32_RANDOM_INPUT
 
 
 def mutate_permutation(state_dict: dict[str, torch.Tensor]) -> None:
-    """Leave one transposition out: output and input channels of a square kernel change places."""
+    """Omit one transposition: exchange output and input channels of a square kernel."""
     name = "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
     state_dict[name] = state_dict[name].transpose(0, 1).contiguous()
 
@@ -76,35 +80,23 @@ def mutate_level(state_dict: dict[str, torch.Tensor]) -> None:
 
 
 def mutate_bias(state_dict: dict[str, torch.Tensor]) -> None:
-    """Fold a bias twice where it should be folded once; the bias is about 0.1."""
+    """Fold a bias twice instead of once; it is about 0.1."""
     state_dict["fpn.resample.3.conv.bn.running_mean"] -= 0.1
 
 
-@pytest.mark.parametrize("mutate", [mutate_permutation, mutate_swap, mutate_level, mutate_bias])
+@pytest.mark.parametrize("mutate", [mutate_permutation, mutate_swap, mutate_level, mutate_bias, None])
 def test_a_single_mistake_breaks_the_comparison(shared: Path, seeded: ModuleType, mutate: Any) -> None:
-    """Negative control: each of the usual mistakes is far outside every tolerance."""
-    case = golden_case("d0_ema_rand_512_f64")
-    state_dict = convert_arrays(seeded_view(shared, seeded, "d0", "ema"), case, redundant_bias=False)
-    mutate(state_dict)
-    error = load_golden(case.path).compare_heads(run_model(case, state_dict, golden_input(shared, seeded, case)))
-    assert error > 100 * FLOAT32_REAL_IMAGE
-
-
-def test_raw_for_ema_breaks_the_comparison(shared: Path, seeded: ModuleType) -> None:
-    """Negative control: the other copy of the variables does not pass for the right one."""
-    case = golden_case("d0_ema_rand_512_f64")
-    state_dict = convert_arrays(seeded_view(shared, seeded, "d0", "raw"), case, redundant_bias=False)
-    error = load_golden(case.path).compare_heads(run_model(case, state_dict, golden_input(shared, seeded, case)))
-    assert error > 100 * FLOAT32_REAL_IMAGE
-
-
-def golden_case(stem: str) -> GoldenCase:
-    """Return one golden case by name."""
-    return next(case for case in CASES if case.path.stem == stem)
+    """Negative control: each of the usual mistakes, the other copy (None) among them, exceeds every tolerance."""
+    case = next(case for case in CASES if case.path.stem == "d0_ema_rand_512_f64")
+    variables = seeded_view(shared, seeded, "d0", "ema" if mutate else "raw")
+    state_dict = convert_arrays(variables, case, redundant_bias=False)
+    if mutate:
+        mutate(state_dict)
+    assert error_of(shared, seeded, case, state_dict) > 100 * FLOAT32_REAL_IMAGE
 
 
 def test_trained_checkpoint(shared: Path, tmp_path: Path) -> None:
-    """A real training checkpoint, converted with no option, reproduces the stored outputs of a photograph."""
+    """A real training checkpoint, converted without options, reproduces the stored outputs of a photograph."""
     with open_checkpoint(shared / "trained_d0_256") as source:
         convert_checkpoint(prepare(source), tmp_path / "out.pth")
     model = load_model(tmp_path / "out.pth")

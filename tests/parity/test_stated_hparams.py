@@ -1,4 +1,4 @@
-"""What the user says by --hparams on conversion holds for the verification, too."""
+"""The user's --hparams on conversion are used for the verification as well."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest.importorskip("tensorflow")
         ({"activation": "relu6"}, "act_type=relu6"),
     ],
 )
-def test_what_the_user_said_holds(changes: dict[str, Any], hparams: str, tmp_path: Path) -> None:
+def test_options_of_the_conversion_are_used(changes: dict[str, Any], hparams: str, tmp_path: Path) -> None:
     config = small_config(**changes)
     with open_checkpoint(write_seeded_checkpoint(config, tmp_path)) as source:
         convert_checkpoint(prepare(source, hparams=hparams), tmp_path / "model.pth")
@@ -33,7 +33,7 @@ def test_what_the_user_said_holds(changes: dict[str, Any], hparams: str, tmp_pat
         assert verify_model(tmp_path / "model.pth", source, settings).passed
 
 
-def test_a_config_file_that_is_gone(tmp_path: Path) -> None:
+def test_a_config_file_that_was_removed(tmp_path: Path) -> None:
     prefix = write_seeded_checkpoint(small_config(fusion="attn"), tmp_path)
     (tmp_path / "config.yaml").write_text("fpn_weight_method: attn\n")
     with open_checkpoint(prefix) as source:

@@ -1,4 +1,4 @@
-"""What holds for every model and every checkpoint, not only for the examples."""
+"""What is true of every model and every checkpoint, not only of examples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.plan.copies import View, ViewName, select_view
-from converter.plan.engine import account, convert
+from converter.plan.copies import View, select_view
+from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.source import VariableInfo
 from effdet_torch.config import EfficientDetConfig, get_config
@@ -22,12 +22,14 @@ from support.sources import (
     MemorySource,
     architecture_of,
     averages,
+    converted,
     placeholders,
     plan_of,
     reverted,
     seeded,
     shapes_of,
 )
+from support.variable_shapes import variable_shapes
 
 few = settings(max_examples=12, deadline=None)
 many = settings(max_examples=60, deadline=None)
@@ -35,7 +37,7 @@ many = settings(max_examples=60, deadline=None)
 
 @st.composite
 def configs(draw: st.DrawFn, redundant_bias: bool = False) -> EfficientDetConfig:
-    """Models that nobody trained: small, but with every switch of the architecture."""
+    """Small models, with every switch of the architecture."""
     return get_config(
         draw(st.sampled_from(["d0", "lite0"])),
         fpn_channels=draw(st.sampled_from([8, 24, 40, 112, 320])),  # some equal a backbone feature's channels
@@ -50,18 +52,13 @@ def configs(draw: st.DrawFn, redundant_bias: bool = False) -> EfficientDetConfig
     )
 
 
-def converted(plan: Plan, arrays: dict[str, Array], view: ViewName | None = None) -> dict[str, Array]:
-    source = MemorySource(arrays)
-    return dict(convert(source, plan, select_view(source, plan, view)))
-
-
 def identical(a: dict[str, Array], b: dict[str, Array]) -> bool:
     return a.keys() == b.keys() and all(a[k].tobytes() == b[k].tobytes() and a[k].shape == b[k].shape for k in a)
 
 
 @given(configs(redundant_bias=True), st.integers(0, 9))
 @few
-def test_reverting_a_conversion_gives_the_variables_back_bit_for_bit(config: EfficientDetConfig, seed: int) -> None:
+def test_reverting_a_conversion_returns_the_variables_bit_for_bit(config: EfficientDetConfig, seed: int) -> None:
     plan = plan_of(config)
     arrays = seeded(plan, seed)
     assert identical(reverted(converted(plan, arrays), plan), arrays)
@@ -82,7 +79,9 @@ def test_folding_changes_nothing_but_biases_and_means(config: EfficientDetConfig
     assert all(name.endswith(("/bias", "/moving_mean")) for name in folded)
     # Every BiFPN node, every head repeat: at least these have a bias to fold.
     assert len([name for name in folded if name.endswith("/bias")]) >= len(config.nodes) + 2 * config.head_repeats
-    assert identical(reverted(converted(plan, arrays), plan), expected)
+    state = converted(plan, arrays)
+    assert identical(reverted(state, plan), expected)
+    assert identical(converted(plan, expected), state)
 
 
 @given(configs(), st.integers(0, 999))
@@ -101,7 +100,8 @@ def test_the_order_of_the_variables_changes_nothing(config: EfficientDetConfig, 
 
 @given(configs())
 @few
-def test_every_config_is_recognised_by_its_own_variables(config: EfficientDetConfig) -> None:
+def test_variables_are_those_of_the_description_by_which_they_are_recognised(config: EfficientDetConfig) -> None:
+    assert plan_of(config).variables == variable_shapes(config)
     found = architecture_of(placeholders(plan_of(config)))
     assert found.matches(config)
     assert found.num_classes == config.num_classes
@@ -143,7 +143,7 @@ def test_without_any_one_variable_exactly_that_one_is_missing(variant: str, data
 @given(variants, st.data())
 @many
 def test_a_missing_copy_that_is_not_converted_is_no_problem(variant: str, data: st.DataObject) -> None:
-    """Negative control: what is told as missing depends on the view, not on the count."""
+    """Negative control: what is reported as missing depends on the view, not on the count."""
     gone = data.draw(stored(variant, "raw"))
     rest = {name: info for name, info in checkpoint(variant)[1].items() if name != gone}
     assert problems(variant, rest) == []
@@ -196,7 +196,7 @@ def test_the_whole_checkpoint_has_no_problem(variant: str) -> None:
 
 
 def test_exchanging_two_variables_of_one_shape_is_noticed_in_the_result() -> None:
-    """Negative control: no check of names and shapes can see this, only the values of the result can."""
+    """Negative control: checks of names and shapes cannot see this, only the values of the result can."""
     plan = plan_of("d0")
     arrays = seeded(plan)
     a, b = "class_net/class-0-bn-3/gamma", "class_net/class-0-bn-4/gamma"

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from converter.errors import MissingFileError
 from converter.identify.families import DETECTOR, family_of
-from converter.plan.engine import revert
+from converter.plan.copies import ViewName, select_view
+from converter.plan.engine import convert, revert
 from converter.plan.expand import Plan
 from converter.source import VariableInfo, VariableSource
 from converter.writers.specs import TensorSpec
@@ -51,6 +52,12 @@ class MemorySource(VariableSource):
 
     def close(self) -> None:
         self.closed = True
+
+
+def converted(plan: Plan, arrays: Mapping[str, Any], view: ViewName | None = None) -> dict[str, Array]:
+    """Convert variables to a state_dict."""
+    source = MemorySource(arrays)
+    return dict(convert(source, plan, select_view(source, plan, view)))
 
 
 def reverted(state_dict: Mapping[str, Array], plan: Plan) -> dict[str, Array]:

@@ -1,9 +1,9 @@
 """The index of a TensorFlow V2 checkpoint (TensorBundle): where each variable lies, without reading any value.
 
-The table's key "" holds the BundleHeaderProto, every other key a BundleEntryProto. All that can be checked without the
-data files is checked here: sizes against shapes, overlaps inside a shard, slices against their variable.
+The table's key "" holds the BundleHeaderProto, every other key a BundleEntryProto. Everything that can be checked
+without the data files is checked here: sizes against shapes, overlaps inside a shard, slices against their variable.
 
-Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+Errors describe the fault in the bytes; the caller, who knows the file, adds its name.
 
 Source: TensorFlow's `tensor_bundle.proto`, `tensor_shape.proto`, `types.proto` and `util/tensor_bundle`.
 """
@@ -30,14 +30,14 @@ _NEWEST_VERSION = 1
 _MAX_RANK = 254  # TensorFlow's limit
 _MAX_BYTES = 1 << 62  # far beyond any file, and small enough for NumPy's signed 64-bit sizes
 
-_ALL_NAMES = (  # in the order of TensorFlow's numbers, which begin with 1
+_ALL_NAMES = (  # in the order of TensorFlow's numbers, which start at 1
     "float32 float64 int32 uint8 int16 int8 string complex64 int64 bool qint8 quint8 qint32 bfloat16 qint16 quint16 "
     "uint16 complex128 float16 resource variant uint32 uint64 float8_e5m2 float8_e4m3fn float8_e4m3fnuz "
     "float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 float4_e2m1fn"
 )
 _NUMPY_NAMES = "float16 float32 float64 complex64 complex128 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64"
 _DTYPE_NAMES: Mapping[int, str] = dict(enumerate(_ALL_NAMES.split(), start=1))
-# TensorFlow's name -> how the values lie in the data files; strings have a layout of their own.
+# TensorFlow's name -> layout of the values in the data files; strings have another layout.
 STORED_DTYPES: Mapping[str, np.dtype[np.generic]] = {
     **{name: np.dtype(name).newbyteorder("<") for name in _NUMPY_NAMES.split()},
     "bfloat16": np.dtype("<u2"),
@@ -45,7 +45,7 @@ STORED_DTYPES: Mapping[str, np.dtype[np.generic]] = {
 
 
 class BundleEntry(NamedTuple):
-    """Where the values of a variable, or of one slice of it, lie; `crc32c` is masked."""
+    """Where the values of a variable, or of one slice of it, are stored; `crc32c` is masked."""
 
     info: VariableInfo
     shard: int
@@ -63,7 +63,7 @@ class Slice(NamedTuple):
 
 
 class BundleIndex(NamedTuple):
-    """All variables of a bundle; the partitioned ones have no values of their own but slices."""
+    """All variables of a bundle; the partitioned ones have slices in place of values."""
 
     shards: int
     entries: Mapping[str, BundleEntry]
@@ -118,9 +118,9 @@ def _read_entry(data: bytes, shards: int) -> BundleEntry:
     shard, offset, size = message.integer(3), message.integer(4), message.integer(5)
     slice_protos = tuple(message.payloads(7))
     if not 0 <= shard < shards:
-        raise CorruptFileError(f"it lies in data file {shard} of {shards}")
+        raise CorruptFileError(f"it is stored in data file {shard} of {shards}")
     if not (0 <= offset < _MAX_BYTES and 0 <= size < _MAX_BYTES):
-        raise CorruptFileError(f"it lies at byte {offset} and has {size} bytes")
+        raise CorruptFileError(f"it has {size} bytes at offset {offset}")
     if slice_protos:
         size_needed = 0
     if size_needed not in (None, size):
@@ -128,23 +128,23 @@ def _read_entry(data: bytes, shards: int) -> BundleEntry:
     return BundleEntry(info, shard, offset, size, message.fixed32(6), slice_protos)
 
 
-@lru_cache(maxsize=4096)  # a checkpoint has some thousand entries and some ten different shapes
+@lru_cache(maxsize=4096)  # a checkpoint has thousands of entries, but few different shapes
 def describe_tensor(dtype: int, shape_proto: bytes) -> tuple[VariableInfo, int | None]:
-    """Return dtype and shape, and the bytes that the values take where the dtype has a fixed size.
+    """Return dtype and shape, and the size of the values in bytes (None if the dtype has no fixed size).
 
     Args:
         dtype: TensorFlow's number.
         shape_proto: a TensorShapeProto.
 
     Raises:
-        CorruptFileError: They are not those of a tensor.
+        CorruptFileError: They do not describe a tensor.
     """
     if dtype < 1:
-        raise CorruptFileError(f"its dtype has the number {dtype}")
+        raise CorruptFileError(f"its dtype has the invalid number {dtype}")
     shape_message = Message(shape_proto)
     shape = tuple(Message(dimension).integer(1) for dimension in shape_message.payloads(2))
     if shape_message.integer(3) or len(shape) > _MAX_RANK or any(size < 0 for size in shape):
-        raise CorruptFileError(f"its shape is not that of a tensor: {str(shape)[:200]}")
+        raise CorruptFileError(f"its shape is not valid: {str(shape)[:200]}")
     name = _DTYPE_NAMES.get(dtype, f"dtype {dtype}")
     stored = STORED_DTYPES.get(name)
     itemsize = stored.itemsize if stored is not None else 1
@@ -154,7 +154,7 @@ def describe_tensor(dtype: int, shape_proto: bytes) -> tuple[VariableInfo, int |
 
 
 def _check_overlaps(entries: Iterable[BundleEntry]) -> None:
-    """Refuse entries that share bytes, which bounds all variables together by the size of the data files."""
+    """Refuse entries that share bytes: all variables together are then no larger than the data files."""
     extents = sorted((entry.shard, entry.offset, entry.size) for entry in entries if entry.size)
     for (shard, offset, size), (next_shard, next_offset, _) in pairwise(extents):
         if shard == next_shard and offset + size > next_offset:
@@ -164,7 +164,7 @@ def _check_overlaps(entries: Iterable[BundleEntry]) -> None:
 def _join_slices(
     entries: Mapping[str, BundleEntry], slice_entries: dict[bytes, BundleEntry]
 ) -> dict[str, tuple[Slice, ...]]:
-    """Look up the entries that hold the slices of the partitioned variables; every one is used exactly once."""
+    """Find the entries with the slices of the partitioned variables; each must be used exactly once."""
     slices: dict[str, tuple[Slice, ...]] = {}
     for name, entry in entries.items():
         if not entry.slice_protos:
@@ -182,5 +182,5 @@ def _join_slices(
             raise CorruptFileError(f"entry {name!r}: its {len(parts)} slices do not add up to shape {entry.info.shape}")
         slices[name] = tuple(parts)
     if slice_entries:
-        raise CorruptFileError(f"slice {next(iter(slice_entries))[:200]!r} belongs to no variable")
+        raise CorruptFileError(f"slice {next(iter(slice_entries))[:200]!r} does not belong to any variable")
     return slices

@@ -5,8 +5,6 @@ Source: TensorFlow's `tf.compat.v1.graph_util.convert_variables_to_constants`.
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,32 +14,30 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graph_def import GraphParts, decode_constant, read_graph
+from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import VariableInfo, VariableSource
 
 _QUANTISED = ("FakeQuant", "Quantize", "Dequantize", "Requantize")  # how such operations begin
 _TF2_RESOURCE = "/ReadVariableOp/resource"
-_ADVICE = "Give the checkpoint or the SavedModel that it was made of."
+_ADVICE = "Pass the checkpoint or the SavedModel that it was made from."
 
 
 class FrozenGraph(VariableSource):
-    """The constants of a graph whose names end like variables; the others (shapes, anchors) belong to the graph."""
+    """The constants of a graph whose names end like those of variables; others (shapes, anchors) are not read."""
 
     kind = "frozen graph"
     raw_reason = "a frozen graph holds one copy of every variable, the one that it computes with"
 
     def __init__(self, path: Path) -> None:
-        """Read the names and places of all constants.
+        """Find all constants.
 
         Raises:
             CorruptFileError: The file is damaged or cut off.
-            UnsupportedSourceError: The graph is quantised, folded, or has lost the names of its variables.
+            UnsupportedSourceError: The graph is quantised or folded, or the names of its variables are lost.
         """
         self.path, self.folder = path, path.absolute().parent
-        with path.open("rb") as file:
-            is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
-            data = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            parts = read_graph(memoryview(data), _is_wanted)
+            parts = read_graph(map_file(path), _is_wanted)
         except CorruptFileError as error:
             raise CorruptFileError(
                 f"{path}: this is a frozen graph, but damaged or cut off: {error}. Download or copy it again."
@@ -54,11 +50,11 @@ class FrozenGraph(VariableSource):
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
-        """All constants that were variables, under their names."""
+        """All constants that were variables."""
         return self._variables
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return one variable; a GraphDef has no checksum that would tell damaged values."""
+        """Return one variable; without a checksum in the file, damaged values cannot be detected."""
         constant = self._constants[name]
         try:
             return decode_constant(constant)
@@ -72,7 +68,7 @@ class FrozenGraph(VariableSource):
         return (self.path,)
 
     def close(self) -> None:
-        """Nothing to do: the file is unmapped when the last array is gone."""
+        """Do nothing: the file is unmapped together with the last array."""
 
 
 def _is_wanted(name: str) -> bool:
@@ -80,14 +76,14 @@ def _is_wanted(name: str) -> bool:
 
 
 def _problem(parts: GraphParts) -> str | None:
-    """Say in words why a graph cannot be converted; None if it can."""
+    """Return what kind of graph this is if it cannot be converted; None if it can."""
     leaves = {name.rsplit("/", 1)[-1] for name in parts.constants}
     if quantised := sorted(operation for operation in parts.operations if operation.startswith(_QUANTISED)):
         return f"a quantised graph (operation {quantised[0]})"
     if any(name.endswith(_TF2_RESOURCE) for name in parts.constants):
-        return "a graph frozen by TF2, which names constants after operations, so that the variables' names are lost"
+        return "a graph frozen by TF2, which names constants after operations: the names of the variables are lost"
     if not leaves:
-        return "a graph without constants that are called like variables (kernel, gamma, ...)"
+        return "a graph without constants named like variables (kernel, gamma, ...)"
     if "gamma" not in leaves:
         return "a graph without batch norms: they are folded into the convolutions"
     return None

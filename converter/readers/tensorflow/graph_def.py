@@ -1,6 +1,6 @@
 """The constants of a GraphDef, TensorFlow's description of a graph.
 
-Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+Errors describe the fault in the bytes; the caller, who knows the file, adds its name.
 
 Source: TensorFlow's `graph.proto`, `node_def.proto`, `attr_value.proto`, `tensor.proto`.
 """
@@ -25,8 +25,8 @@ _NAME, _OPERATION, _ATTRIBUTE = 1, 2, 5  # of a NodeDef
 _KEY, _VALUE = 1, 2  # of an attribute
 _TENSOR = 8  # of an AttrValue
 _DTYPE, _SHAPE, _CONTENT = 1, 2, 4  # of a TensorProto
-_LISTS = {"float32": (5, "<f4"), "float64": (6, "<f8")}  # the field of a TensorProto that lists values, and how
-_MAX_LISTED_BYTES = 1 << 26  # a list of one value may stand for many: far more than any variable has
+_LISTS = {"float32": (5, "<f4"), "float64": (6, "<f8")}  # field of a TensorProto that lists values, their layout
+_MAX_LISTED_BYTES = 1 << 26  # a list of one value may expand to many: far more than any variable has
 
 
 class Constant(NamedTuple):
@@ -37,7 +37,7 @@ class Constant(NamedTuple):
 
 
 class GraphParts(NamedTuple):
-    """What a graph is made of: constants by name, and the types of its operations."""
+    """The constants of a graph by name, and the types of its operations."""
 
     constants: dict[str, Constant]
     operations: set[str]
@@ -48,10 +48,10 @@ def read_graph(graph: memoryview, is_wanted: Callable[[str], bool]) -> GraphPart
 
     Args:
         graph: its bytes.
-        is_wanted: tells from a name whether a constant is of interest.
+        is_wanted: whether to return a constant, by its name.
 
     Raises:
-        CorruptFileError: The bytes are no GraphDef.
+        CorruptFileError: The bytes are not a GraphDef.
     """
     parts = GraphParts({}, set())
     for number, _, payload in fields(graph):
@@ -68,11 +68,11 @@ def read_graph(graph: memoryview, is_wanted: Callable[[str], bool]) -> GraphPart
 
 
 def decode_constant(constant: Constant) -> NDArray[Any]:
-    """Return the values of a constant: given as bytes, or as a list whose last value stands for all that are left out.
+    """Return the values of a constant: stored as bytes, or as a list whose last value is repeated to fill the shape.
 
     Raises:
         CorruptFileError: There are too many or too few values.
-        UnsupportedSourceError: They are no numbers, or listed in an unusual dtype.
+        UnsupportedSourceError: They are not numbers, or listed in an unusual dtype.
     """
     info, tensor = constant
     content, count = tensor.payload(_CONTENT), math.prod(info.shape)

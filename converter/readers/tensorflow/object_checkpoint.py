@@ -1,4 +1,4 @@
-"""TF2 checkpoints, those of training (`emackpt-N`) included: a TensorBundle read by TF1 names."""
+"""TF2 checkpoints, including those of training (`emackpt-N`): a TensorBundle read by TF1 names."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _AVERAGES_PREFIX = "emackpt"
 class ObjectCheckpoint(VariableSource):
     """The variables of a checkpoint whose keys are paths of Python attributes, under their TF1 names.
 
-    Where the optimizer keeps averages, every variable of the model has one: its slot, or itself where there is no slot.
-    Optimizers average what is trained; what is not (moving statistics) stays as it is when averages are put to use.
+    If the optimizer keeps averages, every variable of the model has one: its slot, or itself if it has no slot.
+    Optimizers average only trainable variables; the others (moving statistics) are used together with the averages.
     """
 
     def __init__(self, bundle: TensorBundle) -> None:
         """Read the names of a bundle's keys; the source closes the bundle.
 
         Raises:
-            MissingFileError: The data file, in which the names lie, is not there.
+            MissingFileError: The data file, which holds the names, does not exist.
             CorruptFileError: The object graph is damaged.
             UnsupportedSourceError: Two keys hold variables of the same name.
         """
@@ -38,13 +38,13 @@ class ObjectCheckpoint(VariableSource):
         try:
             names = read_names(graph, bundle.variables)
         except (CorruptFileError, UnsupportedSourceError) as error:
-            raise type(error)(f"{bundle.path}: {error}. Give another checkpoint of the same model.") from error
+            raise type(error)(f"{bundle.path}: {error}. Pass another checkpoint of the same model.") from error
         self._keys = {**names.model, **names.others, **self._implied_averages(names)}
         self._variables = {name: bundle.variables[key] for name, key in self._keys.items()}
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
-        """All stored variables under their TF1 names, averages that are not stored twice included."""
+        """All stored variables under their TF1 names, including averages that are stored only once."""
         return self._variables
 
     def read(self, name: str) -> NDArray[Any]:
@@ -60,11 +60,11 @@ class ObjectCheckpoint(VariableSource):
         return self._bundle.files()
 
     def close(self) -> None:
-        """Let go of the bundle."""
+        """Close the bundle."""
         self._bundle.close()
 
     def _implied_averages(self, names: Names) -> dict[str, str]:
-        """Name the averages of variables that the optimizer does not average; say in words what is one and what not."""
+        """Return {name: key} of the averages that have no slot; set `notes` and `raw_reason`."""
         averaged = {name: key for name, key in names.model.items() if f"{name}/{AVERAGE}" in names.others}
         if not averaged:
             self.raw_reason = f"a {self.kind} {ONE_COPY}"

@@ -1,7 +1,7 @@
-"""The object graph of a TF2 checkpoint: which variable every key holds.
+"""The object graph of a TF2 checkpoint: the variable behind every key.
 
 Keys are paths of Python attributes, such as `backbone/_blocks/0/_bn1/beta/.ATTRIBUTES/VARIABLE_VALUE`. The graph,
-stored beside the values, gives every key's full name, which is the variable's TF1 name. Names here become those of TF1:
+stored beside the values, has every key's full name, which is the variable's TF1 name. The names become those of TF1:
 
 | stored                                        | name here                           |
 | --------------------------------------------- | ----------------------------------- |
@@ -11,7 +11,7 @@ stored beside the values, gives every key's full name, which is the variable's T
 | anything else of the optimizer                | optimizer/...                       |
 | the graph itself, settings of Python objects  | object_graph, object_graph/...      |
 
-Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+Errors describe the fault in the bytes; the caller, who knows the file, adds its name.
 
 Source: TensorFlow's `trackable_object_graph.proto`.
 """
@@ -31,12 +31,12 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _OPTIMIZER = "optimizer"
 _GRAPH = "object_graph"
 _STEP, _STEP_COUNTERS = "global_step", ("iter", "_iterations")
-# Slot of a Keras optimizer -> slot of the TF1 optimizer that keeps the same.
+# Slot of a Keras optimizer -> slot of the TF1 optimizer with the same content.
 _SLOTS = {"average": AVERAGE, "momentum": "Momentum", "m": "Adam", "v": "Adam_1", "rms": "RMSProp"}
 
 
 class _Node(NamedTuple):
-    """An object: the key and full name of its value, if it has one, and its slots as (variable, slot, value)."""
+    """An object: the key and full name of its value, if any, and its slots as (variable, slot, value)."""
 
     key: str
     full_name: str
@@ -44,10 +44,10 @@ class _Node(NamedTuple):
 
 
 class Names(NamedTuple):
-    """{name: key} of what a checkpoint holds.
+    """{name: key} of the content of a checkpoint.
 
     Attributes:
-        model: what is no part of an optimizer: the variables of the model, counters.
+        model: everything outside optimizers: the variables of the model, counters.
         others: optimizer slots and state, the object graph.
     """
 
@@ -60,10 +60,10 @@ def read_names(graph: bytes, keys: Iterable[str]) -> Names:
 
     Args:
         graph: the value of the key `_CHECKPOINTABLE_OBJECT_GRAPH`.
-        keys: all keys, that one included.
+        keys: all keys, including that one.
 
     Raises:
-        CorruptFileError: The graph is damaged, or lists what is not stored.
+        CorruptFileError: The graph is damaged, or lists a key that is not stored.
         UnsupportedSourceError: Two keys hold variables of the same name.
     """
     keys = list(keys)
@@ -71,22 +71,18 @@ def read_names(graph: bytes, keys: Iterable[str]) -> Names:
     slots = dict(_slots(nodes))
     full_names = {node.key: node.full_name for node in nodes if node.key}
     if lost := full_names.keys() - set(keys):  # a lost average would leave a mixture of averages and raw values
-        raise CorruptFileError(f"{min(lost)} is listed and not stored ({len(lost)} of {len(full_names)} variables)")
+        raise CorruptFileError(f"{min(lost)} is listed but not stored ({len(lost)} of {len(full_names)} variables)")
     in_model = [key for key in keys if key.endswith(_VALUE) and key not in slots and _OPTIMIZER not in key.split("/")]
     given = {key: full_names.get(key) or key.removesuffix(_VALUE) for key in in_model}
     official = {name: better for better, name in undo_counters(given.values()).items()}
-    names = {key: official[name] for key, name in given.items()}
-    others = [(_name_other(key, slots, names, full_names, official), key) for key in keys if key not in names]
-    _refuse_duplicates([*((name, key) for key, name in names.items()), *others])
-    return Names({name: key for key, name in names.items()}, dict(others))
-
-
-def _refuse_duplicates(pairs: Iterable[tuple[str, str]]) -> None:
+    model = {key: official[name] for key, name in given.items()}
+    others = {key: _name_other(key, slots, model, full_names, official) for key in keys if key not in model}
     first: dict[str, str] = {}
-    for name, key in pairs:
+    for key, name in (*model.items(), *others.items()):
         if name in first:
-            raise UnsupportedSourceError(f"{first[name]} and {key} are both called {name!r}; expected one model")
+            raise UnsupportedSourceError(f"{first[name]} and {key} are both named {name!r}; expected one model")
         first[name] = key
+    return Names({name: key for key, name in model.items()}, {name: key for key, name in others.items()})
 
 
 def _read_node(payload: bytes) -> _Node:
@@ -105,30 +101,30 @@ def _text(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise CorruptFileError(f"{data[:80]!r} in the object graph is no text") from error
+        raise CorruptFileError(f"{data[:80]!r} in the object graph is not text") from error
 
 
 def _slots(nodes: list[_Node]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield (key of a slot, (key of its variable, slot))."""
     for variable, slot, value in (slot for node in nodes for slot in node.slots):
         if not (0 <= variable < len(nodes) and 0 <= value < len(nodes)):
-            raise CorruptFileError(f"slot {slot!r} joins the objects {variable} and {value} of {len(nodes)}")
+            raise CorruptFileError(f"slot {slot!r} refers to the objects {variable} and {value} of {len(nodes)}")
         yield nodes[value].key, (nodes[variable].key, slot)
 
 
 def _name_other(
     key: str,
     slots: Mapping[str, tuple[str, str]],
-    names: Mapping[str, str],
+    model: Mapping[str, str],
     full_names: Mapping[str, str],
     official: Mapping[str, str],
 ) -> str:
-    """Name a key that holds no variable of the model."""
+    """Return the name of a key that does not hold a variable of the model."""
     if not key.endswith(_VALUE):
         return _GRAPH if key == OBJECT_GRAPH else f"{_GRAPH}/{key}"
     if key in slots:
         variable, slot = slots[key]
-        return _slot_name(names.get(variable), slot, key)
+        return _slot_name(model.get(variable), slot, key)
     # Newer Keras optimizers keep their slots in one list, under full names such as "Adam/m/<variable>".
     _, slot, full_name = [*full_names.get(key, "").split("/", 2), "", "", ""][:3]
     if full_name in official:

@@ -1,4 +1,4 @@
-"""SavedModels: a folder with `saved_model.pb` and the bundle `variables/variables`, in which all names are found."""
+"""SavedModels: a folder with `saved_model.pb` and the bundle `variables/variables`, which holds all names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Slices of partitioned variables: which part of the tensor each one holds, and the key that it is stored under.
+"""Slices of partitioned variables: the part of the tensor in each one, and the key under which it is stored.
 
 TensorFlow splits a large variable over several entries. The entry under the variable's name lists the slices; each
-slice's values have an entry of their own, whose key is (0, name, rank, start and length per axis) in "ordered code".
+slice's values have another entry, whose key is (0, name, rank, start and length per axis) in "ordered code".
 
 Source: TensorFlow's `TensorSliceProto`, `EncodeTensorNameSlice` and `tsl/lib/strings/ordered_code`.
 """
@@ -20,7 +20,7 @@ def read_extents(data: bytes, shape: tuple[int, ...]) -> Extents:
     """Parse a TensorSliceProto of a tensor of the given shape.
 
     Raises:
-        CorruptFileError: The slice has another rank or reaches outside the tensor.
+        CorruptFileError: The slice has another rank or extends beyond the tensor.
     """
     extents: list[tuple[int, int]] = []
     for payload in Message(data).payloads(1):
@@ -31,7 +31,7 @@ def read_extents(data: bytes, shape: tuple[int, ...]) -> Extents:
     for (start, length), size in zip(extents, shape, strict=True):
         is_whole = (start, length) == (0, WHOLE_AXIS)
         if not is_whole and not 0 <= start <= start + length <= size:
-            raise CorruptFileError(f"a slice from {start} of length {length} leaves an axis of size {size}")
+            raise CorruptFileError(f"a slice from {start} of length {length} exceeds an axis of size {size}")
     return tuple(extents)
 
 
@@ -45,7 +45,7 @@ def region_of(extents: Extents, shape: tuple[int, ...]) -> tuple[slice, ...]:
 
 def encode_slice_key(name: str, extents: Extents) -> bytes:
     """Return the key under which a slice's entry is stored."""
-    # 00 01 ends a string, so a 00 inside becomes 00 FF. (FF would be escaped too; UTF-8 has none.)
+    # 00 01 ends a string, so a 00 inside becomes 00 FF. (FF would be escaped as well, but UTF-8 has none.)
     escaped = name.encode().replace(b"\x00", b"\x00\xff")
     parts = [_encode_unsigned(0), escaped, b"\x00\x01", _encode_unsigned(len(extents))]
     for start, length in extents:
@@ -60,9 +60,9 @@ def _encode_unsigned(value: int) -> bytes:
 
 
 def _encode_signed(value: int) -> bytes:
-    """Return `value` in n bytes of 7 payload bits each, most significant first; n leading ones tell the length.
+    """Return `value` in n bytes of 7 payload bits each, most significant first; n leading ones give the length.
 
-    Two's complement, with the leading ones xor-ed over the sign bits: so the bytes sort as the numbers do.
+    Two's complement, with the leading ones xor-ed over the sign bits: the bytes sort like the numbers.
     """
     magnitude = value if value >= 0 else ~value
     size = magnitude.bit_length() // 7 + 1

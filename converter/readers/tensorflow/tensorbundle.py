@@ -22,16 +22,16 @@ from converter.source import VariableInfo, VariableSource
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
 
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key that only TF2 checkpoints have
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a key of TF2 checkpoints only
 _MAX_INDEX_BYTES = 64 << 20
 _MAX_RANK = 32  # NumPy's limit before version 2
 
 
 class TensorBundle(VariableSource):
-    """The variables of one checkpoint, parsed from its index; data files are mapped when a value is first read.
+    """The variables of one checkpoint, parsed from its index; data files are mapped when first read.
 
     Attributes:
-        prefix: the common beginning of the names of all files: "folder/model.ckpt-780".
+        prefix: common to the names of all its files: "folder/model.ckpt-780".
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class TensorBundle(VariableSource):
         """Parse the index file; the data files need not exist.
 
         Args:
-            prefix: names the files of the checkpoint.
-            path: what the user named; the prefix when left out.
-            archive: where the files were extracted from; the bundle closes it.
+            prefix: of the checkpoint's files.
+            path: what the user named; by default the prefix.
+            archive: the origin of the files; the bundle closes it.
 
         Raises:
             MissingFileError: There is no index file.
@@ -53,7 +53,7 @@ class TensorBundle(VariableSource):
         self.path = Path(path or prefix)
         self.folder = self.prefix.parent
         self._archive = archive
-        self._shards: dict[int, mmap.mmap | bytes] = {}
+        self._shards: dict[int, memoryview] = {}
         self._index_path = Path(f"{prefix}.index")
         with self._naming(self._index_path):
             self._index = read_index(_read_file(self._index_path))
@@ -62,7 +62,7 @@ class TensorBundle(VariableSource):
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
-        """All stored variables, those of a dtype that cannot be read included."""
+        """All stored variables, including those of a dtype that cannot be read."""
         return self._variables
 
     def read(self, name: str) -> NDArray[Any]:
@@ -70,7 +70,7 @@ class TensorBundle(VariableSource):
 
         Raises:
             KeyError: No variable has this name.
-            MissingFileError: The data file is not there.
+            MissingFileError: The data file does not exist.
             CorruptFileError: The bytes are damaged or cut off.
             UnsupportedSourceError: The dtype has no NumPy counterpart ("resource", "variant", quantised types).
         """
@@ -88,7 +88,7 @@ class TensorBundle(VariableSource):
         return None if name in self._index.slices else unmask_crc32c(entry.crc32c)
 
     def files(self) -> tuple[Path, ...]:
-        """Return the archive if there is one, else the index and those data files that are there."""
+        """Return the archive if there is one, else the index and the existing data files."""
         if self._archive is not None:
             return (self._archive.path,)
         slices = (part.entry for parts in self._index.slices.values() for part in parts)
@@ -97,7 +97,7 @@ class TensorBundle(VariableSource):
         return (self._index_path, *(path for path in paths if path.is_file()))
 
     def close(self) -> None:
-        """Let go of the data files; arrays that were read stay valid."""
+        """Release the data files; arrays that were read stay valid."""
         self._shards.clear()
         if self._archive is not None:
             self._archive.close()
@@ -109,24 +109,20 @@ class TensorBundle(VariableSource):
             data = self._stored_bytes(entry)
             if entry.info.dtype == "string":
                 return _decode_strings(bytes(data), entry)
-            return _decode_numbers(data, entry)
+            values = decode_values(data, entry.info)
+            _check(mask_crc32c(extend_crc32c(0, data)), entry.crc32c, "the values")
+            return values
 
     def _stored_bytes(self, entry: BundleEntry) -> memoryview:
         """Return a view of an entry's bytes."""
-        shard = self._map_shard(entry.shard)
-        if entry.offset + entry.size > len(shard):
+        if entry.shard not in self._shards:
+            self._shards[entry.shard] = map_file(self._shard_path(entry.shard))
+        shard, end = self._shards[entry.shard], entry.offset + entry.size
+        if end > len(shard):
             raise CorruptFileError(
-                f"the file has {len(shard)} bytes; expected at least {entry.offset + entry.size} (it is incomplete, "
-                "or a pointer of git-lfs)"
+                f"the file has {len(shard)} bytes; expected at least {end} (it is incomplete, or a pointer of git-lfs)"
             )
-        return memoryview(shard)[entry.offset : entry.offset + entry.size]
-
-    def _map_shard(self, shard: int) -> mmap.mmap | bytes:
-        if shard not in self._shards:
-            with self._shard_path(shard).open("rb") as file:
-                is_empty = os.fstat(file.fileno()).st_size == 0  # which mmap refuses
-                self._shards[shard] = b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._shards[shard]
+        return shard[entry.offset : end]
 
     def _shard_path(self, shard: int) -> Path:
         return Path(f"{self.prefix}.data-{shard:05d}-of-{self._index.shards:05d}")
@@ -149,9 +145,16 @@ class TensorBundle(VariableSource):
             ) from error
 
 
+def map_file(path: Path) -> memoryview:
+    """Return the bytes of a file, which are read from disk on access."""
+    with path.open("rb") as file:
+        is_empty = os.fstat(file.fileno()).st_size == 0  # mmap refuses empty files
+        return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
 def _read_file(path: Path) -> bytes:
     if path.stat().st_size > _MAX_INDEX_BYTES:
-        raise CorruptFileError(f"it has {path.stat().st_size} bytes; an index has some 100 000")
+        raise CorruptFileError(f"it has {path.stat().st_size} bytes; an index has about 100 000")
     return path.read_bytes()
 
 
@@ -160,15 +163,8 @@ def _check(computed: int, stored: int, what: str) -> None:
         raise CorruptFileError(f"{what} do not match their checksum: stored {stored:#010x}, computed {computed:#010x}")
 
 
-def _decode_numbers(data: memoryview, entry: BundleEntry) -> NDArray[Any]:
-    """Return the values of an entry after their checksum was compared."""
-    values = decode_values(data, entry.info)
-    _check(mask_crc32c(extend_crc32c(0, data)), entry.crc32c, "the values")
-    return values
-
-
 def decode_values(data: memoryview, info: VariableInfo) -> NDArray[Any]:
-    """Return a view of values as TensorFlow stores them, or a copy where NumPy cannot take them as they lie.
+    """Return a view of values as TensorFlow stores them, or a copy if NumPy cannot use them in place.
 
     Raises:
         UnsupportedSourceError: NumPy has no such dtype.
@@ -177,7 +173,7 @@ def decode_values(data: memoryview, info: VariableInfo) -> NDArray[Any]:
     if dtype is None:
         raise UnsupportedSourceError(f"values of dtype {info.dtype} cannot be read; expected numbers or strings")
     values: NDArray[Any] = np.frombuffer(data, dtype)
-    if not values.flags.aligned:  # behind a string; not every library that gets the array can cope
+    if not values.flags.aligned:  # behind a string; not every library can handle such an array
         values = values.copy()
     values = values.astype(dtype.newbyteorder("="), copy=False)
     if info.dtype == "bfloat16":  # the upper half of a float32
@@ -186,14 +182,14 @@ def decode_values(data: memoryview, info: VariableInfo) -> NDArray[Any]:
 
 
 def _join(shape: tuple[int, ...], slices: Sequence[Slice], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Put a partitioned variable together; the index says that the slices have as many elements as the tensor."""
+    """Assemble a partitioned variable; by the index, the slices have as many elements as the tensor."""
     tensor = np.empty(shape, values[0].dtype)
     covered = np.zeros(shape, bool)
     for part, part_values in zip(slices, values, strict=True):
         tensor[part.region] = part_values
         covered[part.region] = True
     if not covered.all():
-        raise CorruptFileError("its slices overlap, so that a part of the tensor is left open")
+        raise CorruptFileError("its slices overlap and leave a part of the tensor empty")
     return tensor
 
 
@@ -204,7 +200,7 @@ def _decode_strings(data: bytes, entry: BundleEntry) -> NDArray[np.object_]:
     """
     count = math.prod(entry.info.shape)
     if count > len(data):
-        raise CorruptFileError(f"{count} strings cannot lie in {len(data)} bytes")
+        raise CorruptFileError(f"{count} strings do not fit in {len(data)} bytes")
     lengths, position, crc = [], 0, 0
     for _ in range(count):
         length, position = read_varint(data, position, len(data))

@@ -1,4 +1,4 @@
-"""From what a user names to the checkpoint, and from everything else to its name."""
+"""Open what a user names: the checkpoint is found, and everything else is refused by its name."""
 
 from __future__ import annotations
 
@@ -82,14 +82,13 @@ def test_state_file_with_paths_elsewhere(tmp_path: Path) -> None:
 def test_state_file_that_names_nothing_here(tmp_path: Path) -> None:
     bundle_of(5, tmp_path)
     write_state(tmp_path, 'model_checkpoint_path: "model.ckpt-780"\n')
-    with pytest.raises(MissingFileError, match=r"'model\.ckpt-780', which is not there.*holds model\.ckpt-5: name"):
+    with pytest.raises(MissingFileError, match=r"'model\.ckpt-780', which does not exist.*holds model\.ckpt-5: pass"):
         open_checkpoint(tmp_path)
     for impossible in ("x" * 5000, "a\\000b"):
         write_state(tmp_path, f'model_checkpoint_path: "{impossible}"')
-        with pytest.raises(MissingFileError, match="which is not there"):
-            open_checkpoint(tmp_path)
-        with pytest.raises(MissingFileError, match="which is not there"):
-            open_checkpoint(pack(tmp_path.parent / f"{tmp_path.name}.tgz", tmp_path))
+        for path in (tmp_path, pack(tmp_path.parent / f"{tmp_path.name}.tgz", tmp_path)):
+            with pytest.raises(MissingFileError, match="which does not exist"):
+                open_checkpoint(path)
     write_state(tmp_path, 'model_checkpoint_path: "unclosed\n')
     with pytest.raises(CorruptFileError, match="expected a line model_checkpoint_path"):
         open_checkpoint(tmp_path)
@@ -106,26 +105,28 @@ def test_folder_without_state_file_gives_the_newest(tmp_path: Path) -> None:
     assert step_of(tmp_path / "named") == 1
 
 
-def test_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which archives are extracted."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["efficientdet-d0.tar.gz", "download"])  # the content decides, not the name
+def test_archive(tmp_path: Path, temporary: Path, name: str) -> None:
     prefix = bundle_of(7, tmp_path / "efficientdet-d0", "model")
     write_state(prefix.parent, 'model_checkpoint_path: "/gone/model"')
     (prefix.parent / "config.yaml").write_text("name: efficientdet-d0\n")
-    path = pack(tmp_path / "efficientdet-d0.tar.gz", prefix.parent)
+    path = pack(tmp_path / name, prefix.parent)
     with open_checkpoint(path) as checkpoint:
         value = checkpoint.read("global_step")
         assert checkpoint.files() == (path,)
         assert checkpoint.path == path
         assert (checkpoint.folder / "config.yaml").read_text() == "name: efficientdet-d0\n"
-    assert value == 7  # although the folder is gone
+    assert value == 7  # although the folder is removed
     assert not list(temporary.iterdir())
-
-
-def test_archive_is_decided_by_content(tmp_path: Path) -> None:
-    folder = bundle_of(7, tmp_path / "d0").parent
-    assert step_of(pack(tmp_path / "download", folder)) == 7
 
 
 def test_state_file_in_an_archive_cannot_point_outside(tmp_path: Path) -> None:
@@ -133,15 +134,12 @@ def test_state_file_in_an_archive_cannot_point_outside(tmp_path: Path) -> None:
     inside = bundle_of(7, tmp_path / "d0", "model").parent
     for place, named in enumerate((str(outside), "../" * 12 + str(outside))):
         write_state(inside, f'model_checkpoint_path: "{named}"')
-        with pytest.raises(MissingFileError, match=rf"{place}\.tgz \(d0/checkpoint\): .*which is not there"):
+        with pytest.raises(MissingFileError, match=rf"{place}\.tgz \(d0/checkpoint\): .*which does not exist"):
             open_checkpoint(pack(tmp_path / f"{place}.tgz", inside))
         assert step_of(inside) == 9 or "../" in named  # a user's own folder may
 
 
-def test_errors_in_an_archive_name_it_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+def test_errors_in_an_archive_name_it_and_leave_nothing(tmp_path: Path, temporary: Path) -> None:
     folder = bundle_of(7, tmp_path / "d0", "model").parent
     (folder / "model.index").write_bytes(b"damaged")
     with pytest.raises(CorruptFileError, match=r"d0\.tgz \(d0/model\.index\): a table's magic number is missing"):
@@ -162,31 +160,29 @@ def test_archives_without_one_checkpoint(tmp_path: Path) -> None:
     assert step_of(pack(tmp_path / "2.tgz", tmp_path / "d0")) == 3
 
 
+SAVED_MODEL = b"\x08\x01\x12\x00"
+
+
 def test_saved_model_by_any_of_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefix = bundle_of(1, tmp_path / "export" / "variables", "variables")
-    (tmp_path / "export" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
-    (tmp_path / "export" / "model_frozen.pb").write_bytes(b"\x0a\x00")
-    parts = [
-        tmp_path / "export",
-        tmp_path / "export" / "saved_model.pb",
-        prefix.parent,
-        prefix,
-        Path(f"{prefix}.index"),
-    ]
-    for path in (*parts, Path(f"{prefix}.data-00000-of-00001"), pack(tmp_path / "export.tgz", tmp_path / "export")):
+    export = tmp_path / "export"
+    prefix = bundle_of(1, export / "variables", "variables")
+    (export / "saved_model.pb").write_bytes(SAVED_MODEL)
+    (export / "model_frozen.pb").write_bytes(b"\x0a\x00")
+    files = [Path(f"{prefix}.index"), Path(f"{prefix}.data-00000-of-00001")]
+    for path in (export, export / "saved_model.pb", prefix.parent, prefix, *files, pack(tmp_path / "e.tgz", export)):
         with open_checkpoint(path) as source:
             assert (source.kind, source.path, source.folder.name) == ("TF1 SavedModel", path, "export")
-    for folder, path in ((prefix.parent, "variables"), (tmp_path / "export", "variables"), (tmp_path, "export")):
+    for folder, path in ((prefix.parent, "variables"), (export, "variables"), (tmp_path, "export")):
         monkeypatch.chdir(folder)
         with open_checkpoint(Path(path)) as source:
             assert source.kind == "TF1 SavedModel"
     with pytest.raises(UnsupportedSourceError, match="a graph without constants"):
-        open_checkpoint(tmp_path / "export" / "model_frozen.pb")
+        open_checkpoint(export / "model_frozen.pb")
 
 
 def test_a_checkpoint_beside_a_saved_model_is_the_checkpoint(tmp_path: Path) -> None:
     bundle_of(1, tmp_path / "run" / "variables", "variables")
-    (tmp_path / "run" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
+    (tmp_path / "run" / "saved_model.pb").write_bytes(SAVED_MODEL)
     bundle_of(9, tmp_path / "run")
     assert step_of(tmp_path / "run") == 9
     assert step_of(pack(tmp_path / "run.tgz", tmp_path / "run")) == 9
@@ -194,21 +190,15 @@ def test_a_checkpoint_beside_a_saved_model_is_the_checkpoint(tmp_path: Path) -> 
 
 
 def test_saved_model_without_variables(tmp_path: Path) -> None:
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
-    places = [
-        tmp_path / "export",
-        tmp_path / "export" / "saved_model.pb",
-        pack(tmp_path / "e.tgz", tmp_path / "export"),
-    ]
-    for path in places:
-        with pytest.raises(
-            UnsupportedSourceError, match=r"this is a SavedModel without variables.*Pass the checkpoint"
-        ):
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "saved_model.pb").write_bytes(SAVED_MODEL)
+    for path in (export, export / "saved_model.pb", pack(tmp_path / "e.tgz", export)):
+        with pytest.raises(UnsupportedSourceError, match=r"this is a SavedModel without variables: its folder variabl"):
             open_checkpoint(path)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"model\.ckpt-6: no such file, folder or checkpoint prefix\. Check"):
         open_checkpoint(tmp_path / "model.ckpt-6")
     bundle_of(5, tmp_path)
@@ -221,7 +211,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+def test_an_impossible_file_name(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be opened: File name too long"):
         open_checkpoint(tmp_path / ("x" * 5000))
 
@@ -246,7 +236,7 @@ def test_import_is_light() -> None:
     assert result.stdout.strip() == ""
 
 
-def test_gzip_of_one_file_is_no_archive(tmp_path: Path) -> None:
+def test_gzip_of_one_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.index.gz"
     path.write_bytes(gzip.compress(b"one file"))
     with pytest.raises(CorruptFileError, match="not a whole tar archive"):

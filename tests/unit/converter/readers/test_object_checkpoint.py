@@ -1,4 +1,4 @@
-"""TF2 checkpoints under TF1 names: variables, slots, averages, and what belongs to no model."""
+"""TF2 checkpoints under TF1 names: variables, slots, averages, and everything outside the model."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter.conversion import prepare
 from converter.errors import CorruptFileError, MissingFileError, UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
-from converter.plan.copies import View, select_view, stored_names
-from converter.plan.engine import account
 from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
 from converter.readers.tensorflow.object_graph import read_names
-from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import VariableInfo
-from support.sources import plan_of
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
+from support.sources import EMA
 from support.tiny_bundle import nested, number, write_bundle
 from support.tiny_protos import VALUE, ObjectGraph
-
-EMA = "ExponentialMovingAverage"
 
 
 def names_of(graph: ObjectGraph) -> dict[str, str]:
@@ -71,7 +67,7 @@ def test_slots_in_the_list_of_a_newer_optimizer() -> None:
     }
 
 
-def test_a_key_that_the_graph_does_not_know_keeps_its_name() -> None:
+def test_a_key_that_the_graph_does_not_list_keeps_its_name() -> None:
     found = read_names(b"", [f"stray/{VALUE}", OBJECT_GRAPH, "odd"])
     assert found.model == {"stray": f"stray/{VALUE}"}
     assert set(found.others) == {"object_graph", "object_graph/odd"}
@@ -81,18 +77,18 @@ def test_two_models_are_refused() -> None:
     graph = ObjectGraph()
     graph.add("a/gamma", "x/gamma")
     graph.add("b/gamma", "x/gamma")
-    with pytest.raises(UnsupportedSourceError, match=rf"a/gamma/{VALUE} and b/gamma/{VALUE} are both called 'x/gamma'"):
+    with pytest.raises(UnsupportedSourceError, match=rf"a/gamma/{VALUE} and b/gamma/{VALUE} are both named 'x/gamma'"):
         names_of(graph)
 
 
 def test_a_lost_average_is_noticed(tmp_path: Path) -> None:
-    """Otherwise the variable would pass as one that is not averaged."""
+    """Otherwise the variable would be treated as one that is not averaged."""
     graph = ObjectGraph()
     for name in ("beta", "gamma"):
         graph.add_slot(graph.add(f"model/{name}", f"x/{name}"), "average", f"model/{name}")
     assert len(names_of(graph)) == 5
     del graph.values[f"model/gamma/.OPTIMIZER_SLOT/optimizer/average/{VALUE}"]
-    with pytest.raises(CorruptFileError, match=r"model/gamma/.*average.* is listed and not stored \(1 of 4"):
+    with pytest.raises(CorruptFileError, match=r"model/gamma/.*average.* is listed but not stored \(1 of 4"):
         open_checkpoint(graph.write(tmp_path / "ckpt-1"))
 
 
@@ -100,9 +96,9 @@ def test_a_lost_average_is_noticed(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"\x0a\x05", "5 bytes and 0 are left"),
-        (nested(1, nested(3, number(1, 7) + number(3, 0))), "joins the objects 7 and 0 of 1"),
-        (nested(1, nested(3, number(1, -1) + number(3, 0))), "joins the objects -1 and 0 of 1"),
-        (nested(1, nested(2, nested(3, b"\xff"))), "is no text"),
+        (nested(1, nested(3, number(1, 7) + number(3, 0))), "refers to the objects 7 and 0 of 1"),
+        (nested(1, nested(3, number(1, -1) + number(3, 0))), "refers to the objects -1 and 0 of 1"),
+        (nested(1, nested(2, nested(3, b"\xff"))), "is not text"),
     ],
 )
 def test_damaged_graphs(tmp_path: Path, data: bytes, words: str) -> None:
@@ -148,7 +144,7 @@ def test_every_variable_has_an_average_where_one_has(tmp_path: Path, same: bool)
 
 
 @pytest.mark.parametrize(("name", "is_said"), [("ckpt-3", False), ("emackpt-3", True)])
-def test_without_averages_only_the_name_may_tell(tmp_path: Path, name: str, is_said: bool) -> None:
+def test_without_averages_the_file_name_is_a_hint(tmp_path: Path, name: str, is_said: bool) -> None:
     graph = ObjectGraph()
     graph.add("model/gamma", "x/gamma")
     with open_checkpoint(graph.write(tmp_path / name)) as source:
@@ -157,37 +153,14 @@ def test_without_averages_only_the_name_may_tell(tmp_path: Path, name: str, is_s
         assert ("its name (emackpt-3) says that it is" in source.raw_reason) is is_said
 
 
-# The official checkpoint and key list.
-
-
 def test_official_checkpoint(shared: Path) -> None:
     folder = shared / "trained_d0_256" / "tf2_object_checkpoint"
-    plan = plan_of("d0")
     with open_checkpoint(folder) as source:
         assert (source.kind, source.path, source.folder) == ("TF2 object checkpoint", folder, folder)
         assert [path.name for path in source.files()] == ["model.index", "model.data-00000-of-00001"]
-        assert set(source.variables) == {*plan.variables, "object_graph"}
-        assert {name: source.variables[name].shape for name in plan.variables} == plan.variables
-        view = select_view(source, plan)
-        assert view.name == "raw"
-        assert "does not say whether it is the averages" in view.reason
+        prepared = prepare(source)
+        assert prepared.view.name == "raw"
+        assert set(source.variables) == {*prepared.plan.variables, "object_graph"}
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
-            select_view(source, plan, "ema")
+            prepare(source, weights="ema")
         assert inspect_source(source)["problems"] == []
-
-
-def test_official_key_list_is_fully_accounted_for(shared: Path) -> None:
-    text = (shared / "reference" / "dialects" / "d0_tf2_object_checkpoint.keys.txt").read_text()
-    rows = {key: (dtype, shape) for key, dtype, shape in (line.split("\t") for line in text.splitlines())}
-    with TensorBundle(shared / "trained_d0_256" / "tf2_object_checkpoint" / "model") as bundle:
-        names = read_names(b"".join(bundle.read(OBJECT_GRAPH).flat), rows)
-    plan = plan_of("d0")
-    variables = {
-        name: VariableInfo(rows[key][0], tuple(int(s) for s in rows[key][1].strip("[]").split(",") if s))
-        for name, key in {**names.model, **names.others}.items()
-    }
-    assert len(variables) == len(rows) == 710
-    stored = stored_names(plan, "raw")
-    found = account(variables, plan, View("raw", "", stored, {}))
-    assert found.problems == []
-    assert (len(found.consumed), set(found.ignored)) == (709, {"object_graph"})

@@ -1,4 +1,4 @@
-"""Partitioned variables: the keys of their slices, and slices that do not fit together."""
+"""Partitioned variables: the keys of their slices, and slices that do not match."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def partitioned() -> tuple[dict[bytes, bytes], bytes]:
     return records, data
 
 
-def test_slices_are_put_together(tmp_path: Path) -> None:
+def test_slices_are_assembled(tmp_path: Path) -> None:
     bundle = TensorBundle(tiny.write_records(tmp_path / "m", *partitioned()))
     assert bundle.variables == {"w": VariableInfo("float32", (5, 4))}
     assert bundle.read("w").tolist() == FULL.tolist()
@@ -49,20 +49,19 @@ def test_slice_keys() -> None:
     assert encode_slice_key("a\0", ()) == b"\x00a\x00\xff\x00\x01\x00"
     starts = [0, 1, 63, 64, 8191, 8192, 2**20, 2**40, 2**62, 2**63 - 1]
     keys = [encode_slice_key("w", ((start, WHOLE_AXIS),)) for start in starts]
-    assert keys == sorted(keys)  # what ordered code is for
+    assert keys == sorted(keys)  # the purpose of ordered code
 
 
-def test_slices_that_do_not_fit(tmp_path: Path) -> None:
+def test_slices_that_do_not_match_the_variable(tmp_path: Path) -> None:
     records, data = partitioned()
-    missing = {key: value for key, value in records.items() if key != slice_key("w", PARTS[1])}
-    with pytest.raises(CorruptFileError, match=r"slice \(\(2, 3\), \(0, 1\)\) is None; expected"):
-        TensorBundle(tiny.write_records(tmp_path / "m", missing, data))
-    orphan = {key: value for key, value in records.items() if key != b"w"}
-    with pytest.raises(CorruptFileError, match="belongs to no variable"):
-        TensorBundle(tiny.write_records(tmp_path / "m", orphan, data))
-    other_dtype = {**records, slice_key("w", PARTS[1]): entry(3, [3, 1], data[32:44], offset=32)}
-    with pytest.raises(CorruptFileError, match="int32"):
-        TensorBundle(tiny.write_records(tmp_path / "m", other_dtype, data))
+    key = slice_key("w", PARTS[1])
+    for changed, words in (
+        ({name: value for name, value in records.items() if name != key}, r"slice ((2, 3), (0, 1)) is None; expected"),
+        ({name: value for name, value in records.items() if name != b"w"}, "does not belong to any variable"),
+        ({**records, key: entry(3, [3, 1], data[32:44], offset=32)}, "int32"),
+    ):
+        with pytest.raises(CorruptFileError, match=re.escape(words)):
+            TensorBundle(tiny.write_records(tmp_path / "m", changed, data))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +69,13 @@ def test_slices_that_do_not_fit(tmp_path: Path) -> None:
     [
         ([((0, 2), None), ((2, 3), None), ((2, 3), None)], "is None"),  # the same slice twice
         ([((0, 2), None)], "do not add up"),
-        ([((0, 2), None), ((1, 3), None)], "left open"),  # as many elements as the tensor, row 1 twice
-        ([((0, 2), None), ((2, 4), None)], "leaves an axis of size 5"),
-        ([((-1, 2), None)], "leaves an axis"),
-        ([((0, -2), None)], "leaves an axis"),
+        (
+            [((0, 2), None), ((1, 3), None)],
+            "leave a part of the tensor empty",
+        ),  # as many elements as the tensor, row 1 twice
+        ([((0, 2), None), ((2, 4), None)], "exceeds an axis of size 5"),
+        ([((-1, 2), None)], "exceeds an axis"),
+        ([((0, -2), None)], "exceeds an axis"),
         ([((0, 2),)], "1 axes; the tensor has 2"),
     ],
 )

@@ -1,8 +1,7 @@
-"""What a source can become, and that nothing half-written is left where that fails."""
+"""What a source can be converted to, and that a failure leaves nothing half-written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,19 @@ from converter.errors import CorruptFileError
 from converter.identify.hparams import config_fields
 from converter.locate import open_checkpoint
 from converter.plan.copies import stored_names
-from converter.writers.targets import TARGETS, choose_target, state_dict_specs, variable_specs
+from converter.writers.targets import TARGETS, choose_target
 from effdet_torch.config import get_config
 from effdet_torch.errors import OutputError, UsageError
 from support.sources import MemorySource, plan_of, seeded, small_config, training_checkpoint
 
 NAMES = {"pth": "model.pth", "safetensors": "model.safetensors", "tf1": "folder", "h5": "model.h5"}
 PLAN = plan_of(small_config())
+CHECKPOINT = training_checkpoint(PLAN)
 
 
 @pytest.fixture
 def prepared() -> Preparation:
-    return prepare(MemorySource(training_checkpoint(PLAN)), keep_redundant_bias=True)
+    return prepare(MemorySource(CHECKPOINT), keep_redundant_bias=True)
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,23 @@ def test_targets_by_suffix_and_by_name(tmp_path: Path, name: str, to: str | None
 @pytest.mark.parametrize(
     ("name", "to", "words"),
     [
-        ("m.bin", None, r"ends in '.bin'; expected one of .pth, .pt, .safetensors, .h5, or a folder and --to tf1"),
-        ("m.pth", "h5", "does not go with --to h5; expected a name that ends in .h5"),
-        ("m.h5", "tf1", "does not go with --to tf1; expected the name of a folder"),
+        (
+            "m.bin",
+            None,
+            r"m.bin ends in '.bin'; expected one of .pth, .pt, .safetensors, .h5, or a folder with --to tf1",
+        ),
+        ("model", None, "model has no suffix; expected one of"),
+        ("m.pth", "h5", "m.pth does not fit --to h5; expected a name that ends in .h5"),
+        ("m.h5", "tf1", "m.h5 does not fit --to tf1; expected the name of a folder"),
         ("m", "pth", "expected a name that ends in .pth or .pt"),
-        ("absent/m.pth", None, "the folder .*absent does not exist"),
+        ("absent/m.pth", None, "the folder .*absent does not exist; create it first"),
         ("taken.h5", None, "taken.h5 is a folder; expected the name of a file"),
         ("a_file", "tf1", "a_file is a file; expected the name of a folder"),
         ("m.weights.h5", None, "this suffix for Keras 3 files; name it .*m.h5"),
-        ("full", "tf1", r"holds other files \(model.ckpt-1.index\)"),
+        ("full", "tf1", r"holds other files \(model.ckpt-1.index\); use a new folder"),
     ],
 )
-def test_outputs_that_cannot_be_meant(tmp_path: Path, name: str, to: str | None, words: str) -> None:
+def test_refuses_outputs_that_do_not_fit(tmp_path: Path, name: str, to: str | None, words: str) -> None:
     for folder in ("taken.h5", "full"):
         (tmp_path / folder).mkdir()
     (tmp_path / "a_file").touch()
@@ -68,10 +73,11 @@ def test_outputs_that_cannot_be_meant(tmp_path: Path, name: str, to: str | None,
 
 
 @pytest.mark.parametrize("to", NAMES)
-def test_what_is_announced_is_written(prepared: Preparation, tmp_path: Path, to: str) -> None:
+def test_every_target_can_be_read_again(prepared: Preparation, tmp_path: Path, to: str) -> None:
     out, seen = tmp_path / NAMES[to], list[tuple[int, int]]()
     convert_checkpoint(prepared, out, lambda done, total: seen.append((done, total)), TARGETS[to])
     specs = TARGETS[to].specs(prepared.plan)
+    assert seen == sorted(seen)
     assert len(seen) == len(specs)
     assert seen[-1] == (sum(spec.size_bytes for spec in specs.values()),) * 2
     with open_checkpoint(out) as source:
@@ -79,6 +85,10 @@ def test_what_is_announced_is_written(prepared: Preparation, tmp_path: Path, to:
         ema = seeded(PLAN, seed=1)
         assert all(np.array_equal(source.read(again.view.stored[name]), ema[name]) for name in ema)
         assert again.settings.config == prepare(prepared.source).settings.config
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("to", NAMES)
@@ -92,36 +102,35 @@ def test_a_failure_leaves_nothing(
             raise CorruptFileError("damaged")
         return read(name)
 
-    monkeypatch.setattr(prepared.source, "read", damaged)
-    with pytest.raises(CorruptFileError):
-        convert_checkpoint(prepared, tmp_path / NAMES[to], target=TARGETS[to])
+    def fail() -> dict[str, bytes]:
+        with monkeypatch.context() as patch:
+            patch.setattr(prepared.source, "read", damaged)
+            with pytest.raises(CorruptFileError):
+                convert_checkpoint(prepared, tmp_path / NAMES[to], target=TARGETS[to])
+        return contents(tmp_path)
+
+    assert fail() == {}
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(prepared.source, "read", read)
     convert_checkpoint(prepared, tmp_path / NAMES[to], target=TARGETS[to])
     before = contents(tmp_path)
     assert before
-    monkeypatch.setattr(prepared.source, "read", damaged)
-    with pytest.raises(CorruptFileError):
-        convert_checkpoint(prepared, tmp_path / NAMES[to], target=TARGETS[to])
-    assert contents(tmp_path) == before
+    assert fail() == before
 
 
 @pytest.mark.parametrize("to", NAMES)
-def test_the_same_input_gives_the_same_bytes(prepared: Preparation, tmp_path: Path, to: str) -> None:
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, to: str) -> None:
     written = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        convert_checkpoint(prepared, tmp_path / name / NAMES[to], target=TARGETS[to])
-        written.append(contents(tmp_path / name))
+    changed = {name: array + np.ones_like(array) for name, array in CHECKPOINT.items()}
+    for number, arrays in enumerate((CHECKPOINT, dict(reversed(CHECKPOINT.items())), changed)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        convert_checkpoint(prepare(MemorySource(arrays)), folder / NAMES[to], target=TARGETS[to])
+        written.append(contents(folder))
     assert written[0] == written[1]
+    assert written[0] != written[2]  # negative control
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files: Iterator[Path] = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def test_a_folder_that_cannot_be_made(prepared: Preparation, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created(prepared: Preparation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be created"):
         TARGETS["tf1"].convert(prepared.source, prepared.plan, prepared.view, tmp_path / "file" / "out")
@@ -129,11 +138,10 @@ def test_a_folder_that_cannot_be_made(prepared: Preparation, tmp_path: Path) -> 
 
 def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Preparation, tmp_path: Path) -> None:
     convert_checkpoint(prepared, tmp_path / "out", target=TARGETS["tf1"])
+    copies = list(zip(stored_names(PLAN, "raw").values(), stored_names(PLAN, "ema").values(), strict=True))
     with open_checkpoint(tmp_path / "out") as source:
-        names = [*stored_names(PLAN, "raw").values(), *stored_names(PLAN, "ema").values(), "global_step"]
-        assert sorted(source.variables) == sorted(names)
-        for raw, ema in zip(stored_names(PLAN, "raw").values(), stored_names(PLAN, "ema").values(), strict=True):
-            assert np.array_equal(source.read(raw), source.read(ema))
+        assert sorted(source.variables) == sorted([*(name for copy in copies for name in copy), "global_step"])
+        assert all(np.array_equal(source.read(raw), source.read(ema)) for raw, ema in copies)
     hparams = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
     config = prepared.settings.config
     assert get_config("d0", **config_fields(hparams), redundant_bias=True) == config
@@ -144,12 +152,5 @@ def test_bare_files_have_no_metadata(prepared: Preparation, tmp_path: Path) -> N
         convert_checkpoint(prepared, tmp_path / name, bare=True)
         with open_checkpoint(tmp_path / name) as source:
             assert source.given == ()
-    with pytest.raises(UsageError, match="does not go with --to h5"):
+    with pytest.raises(UsageError, match="is for PyTorch files; it cannot be combined with --to h5"):
         convert_checkpoint(prepared, tmp_path / "m.h5", bare=True)
-
-
-def test_specs() -> None:
-    kept = plan_of(small_config(redundant_bias=True))
-    assert {name: spec.shape for name, spec in variable_specs(kept).items()} == kept.variables
-    assert list(state_dict_specs(kept)) == list(kept.targets)
-    assert len(state_dict_specs(PLAN)) < len(state_dict_specs(kept))

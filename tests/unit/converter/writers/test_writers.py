@@ -1,8 +1,7 @@
-"""Both file formats against their own libraries, and files that are written completely or not at all."""
+"""Both file formats against their own libraries; files are written completely or not at all."""
 
 from __future__ import annotations
 
-import errno
 import io
 import itertools
 import json
@@ -11,7 +10,7 @@ import pickletools
 import stat
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,19 +55,15 @@ def specs_of(tensors: Mapping[str, Array]) -> dict[str, TensorSpec]:
     return {name: TensorSpec(array.dtype, array.shape) for name, array in tensors.items()}
 
 
-def written(writer: Writer, tensors: Mapping[str, Array], metadata: Mapping[str, Any] | None = None) -> bytes:
-    stream = io.BytesIO()
-    writer(stream, specs_of(tensors), tensors.items(), METADATA if metadata is None else metadata)
-    return stream.getvalue()
-
-
 def saved(path: Path, writer: Writer, tensors: Mapping[str, Array] = TENSORS, **metadata: Any) -> Path:
-    path.write_bytes(written(writer, tensors, metadata or METADATA))
+    with path.open("w+b") as stream:
+        writer(stream, specs_of(tensors), tensors.items(), metadata or METADATA)
     return path
 
 
-def equal(found: Array, expected: Array) -> bool:
-    """Bit for bit; NaN and the sign of zero count, too."""
+def equal(found: Array, name: str) -> bool:
+    """Whether a tensor was written bit for bit; NaN and the sign of zero count as well."""
+    expected = TENSORS[name]
     return found.dtype == expected.dtype and found.shape == expected.shape and found.tobytes() == expected.tobytes()
 
 
@@ -82,17 +77,13 @@ def test_torch_loads_what_was_written(tmp_path: Path, mmap: bool) -> None:
     assert list(loaded["state_dict"]) == list(TENSORS)
     assert type(loaded["state_dict"]).__name__ == "OrderedDict"
     for name, tensor in loaded["state_dict"].items():
-        assert equal(tensor.numpy(), np.ascontiguousarray(TENSORS[name]).reshape(TENSORS[name].shape)), name
+        assert equal(tensor.numpy(), name), name
         assert tensor.is_contiguous()
         assert not tensor.requires_grad
     assert loaded["metadata"] == METADATA
-
-
-def test_a_tensor_that_was_loaded_is_its_own(tmp_path: Path) -> None:
-    """No two tensors share a storage: changing one leaves the others as they are."""
-    loaded = torch.load(saved(tmp_path / "a.pth", write_pth), weights_only=True)["state_dict"]
-    loaded["bias"].fill_(7)
-    assert all(equal(loaded[name].numpy(), TENSORS[name]) for name in ("float", "special"))
+    # Every tensor has its own storage: changing one leaves the others unchanged.
+    loaded["state_dict"]["bias"].fill_(7)
+    assert all(equal(loaded["state_dict"][name].numpy(), name) for name in ("float", "special"))
 
 
 def test_every_record_is_aligned_and_stored(tmp_path: Path) -> None:
@@ -119,16 +110,16 @@ def test_the_pickle_asks_for_nothing_but_tensors(tmp_path: Path) -> None:
     assert not {opcode.name for opcode, _, _ in opcodes} & {"PUT", "BINPUT", "MEMOIZE"}
 
 
-def test_text_that_is_no_utf8_survives_like_in_pickle(tmp_path: Path) -> None:
+def test_text_that_is_not_utf8_survives_as_in_pickle(tmp_path: Path) -> None:
     name = os.fsdecode(b"model\xff")
     loaded = torch.load(saved(tmp_path / "a.pth", write_pth, name=name), weights_only=True)
     assert loaded["metadata"]["name"] == name
 
 
 @pytest.mark.parametrize("value", [{1, 2}, np.float32(1), b"bytes", Path("x"), {"deep": [object()]}])
-def test_metadata_that_is_not_plain_is_refused(value: object) -> None:
+def test_metadata_that_is_not_plain_is_refused(tmp_path: Path, value: object) -> None:
     with pytest.raises(TypeError, match="expected plain values"):
-        written(write_pth, {}, {"value": value})
+        saved(tmp_path / "a.pth", write_pth, {}, value=value)
 
 
 # Safetensors.
@@ -138,19 +129,14 @@ def test_safetensors_loads_what_was_written(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors", write_safetensors)
     loaded = load_file(path)
     assert loaded.keys() == TENSORS.keys()
-    assert all(
-        equal(loaded[name], np.ascontiguousarray(TENSORS[name]).reshape(TENSORS[name].shape)) for name in TENSORS
-    )
+    assert all(equal(loaded[name], name) for name in TENSORS)
     with safe_open(path, "pt") as opened:
         metadata = opened.metadata()
-        assert opened.get_tensor("count").item() == 2**40
         assert opened.get_slice("empty").get_shape() == [0, 3]
     assert metadata["format"] == "pt"
     assert json.loads(metadata[METADATA_KEY]) == METADATA
-
-
-def test_safetensors_data_are_aligned_to_their_items(tmp_path: Path) -> None:
-    content = saved(tmp_path / "a.safetensors", write_safetensors).read_bytes()
+    # The data is complete, without gaps, and aligned to its items.
+    content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     del header["__metadata__"]
@@ -159,62 +145,41 @@ def test_safetensors_data_are_aligned_to_their_items(tmp_path: Path) -> None:
     assert spans[0][0] == 0
     assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(spans))
     assert 8 + length + spans[-1][1] == len(content)
-    for name, entry in header.items():
-        assert entry["data_offsets"][0] % TENSORS[name].dtype.itemsize == 0, name
+    assert all(entry["data_offsets"][0] % TENSORS[name].dtype.itemsize == 0 for name, entry in header.items())
 
 
 # Both.
 
 
 @BOTH
-def test_the_same_input_gives_the_same_bytes(writer: Writer) -> None:
-    assert written(writer, TENSORS) == written(writer, TENSORS)
-
-
-@BOTH
-def test_other_values_give_other_bytes(writer: Writer) -> None:
-    """Negative control of the test above."""
-    assert written(writer, TENSORS) != written(writer, TENSORS | {"bias": np.zeros(3, np.float32)})
-    assert written(writer, TENSORS) != written(writer, TENSORS, {"other": 1})
-
-
-@BOTH
-def test_tensors_may_come_in_any_order(tmp_path: Path, writer: Writer) -> None:
+def test_tensors_may_arrive_in_any_order(tmp_path: Path, writer: Writer) -> None:
     path = tmp_path / "file"
     with path.open("w+b") as stream:
         writer(stream, specs_of(TENSORS), reversed(TENSORS.items()), METADATA)
     if writer is write_safetensors:
-        assert path.read_bytes() == written(writer, TENSORS)
+        assert path.read_bytes() == saved(tmp_path / "other", writer).read_bytes()
         return
     loaded = torch.load(path, weights_only=True)["state_dict"]
     assert list(loaded) == list(TENSORS)
-    assert all(loaded[name].numpy().tobytes() == TENSORS[name].tobytes() for name in TENSORS)
+    assert all(equal(loaded[name].numpy(), name) for name in TENSORS)
 
 
 @BOTH
-def test_a_file_without_tensors_is_one(tmp_path: Path, writer: Writer) -> None:
-    path = saved(tmp_path / "a", writer, {})
-    assert (torch.load(path)["state_dict"] if writer is write_pth else load_file(path)) == {}
-
-
-@BOTH
-def test_big_endian_values_are_written_little_endian(tmp_path: Path, writer: Writer) -> None:
-    big = np.arange(4, dtype=">f4")
-    path = tmp_path / "a"
-    with path.open("w+b") as stream:
-        writer(stream, {"x": TensorSpec(big.dtype, big.shape)}, [("x", big)], {})
-    loaded = torch.load(path)["state_dict"]["x"].numpy() if writer is write_pth else load_file(path)["x"]
-    assert loaded.tolist() == [0, 1, 2, 3]
+@pytest.mark.parametrize("tensors", [{}, {"x": np.arange(4, dtype=">f4")}], ids=["no tensor", "big-endian"])
+def test_unusual_tensors(tmp_path: Path, writer: Writer, tensors: dict[str, Array]) -> None:
+    path = saved(tmp_path / "a", writer, tensors)
+    found = torch.load(path)["state_dict"] if writer is write_pth else load_file(path)
+    assert {name: array.tolist() for name, array in found.items()} == ({"x": [0, 1, 2, 3]} if tensors else {})
 
 
 @BOTH
 @pytest.mark.parametrize("array", [np.zeros(4, np.float32), np.zeros(3), np.zeros((3, 1), np.float32)])
-def test_a_tensor_that_was_not_announced_is_refused(writer: Writer, array: Array) -> None:
-    with pytest.raises(ValueError, match=r"announced was float32 \(3,\)"):
+def test_a_tensor_that_differs_from_its_spec_is_refused(writer: Writer, array: Array) -> None:
+    with pytest.raises(ValueError, match=r"its spec is float32 \(3,\)"):
         writer(io.BytesIO(), {"x": TensorSpec(np.dtype(np.float32), (3,))}, [("x", array)], {})
 
 
-def test_raw_bytes_copies_only_where_it_must() -> None:
+def test_raw_bytes_copies_only_if_necessary() -> None:
     plain, permuted = TENSORS["float"], TENSORS["permuted"]
     shared = raw_bytes(plain, TensorSpec(plain.dtype, plain.shape))
     copied = raw_bytes(permuted, TensorSpec(permuted.dtype, permuted.shape))
@@ -223,48 +188,15 @@ def test_raw_bytes_copies_only_where_it_must() -> None:
     assert bytes(copied) == permuted.tobytes()
 
 
-@pytest.mark.parametrize(("shape", "size"), [((), 8), ((0, 5), 0), ((2, 3), 48)])
-def test_specs_know_their_size(shape: tuple[int, ...], size: int) -> None:
-    assert TensorSpec(np.dtype(np.float64), shape).size_bytes == size
-
-
 # Completely or not at all.
 
 
-def fails_after(count: int) -> Iterator[tuple[str, Array]]:
-    for place, item in enumerate(TENSORS.items()):
-        if place == count:
-            raise RuntimeError("the source is damaged")
-        yield item
-
-
-def write_to(path: Path, writer: Writer, tensors: Iterable[tuple[str, Array]]) -> None:
-    with replacing(path) as stream:
-        writer(stream, specs_of(TENSORS), tensors, METADATA)
-
-
-@BOTH
-@pytest.mark.parametrize("count", [0, 3])
-def test_a_failure_in_the_middle_leaves_everything_as_it_was(tmp_path: Path, writer: Writer, count: int) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_new_file_appears_at_the_end_or_not_at_all(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "model"
-    path.write_bytes(b"precious")
-    with pytest.raises(RuntimeError, match="damaged"):
-        write_to(path, writer, fails_after(count))
-    assert [file.name for file in tmp_path.iterdir()] == ["model"]
-    assert path.read_bytes() == b"precious"
-    write_to(path, writer, TENSORS.items())
-    assert path.read_bytes() == written(writer, TENSORS)
-    assert [file.name for file in tmp_path.iterdir()] == ["model"]
-
-
-def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "model"):
-        raise KeyboardInterrupt
+    with pytest.raises(error), replacing(path):
+        raise error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_nothing_is_visible_before_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "model"
     with replacing(path) as stream:
         stream.write(b"whole")
         assert not path.exists()
@@ -309,14 +241,8 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, writer: Writer, size_byt
     assert path.read_bytes() == b"precious"
 
 
-def test_no_space_left_is_told_in_the_systems_words(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"No space left on device; nothing was changed"), replacing(tmp_path / "m"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("where", ["absent/model", "file/model"])
-def test_a_folder_that_is_none_is_an_output_error(tmp_path: Path, where: str) -> None:
+def test_a_missing_folder_is_an_output_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OutputError, match=r"cannot be written: .*; choose another folder"), replacing(tmp_path / where):
         pytest.fail("the block must not run")
