@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from effdet_torch.metrics.coco_metrics import METRICS
+from effdet_torch.metrics.coco import METRICS
 from support.verification_samples import NASTY, passing
 from verify.detection_results import DetectionParity, DetectionResult, PublishedAP, StageResult
 from verify.report.write import read_report, render_terminal, to_html, to_json, to_junit, to_markdown
