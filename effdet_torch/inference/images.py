@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -117,25 +117,20 @@ def read_images(
     Yields:
         (height, width, 3) uint8 for every image, or why it cannot be read.
     """
-    files = _Files(paths, apply_exif)
-    yield from DataLoader(files, batch_size, num_workers=workers, collate_fn=list, pin_memory=pin_memory)
+    files = cast("Dataset[Path]", paths)  # a loader needs no more than a sequence
+    read = partial(_read_batch, apply_exif=apply_exif)  # the part of it that runs in the workers
+    yield from DataLoader(files, batch_size, num_workers=workers, collate_fn=read, pin_memory=pin_memory)
 
 
-@dataclass(frozen=True)
-class _Files(Dataset[Tensor | ImageError]):
-    """Image files for a `DataLoader`. An error is an item: raised in a worker, its text would hold a traceback."""
+def _read_batch(paths: list[Path], apply_exif: bool) -> list[Tensor | ImageError]:
+    return [_read_tensor(path, apply_exif) for path in paths]
 
-    paths: Sequence[Path]
-    apply_exif: bool
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor | ImageError:
-        try:
-            return torch.from_numpy(read_image(self.paths[index], self.apply_exif))
-        except ImageError as error:
-            return error
+def _read_tensor(path: Path, apply_exif: bool) -> Tensor | ImageError:
+    try:
+        return torch.from_numpy(read_image(path, apply_exif))
+    except ImageError as error:  # raised in a worker, its text would hold a traceback
+        return error
 
 
 def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -11,17 +11,7 @@ import yaml
 
 from effdet_torch.errors import UsageError
 
-COCO_NUM_CLASSES = 90  # category ids, of which 80 have a name
-
-
-def default_label_map(num_classes: int) -> Mapping[int, str]:
-    """Return COCO's {category id: name} for its 90 classes, and nothing for any other number."""
-    return COCO_NAMES if num_classes == COCO_NUM_CLASSES else {}
-
-
-def category_name(category_id: int, label_map: Mapping[int, str]) -> str:
-    """Return the name of a category, or "class 7" for one without a name."""
-    return label_map.get(category_id, f"class {category_id}")
+COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
 
 
 def read_labels(path: str | Path) -> dict[int, str]:

@@ -18,7 +18,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.engine import TorchEngine, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import category_name, default_label_map
+from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES
 from effdet_torch.inference.postprocess import Profile, get_profile, postprocess
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.network.checkpoint import load_model
@@ -102,7 +102,9 @@ class Predictor:
         self.model = load_model(model) if isinstance(model, (str, Path)) else model
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
         self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
-        self.label_map = default_label_map(self.config.num_classes) if label_map is None else label_map
+        if label_map is None:
+            label_map = COCO_NAMES if self.config.num_classes == COCO_NUM_CLASSES else {}
+        self.label_map = label_map
         self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 8) -> list[ImageDetections]:
@@ -168,7 +170,7 @@ class Predictor:
         for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
             kept = scores[:count] >= self.score_threshold
             category_ids = category_ids[:count][kept]
-            names = [category_name(number, self.label_map) for number in category_ids.tolist()]
+            names = [self.label_map.get(number, f"class {number}") for number in category_ids.tolist()]
             results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
         return results
 

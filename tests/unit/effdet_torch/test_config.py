@@ -104,14 +104,6 @@ def test_feature_sizes_halve_rounding_up_or_are_refused_as_by_the_official_code(
             feature_sizes(height, width, 3, 7)
 
 
-def test_bifpn_nodes_of_five_levels() -> None:
-    nodes = get_config("d0").nodes[:8]
-    found = [(node.level, tuple(item.offset for item in node.inputs)) for node in nodes]
-    top_down = [(6, (3, 4)), (5, (2, 5)), (4, (1, 6)), (3, (0, 7))]
-    assert found == [*top_down, (4, (1, 7, 8)), (5, (2, 6, 9)), (6, (3, 5, 10)), (7, (4, 11))]
-    assert [node.feature for node in nodes] == list(range(5, 13))
-
-
 def test_bifpn_nodes_need_a_conv_in_the_first_cell_only() -> None:
     nodes = get_config("d0").nodes
     needy = {(node.cell, item.offset, item.channels) for node in nodes for item in node.inputs if item.needs_conv}

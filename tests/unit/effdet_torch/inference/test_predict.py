@@ -17,6 +17,7 @@ from effdet_torch import Predictor
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.inference.engine import full_float32, usable_device
 from effdet_torch.inference.images import ImageError
+from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import ImageDetections
 from effdet_torch.network.model import EfficientDet
@@ -89,6 +90,7 @@ def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels]) ->
     assert 11 <= len(kept) < len(everything)
     assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
     assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
+    assert Predictor(small_model(num_classes=90)).label_map == COCO_NAMES
     nothing = Predictor(model, score_threshold=1.0)(images[0])[0]
     assert (len(nothing), nothing.boxes_xyxy.shape, nothing.to_coco(1)) == (0, (0, 4), [])
 

@@ -21,9 +21,6 @@ def published(
 @pytest.mark.parametrize(
     ("name", "variant", "more", "ap"),
     [
-        ("efficientdet-d7x.tar.gz", "d7x", {}, 54.4),
-        ("efficientdet-d4-640.tar.gz", "d4", {"image_size": 640}, 45.7),
-        ("efficientdet-d0.tar.gz", "d0", {"normalization": "advprop"}, 35.1),
         ("efficientdet-d0-advprop", "d0", {"normalization": "advprop", "mean_rgb": (0.0, 0.0, 0.0)}, 35.1),
         ("efficientdet-d1_advprop", "d1", {"normalization": "advprop"}, 40.8),
         ("efficientdet-d6-640", "d6", {"image_size": 640, "redundant_bias": True}, 47.9),
@@ -37,7 +34,6 @@ def test_official_checkpoints_are_known(name: str, variant: str, more: dict[str,
     ("name", "variant", "more"),
     [
         ("mine", "d0", {}),
-        ("efficientdet-d9", "d0", {}),
         ("efficientdet-d1", "d0", {}),
         ("efficientdet-d0", "d0", {"image_size": 640}),
         ("efficientdet-d0", "d0", {"num_classes": 20}),
