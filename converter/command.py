@@ -108,21 +108,19 @@ def convert(
     of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
     is accounted for.
     """
-    from converter.conversion import convert_checkpoint, prepare, require_target
+    from converter.conversion import convert_checkpoint, prepare
     from converter.report import conversion_report, conversion_text
-    from converter.writers.targets import TARGETS, choose_target
+    from converter.writers.targets import choose_target, require_bare
 
     if out is None and not dry_run:
         raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
-    target = choose_target(out, to) if out is not None else TARGETS[to or "pth"]
-    if layout == "effdet" and target.is_tensorflow:
-        raise click.UsageError(f"--layout effdet is a layout of PyTorch files; it does not go with --to {target.name}")
+    target, bare = choose_target(out, to), layout == "effdet"
+    if bare:
+        require_bare(target)
     with opened_source(source) as opened:
-        keep_redundant_bias |= target.is_tensorflow
         refuse_overwriting(report, out, opened.files())
-        preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias)
-        require_target(preparation, target)
-        metadata, bare = None, layout == "effdet"
+        preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias).for_target(target)
+        metadata = None
         if out is not None and not dry_run:
             with progress_bar(out.name, least=BIG_BYTES) as progress:
                 metadata = convert_checkpoint(preparation, out, progress, target, bare)

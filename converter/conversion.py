@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.identify.hparams import given_hparams
-from converter.identify.recognition import recognize_architecture, recognize_backbone
-from converter.identify.settings import Settings, settle, settle_backbone
+from converter.identify.families import family_of
 from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import Accounting, account
-from converter.plan.expand import Plan, expand
-from converter.plan.table import BACKBONE_TABLE, load_table
+from converter.plan.expand import Plan
+from converter.plan.family import Family, Request, Settings
 from converter.source import VariableSource
-from converter.writers.targets import Target, choose_target
+from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import FORMAT_VERSION
@@ -31,6 +29,7 @@ class Preparation:
     """Everything that is known before a weight is read; `verify` starts from here, too."""
 
     source: VariableSource
+    family: Family
     settings: Settings
     plan: Plan
     view: View
@@ -40,6 +39,20 @@ class Preparation:
     def parameters(self) -> int:
         """Values of one copy of the network, redundant biases and batch norm statistics included."""
         return sum(math.prod(shape) for shape in self.plan.variables.values())
+
+    def for_target(self, target: Target) -> Preparation:
+        """Return the preparation for a target: TensorFlow's formats hold all variables, so nothing is folded for them.
+
+        Raises:
+            UsageError: The target cannot hold a network of this family.
+        """
+        if not target.is_tensorflow:
+            return self
+        if not self.family.to_tensorflow:
+            name = self.settings.config.name
+            raise UsageError(f"{name} cannot be written as {target.name}: only a detector can")
+        settings = self.settings.keeping_biases()
+        return replace(self, settings=settings, plan=self.family.plan(settings.config))
 
 
 def prepare(
@@ -59,21 +72,16 @@ def prepare(
         keep_redundant_bias: keep the biases in front of batch norms.
 
     Raises:
-        ConversionError: The source is not a complete EfficientDet, or contradicts what was asked for.
+        ConversionError: The source is not a complete network of a known family, or contradicts what was asked for.
         ConfigError: An option does not exist.
     """
-    table = load_table()
-    if backbone := recognize_backbone(source.variables, table):
-        table, settings = load_table(BACKBONE_TABLE), settle_backbone(backbone, variant, hparams)
-    else:
-        found = recognize_architecture(source.variables, table)
-        given = given_hparams(source, hparams)
-        settings = settle(found, given, variant, source.path, keep_redundant_bias).with_origins(source.origins)
-    plan = expand(table, settings.config)
+    family, architecture = family_of(source)
+    settings = family.settle(architecture, Request(source, variant, hparams, keep_redundant_bias))
+    plan = family.plan(settings.config)
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)
-    accounting.require_complete(f"{source.path} is not a complete {settings.name}")
-    return Preparation(source, settings, plan, view, accounting)
+    accounting.require_complete(f"{source.path} is not a complete {settings.config.name}")
+    return Preparation(source, family, settings, plan, view, accounting)
 
 
 def convert_checkpoint(
@@ -86,32 +94,24 @@ def convert_checkpoint(
     """Write the converted model, and return the metadata that went into it.
 
     Args:
-        preparation: from `prepare`; for one of TensorFlow's formats with biases kept.
+        preparation: from `prepare`; it is adapted to the target.
         out: a file, or a folder; an existing one is replaced only when everything went well.
         progress: called after every tensor.
         target: what to write; None goes by the suffix of `out`.
-        bare: write the tensors only, without metadata.
+        bare: write the tensors only, without metadata, as the `effdet` package publishes them.
 
     Raises:
-        UsageError: The suffix is unknown, or the folder does not exist.
+        UsageError: The suffix is unknown, the folder does not exist, or the target cannot hold this network or layout.
         ConversionError: A variable is damaged, or the output cannot be written.
     """
     target = target or choose_target(out)
-    require_target(preparation, target)
+    if bare:
+        require_bare(target)
+    preparation = preparation.for_target(target)
     metadata = build_metadata(preparation)
     stored = None if bare else metadata
     target.convert(preparation.source, preparation.plan, preparation.view, out, stored, progress)
     return metadata
-
-
-def require_target(preparation: Preparation, target: Target) -> None:
-    """Refuse a target that cannot hold what was prepared.
-
-    Raises:
-        UsageError: A backbone alone would go to a TensorFlow format, whose settings are a detector's.
-    """
-    if target.is_tensorflow and preparation.settings.is_backbone:
-        raise UsageError(f"{preparation.settings.name} is a backbone alone: only a detector can go to {target.name}")
 
 
 def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
         "format_version": FORMAT_VERSION,
         "tool": {"name": "effdet-convert", "version": __version__},
         "table": {"name": plan.table.name, "version": plan.table.version, "sha256": plan.table.sha256},
-        "variant": settings.name,
-        "config": settings.to_dict(),
+        "variant": settings.config.name,
+        "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
         "source": {
             "kind": source.kind,

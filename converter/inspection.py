@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import ConversionError, MissingFileError
-from converter.identify.hparams import given_hparams
-from converter.identify.recognition import recognize_architecture, recognize_backbone
-from converter.identify.settings import settle, settle_backbone
+from converter.identify.families import family_of
 from converter.plan.copies import View, differing, is_untrained, stored_in, stored_names
 from converter.plan.engine import account
-from converter.plan.expand import Plan, expand
-from converter.plan.table import BACKBONE_TABLE, load_table
+from converter.plan.expand import Plan
+from converter.plan.family import Request
 from converter.source import VariableSource
 from effdet_torch.errors import ConfigError
 
@@ -38,21 +36,16 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "notes": _source_notes(source),
         "problems": [],
     }
-    table = load_table()
     try:
-        if backbone := recognize_backbone(source.variables, table):
-            facts |= {"architecture": f"{backbone}, without a detector", "variants": []}
-            table, settings = load_table(BACKBONE_TABLE), settle_backbone(backbone)
-        else:
-            found = recognize_architecture(source.variables, table)
-            facts |= {"architecture": found.describe(), "variants": found.variants()}
-            settings = settle(found, given_hparams(source), None, source.path).with_origins(source.origins)
+        family, found = family_of(source)
+        facts |= {"architecture": found.describe(), "variants": found.variants()}
+        settings = family.settle(found, Request(source))
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
-    plan = expand(table, settings.config)
+    plan = family.plan(settings.config)
     facts |= {
-        "variant": settings.name,
-        "config": settings.to_dict(),
+        "variant": settings.config.name,
+        "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
         "notes": [*facts["notes"], *settings.notes],
         "parameters": sum(math.prod(shape) for shape in plan.variables.values()),

@@ -59,18 +59,25 @@ def _open_download(name: str, progress: Progress | None) -> VariableSource | Non
 
     if official := find_official(name):
         if is_url(name) and "?" in name:  # which may ask for another revision
-            source = open_checkpoint(fetch(name, progress=progress))
+            path = fetch(name, progress=progress)
         else:
-            known = official.size_bytes, official.sha256
-            source = open_checkpoint(fetch(official.url, size_bytes=known[0], sha256=known[1], progress=progress))
+            path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
+        source = _open_cached(path)
         source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
         source.provenance = {**source.provenance, "official": official.name, "url": official.url}
         return source
     if not is_url(name):
         return None
-    source = open_checkpoint(fetch(name, progress=progress))
+    source = _open_cached(fetch(name, progress=progress))
     source.provenance = {**source.provenance, "url": shown_url(name)}
     return source
+
+
+def _open_cached(path: Path) -> VariableSource:
+    try:
+        return open_checkpoint(path)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{error} Delete the cached file first.") from error
 
 
 def _reader(found: Format, path: Path) -> Callable[[Path], VariableSource]:

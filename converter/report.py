@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
-from converter.writers.effdet_package import effdet_code
 from converter.writers.targets import TARGETS, Target
-from effdet_torch.architecture import timm_name
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
@@ -25,7 +23,9 @@ def conversion_report(
 
     `accounting` lists every stored name under what became of it; its counts add up to the variables of the source.
     """
-    accounting, plan, target = preparation.accounting, preparation.plan, target or TARGETS["pth"]
+    target = target or TARGETS["pth"]
+    preparation = preparation.for_target(target)
+    accounting, plan = preparation.accounting, preparation.plan
     folded = [name for entry in plan.entries if entry.target is None for name in entry.sources]
     return {
         "ok": True,
@@ -56,18 +56,7 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
     if target.name == "tf1" and preparation.view.name == "raw":
         yield "raw values are written under the names of averages as well, which official evaluation reads"
     if bare:
-        yield from _effdet_notes(preparation)
-
-
-def _effdet_notes(preparation: Preparation) -> Iterator[str]:
-    """Say how the effdet package builds the model that a bare state_dict belongs to."""
-    config = preparation.settings.config
-    if preparation.settings.is_backbone:
-        yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"
-        return
-    yield f"for effdet: {effdet_code(config)}"
-    if not config.redundant_bias:
-        yield f"efficientdet_{config.name}, without tf_, may load the file as well, but pads otherwise: another network"
+        yield from preparation.family.package_notes(settings.config)
 
 
 def conversion_text(report: Facts) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from effdet_torch.errors import ConfigError
+
 # Backbone -> (width coefficient, depth coefficient).
 BACKBONES: Mapping[str, tuple[float, float]] = {
     "efficientnet-b0": (1.0, 1.0),
@@ -89,7 +91,7 @@ class Node:
 
 
 def timm_name(backbone: str) -> str:
-    """Return what timm calls a backbone: the models that pad and normalise like TensorFlow's."""
+    """Return what timm calls a backbone: the models with TensorFlow's padding and normalisation."""
     return f"tf_{backbone.replace('-', '_')}"
 
 
@@ -133,6 +135,37 @@ def backbone_blocks(backbone: str) -> tuple[Block, ...]:
             )
             channels = blocks[-1].out_channels
     return tuple(blocks)
+
+
+def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:
+    """Return {level: (height, width)} of the feature maps for an image; every level halves, rounding up.
+
+    TorchScript compiles this function as a part of the model, hence the plain integers.
+
+    Args:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        min_level: finest level to return.
+        max_level: coarsest level to return.
+
+    Raises:
+        ConfigError: A level could halve only one side, because the other has one row left; the official code refuses
+            this too.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    rows, columns = height, width
+    for level in range(1, max_level + 1):
+        next_rows, next_columns = (rows + 1) // 2, (columns + 1) // 2
+        if level > min_level and (next_rows < rows) != (next_columns < columns):
+            raise ConfigError(
+                f"image size {height} x {width} (height x width) is too small for levels {min_level} to {max_level}: "
+                f"P{level - 1} is {rows} x {columns} and only one side can be halved; "
+                f"use at least {(1 << (max_level - 1)) + 1} pixels per side"
+            )
+        rows, columns = next_rows, next_columns
+        if level >= min_level:
+            sizes[level] = (rows, columns)
+    return sizes
 
 
 @cache

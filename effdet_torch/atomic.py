@@ -14,9 +14,9 @@ from effdet_torch.errors import OutputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`, and move it into place when the block ends well.
+    """Open a temporary file beside `path`, and move it into place if the block succeeds.
 
-    On any failure the temporary file is removed and an existing `path` stays as it was.
+    On failure the temporary file is removed and an existing `path` is left unchanged.
 
     Raises:
         OutputError: The folder does not exist or cannot be written, or the disk is full.

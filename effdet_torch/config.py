@@ -1,4 +1,4 @@
-"""EfficientDet variants as data, without torch: what it takes to build a model and to prepare images for it.
+"""EfficientDet variants as data, without torch: everything needed to build a model and prepare images for it.
 
 Source: EfficientDet (arXiv:1911.09070) table 1; the official code's `hparams_config`, 2025-03.
 """
@@ -8,12 +8,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture import BACKBONES, MIN_LEVEL, Block, Node, backbone_blocks, bifpn_nodes
+from effdet_torch.architecture import (
+    BACKBONES,
+    MIN_LEVEL,
+    Block,
+    Node,
+    backbone_blocks,
+    bifpn_nodes,
+    feature_sizes,
+)
 from effdet_torch.errors import ConfigError
 
-LARGEST = 1e9  # no ratio, scale or colour is larger; infinity and NaN are not smaller
+LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
 Fusion = Literal["fastattn", "attn", "sum"]
 Activation = Literal["swish", "relu6"]
 Normalization = Literal["mean_std", "advprop"]
@@ -94,6 +102,10 @@ class EfficientDetConfig:
         """
         return feature_sizes(*self.image_size, MIN_LEVEL, self.max_level)
 
+    def keeping_biases(self) -> EfficientDetConfig:
+        """Return the config of the same model with the biases in front of batch norms."""
+        return replace(self, redundant_bias=True)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists, fit for JSON; `from_dict` is the inverse."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -107,7 +119,7 @@ class EfficientDetConfig:
         """
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"unknown model setting {unknown[0]!r}; known are {', '.join(known)}")
+            raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {', '.join(known)}")
         settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         try:
             return cls(**settings)
@@ -115,35 +127,29 @@ class EfficientDetConfig:
             raise ConfigError(f"model settings do not form a config: {error}") from error
 
 
-def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:
-    """Return {level: (height, width)} of the feature maps for an image; every level halves, rounding up.
+@dataclass(frozen=True)
+class BackboneConfig:
+    """An EfficientNet without a detector.
 
-    TorchScript compiles this function as a part of the model, hence the plain integers.
-
-    Args:
-        height: of the image in pixels.
-        width: of the image in pixels.
-        min_level: finest level to return.
-        max_level: coarsest level to return.
-
-    Raises:
-        ConfigError: A level could halve only one side, because the other has one row left; the official code refuses
-            that too.
+    Attributes:
+        backbone: TensorFlow scope of the backbone, a key of `BACKBONES`.
     """
-    sizes: dict[int, tuple[int, int]] = {}
-    rows, columns = height, width
-    for level in range(1, max_level + 1):
-        next_rows, next_columns = (rows + 1) // 2, (columns + 1) // 2
-        if level > min_level and (next_rows < rows) != (next_columns < columns):
-            raise ConfigError(
-                f"image size {height} x {width} (height x width) is too small for levels {min_level} to {max_level}: "
-                f"P{level - 1} is {rows} x {columns} and only one side can be halved; "
-                f"use at least {(1 << (max_level - 1)) + 1} pixels per side"
-            )
-        rows, columns = next_rows, next_columns
-        if level >= min_level:
-            sizes[level] = (rows, columns)
-    return sizes
+
+    backbone: str
+    redundant_bias: ClassVar[bool] = False  # there are none in a backbone
+
+    @property
+    def name(self) -> str:
+        """The backbone's name."""
+        return self.backbone
+
+    def keeping_biases(self) -> BackboneConfig:
+        """Return the config itself: a backbone has no biases in front of batch norms."""
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON; `is_backbone` recognises them."""
+        return asdict(self)
 
 
 def _require(valid: bool, name: str, value: object, expected: str) -> None:
@@ -244,7 +250,7 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     if name not in VARIANTS:
         close = difflib.get_close_matches(name, VARIANTS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown variant {variant!r}: known are {', '.join(VARIANTS)}{hint}")
+        raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{hint}")
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     try:

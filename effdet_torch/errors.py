@@ -1,9 +1,9 @@
 """Errors of the whole project: one tree.
 
     EffdetError                     everything that the commands turn into one line on stderr; exit code 1
-    +-- UsageError                  a command or call that cannot be meant; exit code 2
-    |   +-- ConfigError                 a variant, option or hyperparameter that does not exist or does not fit
-    +-- ModelFileError              a .pth / .safetensors file that cannot be read as one of ours
+    +-- UsageError                  invalid usage; exit code 2
+    |   +-- ConfigError                 an unknown or unsuitable variant, option or hyperparameter
+    +-- ModelFileError              a missing, damaged or foreign model file
     +-- OutputError                 a result that cannot be written
     +-- EvaluationError             images, annotations or detections that cannot be evaluated
     +-- converter.errors            reading, mapping and writing checkpoints
@@ -26,13 +26,13 @@ class EffdetError(Exception):
 
 
 class UsageError(EffdetError):
-    """A command or call that cannot be meant."""
+    """Invalid usage of a command or function."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError, ValueError):
-    """A variant, option or hyperparameter that does not exist or does not fit the others."""
+    """A variant, option or hyperparameter does not exist, or does not fit the others."""
 
 
 class ModelFileError(EffdetError):

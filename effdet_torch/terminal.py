@@ -36,7 +36,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def fail(error: EffdetError, report: object) -> NoReturn:
-    """Print an error, put it into the report file where one was asked for, and leave."""
+    """Print an error, write it to the report file if there is one, and exit."""
     click.echo(f"Error: {error}", err=True)
     if isinstance(report, Path):
         try:
@@ -47,7 +47,7 @@ def fail(error: EffdetError, report: object) -> NoReturn:
 
 
 def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file in a folder that does not exist before the work begins, not after it."""
+    """Refuse an output file in a folder that does not exist, before the work begins."""
     if path is not None and not path.parent.is_dir():
         raise click.BadParameter(f"the folder {path.parent} does not exist; create it first")
     return path
@@ -62,7 +62,7 @@ def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent
 
 
 def refuse_options(names: Iterable[str], reason: str) -> None:
-    """Refuse options that were given and would have no effect."""
+    """Refuse options that were given but would have no effect."""
     context = click.get_current_context()
     for option in context.command.params:
         if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
@@ -71,9 +71,9 @@ def refuse_options(names: Iterable[str], reason: str) -> None:
 
 @contextmanager
 def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Show (done, total) on stderr, where somebody is watching and the total is at least what makes a bar worth it.
+    """Show (done, total) on stderr if it is a terminal and the total is at least `least`.
 
-    With `rate` it also says how many are done per second.
+    With `rate` the bar also shows how many are done per second.
     """
     if not sys.stderr.isatty():
         yield None

@@ -25,6 +25,11 @@ with suppress(ImportError):
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the golden files of the reports anew."""
+    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of official results beside the project."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
@@ -42,8 +41,8 @@ class DetectionParity:
 
     Attributes:
         source: where the expected ones came from.
-        expected: how many were expected.
-        surplus: found ones without a counterpart.
+        expected: number of expected detections.
+        surplus: found detections without a counterpart.
         matched: pairs of one class, with boxes within 0.5 px and scores within 1e-3.
         max_box_error_px: largest distance of a coordinate over all pairs whose boxes overlap by half, matched or not.
         max_score_error: likewise.
@@ -62,7 +61,7 @@ class DetectionParity:
 
     @property
     def matched_share(self) -> float:
-        """Matched pairs over all that should be one, in 0..1."""
+        """Matched pairs over expected and surplus detections, in 0..1."""
         total = self.expected + self.surplus
         return self.matched / total if total else 1.0
 
@@ -80,7 +79,7 @@ class StageResult:
         stage: "pixels", "logits", "boxes", "NMS", "metric".
         measure: what `error` is, with its unit.
         error: largest over all images.
-        tolerance: what it may be.
+        tolerance: largest error that passes.
         image_id: where the error is largest; None for a stage over all images.
     """
 
@@ -92,7 +91,7 @@ class StageResult:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the tolerance; one that is no number is not."""
+        """Whether the error is within the tolerance; NaN is not."""
         return self.error <= self.tolerance
 
 
@@ -124,34 +123,5 @@ class DetectionResult:
 
     @property
     def passed(self) -> bool:
-        """Whether all that was compared agrees; an evaluation alone has nothing to fail."""
+        """Whether every comparison agrees; an evaluation without comparisons passes."""
         return all(check is None or check.passed for check in (self.published, self.parity, *self.stages))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, verdicts included."""
-        values = asdict(self) | {"passed": self.passed}
-        for key in ("published", "parity"):
-            if (check := getattr(self, key)) is not None:
-                values[key]["passed"] = check.passed
-        if self.parity is not None:
-            values["parity"]["matched_share"] = self.parity.matched_share
-        for plain, stage in zip(values["stages"], self.stages, strict=True):
-            plain["passed"] = stage.passed
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DetectionResult:
-        """Build a result from `to_dict` output; verdicts are taken anew from the numbers."""
-        plain = {key: value for key, value in values.items() if key != "passed"}
-        plain["published"] = _read(PublishedAP, values["published"])
-        plain["parity"] = _read(DetectionParity, values["parity"], "max_box_error_px", "max_score_error")
-        plain["stages"] = tuple(_read(StageResult, stage, "error") for stage in values["stages"])
-        return cls(**plain)
-
-
-def _read(kind: Any, values: Mapping[str, Any] | None, *numbers: str) -> Any:
-    """Build a part from its plain values; `numbers` may be "Infinity" and the like, for which JSON has no number."""
-    if values is None:
-        return None
-    plain = {key: value for key, value in values.items() if key not in ("passed", "matched_share")}
-    return kind(**plain | {name: float(plain[name]) for name in numbers})

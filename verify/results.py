@@ -1,17 +1,15 @@
-"""What a verification found, as plain values: every report is made from these."""
+"""What a verification found, as plain values from which every report is made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from verify.detection_results import DetectionResult
 
 Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -20,9 +18,9 @@ class Measures:
 
     Attributes:
         max_abs: largest absolute difference; infinite if a found value is not finite.
-        max_over_rms: the same over the root mean square of the expected array; what tolerances are about.
+        max_over_rms: max_abs over the root mean square of the expected array; tolerances apply to this.
         mean_abs: mean absolute difference.
-        cosine: of the two arrays as vectors; 1 for equal directions.
+        cosine: cosine similarity of the two arrays as vectors.
         worst: NHWC position of the largest difference.
         expected: value there.
         found: value there.
@@ -47,7 +45,7 @@ class LayerResult:
         torch: PyTorch module.
         kind: kind of the mapping row: conv, batch_norm, ...
         level: pyramid level where one layer serves several, else None.
-        mode: "cumulative", both networks on the same input; "isolated", the PyTorch layer on TensorFlow's own input.
+        mode: "cumulative": both networks on the same input; "isolated": the PyTorch layer on TensorFlow's own input.
         dtype: what both sides computed in.
         shape: NHWC.
     """
@@ -80,10 +78,10 @@ class Diagnosis:
 
     Attributes:
         layer: `LayerResult.name`.
-        tensor: PyTorch key that is wrong; None if the weights are right and the computation is not.
+        tensor: key of the wrong PyTorch tensor; None if the weights are right but the computation is not.
         mistake: short name, for example "bias not folded".
         explanation: one sentence: what was found, and what to do.
-        remaining: max over rms that remains once the mistake is taken into account.
+        remaining: max over rms that remains once the mistake is accounted for.
     """
 
     layer: str
@@ -95,7 +93,7 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class TensorFinding:
-    """Something about one tensor of the converted file that is not as it should be."""
+    """A fault in one tensor of the converted file."""
 
     tensor: str
     finding: str
@@ -117,7 +115,7 @@ class AuditResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every tensor is right; a source file with another checksum is reported, but tensors decide."""
+        """Whether there are no findings; a source file with a different checksum is reported but does not fail."""
         return not self.findings
 
 
@@ -147,7 +145,7 @@ class Verification:
 
     @property
     def failures(self) -> tuple[LayerResult, ...]:
-        """Layers beyond their tolerance; isolated ones first, because they stand alone, each in execution order."""
+        """Layers that exceed their tolerance, in execution order; isolated ones, which have no earlier cause, first."""
         failed = [layer for layer in self.layers if not layer.passed]
         return tuple(sorted(failed, key=lambda layer: (layer.mode != "isolated", layer.order)))
 
@@ -158,18 +156,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether layers, audit and detections passed, and there were at least layers or detections."""
+        """Whether layers, audit and detections passed, and layers or detections were compared at all."""
         parts = (self.audit, self.detection)
         compared = bool(self.layers) or self.detection is not None
         return compared and not self.failures and all(part is None or part.passed for part in parts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, verdicts included."""
-        values = asdict(self) | {"schema_version": SCHEMA_VERSION, "passed": self.passed}
-        for plain, layer in zip(values["layers"], self.layers, strict=True):
-            plain |= {"name": layer.name, "passed": layer.passed}
-        if self.audit is not None:
-            values["audit"]["passed"] = self.audit.passed
-        if self.detection is not None:
-            values["detection"] = self.detection.to_dict()
-        return values

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from converter.identify.families import DETECTOR
 from converter.plan.copies import stored_names
-from converter.plan.expand import Entry, Plan, expand
+from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array
-from converter.plan.table import VIEWS, load_table
+from converter.plan.table import VIEWS
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.config import EfficientDetConfig, get_config
@@ -36,7 +37,7 @@ def write_seeded_checkpoint(config: EfficientDetConfig | str, folder: Path, seed
     Returns:
         The checkpoint's prefix: folder/model.
     """
-    plan = expand(load_table(), get_config(config) if isinstance(config, str) else config)
+    plan = DETECTOR.plan(get_config(config) if isinstance(config, str) else config)
     folder.mkdir(parents=True, exist_ok=True)
     step = plan.table.training_step
     specs = {step: TensorSpec(np.dtype(np.int64), ())}

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation, describe_files, sha256
+from converter.identify.families import BACKBONE
 from converter.plan.engine import derive
 from converter.source import VariableSource
 from effdet_torch import __version__
@@ -126,7 +127,7 @@ def verify_model(
 def _compared_tensors(model: EfficientDet, preparation: Preparation) -> dict[str, NDArray[Any]]:
     """Return the tensors to audit: all of a detector; of the detector that carries a backbone, the backbone's."""
     tensors = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
-    if not preparation.settings.is_backbone:
+    if preparation.family is not BACKBONE:
         return tensors
     return {key: tensor for key, tensor in tensors.items() if key in preparation.plan.targets}
 
@@ -179,7 +180,7 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
     """
     variables, config = StoredVariables(preparation), preparation.settings.config
     if kind == "built-in":
-        return TensorFlowReference(config, variables, dtype, preparation.settings.is_backbone)
+        return TensorFlowReference(config, variables, dtype, preparation.family is BACKBONE)
     prefix = getattr(preparation.source, "prefix", None)
     meta = find_meta_graph(prefix) if prefix is not None else None
     if meta is None:

@@ -1,77 +1,52 @@
-"""Fetch a file by its URL into the cache: resumed where it broke off, checked, moved into place only when whole."""
+"""Fetch a file by URL into the cache: checked as it arrives, moved into place only when it is complete.
+
+`requests` does the HTTP. `pooch`, a layer above it, is worse here: it stores `x.tar.gz` unpacked where the server
+labels it `Content-Encoding: gzip`, makes cached files unreadable for other users, logs URLs with their query, follows
+https to http, and limiting size, checking contents and showing true progress takes more code around it than without it.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from http.client import responses
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
-from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from converter.fetch.cache import CACHE_VARIABLE, CacheEntry, PartNote, cache_entry, file_checksums
+from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.formats.archive import MAX_EXTRACTED_BYTES
-from effdet_torch.errors import ConfigError
+from effdet_torch import __version__
+from effdet_torch.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from converter.fetch.http_client import Answer
+    from requests import Response
 
-Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
-TIMEOUT_SECONDS = 30.0
-PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0)
-_PROGRESS_BYTES = 1 << 18
-_WRONG_FILE = "It was removed. Try again, and check the address."
+    from effdet_torch.terminal import Progress
+
+FindProblem = Callable[[IO[bytes]], str | None]
+CACHE_VARIABLE = "EFFDET_CACHE"
+TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
+PAUSES_SECONDS = (1.0, 5.0)  # before another try
+_LEFTOVER_SECONDS = 3600.0  # a running download never leaves its file untouched for so long
+_CHUNK_BYTES = 1 << 18
+_PLAIN = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")  # no capitals: they collide on some file systems
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: C:// is a drive
 
 
+class _TransientError(SourceError):
+    """Another try may succeed."""
+
+
 def is_url(text: str) -> bool:
-    """Whether a text is a URL of any scheme; `fetch` says which it takes."""
+    """Tell whether a text is a URL, whatever its scheme; `fetch` accepts only http and https."""
     return bool(_SCHEME.match(text))
-
-
-def fetch(
-    url: str,
-    *,
-    size_bytes: int | None = None,
-    sha256: str | None = None,
-    progress: Progress | None = None,
-    max_bytes: int = MAX_EXTRACTED_BYTES,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-    pauses_seconds: Sequence[float] = PAUSES_SECONDS,
-) -> Path:
-    """Return the file behind a URL: from the cache, without any network, or downloaded into it.
-
-    Args:
-        url: http or https.
-        size_bytes: that the file must have, if it is known.
-        sha256: that the file must have, in lower-case hexadecimal digits, if it is known.
-        progress: called as bytes arrive, where the server says how many there will be.
-        max_bytes: refuse larger files.
-        timeout_seconds: longest silence of the server.
-        pauses_seconds: before another try; all of them again after every try that made progress.
-
-    Raises:
-        ConfigError: It is no http or https URL.
-        MissingFileError: The address does not exist.
-        CorruptFileError: What arrived is not what the server announced or the caller expects; it was removed.
-        UnsupportedSourceError: The file is larger than the limit.
-        SourceError: No connection, or it broke too often (what has arrived is kept); or the cache cannot be written.
-    """
-    _require_http(url)
-    entry = cache_entry(url.partition("#")[0])
-    try:
-        if entry.is_finished(size_bytes, sha256):
-            return entry.path
-        with entry.locked():
-            if not entry.is_finished(size_bytes, sha256):  # another process may just have done it
-                _Download(entry, size_bytes, sha256, progress, max_bytes, timeout_seconds, pauses_seconds).run()
-    except OSError as error:
-        raise SourceError(
-            f"{entry.path} cannot be written: {error.strerror or error}. Set {CACHE_VARIABLE} to another folder."
-        ) from error
-    return entry.path
 
 
 def shown_url(url: str) -> str:
@@ -79,141 +54,197 @@ def shown_url(url: str) -> str:
     return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
-@dataclass(frozen=True)
-class _Download:
-    """One download; its fields are the arguments of `fetch`."""
+def fetch(
+    url: str, *, size_bytes: int | None = None, sha256: str | None = None, progress: Progress | None = None
+) -> Path:
+    """Return the file behind a URL: from the cache without using the network, or downloaded into it.
 
-    entry: CacheEntry
-    size_bytes: int | None
-    sha256: str | None
-    progress: Progress | None
-    max_bytes: int
-    timeout_seconds: float
-    pauses_seconds: Sequence[float]
+    Args:
+        url: http or https.
+        size_bytes: expected size, if known.
+        sha256: expected checksum in lower-case hexadecimal digits, if known.
+        progress: called as bytes arrive, if the server announces the size.
 
-    def run(self) -> None:
-        """Leave the finished file, or what can be continued, or nothing; the error says which."""
-        try:
-            self._transfer()
-            self._check_and_finish()
-        except SourceError as error:
-            if isinstance(error, (CorruptFileError, UnsupportedSourceError)):
-                self.entry.discard_part()
-            raise type(error)(f"{shown_url(self.entry.url)}: {error}") from error
+    Raises:
+        ConfigError: The URL is malformed, or neither http nor https.
+        MissingFileError: The server has no such file.
+        CorruptFileError: The file is not the one expected; it was not kept.
+        UnsupportedSourceError: The file is larger than `MAX_EXTRACTED_BYTES`.
+        SourceError: The download failed, or the cache cannot be written.
+    """
+    _require_http(url)
+    url = url.partition("#")[0]
+    path = cached_path(url)
+    find_problem = partial(_find_problem, size_bytes=size_bytes, sha256=sha256)
+    try:
+        if not _is_cached(path, find_problem):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path)
+            _download_patiently(url, path, find_problem, progress)
+    except SourceError as error:
+        kind = SourceError if isinstance(error, _TransientError) else type(error)
+        raise kind(f"{shown_url(url)}: {error}") from error
+    except (OSError, OutputError) as error:
+        raise SourceError(
+            f"{path} cannot be written: {_cause(error)}. Set {CACHE_VARIABLE} to another folder."
+        ) from error
+    return path
 
-    def _transfer(self) -> None:
-        """Try until everything is there, or until all pauses passed without progress."""
-        from converter.fetch.http_client import StalePartError, TransferError, UnreachableError
 
-        furthest, pauses, is_first = self.entry.part_bytes(), list(self.pauses_seconds), True
-        while True:
-            try:
-                return self._try()
-            except TransferError as error:
-                if isinstance(error, StalePartError):
-                    self.entry.discard_part()
-                if is_offline := is_first and isinstance(error, UnreachableError):
-                    pauses = []  # no use in waiting for a network that was never there
-                elif self.entry.part_bytes() > furthest:
-                    furthest, pauses = self.entry.part_bytes(), list(self.pauses_seconds)
-                if not pauses:
-                    raise SourceError(f"{error}. {self._next_step(is_offline)}") from error
-            time.sleep(pauses.pop(0))
-            is_first = False
+def cached_path(url: str) -> Path:
+    """Return where the file of a URL belongs: HOST/PATH in the cache folder, never outside it.
 
-    def _try(self) -> None:
-        """Make one request for what is missing.
+    A URL with a query or with unusual characters gets a folder named by its digest.
+    """
+    parts = urlsplit(url)
+    *folders, name = parts.path.lstrip("/").split("/")
+    host = re.sub(r"[^a-z0-9.-]", "_", parts.netloc.lower()).strip(".") or "_"
+    if parts.query or len(parts.path) > 200 or not all(map(_PLAIN.fullmatch, (*folders, name))):
+        folders = ["_" + hashlib.sha256(url.encode()).hexdigest()[:16]]
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-100:].strip("._-") or "download"
+    return cache_folder().joinpath(host, *folders, name)
 
-        Raises:
-            TransferError: Something is still missing.
-        """
-        from converter.fetch.http_client import StalePartError, TransferError, request_file
 
-        note, start = self.entry.read_part_note(), self.entry.part_bytes()
-        if note is not None and start and note.size_bytes == start:
-            return  # it was interrupted between the last byte and the checks
-        if note is None or not note.validator:
-            note, start = PartNote("", None, {}), 0  # nothing could prove that the rest belongs to it
-        with request_file(self.entry.url, start, note.validator, self.timeout_seconds) as answer:
-            noted = note.size_bytes if answer.start else None
-            if None not in (noted, answer.size_bytes) and noted != answer.size_bytes:
-                raise StalePartError(f"the file had {noted} bytes, and now has {answer.size_bytes}")
-            total = next((size for size in (answer.size_bytes, noted, self.size_bytes) if size is not None), None)
-            self._refuse_size(total)
-            done = self._receive(answer, total)
-        if total is not None and done < total:
-            raise TransferError(f"the connection ended after {done} of {total} bytes")
-
-    def _receive(self, answer: Answer, total: int | None) -> int:
-        """Write an answer to the part, and return how large that is now."""
-        done = shown = answer.start
-        with self.entry.part.open("ab" if answer.start else "wb") as file:
-            if not answer.start:
-                self.entry.write_part_note(PartNote(answer.validator, total, answer.checksums))
-            self._show(done, total)
-            for chunk in answer.chunks:
-                done += len(chunk)
-                if total is not None and done > total:
-                    raise CorruptFileError(f"the server announced {total} bytes and sends more. Try again later.")
-                self._refuse_size(None, least=done)
-                file.write(chunk)
-                if done - shown >= _PROGRESS_BYTES or done == total:
-                    self._show(done, total)
-                    shown = done
-        return done
-
-    def _refuse_size(self, total: int | None, least: int = 0) -> None:
-        if None not in (total, self.size_bytes) and total != self.size_bytes:
-            raise CorruptFileError(f"the file has {total} bytes; expected {self.size_bytes}. {_WRONG_FILE}")
-        if max(total or 0, least) > self.max_bytes:
-            raise UnsupportedSourceError(
-                f"the file has more than {self.max_bytes} bytes. If you trust it, download it and name the file."
-            )
-
-    def _check_and_finish(self) -> None:
-        from converter.formats.file_kind import EMPTY, WEB_PAGE, recognize_content
-
-        if (content := recognize_content(self.entry.part)) in (EMPTY, WEB_PAGE):  # once cached, it would stay
-            raise CorruptFileError(f"what arrived is {content.name}. {_WRONG_FILE}")
-        note = self.entry.read_part_note()
-        expected = dict(note.checksums) if note else {}
-        if self.sha256 is not None:
-            expected["sha256"] = self.sha256
-        self._refuse_size(self.entry.part_bytes())
-        found = file_checksums(self.entry.part, {"sha256", *expected})
-        for kind, value in expected.items():
-            if found[kind] != value:
-                raise CorruptFileError(f"what arrived has the {kind} {found[kind]}; expected {value}. {_WRONG_FILE}")
-        self.entry.finish(found["sha256"])
-
-    def _show(self, done: int, total: int | None) -> None:
-        if self.progress is not None and total is not None:
-            self.progress(done, total)
-
-    def _next_step(self, is_offline: bool) -> str:
-        if is_offline:
-            return (
-                "Check the connection; or download the file elsewhere, and name that file or put it at "
-                f"{self.entry.path}."
-            )
-        note, kept = self.entry.read_part_note(), self.entry.part_bytes()
-        if kept and note is not None and note.validator:
-            return f"{kept} bytes are kept: the same command goes on from there."
-        return "Try the same command again later."
+def cache_folder() -> Path:
+    """Return `$EFFDET_CACHE`, else `$XDG_CACHE_HOME/effdet-convert`, else `~/.cache/effdet-convert`."""
+    try:
+        if named := os.environ.get(CACHE_VARIABLE):
+            return Path(named).expanduser()
+        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        return (base if base.is_absolute() else Path.home() / ".cache") / "effdet-convert"
+    except RuntimeError as error:
+        raise SourceError(f"no home folder for downloads; set {CACHE_VARIABLE} to a folder") from error
 
 
 def _require_http(url: str) -> None:
-    """Refuse what is no usable http or https URL."""
-    try:
-        parts = urlsplit(url)
-        is_usable = bool(re.fullmatch(r"[!-~]+", url) and parts.hostname and parts.port != 0)
-    except ValueError:  # a port or an IPv6 address that is none
-        raise ConfigError(f"{shown_url(url)!r} is not a usable address") from None
-    if parts.scheme == "gs":
-        raise ConfigError(f"{shown_url(url)}: write it as https://storage.googleapis.com/{parts.netloc}{parts.path}")
-    if parts.scheme not in ("http", "https"):
-        raise ConfigError(f"{shown_url(url)}: downloads need an http or https address")
-    if "@" in parts.netloc:
+    shown = shown_url(url)
+    scheme, _, rest = shown.partition("://")
+    if scheme.lower() not in ("http", "https"):
+        hint = f", here https://storage.googleapis.com/{rest}" if scheme == "gs" else ""
+        raise ConfigError(f"{shown}: downloads need an http or https address{hint}")
+    if "@" in rest.partition("/")[0]:
         raise ConfigError("an address with a user or password is not supported: download the file and name it")
+    try:
+        is_usable = bool(urlsplit(url).hostname and urlsplit(url).port != 0)
+    except ValueError:  # an invalid port or IPv6 address
+        is_usable = False
     if not is_usable:
-        raise ConfigError(f"{shown_url(url)!r} is not a usable address; write anything unusual percent-encoded")
+        raise ConfigError(f"{shown!r} is not a usable address")
+
+
+def _is_cached(path: Path, find_problem: FindProblem) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return find_problem(file) is None
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left of the same file."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        with suppress(FileNotFoundError):  # another process removed it
+            if time.time() - part.stat().st_mtime > _LEFTOVER_SECONDS:
+                part.unlink()
+
+
+def _download_patiently(url: str, path: Path, find_problem: FindProblem, progress: Progress | None) -> None:
+    for pause in PAUSES_SECONDS:
+        with suppress(_TransientError):
+            return _download(url, path, find_problem, progress)
+        time.sleep(pause)
+    return _download(url, path, find_problem, progress)
+
+
+def _download(url: str, path: Path, find_problem: FindProblem, progress: Progress | None) -> None:
+    """Try once; a failure of the disk is an `OutputError`, any other a `SourceError`."""
+    import requests
+    import urllib3
+
+    from effdet_torch.atomic import replacing
+
+    headers = {"User-Agent": f"effdet-convert/{__version__}", "Accept-Encoding": "identity"}
+    hooks = {"response": _check_redirect}
+    try:
+        answer = requests.get(url, headers=headers, hooks=hooks, stream=True, timeout=TIMEOUT_SECONDS)
+        with answer, replacing(path) as file:
+            _check_status(answer.status_code)
+            _receive(answer, file, progress)
+            if problem := find_problem(file):
+                raise CorruptFileError(f"{problem}. It was not kept. Check the address, and try again.")
+    except requests.ConnectionError as error:
+        raise SourceError(
+            f"no connection: {_cause(error)}. Check the network; or download the file elsewhere, and name that file "
+            f"or put it at {path}."
+        ) from error
+    except (requests.Timeout, urllib3.exceptions.HTTPError) as error:
+        raise _TransientError(f"the connection broke: {_cause(error)}. Try again later.") from error
+    except (OSError, ValueError) as error:  # redirects in a circle, an unusable proxy or file of certificates
+        raise SourceError(f"the request failed: {_cause(error)}. Check the address and the proxy settings.") from error
+
+
+def _check_redirect(answer: Response, **_: Any) -> None:
+    """Refuse to leave https, and drop the body of a redirect, which `requests` would read into memory."""
+    if answer.is_redirect:
+        answer.close()
+        allowed = ("https",) if urlsplit(answer.url).scheme == "https" else ("http", "https")
+        target = urljoin(answer.url, answer.headers["Location"])
+        if urlsplit(target).scheme not in allowed:
+            raise SourceError(f"the server redirects to {shown_url(target)[:200]!r}; expected {' or '.join(allowed)}")
+
+
+def _check_status(status: int) -> None:
+    text = f"the server answered {status} {responses.get(status, '')}".rstrip()
+    if status in (404, 410):
+        raise MissingFileError(f"{text}: there is no such file. Check the address.")
+    if status in (408, 429, 500, 502, 503, 504):
+        raise _TransientError(f"{text}. Try again later.")
+    if status != 200:
+        raise SourceError(f"{text} instead of the file. Check the address, and whether it needs a login.")
+
+
+def _receive(answer: Response, file: IO[bytes], progress: Progress | None) -> None:
+    """Write the body as the server sends it: not decoded, limited, and equal to what Google's storage announces."""
+    from converter.formats.leveldb_table import extend_crc32c
+
+    total, done, crc = answer.raw.length_remaining, 0, 0
+    for chunk in answer.raw.stream(_CHUNK_BYTES, decode_content=False):
+        done += len(chunk)
+        if max(total or 0, done) > MAX_EXTRACTED_BYTES:
+            limit = f"the file has more than {MAX_EXTRACTED_BYTES} bytes"
+            raise UnsupportedSourceError(f"{limit}. If you trust it, download it and name the file.")
+        file.write(chunk)
+        crc = extend_crc32c(crc, chunk)
+        if progress is not None and total is not None:
+            progress(done, total)
+    given = re.search(r"\bcrc32c=([^,\s]+)", answer.headers.get("x-goog-hash", ""))
+    is_as_stored = answer.headers.get("x-goog-stored-content-encoding", "identity") == "identity"
+    found = base64.b64encode(crc.to_bytes(4, "big")).decode()
+    if given and is_as_stored and given[1] != found:
+        raise CorruptFileError(f"the file has the CRC-32C {found}; the server announced {given[1]}. Try again.")
+
+
+def _find_problem(file: IO[bytes], size_bytes: int | None, sha256: str | None) -> str | None:
+    """Return why a file is not the one expected; None if it is."""
+    from converter.formats.file_kind import is_web_page
+
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(_CHUNK_BYTES)
+    if is_web_page(head) or not head:
+        return f"the server sent {'a web page' if head else 'an empty file'}"
+    if size_bytes not in (None, size):
+        return f"the file has {size} bytes; expected {size_bytes}"
+    digest = hashlib.sha256(head)
+    while sha256 is not None and (chunk := file.read(_CHUNK_BYTES)):
+        digest.update(chunk)
+    if sha256 not in (None, digest.hexdigest()):
+        return f"the file has the SHA-256 {digest.hexdigest()}; expected {sha256}"
+    return None
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost reason: the texts that `requests` and `urllib3` wrap it in repeat the URL and its query."""
+    for inner in (error.__cause__, getattr(error, "reason", None), *error.args):
+        if isinstance(inner, Exception):
+            return _cause(inner)
+    return str(getattr(error, "strerror", None) or shown_url(str(error)).rstrip(".")[:200] or type(error).__name__)

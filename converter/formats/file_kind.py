@@ -1,9 +1,9 @@
-"""What a path is: a source that can be read, or which other known thing. Contents decide, names only help.
+"""What a path is: a source that can be read, or a known file of another kind. Contents decide, names only help.
 
-Where a path could be several things: a folder with a checkpoint is that checkpoint, whatever else lies in it; what lies
-in the `variables` folder of a SavedModel is the SavedModel. `docs/sources.md` lists all rules.
+A path may be several things. A folder with a checkpoint is that checkpoint, whatever else is in it; a file in the
+`variables` folder of a SavedModel is that SavedModel. `docs/sources.md` lists all rules.
 
-To read one more format, add its reader to `READERS` in `locate.py`; it is recognised here already.
+To read another of these formats, add its reader to `READERS` in `locate.py`.
 """
 
 from __future__ import annotations
@@ -20,51 +20,54 @@ STATE_FILE = "checkpoint"
 VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
 SAVED_MODEL_FILE = "saved_model.pb"
 _HEAD_BYTES = 1024
-_KERAS_2 = "Save the model with tf-keras (Keras 2) as .h5, or give its checkpoint."
-_EXPORTED = "Exported weights may be folded or quantised: give the training checkpoint instead."
-_STATE_DICT = "Give a state_dict with the keys of the effdet package."
-_DOWNLOAD = "Download the file again and check the address."
+_EXPORTED = "Exported weights may be folded or quantised: pass the training checkpoint instead."
+_STATE_DICT = "Pass a state_dict with the keys of the effdet package."
+_DOWNLOAD = "Check the address and download the file again."
+_ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file or folder: its name in words, and what its owner can do where it cannot be read."""
+    """A kind of file or folder: its name in words, and what to do where it cannot be read."""
 
     name: str
     next_step: str
 
 
-CHECKPOINT_PREFIX = Format("a TensorFlow V2 checkpoint", "Name its folder, prefix or .index file.")
-CHECKPOINT_FOLDER = Format("a checkpoint folder", "Name the prefix of one checkpoint inside.")
-CHECKPOINT_STATE = Format("the state file of a checkpoint folder", "Name the folder.")
-GZIP = Format("a gzip archive", "Unpack it and name the checkpoint inside.")
-SAVED_MODEL = Format("a SavedModel", "Give the checkpoint that it was exported from.")
+CHECKPOINT_PREFIX = Format("a TensorFlow V2 checkpoint", "Pass its folder, prefix or .index file.")
+CHECKPOINT_FOLDER = Format("a checkpoint folder", "Pass the prefix of one checkpoint inside.")
+CHECKPOINT_STATE = Format("the state file of a checkpoint folder", "Pass the folder.")
+GZIP = Format("a gzip archive", "Unpack it and pass the checkpoint inside.")
+SAVED_MODEL = Format("a SavedModel", "Pass the checkpoint that it was exported from.")
 V1_CHECKPOINT = Format(
     "a TensorFlow V1 checkpoint", "Load it in TensorFlow and save it with tf.compat.v1.train.Saver (version V2)."
 )
 INDEX_WITHOUT_SUFFIX = Format("a checkpoint's index without its suffix", "Rename it to end in .index.")
-HDF5 = Format("an HDF5 file (Keras weights)", "Give the TensorFlow checkpoint of the same model.")
-KERAS_3 = Format("a Keras 3 model archive (.keras), which holds no names of variables", _KERAS_2)
+HDF5 = Format("an HDF5 file (Keras weights)", "Pass the TensorFlow checkpoint of the same model.")
+KERAS_3 = Format(
+    "a Keras 3 model archive (.keras), which does not store variable names",
+    "Save the model as .h5 with tf-keras (Keras 2), or pass its checkpoint.",
+)
 FROZEN_GRAPH = Format("a frozen graph", _EXPORTED)
 TFLITE = Format("a TensorFlow Lite model", _EXPORTED)
 ONNX = Format("an ONNX model", _EXPORTED)
 SAFETENSORS = Format("a safetensors file", _STATE_DICT)
 PYTORCH_ZIP = Format("a PyTorch file", _STATE_DICT)
 PICKLE = Format("a pickle, probably an old PyTorch file", _STATE_DICT)
-ZIP = Format("a zip archive", "Unpack it and name the checkpoint inside.")
-TAR = Format("an uncompressed tar archive", "Unpack it and name the checkpoint inside.")
-GIT_LFS_POINTER = Format("a pointer of git-lfs, not the file itself", "Run `git lfs pull`.")
+ZIP = Format("a zip archive", "Unpack it and pass the checkpoint inside.")
+TAR = Format("an uncompressed tar archive", "Unpack it and pass the checkpoint inside.")
+GIT_LFS_POINTER = Format("a git-lfs pointer instead of the file itself", "Run `git lfs pull`.")
 WEB_PAGE = Format("a web page or a server's error message", _DOWNLOAD)
 EMPTY = Format("an empty file", _DOWNLOAD)
-EMPTY_FOLDER = Format("a folder without a checkpoint", "Name the folder with the .index file, or an .h5 or .pb file.")
-UNKNOWN = Format("a file of unknown kind", "Name the folder, prefix or .index file of a checkpoint.")
+EMPTY_FOLDER = Format("a folder without a checkpoint", "Pass the folder with the .index file, or an .h5 or .pb file.")
+UNKNOWN = Format("a file of unknown kind", "Pass the folder, prefix or .index file of a checkpoint.")
 
 
 def recognize(path: Path) -> Format:
     """Return what a path is.
 
     Raises:
-        MissingFileError: Nothing is there: no file, no folder, no checkpoint with this prefix.
+        MissingFileError: There is no such file, folder or checkpoint prefix.
         OSError: The file cannot be opened.
     """
     if path.is_dir():
@@ -79,7 +82,7 @@ def recognize(path: Path) -> Format:
 
 
 def checkpoint_prefix(path: Path) -> Path | None:
-    """Return the prefix of the checkpoint that a path belongs to: itself, its .index, .meta or .data file."""
+    """Return the prefix of the checkpoint that a path names: as a prefix, or by its .index, .meta or .data file."""
     text = str(path)
     stem, _, suffix = text.rpartition(".")
     candidates = [text]
@@ -89,7 +92,7 @@ def checkpoint_prefix(path: Path) -> Path | None:
 
 
 def recognize_content(path: Path) -> Format:
-    """Return what a file is by its first and last bytes.
+    """Return what a file is, judging by its first and last bytes.
 
     Raises:
         OSError: The file cannot be opened.
@@ -114,7 +117,7 @@ def _recognize_folder(folder: Path) -> Format:
 
 
 def saved_model_folder(path: Path) -> Path | None:
-    """Return the SavedModel that a path means: the folder, its saved_model.pb, its `variables`, what lies in there."""
+    """Return the SavedModel that a path means: the folder, its saved_model.pb, its `variables` or a file in there."""
     path = path.absolute()
     candidates = [path]
     if path.name in (SAVED_MODEL_FILE, VARIABLES):
@@ -125,17 +128,19 @@ def saved_model_folder(path: Path) -> Path | None:
 
 
 def list_prefixes(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, without the hidden files that some archives bring along."""
+    """Return the checkpoints in a folder, without the hidden files that some archives contain."""
     return sorted(path.with_suffix("") for path in folder.glob("*.index") if not path.name.startswith("."))
 
 
 def _recognize_table(head: bytes) -> Format:
-    """Tell what a LevelDB table holds from the tag that begins the value of its first key, which is ""."""
+    """Return what a LevelDB table holds, judging by the first byte of its first value, whose key is empty."""
     try:
         _, position = read_varint(head, 2, len(head))
     except CorruptFileError:
         return UNKNOWN
-    return _TABLES.get((head[:2], head[position : position + 1]), UNKNOWN)
+    first = head[position : position + 1] if head[:2] == b"\x00\x00" else b""
+    # A message (SavedTensorSlices), or a number (BundleHeaderProto).
+    return {b"\x0a": V1_CHECKPOINT, b"\x08": INDEX_WITHOUT_SUFFIX}.get(first, UNKNOWN)
 
 
 def _neighbours(path: Path) -> str:
@@ -144,47 +149,26 @@ def _neighbours(path: Path) -> str:
     return f" Checkpoints in {path.parent}: {', '.join(names)}." if names else " Check the path."
 
 
-def _begins(*beginnings: bytes) -> Callable[[bytes, str], bool]:
-    return lambda head, _: head.startswith(beginnings)
-
-
-def _is_web_page(head: bytes, _: str) -> bool:
+def is_web_page(head: bytes) -> bool:
+    """Whether a file that begins like this is HTML or XML."""
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
 
 
-def _is_safetensors(head: bytes, suffix: str) -> bool:
-    return head[8:9] == b"{" and (suffix == ".safetensors" or head[9:10] == b'"')
-
-
-def _is_saved_model(head: bytes, suffix: str) -> bool:
-    return suffix == ".pb" and head.startswith(b"\x08\x01\x12")  # schema version 1, meta graphs
-
-
-def _is_keras_3(head: bytes, suffix: str) -> bool:
-    return head.startswith(b"PK\x03\x04") and (suffix == ".keras" or b"metadata.json" in head)
-
-
-def _is_pytorch_zip(head: bytes, suffix: str) -> bool:
-    return head.startswith(b"PK\x03\x04") and (b"/data.pkl" in head or suffix in (".pth", ".pt"))
-
-
-# A key without bytes, then the value: a message (SavedTensorSlices) or a number (BundleHeaderProto).
-_TABLES = {(b"\x00\x00", b"\x0a"): V1_CHECKPOINT, (b"\x00\x00", b"\x08"): INDEX_WITHOUT_SUFFIX}
-# The first that fits counts.
+# The first test of (first bytes, suffix) that succeeds counts.
 _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
-    (GZIP, _begins(b"\x1f\x8b")),
-    (HDF5, _begins(b"\x89HDF\r\n\x1a\n")),
-    (GIT_LFS_POINTER, _begins(b"version https://git-lfs")),
-    (WEB_PAGE, _is_web_page),
-    (PYTORCH_ZIP, _is_pytorch_zip),
-    (KERAS_3, _is_keras_3),
-    (ZIP, _begins(b"PK\x03\x04")),
-    (SAFETENSORS, _is_safetensors),
-    (PICKLE, _begins(*(bytes([0x80, protocol]) for protocol in range(2, 6)))),
+    (GZIP, lambda head, _: head.startswith(b"\x1f\x8b")),
+    (HDF5, lambda head, _: head.startswith(b"\x89HDF\r\n\x1a\n")),
+    (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
+    (WEB_PAGE, lambda head, _: is_web_page(head)),
+    (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in (".pth", ".pt"))),
+    (KERAS_3, lambda head, suffix: head.startswith(_ZIP) and (suffix == ".keras" or b"metadata.json" in head)),
+    (ZIP, lambda head, _: head.startswith(_ZIP)),
+    (SAFETENSORS, lambda head, suffix: head[8:9] == b"{" and (suffix == ".safetensors" or head[9:10] == b'"')),
+    (PICKLE, lambda head, _: head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")),
     (TFLITE, lambda head, suffix: head[4:8] == b"TFL3" or suffix == ".tflite"),
     (TAR, lambda head, _: head[257:262] == b"ustar"),
     (CHECKPOINT_STATE, lambda head, _: b"model_checkpoint_path" in head),
-    (SAVED_MODEL, _is_saved_model),
+    (SAVED_MODEL, lambda head, suffix: suffix == ".pb" and head.startswith(b"\x08\x01\x12")),  # schema 1, meta graphs
     (ONNX, lambda head, suffix: suffix == ".onnx" and head.startswith(b"\x08")),
     (FROZEN_GRAPH, lambda head, suffix: suffix == ".pb" and head.startswith(b"\x0a")),
 )

@@ -2,10 +2,10 @@
 
     data block | ... | metaindex block | index block | footer
     block   = entries, restart offsets, number of restarts; then a type byte and a checksum
-    entry   = shared key bytes, own key bytes, value bytes (three varints), own part of the key, value
+    entry   = sizes of the shared key bytes, own key bytes and value (three varints), own key bytes, value
     footer  = offset and size of the metaindex and the index block, padding, magic number; 48 bytes
 
-Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+Errors say what is wrong with the bytes; the caller adds the name of the file.
 
 Source: LevelDB documentation, "table_format"; TensorFlow's `tsl/lib/io/table`.
 """
@@ -22,13 +22,13 @@ TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 _UNCOMPRESSED, _SNAPPY = 0, 1
-# Shared key prefixes let a small damaged or malicious table grow quadratically; real ones expand about twofold.
+# Shared key prefixes let a small malicious table grow quadratically; the keys of real ones expand about twofold.
 _MAX_EXPANSION = 64
 
 
 def extend_crc32c(crc: int, data: bytes | memoryview) -> int:
-    """Return the CRC-32C of what `crc` covers followed by `data`; begin with 0."""
-    from crc32c import crc32c  # late: costs more start-up time than all the readers together
+    """Return the CRC-32C of what `crc` covers followed by `data`; start with 0."""
+    from crc32c import crc32c  # late: takes longer to import than all readers together
 
     return int(crc32c(data, crc))
 
@@ -39,7 +39,7 @@ def mask_crc32c(crc: int) -> int:
 
 
 def unmask_crc32c(masked: int) -> int:
-    """Return the CRC-32C that `mask_crc32c` turned into a stored one."""
+    """Return the CRC-32C of a stored one, the inverse of `mask_crc32c`."""
     rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
     return (rotated >> 17 | rotated << 15) & 0xFFFFFFFF
 
@@ -78,14 +78,14 @@ def read_table(table: bytes) -> dict[bytes, bytes]:
 
 
 def _read_handle(data: bytes, position: int) -> tuple[int, int, int]:
-    """Return (offset of a block, its size without trailer, position behind the handle)."""
+    """Return (offset of a block, its size without trailer, position after the handle)."""
     offset, position = read_varint(data, position, len(data))
     size, position = read_varint(data, position, len(data))
     return offset, size, position
 
 
 def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
-    """Return a block without its trailer, after its checksum was compared."""
+    """Return a block without its trailer, checked against its checksum."""
     stop = offset + size
     if stop + _TRAILER_BYTES > end:
         raise CorruptFileError(f"a block at byte {offset} of {size} bytes runs past the last block's end at byte {end}")
@@ -104,7 +104,7 @@ def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) of one block and check that its restart points are entries with whole keys."""
+    """Yield (key, value) of one block and check that its restart points are entries with complete keys."""
     end = len(block) - 4
     count = int.from_bytes(block[end:], "little") if end >= 0 else 0
     end -= 4 * count
@@ -134,4 +134,4 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         position = value_start + value_size
         yield key, block[value_start:position]
     if not whole_keys.issuperset(struct.unpack_from(f"<{count}I", block, end)):
-        raise CorruptFileError("a restart point of a block is not an entry with a whole key")
+        raise CorruptFileError("a restart point of a block is not an entry with a complete key")

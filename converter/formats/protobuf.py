@@ -1,6 +1,6 @@
 """Protocol-buffer wire format without generated classes: fields as (number, wire type, value), strictly bounded.
 
-Errors say what is wrong with the bytes; the caller, who knows the file, adds its name.
+Errors say what is wrong with the bytes; the caller adds the name of the file.
 
 Source: Protocol Buffers documentation, "Encoding".
 """
@@ -15,20 +15,12 @@ from converter.errors import CorruptFileError
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 _MAX_VARINT_BYTES = 10
-# A view spares the copies where a file has hundreds of megabytes.
+# A view avoids copies where a file has hundreds of megabytes.
 Data = TypeVar("Data", bytes, memoryview)
 
 
 def read_varint(data: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
-    """Read one base-128 number of up to 64 bits.
-
-    Args:
-        data: the bytes it is read from.
-        position: where it begins.
-        end: no byte at or behind this position is looked at.
-
-    Returns:
-        The number, unsigned, and the position behind it.
+    """Read one base-128 number of up to 64 bits; return it, unsigned, and the position after it.
 
     Raises:
         CorruptFileError: The number does not end before `end`, or needs more than 64 bits.
@@ -51,12 +43,12 @@ def fields(message: Data) -> Iterator[tuple[int, int, int | Data]]:
     A value is an unsigned int, or the bytes of a length-delimited field: a string, a packed list or a nested message.
 
     Raises:
-        CorruptFileError: A field runs past the end, has the number 0, or a wire type that is not in use any more.
+        CorruptFileError: A field runs past the end, has the number 0, or a wire type that is no longer in use.
     """
     position, end = 0, len(message)
     while position < end:
         tag = message[position]
-        if tag < 0x80:  # the usual case, spelled out because an index holds ten thousands of them
+        if tag < 0x80:  # the usual case, spelled out because an index has tens of thousands of them
             position += 1
         else:
             tag, position = read_varint(message, position, end)
@@ -81,9 +73,9 @@ def fields(message: Data) -> Iterator[tuple[int, int, int | Data]]:
 
 
 class Message(Generic[Data]):
-    """A parsed message, read field by field; a field that is absent, or has another wire type, gives its default.
+    """A parsed message; fields that are absent, or have another wire type, have their default.
 
-    As protocol buffers demand, the last of several values counts where one is asked for.
+    As protocol buffers demand, the last of several values counts for a field that is not repeated.
     """
 
     __slots__ = ("_empty", "_integers", "_payloads")
@@ -113,11 +105,11 @@ class Message(Generic[Data]):
         return self._integers.get((number, FIXED32), default)
 
     def has_integer(self, number: int) -> bool:
-        """Whether a varint field is written down, be it with its default value."""
+        """Whether a varint field is present, even if it equals the default."""
         return (number, VARINT) in self._integers
 
     def payload(self, number: int) -> Data:
-        """Return a string or nested message as bytes; an absent one is empty."""
+        """Return a string or nested message as bytes, empty if it is absent."""
         return self._payloads.get(number, [self._empty])[-1]
 
     def payloads(self, number: int) -> list[Data]:

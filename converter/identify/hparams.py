@@ -104,16 +104,14 @@ def parse_hparams(text: str) -> dict[str, Any]:
 
 
 def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn official hyperparameters into fields of `EfficientDetConfig`; those that concern only training fall away.
+    """Turn official hyperparameters into fields of `EfficientDetConfig`; those that concern only training are ignored.
 
     Raises:
         ConfigError: A value is malformed, or asks for a network that this project does not build.
     """
     for name, supported in FIXED.items():
         if hparams.get(name, supported) != supported:
-            raise ConfigError(
-                f"hyperparameter {name} is {hparams[name]!r}: that network is another; only {supported!r} is supported"
-            )
+            raise ConfigError(f"hyperparameter {name} is {hparams[name]!r}, which is unsupported: only {supported!r}")
     fields = {}
     for name, (field, read) in READERS.items():
         if hparams.get(name) is not None:
@@ -148,7 +146,7 @@ def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> di
 
 
 def misspelled(hparams: Mapping[str, Any]) -> list[str]:
-    """Return a note for every name that looks like one that matters here, and is not one.
+    """Return a note for every name that looks like a misspelling of one that matters here.
 
     Other unknown names are training's own; an option typed by hand deserves the question, a whole file does not.
     """

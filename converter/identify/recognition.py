@@ -1,168 +1,137 @@
-"""What kind of EfficientDet a set of variables is: read from names and shapes by the table's recognition rows."""
+"""Which family of networks a set of variables belongs to, by the recognition rows of the mapping tables."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
-from converter.plan.expand import Plan, expand
-from converter.plan.ops import Shape
-from converter.plan.table import Table
+from converter.plan.family import Architecture, Family
+from converter.plan.table import placeholders
 from converter.plan.yaml_nodes import Size
-from converter.source import VariableInfo
-from effdet_torch.architecture import BACKBONES, MIN_LEVEL
-from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, variants_with
+from converter.source import VariableInfo, VariableSource
+from effdet_torch.errors import listed
 
-ARCHITECTURE = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What names and shapes tell. Values that they cannot tell (image size, anchors) come from elsewhere."""
-
-    backbone: str
-    fpn_channels: int
-    fpn_cells: int
-    head_repeats: int
-    max_level: int
-    weighted: bool
-    num_classes: int
-    anchors_per_location: int
-
-    def matches(self, config: EfficientDetConfig) -> bool:
-        """Whether a variant has this architecture, class count aside."""
-        same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
-        return same and self.weighted == (config.fusion != "sum")
-
-    def variants(self) -> list[str]:
-        """Return the variants with this architecture: none for one of the user's own, two for d6 / d7."""
-        return [name for name, config in VARIANTS.items() if self.matches(config)]
-
-    def config(self) -> EfficientDetConfig:
-        """Return a config with just these variables; its anchors have the right number, and no more."""
-        return get_config(
-            variants_with(self.backbone)[0],
-            **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
-            fusion="fastattn" if self.weighted else "sum",
-            num_scales=self.anchors_per_location,
-            aspect_ratios=(1.0,),
-        )
-
-    def describe(self) -> str:
-        """Return the architecture in words."""
-        fusion = "weighted fusion" if self.weighted else "unweighted fusion"
-        return (
-            f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {fusion}, "
-            f"heads x {self.head_repeats}, levels {MIN_LEVEL}-{self.max_level}"
-        )
+Rule = Mapping[str, Size]
+FIRST_NAMES = 3
+UNKNOWN = ("another network", "Check that it is the right file.")
+# What the names of other networks look like: (pattern, what it probably is, next step). The first that fits counts.
+LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
+    (
+        r"(^|/)segmentation_head/|(^|/)seg_head/",
+        "an EfficientDet with a segmentation head",
+        "Only object detection can be converted.",
+    ),
+    (
+        r"BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor|(^|/)bifpn/node_",
+        "a network of the TF Object Detection API",
+        "Its EfficientDet has other names and layers than the official one (google/automl), which can be converted.",
+    ),
+    (
+        r"^(efficientnet[\w.-]*|mnasnet[\w.-]*|mixnet[\w.-]*|resnet[\w.-]*)/",
+        "the classifier or backbone {0}",
+        "Convert the checkpoint of one of the supported networks.",
+    ),
+    (
+        r"(^|/)(block\d+[a-z]_\w+|stem_conv|top_conv|conv1_conv|conv5_block\d\w+)/",
+        "a network of keras.applications",
+        "Its names do not identify the official layers: give the official checkpoint of the network.",
+    ),
+    (
+        r"^(module\.)?(backbone_net\.|bifpn\.|regressor\.|backbone\.body|backbone\.features|model\.\d+\.|neck\.)",
+        "another PyTorch detector or port of EfficientDet",
+        "Only the keys of the effdet package are supported: convert the TensorFlow checkpoint that it came from.",
+    ),
+    (
+        r"(^|[/.])(dense|logits|fc|classifier|predictions|head)(_\d+)?[/.](\w+[/.])?(kernel|weights?|bias|biases)$",
+        "a classifier",
+        "Give the checkpoint of a detector, or of an official EfficientNet.",
+    ),
+)
 
 
-def recognize_architecture(variables: Mapping[str, VariableInfo], table: Table) -> Architecture:
-    """Tell the architecture of a set of variables.
-
-    Raises:
-        UnsupportedSourceError: The variables are not those of an EfficientDet, or its heads are of another shape.
-    """
-    probe = _Probe(variables, tuple(table.views.values()))
-    return _architecture(probe.answer_all(table.recognition, "these are not the variables of an EfficientDet"))
-
-
-def recognize_backbone(variables: Mapping[str, VariableInfo], table: Table) -> str | None:
-    """Return the name of the backbone if the variables are those of a backbone without a detector, else None.
+def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Family, Architecture]:
+    """Return the family whose questions the variables of a source answer, and what the answers show.
 
     Args:
-        variables: of a source.
-        table: of the detector.
-    """
-    probe = _Probe(variables, tuple(table.views.values()))
-    answers = {name: probe.answer(rule) for name, rule in table.recognition.items()}
-    backbone: str | None = answers.pop("backbone")
-    return None if any(answers.values()) else backbone
-
-
-def recognize_state_dict(shapes: Mapping[str, Shape], table: Table) -> Architecture:
-    """Tell the architecture of a state_dict, by its keys without a prefix and the shapes of its tensors.
+        source: its names and shapes are looked at, no values.
+        families: the first that fits counts; a family comes before those whose tables it includes.
 
     Raises:
-        UnsupportedSourceError: The tensors are not those of an EfficientDet.
+        UnsupportedSourceError: The source belongs to no family, lacks a part, or its architecture is not supported.
     """
-    variables = {name: VariableInfo("", shape) for name, shape in shapes.items()}
-    probe = _Probe(variables, ("{variable}",), separator=".")
-    found = probe.answer_all(table.state_dict, "this is not the state_dict of an EfficientDet")
-    # The backbone does not depend on what is built on it, and files may claim any number of cells.
-    small = {**found, "fpn_cells": 1, "head_repeats": 1}
-    fits = {
-        name: _fit(shapes, expand(table, _architecture({**small, "backbone": name}).config())) for name in BACKBONES
-    }
-    backbone = max(fits, key=lambda name: fits[name])
-    if fits[backbone] <= 0:
-        raise UnsupportedSourceError(
-            "the tensors of this state_dict's backbone are those of no EfficientNet: expected the backbones of D0 to "
-            "D7x and Lite, with timm's names"
-        )
-    return _architecture({**found, "backbone": backbone})
+    for family in families:
+        rules = family.table.recognition
+        probe = Probe(source.variables, family.table.views.values(), family.choices)
+        answers = {question: probe.answer(rules[question]) for question in family.questions}
+        if not any(answers[question] for question in family.own_questions):
+            continue
+        absent = [question for question, answer in answers.items() if answer is None]
+        if not absent:
+            try:
+                return family, family.architecture(answers)
+            except UnsupportedSourceError as error:
+                raise UnsupportedSourceError(f"{source.path}: {error}") from error
+        if len(family.own_questions) > 1:  # otherwise it is nothing but a scope of the same name
+            raise UnsupportedSourceError(
+                f"{source.path}: an incomplete {family.name}, or one with other layers: expected "
+                f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
+            )
+    raise UnsupportedSourceError(_unknown(source, families))
 
 
-def _fit(shapes: Mapping[str, Shape], plan: Plan) -> int:
-    """Return how well a state_dict fits the backbone of a plan: tensors that it has, less those that it lacks.
+def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return what a network probably is by its names, and what its owner can do; None if they tell nothing."""
+    names = list(names)
+    for pattern, what, next_step in LOOK_ALIKES:
+        if match := next(filter(None, (re.search(pattern, name) for name in names)), None):
+            return what.format(match[1]), next_step
+    return None
 
-    Not whether it has all: every tensor of b0 is one of b1, too, and what is missing is for the accounting to name.
-    """
-    backbone = [(key, entry) for key, entry in plan.within(plan.config.backbone).targets.items() if entry.sources]
-    fitting = sum(shapes.get(key) == entry.target_shape for key, entry in backbone)
-    return 2 * fitting - len(backbone)
 
-
-def _architecture(found: Mapping[str, Any]) -> Architecture:
-    anchors, rest = divmod(found["box_channels"], 4)
-    if rest or not anchors or found["class_channels"] % anchors:
-        raise UnsupportedSourceError(
-            f"a custom head: the box prediction has {found['box_channels']} channels (expected anchors x 4) and the "
-            f"class prediction {found['class_channels']} (expected anchors x classes)"
-        )
-    return Architecture(
-        backbone=found["backbone"],
-        fpn_channels=found["fpn_channels"],
-        fpn_cells=found["fpn_cells"],
-        head_repeats=found["head_repeats"],
-        max_level=MIN_LEVEL + found["num_levels"] - 1,
-        weighted=found["weighted"],
-        num_classes=found["class_channels"] // anchors,
-        anchors_per_location=anchors,
+def _unknown(source: VariableSource, families: Iterable[Family]) -> str:
+    what, next_step = look_alike(source.variables) or UNKNOWN
+    supported = "; ".join(family.supported for family in families)
+    return (
+        f"{source.path}: this {source.kind} holds {_found(source.variables)}. It looks like {what}, which is not "
+        f"supported. Supported are {supported}. {next_step}"
     )
 
 
-class _Probe:
-    """Answers one recognition row at a time."""
+def _found(variables: Mapping[str, VariableInfo]) -> str:
+    names = sorted(name for name, info in variables.items() if info.shape) or sorted(variables)
+    if not names:
+        return "no variables"
+    return f"{len(variables)} variable{'s' * (len(variables) > 1)} ({listed(names, FIRST_NAMES)})"
 
-    def __init__(self, variables: Mapping[str, VariableInfo], views: tuple[str, ...], separator: str = "/") -> None:
-        self.variables, self.views = variables, views
+
+class Probe:
+    """Answers one recognition row at a time.
+
+    Args:
+        variables: names and shapes.
+        views: templates of the names under which copies of `{variable}` are stored.
+        choices: {placeholder of a `which` rule: names that it can stand for}.
+        separator: between the scopes of a name.
+    """
+
+    def __init__(
+        self,
+        variables: Mapping[str, VariableInfo],
+        views: Iterable[str],
+        choices: Mapping[str, Collection[str]],
+        separator: str = "/",
+    ) -> None:
+        self.variables, self.views, self.choices = variables, tuple(views), choices
         names = [name.split(separator) for name in variables]
         self.scopes = {separator.join(parts[: end + 1]) for parts in names for end in range(len(parts))}
 
-    def answer_all(self, rules: Mapping[str, Mapping[str, Size]], refusal: str) -> dict[str, Any]:
-        """Return the answers to all questions.
-
-        Raises:
-            UnsupportedSourceError: What a rule looks for is not there.
-        """
-        found = {name: self.answer(rule) for name, rule in rules.items()}
-        if absent := [name for name, value in found.items() if value is None]:
-            rule = next(str(value) for value in rules[absent[0]].values())
-            example = f"; it begins with {min(self.variables)}" if self.variables else ""
-            raise UnsupportedSourceError(
-                f"{refusal}: {absent[0]} is read from {rule}, which is not there ({len(self.variables)} names{example})"
-            )
-        return found
-
-    def answer(self, rule: Mapping[str, Size]) -> Any:
+    def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the row looks for is not there."""
         if "which" in rule:
-            template = str(rule["which"])
-            return next((name for name in BACKBONES if template.format(backbone=name) in self.scopes), None)
+            return next((name for name, scope in self._candidates(rule) if scope in self.scopes), None)
         if "count" in rule:
             first, template = int(rule["first"]), str(rule["count"])
             numbers = itertools.takewhile(lambda n: template.format(n=n) in self.scopes, itertools.count(first))
@@ -173,3 +142,18 @@ class _Probe:
             axis = int(rule["axis"])
             return info.shape[axis] if info is not None and axis < len(info.shape) else None
         return str(rule["exists"]) in self.scopes
+
+    def expected(self, rule: Rule) -> str:
+        """Return what a row looks for, in words."""
+        if "which" in rule:
+            return f"one of the scopes {', '.join(scope for _, scope in self._candidates(rule))}"
+        if "count" in rule:
+            return f"the scope {str(rule['count']).format(n=rule['first'])}"
+        if "size_of" in rule:
+            return f"the variable {rule['size_of']} with at least {int(rule['axis']) + 1} axes"
+        return f"the scope {rule['exists']}"
+
+    def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
+        template = str(rule["which"])
+        (placeholder,) = placeholders(template)
+        return [(name, template.format_map({placeholder: name})) for name in self.choices[placeholder]]

@@ -1,19 +1,20 @@
-"""Settle the model config: what shapes tell, what the user or a `config.yaml` says, and the variant's defaults."""
+"""Settle a model's config from its shapes, the hyperparameters given by the user or a file, and variant defaults."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.identify.hparams import METADATA, OPTION, config_fields, misspelled
+from converter.identify.architecture import ARCHITECTURE, BackboneArchitecture, DetectorArchitecture
+from converter.identify.hparams import METADATA, OPTION, config_fields, given_hparams, misspelled
 from converter.identify.official import find_official
-from converter.identify.recognition import ARCHITECTURE, Architecture
-from effdet_torch.config import EfficientDetConfig, get_config, variants_with
+from converter.plan.family import Request, Settings
+from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config, variants_with
 from effdet_torch.errors import ConfigError, UsageError
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
@@ -23,51 +24,43 @@ PREPARATION = ("image_size", "normalization")  # what official files of the same
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """A config, and where each of its values came from.
+def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
+    """Settle the config of a detector, see `settle`; values from the source's metadata keep the origin stated there."""
+    given = given_hparams(request.source, request.hparams)
+    settings = settle(found, given, request.variant, request.source.path, request.redundant_bias)
+    stated = request.source.origins
+    origins = {f: stated.get(f, origin) if origin == METADATA else origin for f, origin in settings.origins.items()}
+    return replace(settings, origins=origins)
 
-    Attributes:
-        config: the model config.
-        origins: {field: "names and shapes", the name of a file, "--hparams" or "variant default"}.
-        notes: what the user should know about a choice.
-        is_backbone: whether there is nothing but a backbone; the config is then of a detector that has it.
+
+def settle_backbone(found: BackboneArchitecture, request: Request) -> Settings:
+    """Settle what is known of a backbone without a detector: its name.
+
+    Raises:
+        UsageError: An option concerns a detector.
     """
-
-    config: EfficientDetConfig
-    origins: Mapping[str, str]
-    notes: tuple[str, ...]
-    is_backbone: bool = False
-
-    @property
-    def name(self) -> str:
-        """Variant, or backbone."""
-        return self.config.backbone if self.is_backbone else self.config.name
-
-    def with_origins(self, stated: Mapping[str, str]) -> Settings:
-        """Return the same with the origins that a file states, where its metadata gave the value."""
-        origins = {f: stated.get(f, origin) if origin == METADATA else origin for f, origin in self.origins.items()}
-        return replace(self, origins=origins)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is settled as plain values."""
-        return {"backbone": self.config.backbone} if self.is_backbone else self.config.to_dict()
+    for option, given in (("--variant", request.variant), (OPTION, request.hparams)):
+        if given:
+            raise UsageError(
+                f"{option} {given}: the checkpoint holds {found.backbone} alone, without a detector; omit {option}"
+            )
+    return Settings(BackboneConfig(found.backbone), {"backbone": FROM_SHAPES})
 
 
 def settle(
-    found: Architecture,
+    found: DetectorArchitecture,
     given: Sequence[tuple[str, Mapping[str, Any]]],
     wanted_variant: str | None,
     path: Path,
     redundant_bias: bool = False,
 ) -> Settings:
-    """Put a config together: names and shapes decide the architecture, the last one that gives it any other value.
+    """Put a config together: names and shapes decide the architecture, the last of `given` that has it any other value.
 
     Args:
-        found: what names and shapes tell.
+        found: what names and shapes show.
         given: (origin, official hyperparameters), weakest first.
         wanted_variant: the user's `--variant`: a check, and the choice between variants that share their shapes.
-        path: the source; its name can tell d7 from d6.
+        path: the source; its name can distinguish d7 from d6.
         redundant_bias: whether the result keeps the biases in front of batch norms.
 
     Raises:
@@ -94,7 +87,7 @@ def settle(
 
 
 def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
-    """Say what an official name promises and the config has not: a downloaded file does not say it itself."""
+    """Say what an official name implies that the config lacks: the downloaded file does not contain it."""
     stem, folder = path.name.partition(".")[0], path.absolute().parent.name
     for name in (f"{stem}-{folder}", stem):  # AdvProp's files are called like others, in a folder of another name
         with suppress(ConfigError):
@@ -103,27 +96,14 @@ def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
                 changes = {key: value for key, value in official.hparams.items() if key != "name"}
                 if changes and any(getattr(official.config, field) != getattr(config, field) for field in PREPARATION):
                     hparams = ",".join(f"{key}={value}" for key, value in changes.items())
-                    return [f"named like the official {official.short_name}; if it is that, say --hparams {hparams}"]
+                    return [
+                        f"looks like the official {official.short_name} by its name; if so, pass --hparams {hparams}"
+                    ]
     return []
 
 
-def settle_backbone(backbone: str, wanted_variant: str | None = None, hparams: object = None) -> Settings:
-    """Settle what is known of a backbone without a detector: its name.
-
-    Raises:
-        UsageError: An option says something about a detector.
-    """
-    for option, given in (("--variant", wanted_variant), (OPTION, hparams)):
-        if given:
-            raise UsageError(
-                f"{option} {given}: the checkpoint holds {backbone} alone, no detector; leave {option} out"
-            )
-    config = get_config(variants_with(backbone)[0])
-    return Settings(config, {"backbone": FROM_SHAPES}, (), is_backbone=True)
-
-
 def _choose_variant(
-    found: Architecture, given: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None, path: Path
+    found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], wanted: str | None, path: Path
 ) -> tuple[str, list[str]]:
     candidates = found.variants()
     if wanted is not None:
@@ -139,15 +119,17 @@ def _choose_variant(
     hinted = [name for name in names if name in alike]
     if not candidates:
         variant = (hinted or alike[:1])[-1]
-        own = f"an architecture of its own, not one of the official variants: {found.describe()}"
-        return variant, [f"{own}; what nobody says is taken as {variant}'s"]
+        own = f"a custom architecture, not one of the official variants: {found.describe()}"
+        return variant, [f"{own}; unspecified settings default to {variant}'s"]
     if len(candidates) == 1 or hinted:
         return (hinted or candidates)[-1], []
     same = " and ".join(candidates)
-    return candidates[0], [f"{same} have the same variables; taken as {candidates[0]}, say --variant if it is another"]
+    return candidates[0], [
+        f"{same} have the same variables: {candidates[0]} is assumed; pass --variant if it is another"
+    ]
 
 
-def _not_this_variant(found: Architecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
+def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
     differences = [
         f"{name} {getattr(found, name)} (expected {getattr(wanted, name)})"
         for name in ARCHITECTURE
@@ -155,26 +137,34 @@ def _not_this_variant(found: Architecture, wanted: EfficientDetConfig, candidate
     ]
     if found.weighted != (wanted.fusion != "sum"):
         differences.append(f"{'weighted' if found.weighted else 'unweighted'} fusion (expected {wanted.fusion})")
-    what_next = "no official variant has this architecture: leave --variant out"
+    what_next = "no official variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
     return f"not {wanted.name}: {', '.join(differences)}; {what_next}"
 
 
-def _refuse_contradiction(found: Architecture, name: str, value: Any, origin: str) -> None:
+def _refuse_contradiction(found: DetectorArchitecture, name: str, value: Any, origin: str) -> None:
     if name in DECIDED_BY_SHAPES and value != getattr(found, name):
         raise ConversionError(
-            f"{origin} says {name} {value}, the checkpoint's shapes say {getattr(found, name)}; correct the former"
+            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, name)}; {_fix(origin)}"
         )
     if name == "fusion" and (value != "sum") != found.weighted:
         has = "has" if found.weighted else "has no"
         raise ConversionError(
-            f"{origin} says fusion {value!r}, but the checkpoint {has} fusion weights; correct the former"
+            f"{origin} sets fusion to {value!r}, but the checkpoint {has} fusion weights; {_fix(origin)}"
         )
 
 
+def _fix(origin: str) -> str:
+    return "convert the original checkpoint again" if origin == METADATA else f"fix {origin}"
+
+
 def _fit_anchors(
-    found: Architecture, base: EfficientDetConfig, values: dict[str, Any], origins: dict[str, str], notes: list[str]
+    found: DetectorArchitecture,
+    base: EfficientDetConfig,
+    values: dict[str, Any],
+    origins: dict[str, str],
+    notes: list[str],
 ) -> None:
     """Make scales x ratios the anchors per location that the heads have."""
     ratios = values.get("aspect_ratios", base.aspect_ratios)
@@ -185,6 +175,4 @@ def _fit_anchors(
     if "num_scales" in values or found.anchors_per_location % len(ratios):
         raise ConversionError(f"{counts} per location; give both: --hparams num_scales=...,aspect_ratios=1.0*2.0*0.5")
     values["num_scales"], origins["num_scales"] = found.anchors_per_location // len(ratios), FROM_SHAPES
-    notes.append(
-        f"{counts} per location; taken as {values['num_scales']} scales, check with --hparams if that is wrong"
-    )
+    notes.append(f"{counts} per location; {values['num_scales']} scales are assumed; pass --hparams if that is wrong")

@@ -1,18 +1,31 @@
-"""Index sets of the mapping tables: what a row can repeat over, and the quantities it can name."""
+"""Index sets of the mapping tables: what a row can repeat over, and the quantities it can name.
+
+`mappings/README.md` lists them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture import STAGE_OF_LEVEL, backbone_channels, stem_channels
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.architecture import STAGE_OF_LEVEL, backbone_blocks, backbone_channels, stem_channels
+from effdet_torch.config import BackboneConfig, EfficientDetConfig
 
 BACKBONE_TOP = max(STAGE_OF_LEVEL)
 
 
-def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
-    """Return {axis: [{placeholder or quantity: value}]}; `mappings/README.md` lists them."""
+def backbone_axes(config: BackboneConfig | EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
+    """Return {axis: [{placeholder or quantity: value}]} of a backbone."""
+    return {"block": [{**asdict(block), "expands": block.expands} for block in backbone_blocks(config.backbone)]}
+
+
+def backbone_constants(config: BackboneConfig | EfficientDetConfig) -> dict[str, Any]:
+    """Return the quantities that every row of the backbone's table may use."""
+    return {"backbone": config.backbone, "stem_channels": stem_channels(config.backbone)}
+
+
+def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
+    """Return {axis: [{placeholder or quantity: value}]} of a detector."""
     nodes = [
         {
             "cell": node.cell,
@@ -31,7 +44,7 @@ def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
     ]
     predictions = {"class": config.num_classes, "box": 4}
     return {
-        "block": [{**asdict(block), "expands": block.expands} for block in config.blocks],
+        **backbone_axes(config),
         "node": nodes,
         "node_input": node_inputs,
         "head": [
@@ -46,12 +59,11 @@ def axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def constants(config: EfficientDetConfig) -> dict[str, Any]:
-    """Return the quantities that every row may use."""
+def detector_constants(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return the quantities that every row of the detector's table may use."""
     p5_channels = backbone_channels(config.backbone)[5]
     return {
-        "backbone": config.backbone,
-        "stem_channels": stem_channels(config.backbone),
+        **backbone_constants(config),
         "p5_channels": p5_channels,
         "fpn_channels": config.fpn_channels,
         "p6_needs_conv": config.max_level > BACKBONE_TOP and p5_channels != config.fpn_channels,

@@ -116,8 +116,8 @@ def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | N
         if entry.layer.kind == "batch_norm" and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
     ]
     try:
-        # The last layers go first: `all` ends at the first trained value.
-        return all(_holds_only(source, name, initial) for name, initial in reversed(norms))
+        # The last layers go first: `all` ends at the first trained value. Without batch norms nothing can be said.
+        return bool(norms) and all(_holds_only(source, name, initial) for name, initial in reversed(norms))
     except (MissingFileError, KeyError):
         return None
 

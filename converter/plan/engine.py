@@ -149,7 +149,7 @@ def _reasons(plan: Plan) -> Callable[[str], str | None]:
     scopes: dict[str, str] = {}
     for template, reason in plan.table.ignored:
         if template.endswith("/"):
-            scopes[template.format(backbone=plan.config.backbone)] = reason
+            scopes[template.format_map(plan.constants)] = reason
         elif "{variable}" in template:
             names.update({template.format(variable=variable): reason for variable in plan.variables})
         else:

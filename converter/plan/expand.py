@@ -6,19 +6,36 @@ The index sets ("axes") come from the config, so all names of a variant are know
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from converter.errors import MappingError
-from converter.plan.axes import axes, constants
 from converter.plan.ops import OPS, Op, Shape
 from converter.plan.table import Row, Table
 from converter.plan.yaml_nodes import Size
-from effdet_torch.config import EfficientDetConfig
 
 Values = Mapping[str, Any]
+Axes = Mapping[str, Sequence[Values]]
+
+
+class Config(Protocol):
+    """What the conversion needs to know of a model's config, whatever the model."""
+
+    @property
+    def name(self) -> str:
+        """The variant."""
+
+    @property
+    def redundant_bias(self) -> bool:
+        """Whether the model has the biases in front of batch norms."""
+
+    def keeping_biases(self) -> Config:
+        """Return the config of the same model with these biases."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, strings and lists, fit for JSON."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a conversion will do, complete before a single weight is read."""
+    """What a conversion will do, complete before a single weight is read.
 
-    config: EfficientDetConfig
+    Attributes:
+        config: of the type of the plan's family.
+        table: the mapping table that was expanded.
+        constants: the quantities that every row may use.
+        layers: all layers, in the order of the table's rows.
+        entries: all tensors, in the order of the layers.
+    """
+
+    config: Any
     table: Table
+    constants: Values
     layers: tuple[Layer, ...]
     entries: tuple[Entry, ...]
 
@@ -95,33 +121,40 @@ class Plan:
         )
 
 
-def expand(table: Table, config: EfficientDetConfig) -> Plan:
+def expand(table: Table, config: Config, axes: Axes, constants: Values) -> Plan:
     """Expand a table over a config.
+
+    Args:
+        table: the rows.
+        config: of the model.
+        axes: {axis: [{placeholder or quantity: value}]} that groups repeat over.
+        constants: {placeholder or quantity: value} that every row may use.
 
     Raises:
         MappingError: A template uses an unknown axis, placeholder or quantity, or two rows give the same tensor.
     """
     layers: list[Layer] = []
     entries: list[Entry] = []
-    for row, values in _rows(table, config):
+    for row, values in _rows(table, axes, constants):
         layer = _layer(row, values)
         layers.append(layer)
         entries.extend(_entries(table, layer, values, config.redundant_bias))
     _refuse_duplicates([(entry.target, entry) for entry in entries if entry.target is not None])
     _refuse_duplicates([(name, entry) for entry in entries for name in entry.sources])
     _refuse_lost_biases(entries)
-    return Plan(config, table, tuple(layers), tuple(entries))
+    for template, _ in table.ignored:
+        _format(template, {**constants, "variable": ""}, f"{table.file}, ignored")
+    return Plan(config, table, constants, tuple(layers), tuple(entries))
 
 
-def _rows(table: Table, config: EfficientDetConfig) -> Iterator[tuple[Row, Values]]:
+def _rows(table: Table, axes: Axes, constants: Values) -> Iterator[tuple[Row, Values]]:
     """Yield every row with the values of its place; the rows of one place stay together."""
-    known_axes, shared = axes(config), constants(config)
     for group in table.groups:
         where = group.where
-        if unknown := [axis for axis in group.for_each if axis not in known_axes]:
-            raise MappingError(f"{where}: axis {unknown[0]!r} does not exist; known are {', '.join(known_axes)}")
-        for place in itertools.product(*(known_axes[axis] for axis in group.for_each)):
-            values = dict(itertools.chain(shared.items(), *(part.items() for part in place)))
+        if unknown := [axis for axis in group.for_each if axis not in axes]:
+            raise MappingError(f"{where}: axis {unknown[0]!r} does not exist; known are {', '.join(axes)}")
+        for place in itertools.product(*(axes[axis] for axis in group.for_each)):
+            values = dict(itertools.chain(constants.items(), *(part.items() for part in place)))
             if _holds(group.when, values, where):
                 yield from ((row, values) for row in group.rows if _holds(row.when, values, where))
 
@@ -153,7 +186,7 @@ def _shape(shape: tuple[Size, ...], sizes: Mapping[str, Size], values: Values, w
 def _size(name: str, values: Values, where: str) -> int:
     size = _lookup(name, values, where)
     if not isinstance(size, int) or isinstance(size, bool):
-        raise MappingError(f"{where}: {name!r} is {size!r}, which is no size")
+        raise MappingError(f"{where}: {name!r} is {size!r}, which is not a size")
     return size
 
 
@@ -166,7 +199,7 @@ def _holds(condition: str, values: Values, where: str) -> bool:
 
 def _lookup(name: str, values: Values, where: str) -> Any:
     if name not in values:
-        raise MappingError(f"{where}: {name!r} is no quantity here; known are {', '.join(sorted(values))}")
+        raise MappingError(f"{where}: {name!r} is an unknown quantity here; known are {', '.join(sorted(values))}")
     return values[name]
 
 
@@ -177,7 +210,7 @@ def _format(template: str, values: Values, where: str) -> str:
         known = ", ".join(sorted(values))
         raise MappingError(f"{where}: placeholder {error} in {template!r} is unknown; known are {known}") from error
     except (AttributeError, ValueError) as error:
-        raise MappingError(f"{where}: {template!r} is no template ({error})") from error
+        raise MappingError(f"{where}: {template!r} is not a valid template ({error})") from error
 
 
 def _refuse_duplicates(names: list[tuple[str, Entry]]) -> None:
@@ -194,5 +227,5 @@ def _refuse_lost_biases(entries: list[Entry]) -> None:
     dropped = {name: entry for entry in entries if entry.target is None for name in entry.sources}
     for name in folded.keys() ^ dropped.keys():
         where = (folded.get(name) or dropped[name]).layer.row.where
-        wrong = "is folded by no batch norm" if name in dropped else "is no bias in front of a batch norm"
+        wrong = "is folded by no batch norm" if name in dropped else "is not a bias in front of a batch norm"
         raise MappingError(f"{where}: {name} {wrong}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import string
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,19 +19,8 @@ REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # a table that includes another one may take them from there
 SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
-# What a table must tell of a model by names and shapes, and what its rows can look for.
-QUESTIONS = (
-    "backbone",
-    "fpn_channels",
-    "fpn_cells",
-    "head_repeats",
-    "num_levels",
-    "weighted",
-    "class_channels",
-    "box_channels",
-)
 FILE = "mappings/{}.yaml"
-BACKBONE_TABLE = "efficientnet"  # the one that is of use alone
+# What a row of recognition can look for.
 PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
 
 
@@ -70,7 +60,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """A whole mapping table with all that it includes, checked on its own; `expand` binds it to a model config."""
+    """A whole mapping table with all that it includes, checked on its own; `expand` binds it to a model config.
+
+    Attributes:
+        recognition: {question: rule}, those of the included table too.
+        included_questions: the questions that the included table answers.
+        included_module: the PyTorch module that the included table's rows are put under.
+        state_dict: {question: rule} for a state_dict; empty if the table has none.
+    """
 
     name: str
     version: int
@@ -81,14 +78,21 @@ class Table:
     ignored: tuple[tuple[str, str], ...]
     training_step: str
     recognition: Mapping[str, Mapping[str, Size]]
+    included_questions: frozenset[str]
+    included_module: str
     state_dict: Mapping[str, Mapping[str, Size]]
 
+    @property
+    def file(self) -> str:
+        """The file's name in error messages."""
+        return FILE.format(self.name)
 
-EMPTY = Table("", 0, "", {}, (), {}, (), "", {}, {})
+
+EMPTY = Table("", 0, "", {}, (), {}, (), "", {}, frozenset(), "", {})
 
 
 @cache
-def load_table(name: str = "efficientdet") -> Table:
+def load_table(name: str) -> Table:
     """Read `mappings/<name>.yaml`.
 
     Raises:
@@ -126,8 +130,10 @@ class _Parser(NodeReader):
             views=self.views(root["views"]) if "views" in root else base.views,
             ignored=(*base.ignored, *map(self.ignored, self.sequence(root.get("ignored")))),
             training_step=self.text(root["training_step"]) if "training_step" in root else base.training_step,
-            recognition={**base.recognition, **self.probes(root["recognition"], base.recognition)},
-            state_dict=self.probes(root["state_dict"], ("backbone",)) if "state_dict" in root else {},
+            recognition={**base.recognition, **self.probes(root["recognition"])},
+            included_questions=frozenset(base.recognition),
+            included_module=base.included_module,
+            state_dict=self.probes(root["state_dict"]) if "state_dict" in root else {},
         )
 
     def included(self, node: yaml.Node) -> Table:
@@ -144,7 +150,7 @@ class _Parser(NodeReader):
             replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
             for group in table.groups
         )
-        return replace(table, groups=groups)
+        return replace(table, groups=groups, included_module=module)
 
     def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
         nodes = self.mapping(node)
@@ -161,12 +167,9 @@ class _Parser(NodeReader):
     def views(self, node: yaml.Node) -> dict[str, str]:
         return {key: self.template(value, "variable") for key, value in self.fields(node, VIEWS, VIEWS).items()}
 
-    def probes(self, node: yaml.Node, answered: Container[str]) -> dict[str, Mapping[str, Size]]:
-        """Read the rules of recognition: a backbone's alone, or all that make a detector of it."""
-        questions = self.fields(node, QUESTIONS, required=())
-        if set(questions) != {"backbone"}:
-            self.fields(node, QUESTIONS, required=[key for key in QUESTIONS if key not in answered])
-        return {key: self.probe(rule) for key, rule in questions.items()}
+    def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
+        """Read the rules of recognition; which questions a table must answer is for its family to say."""
+        return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
 
     def kind(self, node: yaml.Node) -> tuple[Part, ...]:
         return tuple(self.part(target, part) for target, part in self.mapping(node).items())
@@ -225,19 +228,25 @@ class _Parser(NodeReader):
         cells = list(self.sequence(node))
         if len(cells) != 2 or not self.text(cells[1]).strip():
             raise self.error(node, "an ignored variable is [name, reason]; the reason must be written")
-        return self.template(cells[0], "variable", "backbone"), self.text(cells[1])
+        return self.text(cells[0]), self.text(cells[1])
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)
         if set(fields) not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
             raise self.error(node, f"this row has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
-        for key, placeholder in (("which", "backbone"), ("count", "n")):
-            if key in fields and f"{{{placeholder}}}" not in self.template(fields[key], placeholder):
-                raise self.error(fields[key], f"{key!r} needs the placeholder {{{placeholder}}}")
+        if "count" in fields and "{n}" not in self.template(fields["count"], "n"):
+            raise self.error(fields["count"], "'count' needs the placeholder {n}")
+        if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:
+            raise self.error(fields["which"], "'which' needs one placeholder")
         return {
             key: self.integer(value) if key in ("axis", "first") else self.text(value) for key, value in fields.items()
         }
+
+
+def placeholders(template: str) -> set[str]:
+    """Return the names in braces of a template."""
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
 def _join(separator: str, *parts: str) -> str:

@@ -76,12 +76,14 @@ class Target:
         self.write(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress), metadata)
 
 
-def choose_target(out: Path, to: str | None = None) -> Target:
-    """Return the target that the user asks for, by name or by the suffix of OUT.
+def choose_target(out: Path | None, to: str | None = None) -> Target:
+    """Return the target that the user asks for, by name or by the suffix of OUT; a .pth file without either.
 
     Raises:
         UsageError: There is none, the suffix belongs to another one, or OUT cannot be written.
     """
+    if out is None:
+        return TARGETS[to or "pth"]
     by_suffix = {suffix: target for target in TARGETS.values() for suffix in target.suffixes}
     if to is None and out.suffix not in by_suffix:
         known = f"one of {', '.join(by_suffix)}, or a folder and --to tf1"
@@ -91,7 +93,7 @@ def choose_target(out: Path, to: str | None = None) -> Target:
         expected = f"a name that ends in {' or '.join(target.suffixes)}" if target.suffixes else "the name of a folder"
         raise UsageError(f"{out} does not go with --to {target.name}; expected {expected}")
     if out.name.endswith(".weights.h5"):
-        raise UsageError(f"{out}: Keras takes this ending for files of Keras 3; name it {out.name[:-11]}.h5")
+        raise UsageError(f"{out}: Keras reserves this suffix for Keras 3 files; name it {out.name[:-11]}.h5")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist; create it first")
     if target.suffixes and out.is_dir():
@@ -99,6 +101,16 @@ def choose_target(out: Path, to: str | None = None) -> Target:
     if not target.suffixes:
         _refuse_strangers(out)
     return target
+
+
+def require_bare(target: Target) -> None:
+    """Refuse a target that has no layout without metadata.
+
+    Raises:
+        UsageError: It is one of TensorFlow's formats.
+    """
+    if target.is_tensorflow:
+        raise UsageError(f"--layout effdet is a layout of PyTorch files; it does not go with --to {target.name}")
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effdet_torch.config import EfficientDetConfig, feature_sizes, get_config
+from effdet_torch.architecture import feature_sizes
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.backbone import create_backbone
 from effdet_torch.network.bifpn import BiFPN
 from effdet_torch.network.heads import create_box_head, create_class_head

@@ -9,16 +9,15 @@ import pytest
 import torch
 
 from converter.errors import MissingFileError
-from converter.identify.recognition import recognize_architecture
+from converter.identify.families import DETECTOR
 from converter.plan.copies import UNTRAINED, View, ViewName, stored_names
 from converter.plan.engine import account
-from converter.plan.expand import Plan, expand
-from converter.plan.table import load_table
+from converter.plan.expand import Plan
 from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.source import VariableInfo
 from effdet_torch import create_model
 from effdet_torch.config import VARIANTS, get_config
-from support.sources import EMA
+from support.sources import EMA, architecture_of
 
 Shapes = dict[str, tuple[int, ...]]
 LISTED = ("d0", "d1", "d2", "d4", "d6", "d7x", "lite0", "lite2", "lite4")
@@ -33,7 +32,7 @@ DIALECTS = {"d0_tf1_trainreal": 1 + 493, "d0_tf1_exportckpt": 1, "d0_tf1_savedmo
 
 
 def plan_of(variant: str, redundant_bias: bool = False) -> Plan:
-    return expand(load_table(), get_config(variant, redundant_bias=redundant_bias))
+    return DETECTOR.plan(get_config(variant, redundant_bias=redundant_bias))
 
 
 def view_of(plan: Plan, name: ViewName) -> View:
@@ -95,7 +94,7 @@ def test_variables_of_another_variant_differ(shared: Path) -> None:
 def test_real_indexes_are_fully_accounted_for(shared: Path, name: str, view: ViewName) -> None:
     with TensorBundle(shared / "reference" / "official_indexes" / name) as source:
         variant, variables = INDEXES[name], source.variables
-        assert recognize_architecture(variables, load_table()).variants() == [variant]
+        assert architecture_of(variables).variants() == [variant]
         plan = plan_of(variant)
         accounting = account(variables, plan, view_of(plan, view))
         assert accounting.problems == []
@@ -148,7 +147,7 @@ def test_names_of_another_dialect_are_not_taken_for_ours(shared: Path, dialect: 
 
 
 def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
-    table = load_table()
+    table = DETECTOR.table
     layers = [layer for variant in VARIANTS for layer in plan_of(variant).layers]
     assert {layer.kind for layer in layers} == set(table.kinds)
     assert {layer.row.where for layer in layers} == {row.where for group in table.groups for row in group.rows}
@@ -156,7 +155,7 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
 
 def test_the_check_for_untrained_copies_finds_batch_norms() -> None:
     """`views` looks for this kind and these tensors; under other names, every copy would look untrained."""
-    parts = {part.target for part in load_table().kinds["batch_norm"]}
+    parts = {part.target for part in DETECTOR.table.kinds["batch_norm"]}
     assert parts >= set(UNTRAINED)
     assert any(entry.layer.kind == "batch_norm" for entry in plan_of("d0").targets.values())
 

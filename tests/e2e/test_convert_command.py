@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 import support.tiny_bundle as tiny
+from converter.conversion import convert_checkpoint, prepare
+from converter.locate import open_checkpoint
 from converter.readers.tensorflow.tensorbundle import TensorBundle
+from converter.writers.targets import choose_target
 from effdet_torch import create_model
 from support.commands import run, script
 from support.sources import EMA, averages, initial, plan_of, seeded, small_config, write_checkpoint
@@ -63,6 +67,34 @@ def test_converts_with_no_option(converted: tuple[Path, Done]) -> None:
     assert "1912: 709 converted (36 biases folded into batch norms), 709 other copies" in lines["variables"]
     assert lines["result"].split(maxsplit=1)[1].startswith("d0.pth: 748 tensors, ")
     assert {path.name for path in folder.iterdir()} == {"d0.pth", "d0.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("out", "options", "arguments"),
+    [
+        ("m.pth", [], {}),
+        ("m.safetensors", [], {}),
+        ("m.h5", [], {}),
+        ("m", ["--to", "tf1"], {"to": "tf1"}),
+        ("m.pth", ["--layout", "effdet"], {"bare": True}),
+        ("m.pth", ["--keep-redundant-bias", "--weights", "raw"], {"keep_redundant_bias": True, "weights": "raw"}),
+    ],
+)
+def test_python_writes_the_files_of_the_command(
+    small: Path, tmp_path: Path, out: str, options: list[str], arguments: dict[str, Any]
+) -> None:
+    (tmp_path / "command").mkdir()
+    (tmp_path / "python").mkdir()
+    assert run("effdet-convert", small, tmp_path / "command" / out, *options, cwd=tmp_path).returncode == 0
+    target, bare = choose_target(tmp_path / "python" / out, arguments.pop("to", None)), arguments.pop("bare", False)
+    with open_checkpoint(small) as source:
+        convert_checkpoint(prepare(source, **arguments), tmp_path / "python" / out, target=target, bare=bare)
+    contents = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "command", tmp_path / "python")
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0]
 
 
 def test_the_live_model_loads_it_strictly(converted: tuple[Path, Done], trained: Path) -> None:
@@ -196,11 +228,11 @@ def test_untrained_averages_are_refused_and_raw_values_are_not(tmp_path: Path) -
         (("SMALL", "m.pth", "--varaint", "d0"), "No such option"),
         (("SMALL", "m.pth", "--weights", "both"), "'both' is not one of 'ema', 'raw'"),
         (("SMALL", "m.pth", "extra"), "unexpected extra argument"),
-        (("SMALL", "m.pth", "--variant", "d9"), "unknown variant 'd9': known are d0, d1"),
+        (("SMALL", "m.pth", "--variant", "d9"), "unknown variant 'd9'; known variants: d0, d1"),
         (("SMALL", "m.pth", "--variant", "d7y"), "did you mean 'd7'?"),
         (("SMALL", "m.pth", "--hparams", "image_size"), "hyperparameter 'image_size' is not of the form key=value"),
         (("SMALL", "m.pth", "--hparams", "absent.yaml"), "absent.yaml cannot be read"),
-        (("SMALL", "m.pth", "--hparams", "separable_conv=False"), "that network is another"),
+        (("SMALL", "m.pth", "--hparams", "separable_conv=False"), "which is unsupported"),
         (("SMALL", "m.bin"), "m.bin ends in '.bin'; expected one of .pth, .pt, .safetensors"),
         (("SMALL", "absent/m.pth"), "the folder absent does not exist; create it first"),
         (("SMALL", "m.pth", "--report", "absent/r.json"), "the folder absent does not exist; create it first"),
@@ -244,7 +276,7 @@ def test_a_saved_model_is_named(tmp_path: Path) -> None:
     (folder / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
     message = failed(run("effdet-convert", folder, "m.pth", cwd=tmp_path), 1)
     assert "this is a SavedModel" in message
-    assert "Give the checkpoint that it was exported from" in message
+    assert "Pass the checkpoint that it was exported from" in message
 
 
 @pytest.mark.parametrize("name", ["absent", "absent/model.ckpt-1", "absent.index"])
@@ -255,8 +287,8 @@ def test_a_source_that_is_not_there(tmp_path: Path, name: str) -> None:
 def test_another_network_is_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model", {"resnet/kernel": np.zeros((1, 2), np.float32)})
     message = failed(run("effdet-convert", "model", "m.pth", cwd=tmp_path), 1)
-    assert "these are not the variables of an EfficientDet" in message
-    assert "it begins with resnet/kernel" in message
+    assert "It looks like the classifier or backbone resnet, which is not supported" in message
+    assert "(resnet/kernel)" in message
 
 
 def test_a_failure_in_the_middle_keeps_the_old_output(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from torch import nn
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, UnsupportedSourceError, ViewError
+from converter.identify.families import BACKBONE
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
-from converter.plan.expand import Plan, expand
-from converter.plan.table import BACKBONE_TABLE, load_table
+from converter.plan.expand import Plan
 from effdet_torch import create_model, load_backbone, load_model
 from effdet_torch.architecture import BACKBONES, timm_name
-from effdet_torch.config import VARIANTS
+from effdet_torch.config import VARIANTS, BackboneConfig
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.network.checkpoint import read_model_file
 from support.commands import run
@@ -32,7 +32,7 @@ QUICK = Settings(image_size=(64, 64))
 
 
 def backbone_plan(backbone: str) -> Plan:
-    return expand(load_table(BACKBONE_TABLE), plan_of(VARIANT_OF[backbone]).config)
+    return BACKBONE.plan(BackboneConfig(backbone))
 
 
 def classifier(backbone: str) -> dict[str, Array]:
@@ -123,7 +123,7 @@ def test_a_wrong_tensor_is_found(b0: Path, converted: Path, tmp_path: Path) -> N
 def test_it_loads_where_it_should(converted: Path) -> None:
     tensors, metadata = read_model_file(converted)
     assert (metadata["variant"], metadata["config"]) == ("efficientnet-b0", {"backbone": "efficientnet-b0"})
-    assert metadata["table"]["name"] == BACKBONE_TABLE
+    assert metadata["table"]["name"] == "efficientnet"
     timm.create_model("tf_efficientnet_b0", features_only=True).load_state_dict(tensors, strict=True)
     whole = timm.create_model("tf_efficientnet_b0").load_state_dict(tensors, strict=False)
     assert not whole.unexpected_keys

@@ -244,9 +244,9 @@ def test_a_mistake_fails_and_is_named(mistake: Callable[[State], None], everythi
     [
         ("num_scales=2", "2 scales x 5 aspect ratios, but the heads have 15 anchors per location"),
         ("aspect_ratios=1.0*2.0*0.5", "3 scales x 3 aspect ratios, but the heads have 15 anchors per location"),
-        ("num_classes=21", "--hparams says num_classes 21, the checkpoint's shapes say 20"),
-        ("max_level=7", "--hparams says max_level 7, the checkpoint's shapes say 8"),
-        ("fpn_weight_method=sum", "--hparams says fusion 'sum', but the checkpoint has fusion weights"),
+        ("num_classes=21", "--hparams sets num_classes to 21, but the checkpoint's shapes show 20"),
+        ("max_level=7", "--hparams sets max_level to 7, but the checkpoint's shapes show 8"),
+        ("fpn_weight_method=sum", "--hparams sets fusion to 'sum', but the checkpoint has fusion weights"),
     ],
 )
 def test_contradictions_are_refused(option: str, words: str, everything: Written) -> None:
@@ -315,8 +315,8 @@ def test_the_commands(tmp_path: Path) -> None:
     done = run("effdet-verify", "mine.pth", "--reference", "../training", *options, cwd=elsewhere)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("PASS  These two networks compute the same.\nmine.pth against built-in TensorFlow")
+    assert done.stdout.startswith("PASS  The two networks compute the same outputs.\nmine.pth against built-in Tensor")
     assert "; 397 layers in 2 runs, " in done.stdout
     for level, (rows, columns) in level_sizes(384, 640, 7).items():
-        assert f"Class head P{level}   (1, {rows}, {columns}, 180) " in done.stdout
-    assert "Audit: All 748 tensors of the file are what the checkpoint gives, bit for bit." in done.stdout
+        assert f"Class head P{level}  float64  (1, {rows}, {columns}, 180) " in done.stdout
+    assert "All 748 tensors in the file match the checkpoint bit for bit." in done.stdout

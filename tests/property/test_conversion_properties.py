@@ -11,14 +11,23 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.identify.recognition import recognize_architecture
 from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import account, convert
 from converter.plan.expand import Plan
-from converter.plan.table import load_table
 from converter.source import VariableInfo
 from effdet_torch.config import EfficientDetConfig, get_config
-from support.sources import EMA, Array, MemorySource, averages, placeholders, plan_of, reverted, seeded, shapes_of
+from support.sources import (
+    EMA,
+    Array,
+    MemorySource,
+    architecture_of,
+    averages,
+    placeholders,
+    plan_of,
+    reverted,
+    seeded,
+    shapes_of,
+)
 
 few = settings(max_examples=12, deadline=None)
 many = settings(max_examples=60, deadline=None)
@@ -84,9 +93,7 @@ def test_the_order_of_the_variables_changes_nothing(config: EfficientDetConfig, 
     shuffled = list(arrays.items())
     random.Random(seed).shuffle(shuffled)
     assert [name for name, _ in shuffled] != list(arrays)
-    assert recognize_architecture(shapes_of(dict(shuffled)), load_table()) == recognize_architecture(
-        shapes_of(arrays), load_table()
-    )
+    assert architecture_of(dict(shuffled)) == architecture_of(arrays)
     ours, theirs = converted(plan, arrays), converted(plan, dict(shuffled))
     assert list(ours) == list(theirs)
     assert identical(ours, theirs)
@@ -95,7 +102,7 @@ def test_the_order_of_the_variables_changes_nothing(config: EfficientDetConfig, 
 @given(configs())
 @few
 def test_every_config_is_recognised_by_its_own_variables(config: EfficientDetConfig) -> None:
-    found = recognize_architecture(shapes_of(placeholders(plan_of(config))), load_table())
+    found = architecture_of(placeholders(plan_of(config)))
     assert found.matches(config)
     assert found.num_classes == config.num_classes
     assert found.anchors_per_location == config.anchors_per_location

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from converter.identify.families import DETECTOR
 from converter.plan.copies import select_view
 from converter.plan.engine import convert
-from converter.plan.expand import expand
-from converter.plan.table import load_table
 from effdet_torch.network.model import EfficientDet
 from support.golden import GoldenCase
 from support.sources import MemorySource
@@ -24,7 +23,7 @@ Arrays = dict[str, NDArray[Any]]
 def convert_arrays(variables: Arrays, case: GoldenCase, redundant_bias: bool) -> dict[str, torch.Tensor]:
     """Convert variables in the dtype of a golden case."""
     config = replace(case.config, redundant_bias=redundant_bias)
-    plan = expand(load_table(), config)
+    plan = DETECTOR.plan(config)
     source = MemorySource(variables)
     tensors = convert(source, plan, select_view(source, plan), np.dtype(case.dtype))
     return {name: torch.from_numpy(np.array(array)) for name, array in tensors}

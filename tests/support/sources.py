@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import MissingFileError
+from converter.identify.families import DETECTOR, family_of
 from converter.plan.engine import revert
-from converter.plan.expand import Plan, expand
-from converter.plan.table import load_table
+from converter.plan.expand import Plan
 from converter.source import VariableInfo, VariableSource
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
@@ -24,11 +24,11 @@ EMA = "ExponentialMovingAverage"
 
 
 class MemorySource(VariableSource):
-    """Variables in a dict. Without data it is like an .index file alone: names and shapes, and nothing to read."""
+    """Variables in a dict, or only what is known of them, as from an .index file alone: nothing can be read then."""
 
     kind = "memory"
 
-    def __init__(self, arrays: Mapping[str, Array], path: str = "folder/model", *, data: bool = True) -> None:
+    def __init__(self, arrays: Mapping[str, Any], path: str = "folder/model", *, data: bool = True) -> None:
         self.arrays, self._variables = dict(arrays), shapes_of(arrays)
         self.path, self.folder = Path(path), Path(path).parent
         self.data, self.closed = data, False
@@ -60,9 +60,14 @@ def reverted(state_dict: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
     return {n: a for entry, tensor in pairs for n, a in zip(entry.sources, revert(entry, tensor), strict=True)}
 
 
-def shapes_of(arrays: Mapping[str, Array]) -> dict[str, VariableInfo]:
+def shapes_of(arrays: Mapping[str, Any]) -> dict[str, VariableInfo]:
     names = {"object": "string"}
     return {k: VariableInfo(names.get(str(a.dtype), str(a.dtype)), a.shape) for k, a in arrays.items()}
+
+
+def architecture_of(variables: Mapping[str, Any]) -> Any:
+    """What names and shapes show of a network, of whatever family."""
+    return family_of(MemorySource(variables))[1]
 
 
 def small_config(**overrides: Any) -> EfficientDetConfig:
@@ -72,7 +77,7 @@ def small_config(**overrides: Any) -> EfficientDetConfig:
 
 
 def plan_of(config: EfficientDetConfig | str) -> Plan:
-    return expand(load_table(), get_config(config) if isinstance(config, str) else config)
+    return DETECTOR.plan(get_config(config) if isinstance(config, str) else config)
 
 
 def placeholders(plan: Plan) -> dict[str, Array]:

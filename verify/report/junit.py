@@ -5,37 +5,49 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from verify.detection_results import DetectionResult
-from verify.report.detection import checks, detection_sentence, metric_rows
-from verify.report.summary import Run, audit_sentence, diagnoses_of, diagnosis_sentence, failure_sentence, printable
-from verify.report.summary import part as part_of
-from verify.report.summary import runs as runs_of
+from verify.report.summary import (
+    Run,
+    audit_sentence,
+    checks,
+    detection_sentence,
+    diagnosis_sentence,
+    failure_sentence,
+    metric_rows,
+    part,
+    printable,
+    runs,
+)
 from verify.results import AuditResult, LayerResult, Verification
 
 
 def to_junit(verification: Verification) -> bytes:
     """Return a verification as JUnit XML in UTF-8."""
-    suites = [_run_suite(verification, run) for run in runs_of(verification)]
-    if verification.detection is not None:
-        suites.append(_detection_suite(verification.detection))
-    suites = suites or [_empty_suite()]
-    if verification.audit is not None:
-        suites.append(_audit_suite(verification.audit))
     root = ET.Element("testsuites", name="effdet-verify", time=f"{verification.seconds:.3f}")
-    for count in ("tests", "failures", "errors"):
-        root.set(count, str(sum(int(suite.attrib[count]) for suite in suites)))
-    root.extend(suites)
+    for run in runs(verification):
+        _add_run(root, verification, run)
+    if verification.detection is not None:
+        _add_detections(root, verification.detection)
+    if not len(root):  # a verification without a comparison must not look green
+        case = _case(ET.SubElement(root, "testsuite", name="verification"), "verification", "layers")
+        _fail(case, "empty", "no layer was compared", [])
+    if verification.audit is not None:
+        _add_audit(root, verification.audit)
+    for element in (root, *root):
+        counts = {"tests": "testcase", "failures": "failure", "errors": "error"}
+        element.attrib.update({count: str(len(list(element.iter(tag)))) for count, tag in counts.items()})
+    for suite in root:
+        suite.set("skipped", "0")
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
 
 
-def _run_suite(verification: Verification, run: Run) -> ET.Element:
-    suite = _suite(f"{run.mode}.{run.dtype}", len(run.layers), run.failed)
+def _add_run(root: ET.Element, verification: Verification, run: Run) -> None:
+    suite = ET.SubElement(root, "testsuite", name=f"{run.mode}.{run.dtype}")
     for layer in run.layers:
-        case = _case(suite, f"{run.mode}.{run.dtype}.{part_of(layer)}", layer.name)
+        case = _case(suite, f"{run.mode}.{run.dtype}.{part(layer)}", layer.name)
         if not layer.passed:
             _fail(case, "tolerance", f"{layer.name}: {failure_sentence(layer)}", _details(verification, layer))
-    return suite
 
 
 def _details(verification: Verification, layer: LayerResult) -> list[str]:
@@ -46,45 +58,29 @@ def _details(verification: Verification, layer: LayerResult) -> list[str]:
         f"error (max over rms): {found.max_over_rms:.6g}; tolerance: {layer.tolerance:.6g}",
         f"max abs: {found.max_abs:.6g}; mean abs: {found.mean_abs:.6g}; cosine: {found.cosine:.9g}",
         f"worst position (NHWC): {found.worst}; expected {found.expected:.9g}, found {found.found:.9g}",
-        *(f"diagnosis: {diagnosis_sentence(diagnosis)}" for diagnosis in diagnoses_of(verification, layer)),
+        *(f"diagnosis: {diagnosis_sentence(x)}" for x in verification.diagnoses if x.layer == layer.name),
     ]
 
 
-def _audit_suite(audit: AuditResult) -> ET.Element:
+def _add_audit(root: ET.Element, audit: AuditResult) -> None:
+    suite = ET.SubElement(root, "testsuite", name="audit")
     if audit.passed:
-        suite = _suite("audit", 1, 0)
         _case(suite, "audit", audit_sentence(audit))
-        return suite
-    suite = _suite("audit", len(audit.findings), len(audit.findings))
     for finding in audit.findings:
         _fail(_case(suite, "audit", finding.tensor), "audit", f"{finding.tensor}: {finding.finding}", [])
-    return suite
 
 
-def _detection_suite(detection: DetectionResult) -> ET.Element:
-    """One case for the evaluation with its numbers as properties, and one per check."""
-    found = list(checks(detection))
-    suite = _suite("detections", 1 + len(found), sum(not check.passed for check in found))
+def _add_detections(root: ET.Element, detection: DetectionResult) -> None:
+    """Add a case for the evaluation with its numbers as properties, and one per check."""
+    suite = ET.SubElement(root, "testsuite", name="detections")
     properties = ET.SubElement(suite, "properties")
     for name, value in metric_rows(detection):
         ET.SubElement(properties, "property", name=name, value=value)
     _case(suite, "detections", detection_sentence(detection))
-    for check in found:
+    for check in checks(detection):
         case = _case(suite, "detections", check.name)
         if not check.passed:
             _fail(case, "detections", f"{check.name}: {check.sentence}", [])
-    return suite
-
-
-def _empty_suite() -> ET.Element:
-    """A verification without a comparison must not look green."""
-    suite = _suite("verification", 1, 1)
-    _fail(_case(suite, "verification", "layers"), "empty", "no layer was compared", [])
-    return suite
-
-
-def _suite(name: str, tests: int, failures: int) -> ET.Element:
-    return ET.Element("testsuite", name=name, tests=str(tests), failures=str(failures), errors="0", skipped="0")
 
 
 def _case(suite: ET.Element, classname: str, name: str) -> ET.Element:

@@ -1,174 +1,106 @@
-"""Pictures of a verification as SVG that takes its colours from the page it is put into."""
+"""The geometry of the plot of errors along the network, which templates/plot.svg.j2 draws.
+
+Not by matplotlib: this way the page's style sheet colours the plot (light, dark, printed), the same verification always
+gives the same file, and nothing that imports slowly or needs a font has to be installed for one picture.
+"""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import ClassVar
 
-import numpy as np
+from verify.report.summary import Run, part
+from verify.results import LayerResult
 
-from verify.report.summary import Run, part_spans, runs
-from verify.results import LayerResult, Verification
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-# Colours by purpose; the page's CSS variable --plot-PURPOSE overrides them, so that dark pages can have dark plots.
-COLOURS: Mapping[str, str] = {
-    "paper": "#fefefd",
-    "ink": "#24292e",
-    "grid": "#d0d5da",
-    "shade": "#8899ab",
-    "float32": "#b45f06",
-    "float64": "#1f5fa8",
-    "failure": "#c21d2b",
-}
-STYLE: Mapping[str, Any] = {
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "effdet-verify",
-    "path.simplify": False,
-    "axes.edgecolor": COLOURS["grid"],
-    "axes.labelcolor": COLOURS["ink"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "text.color": COLOURS["ink"],
-    "xtick.color": COLOURS["ink"],
-    "ytick.color": COLOURS["ink"],
-}
-TITLES: Mapping[str, str] = {
+MAX_TICKS = 10
+TITLES = {
     "cumulative": "Cumulative: both networks on the same input",
     "isolated": "Isolated: every PyTorch layer on TensorFlow's own input",
 }
-BEYOND = "beyond its tolerance"
-MIN_LABEL_SHARE = 0.04  # a narrower stretch of the network has no room for its name
 
 
-def error_growth_svg(verification: Verification) -> str:
-    """Draw error over execution order, one panel per mode; "" if nothing was compared.
+@dataclass(frozen=True)
+class Panel:
+    """The runs of one mode, over execution order and on a logarithmic axis.
 
-    Zero is drawn at the bottom of the logarithmic axis, what is not finite at its top.
+    Positions are in the units of the drawing, from the panel's upper left corner. Zero is drawn at the bottom of the
+    axis, a non-finite error at its top.
     """
-    from matplotlib import style
-    from matplotlib.figure import Figure
 
-    found = runs(verification)
-    modes = [mode for mode in TITLES if any(run.mode == mode for run in found)]
-    if not modes:
-        return ""
-    stream = io.StringIO()
-    with style.context(["default", dict(STYLE)]):
-        figure = Figure(figsize=(10.5, 0.6 + 2.7 * len(modes)), layout="constrained")
-        panels = figure.subplots(len(modes), sharex=True, squeeze=False)[:, 0]
-        for panel, mode in zip(panels, modes, strict=True):
-            _draw_panel(panel, [run for run in found if run.mode == mode])
-        panels[-1].xaxis.get_major_locator().set_params(integer=True)
-        panels[-1].set_xlabel("layers in execution order")
-        figure.supylabel("max |difference| / rms", fontsize=9)
-        _draw_legend(figure, list(panels))
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(stream.getvalue(), _description(found))
+    title: str
+    runs: Sequence[Run]
+    width: ClassVar[int] = 910
+    height: ClassVar[int] = 200
 
+    @cached_property
+    def layers(self) -> list[LayerResult]:
+        """All comparisons."""
+        return [layer for run in self.runs for layer in run.layers]
 
-def _draw_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Name the lines of all panels once; those of the first panel where they differ, failures at the end."""
-    handles: dict[str, Any] = {}
-    for axes in reversed(panels):
-        lines, names = axes.get_legend_handles_labels()
-        handles |= dict(zip(names, lines, strict=True))
-    names = sorted(handles, key=BEYOND.__eq__)
-    lines = [handles[name] for name in names]
-    figure.legend(lines, names, loc="outside upper right", ncols=len(names), frameon=False)
+    @cached_property
+    def count(self) -> int:
+        """How many layers the horizontal axis has room for."""
+        return 1 + max(layer.order for layer in self.layers)
 
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest power of ten, beyond all errors and tolerances that a logarithmic axis can show."""
+        values = [value for layer in self.layers for value in (layer.measures.max_over_rms, layer.tolerance)]
+        powers = [math.log10(value) for value in values if 0 < value < math.inf]
+        return min(powers, default=-17) - 0.7, max(powers, default=0) + 0.7
 
-def _draw_panel(axes: Axes, found: list[Run]) -> None:
-    layers = [layer for run in found for layer in run.layers]
-    low, high = _limits(layers)
-    axes.set_yscale("log")
-    axes.set_ylim(low, high)
-    axes.set_xlim(-0.5, max(layer.order for layer in layers) + 0.5)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
-    axes.yaxis.minorticks_off()
-    axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.5)
-    axes.set_axisbelow(True)
-    _shade_parts(axes, layers)
-    for run in found:
-        _draw_run(axes, run, low, high)
-    _mark_first_failure(axes, layers)
-    axes.set_title(TITLES[found[0].mode], loc="left", fontsize=10, fontweight="bold", pad=18)
+    def x(self, order: float) -> float:
+        """Return the horizontal position of a layer."""
+        return round((order + 0.5) / self.count * self.width, 1)
 
+    def y(self, error: float) -> float:
+        """Return the vertical position of an error or a tolerance."""
+        low, high = self.limits
+        if not math.isfinite(error):
+            return 0.0
+        power = math.log10(error) if error > 0 else low
+        return round((high - power) / (high - low) * self.height, 1)
 
-def _draw_run(axes: Axes, run: Run, low: float, high: float) -> None:
-    colour = COLOURS[run.dtype]
-    orders = np.array([layer.order for layer in run.layers])
-    errors = _drawable(run.layers, low, high)
-    marks = {"marker": ".", "markersize": 3.0, "linestyle": "none"} if run.mode == "isolated" else {"linewidth": 1.1}
-    axes.plot(orders, errors, color=colour, label=run.dtype, **marks)
-    tolerances = [layer.tolerance for layer in run.layers]
-    axes.plot(orders, tolerances, color=colour, linewidth=1, linestyle="--", label=f"tolerance, {run.dtype}")
-    failed = np.array([not layer.passed for layer in run.layers])
-    if failed.any():
-        axes.plot(orders[failed], errors[failed], "x", color=COLOURS["failure"], markersize=4, label=BEYOND)
+    @property
+    def powers(self) -> range:
+        """Powers of ten that get a line across."""
+        low, high = math.ceil(self.limits[0]), math.floor(self.limits[1])
+        return range(low, high + 1, _step(high - low))
 
+    @property
+    def orders(self) -> range:
+        """Positions in execution order that get a tick."""
+        return range(0, self.count, _step(self.count))
 
-def _shade_parts(axes: Axes, layers: Iterable[LayerResult]) -> None:
-    spans = part_spans(layers)
-    width = spans[-1][2] + 1
-    for index, (name, first, last) in enumerate(spans):
-        if index % 2:
-            axes.axvspan(first - 0.5, last + 0.5, color=COLOURS["shade"], alpha=0.12, linewidth=0)
-        if (last - first + 1) / width >= MIN_LABEL_SHARE:
-            axes.annotate(
-                name, ((first + last) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center"
-            )
+    @property
+    def parts(self) -> Iterator[tuple[str, float, float]]:
+        """Name, start and width of every stretch of the network."""
+        for name, group in groupby(sorted(self.layers, key=lambda layer: layer.order), part):
+            orders = [layer.order for layer in group]
+            start = self.x(orders[0] - 0.5)
+            yield name, start, self.x(orders[-1] + 0.5) - start
+
+    @property
+    def first_failure(self) -> int | None:
+        """The first layer that exceeds its tolerance."""
+        return min((layer.order for layer in self.layers if not layer.passed), default=None)
+
+    def errors(self, layers: Iterable[LayerResult]) -> Iterator[tuple[float, float]]:
+        """Yield the position of every layer's error."""
+        return ((self.x(layer.order), self.y(layer.measures.max_over_rms)) for layer in layers)
 
 
-def _mark_first_failure(axes: Axes, layers: Iterable[LayerResult]) -> None:
-    orders = [layer.order for layer in layers if not layer.passed]
-    if not orders:
-        return
-    first = min(orders)
-    axes.axvline(first, color=COLOURS["failure"], linewidth=0.8)
-    right = first > sum(axes.get_xlim()) / 2
-    axes.annotate(
-        f"first failure: layer {first}",
-        (first, 0.03),
-        (-4 if right else 4, 0),
-        ("data", "axes fraction"),
-        "offset points",
-        color=COLOURS["failure"],
-        bbox={"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1.5},
-        ha="right" if right else "left",
-    )
+def panels(runs: Sequence[Run]) -> list[Panel]:
+    """Return a panel for every mode that took place."""
+    found = ((title, [run for run in runs if run.mode == mode]) for mode, title in TITLES.items())
+    return [Panel(title, of_mode) for title, of_mode in found if of_mode]
 
 
-def _limits(layers: Iterable[LayerResult]) -> tuple[float, float]:
-    """Return limits around all errors and tolerances that a logarithmic axis can show."""
-    values = np.array([value for layer in layers for value in (layer.measures.max_over_rms, layer.tolerance)])
-    shown = values[np.isfinite(values) & (values > 0)]
-    if not shown.size:
-        return 1e-17, 1.0
-    return float(shown.min()) / 5, float(shown.max()) * 5
-
-
-def _drawable(layers: Iterable[LayerResult], low: float, high: float) -> NDArray[np.float64]:
-    errors = np.array([layer.measures.max_over_rms for layer in layers], np.float64)
-    return np.clip(np.nan_to_num(errors, nan=high, posinf=high), low, high)
-
-
-def _description(found: Iterable[Run]) -> str:
-    parts = (f"{run.name}: {run.failed} of {len(run.layers)} layers beyond tolerance" for run in found)
-    return f"Error of every layer along the network, logarithmic. {'; '.join(parts)}."
-
-
-def _inline(svg: str, description: str) -> str:
-    """Make an SVG file part of a page: no XML header, no style for the whole page, variable colours, a description."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    for purpose, colour in COLOURS.items():
-        body = body.replace(f": {colour}", f": var(--plot-{purpose}, {colour})")
-    return body.replace("<svg", f'<svg class="plot" role="img" aria-label="{description}"', 1)
+def _step(span: int) -> int:
+    """Return the smallest of 1, 2, 5, 10, 20, ... that divides a span into at most ten."""
+    steps = (digit * int(10**power) for power in range(9) for digit in (1, 2, 5))
+    return next(step for step in steps if span / step <= MAX_TICKS)

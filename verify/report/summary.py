@@ -1,13 +1,19 @@
-"""What all reports say alike: the verdict in words, the runs, the parts of the network, numbers as text."""
+"""What several reports share: comparisons gathered by run and layer, sentences, and numbers as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import PurePath
+from typing import NamedTuple
 
-from verify.report.detection import detection_headline
+from verify.detection_results import (
+    AP_TOLERANCE,
+    MIN_MATCHED_SHARE,
+    PUBLISHED_TOLERANCE,
+    DetectionParity,
+    DetectionResult,
+)
 from verify.results import AuditResult, Diagnosis, DType, LayerResult, Mode, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
@@ -17,8 +23,6 @@ RUN_ORDER: tuple[tuple[Mode, DType], ...] = (
     ("cumulative", "float64"),
     ("cumulative", "float32"),
 )
-
-Comparisons = dict[tuple[Mode, DType], LayerResult]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Run:
 
     @property
     def failed(self) -> int:
-        """How many layers are beyond their tolerance."""
+        """How many layers exceed their tolerance."""
         return sum(not layer.passed for layer in self.layers)
 
     @property
@@ -45,8 +49,16 @@ class Run:
         return max(self.layers, key=excess)
 
 
+class Check(NamedTuple):
+    """One comparison of an evaluation, ready to print."""
+
+    name: str
+    sentence: str
+    passed: bool
+
+
 def runs(verification: Verification) -> list[Run]:
-    """Return the runs that took place; the strictest first."""
+    """Return the runs that took place, the strictest first."""
     found = (
         Run(mode, dtype, tuple(x for x in verification.layers if (x.mode, x.dtype) == (mode, dtype)))
         for mode, dtype in RUN_ORDER
@@ -54,47 +66,16 @@ def runs(verification: Verification) -> list[Run]:
     return [run for run in found if run.layers]
 
 
-def by_layer(layers: Iterable[LayerResult]) -> list[Comparisons]:
-    """Gather the comparisons of the same layer, in execution order; none of them is empty."""
-    gathered: dict[tuple[int, str, str], Comparisons] = {}
-    for layer in layers:
-        gathered.setdefault((layer.order, layer.name, layer.torch), {})[layer.mode, layer.dtype] = layer
-    return [gathered[key] for key in sorted(gathered)]
-
-
-def failed_layers(verification: Verification) -> list[tuple[LayerResult, ...]]:
-    """Gather failures of the same layer, in the order of `Verification.failures`: the most telling first."""
+def by_layer(layers: Iterable[LayerResult]) -> list[list[LayerResult]]:
+    """Gather the comparisons of each layer; layers come in the order of their first comparison."""
     gathered: dict[tuple[int, str, str], list[LayerResult]] = {}
-    for layer in verification.failures:
+    for layer in layers:
         gathered.setdefault((layer.order, layer.name, layer.torch), []).append(layer)
-    return [tuple(comparisons) for comparisons in gathered.values()]
-
-
-def other_runs(comparisons: Sequence[LayerResult]) -> str:
-    """Return in which runs a layer failed besides the first one named; "" if in none."""
-    others = "; ".join(f"{layer.mode}, {layer.dtype}" for layer in comparisons[1:])
-    return f"also {others}" if others else ""
-
-
-def outputs(verification: Verification) -> tuple[list[DType], list[dict[DType, LayerResult]]]:
-    """Return the dtypes of the runs that give outputs, and per output {dtype: comparison}, in execution order."""
-    dtypes = [run.dtype for run in runs(verification) if run.mode == "cumulative"]
-    rows = [{dtype: x for (_, dtype), x in comparisons.items()} for comparisons in by_layer(verification.outputs)]
-    return dtypes, rows
-
-
-def output_name(layer: LayerResult) -> str:
-    """Return part and level of an output."""
-    return part(layer) if layer.level is None else f"{part(layer)} P{layer.level}"
-
-
-def output_cells(layer: LayerResult | None) -> tuple[str, str]:
-    """Return max over rms and max abs of an output as text; blank where it was not compared."""
-    return ("", "") if layer is None else (number(layer.measures.max_over_rms), number(layer.measures.max_abs))
+    return list(gathered.values())
 
 
 def excess(layer: LayerResult) -> float:
-    """Return error over tolerance; infinite where the error is no number."""
+    """Return error over tolerance; infinite where the error is NaN."""
     error = layer.measures.max_over_rms
     if error == 0:
         return 0.0
@@ -104,37 +85,21 @@ def excess(layer: LayerResult) -> float:
 
 
 def part(layer: LayerResult) -> str:
-    """Return the part of the network that a layer belongs to, for people."""
+    """Return the part of the network that a layer belongs to, as shown to people."""
     root = layer.torch.partition(".")[0]
     return PARTS.get(root, root)
 
 
-def part_spans(layers: Iterable[LayerResult]) -> list[tuple[str, int, int]]:
-    """Return (part, first order, last order) of every stretch of layers of the same part."""
-    ordered = sorted(layers, key=lambda layer: layer.order)
-    stretches = ((name, [layer.order for layer in group]) for name, group in groupby(ordered, part))
-    return [(name, orders[0], orders[-1]) for name, orders in stretches]
-
-
 def headline(verification: Verification) -> str:
     """Return the verdict in one sentence."""
-    if not verification.layers and verification.detection is not None:
-        return detection_headline(verification.detection)
-    if verification.passed:
-        return "These two networks compute the same."
-    if not verification.layers:
-        return "Nothing was compared."
+    detection = verification.detection
     if verification.failures:
-        return "These two networks do not compute the same."
-    return "The converted file does not hold the checkpoint's weights."
-
-
-def extent(verification: Verification) -> str:
-    """Return how much was compared."""
-    layers, detection = len(by_layer(verification.layers)), verification.detection
-    if not layers and detection is not None:
-        return f"{counted(detection.images, 'image')} of {detection.split}, {verification.seconds:.1f} s"
-    return f"{counted(layers, 'layer')} in {counted(len(runs(verification)), 'run')}, {verification.seconds:.1f} s"
+        return "The two networks do not compute the same outputs."
+    if verification.audit is not None and not verification.audit.passed:
+        return "The converted file does not hold the checkpoint's weights."
+    if detection is not None and not (verification.layers and detection.passed):
+        return _detection_headline(detection)
+    return "The two networks compute the same outputs." if verification.layers else "Nothing was compared."
 
 
 def subject(verification: Verification) -> str:
@@ -145,31 +110,59 @@ def subject(verification: Verification) -> str:
     return f"{model} against {verification.reference.get('name', 'the TensorFlow reference')}"
 
 
+def extent(verification: Verification) -> str:
+    """Return how much was compared, and how long it took."""
+    layers, detection = len(by_layer(verification.layers)), verification.detection
+    compared = f"{counted(layers, 'layer')} in {counted(len(runs(verification)), 'run')}"
+    if not layers and detection is not None:
+        compared = f"{counted(detection.images, 'image')} of {detection.split}"
+    return f"{compared}, {verification.seconds:.1f} s"
+
+
+def checks(detection: DetectionResult) -> Iterator[Check]:
+    """Yield all that was compared: the published AP, the expected detections, the stages."""
+    if (ap := detection.published) is not None:
+        yield Check(
+            "published AP",
+            f"AP {ap.measured:.2f}, published for {ap.checkpoint}: {ap.published:.1f} "
+            f"(allowed difference {PUBLISHED_TOLERANCE}).",
+            ap.passed,
+        )
+    if detection.parity is not None:
+        yield Check("expected detections", _parity_sentence(detection.parity), detection.parity.passed)
+    for stage in detection.stages:
+        where = "" if stage.image_id is None else f", image {stage.image_id}"
+        sentence = f"{stage.measure} {stage.error:.2g}, allowed {stage.tolerance:.2g}{where}."
+        yield Check(f"stage {stage.stage}", sentence, stage.passed)
+
+
+def metric_rows(detection: DetectionResult) -> list[tuple[str, str]]:
+    """Return name and value of COCO's 12 numbers, in 0..100; -1 where there is nothing to find."""
+    return [(name, "-1" if value < 0 else f"{100 * value:.2f}") for name, value in detection.metrics.items()]
+
+
+def detection_sentence(detection: DetectionResult) -> str:
+    """Return what was evaluated."""
+    return (
+        f"{counted(detection.detections, 'detection')} in {counted(detection.images, 'image')}, "
+        f"{'all' if detection.complete else 'part'} of {detection.split}; profile {detection.profile}."
+    )
+
+
 def audit_sentence(audit: AuditResult | None) -> str:
     """Return what the audit of the file found."""
     if audit is None:
         return "The file's tensors were not compared with the checkpoint's."
     if audit.passed:
-        return f"All {audit.tensors} tensors of the file are what the checkpoint gives, bit for bit."
-    return f"{counted(len(audit.findings), 'finding')} in {counted(audit.tensors, 'tensor')} of the file."
-
-
-def checksum_sentences(audit: AuditResult | None) -> list[str]:
-    """Return one sentence per source file whose checksum could not be confirmed."""
-    checksums = {} if audit is None else audit.checksums
-    return [f"Checksum of {name}: {state}." for name, state in checksums.items() if state != "equal"]
-
-
-def diagnoses_of(verification: Verification, layer: LayerResult) -> list[Diagnosis]:
-    """Return the mistakes that explain a layer."""
-    return [diagnosis for diagnosis in verification.diagnoses if diagnosis.layer == layer.name]
+        return f"All {audit.tensors} tensors in the file match the checkpoint bit for bit."
+    return f"{counted(len(audit.findings), 'finding')} in the file's {counted(audit.tensors, 'tensor')}."
 
 
 def diagnosis_sentence(diagnosis: Diagnosis) -> str:
     """Return a diagnosis without its layer."""
     where = "" if diagnosis.tensor is None else f" in {diagnosis.tensor}"
-    remains = f"the error that remains is {number(diagnosis.remaining)}"
-    return f"{diagnosis.mistake}{where}: {diagnosis.explanation} Once accounted for, {remains}."
+    remaining = f"Remaining error once this is accounted for: {number(diagnosis.remaining)}."
+    return f"{diagnosis.mistake}{where}: {diagnosis.explanation} {remaining}"
 
 
 def failure_sentence(layer: LayerResult) -> str:
@@ -182,7 +175,7 @@ def failure_sentence(layer: LayerResult) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a number of things."""
+    """Return a count with its noun, in the plural unless the count is 1."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -192,5 +185,23 @@ def number(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what must not reach a terminal or an XML file: names may come from a stranger's checkpoint."""
+    """Replace characters that must not reach a terminal or an XML file: a stranger may have chosen the names."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def _detection_headline(detection: DetectionResult) -> str:
+    found = list(checks(detection))
+    failed = [check.name for check in found if not check.passed]
+    if failed:
+        return f"The detections differ from what was expected: {', '.join(failed)}."
+    return "The detections are as expected." if found else "The model was evaluated; nothing was compared."
+
+
+def _parity_sentence(parity: DetectionParity) -> str:
+    ap = "" if parity.ap_difference is None else f"; AP difference {parity.ap_difference:+.6f}, allowed {AP_TOLERANCE}"
+    first = "" if parity.first_difference is None else f"; first image that differs: {parity.first_difference}"
+    return (
+        f"{parity.matched} of {parity.expected} detections of {parity.source} matched, {parity.surplus} surplus: "
+        f"{100 * parity.matched_share:.2f} %, required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
+        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
+    )

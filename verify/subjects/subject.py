@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from converter.conversion import Preparation, prepare
+from converter.identify.families import BACKBONE, DETECTOR
 from converter.identify.hparams import stated_hparams
 from converter.identify.settings import DECIDED_BY_SHAPES
-from converter.plan.expand import expand
-from converter.plan.table import load_table
+from converter.plan.family import Settings
 from converter.source import VariableSource
 from effdet_torch.architecture import BACKBONES
 from effdet_torch.config import is_backbone, variants_with
@@ -42,15 +42,11 @@ def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparatio
     view = model.metadata.get("view", {}).get("name")
     stated = stated_hparams(model.config, model.metadata.get("config_origins", {}))
     preparation = prepare(source, None, view, stated, model.config.redundant_bias)
-    if preparation.settings.is_backbone != is_backbone(model.metadata):
-        what = "a backbone alone" if preparation.settings.is_backbone else "a whole detector"
+    is_alone = preparation.family is BACKBONE
+    if is_alone != is_backbone(model.metadata):
+        what = "a backbone alone" if is_alone else "a whole detector"
         raise ParityError(f"{source.path} is not the checkpoint of this model: it holds {what}, the model does not")
-    if preparation.settings.is_backbone:
-        plan = expand(load_table(), preparation.settings.config).within(preparation.settings.config.backbone)
-        preparation = replace(preparation, plan=plan)
-        names: tuple[str, ...] = ("backbone",)
-    else:
-        names = (*DECIDED_BY_SHAPES, "fusion", "activation")
+    names = ("backbone",) if is_alone else (*DECIDED_BY_SHAPES, "fusion", "activation")
     for name in names:
         found, expected = getattr(preparation.settings.config, name), getattr(model.config, name)
         if found != expected:
@@ -58,6 +54,9 @@ def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparatio
                 f"{source.path} is not the checkpoint of this model: its {name} is {found}, the model's {expected} "
                 f"(checkpoint: {preparation.settings.config.name}, model: {model.config.name})"
             )
+    if is_alone:  # compared as a part of the detector that carries it
+        plan = DETECTOR.plan(model.config).within(model.config.backbone)
+        return replace(preparation, settings=Settings(model.config), plan=plan)
     anchors = preparation.settings.config.anchors_per_location, model.config.anchors_per_location
     if anchors[0] != anchors[1]:
         raise ParityError(f"{source.path} has {anchors[0]} anchors per location, the model {anchors[1]}")

@@ -1,7 +1,7 @@
 """PyTorch files as a source: the tensors of a state_dict, turned back into TensorFlow variables when they are read.
 
-So a PyTorch file can become all that a checkpoint can become. It may be a converted file, a state_dict of the `effdet`
-package, or a training checkpoint that holds one: `.pth` or `.safetensors`.
+So a PyTorch file can be converted to everything that a checkpoint can. It may be a converted file, a state_dict of the
+`effdet` package, or a training checkpoint that holds one: `.pth` or `.safetensors`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
+from converter.formats.pickled import Call, Name
+from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.own_metadata import apply_metadata, parse_metadata, plain_metadata, require_version
-from converter.identify.recognition import recognize_state_dict
 from converter.plan.copies import stored_names
 from converter.plan.engine import account_state_dict, revert
-from converter.plan.expand import Entry, Plan, expand
-from converter.plan.table import Table, load_table
-from converter.readers.pytorch.pickled import Call, Name
+from converter.plan.expand import Entry, Plan
+from converter.plan.table import Table
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
@@ -32,7 +32,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 
 Tensors = dict[str, StoredTensor]
-# Under which key training keeps which copy, in the order of timm and effdet.
+# Keys under which training scripts save each copy: timm's, then effdet's.
 COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")}
 SAVE = "Save the state_dict of the one network to convert: torch.save(model.state_dict(), ...)."
 SAVE_PLAIN = "Save plain tensors: .dequantize(), .to_dense(), .resolve_conj(), .resolve_neg()."
@@ -41,11 +41,11 @@ BATCH_COUNTER = ".num_batches_tracked"
 _MAKERS = ("torch._utils._rebuild", "torch._tensor._rebuild")
 NO_METADATA = (
     "the file holds weights only: image size, input scaling, anchor scale and ratios, fusion method and activation are "
-    "the variant's defaults unless --hparams says otherwise; a model of AdvProp needs --hparams scale_range=true"
+    "the variant's defaults unless --hparams says otherwise; an AdvProp model needs --hparams scale_range=true"
 )
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
-    "under a name without tf_ (efficientdet_d0) pads and normalises otherwise, and would be another network here"
+    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: a different network"
 )
 
 
@@ -58,7 +58,7 @@ class StateDict(VariableSource):
         """Read names, shapes and metadata.
 
         Raises:
-            SourceError: The file cannot be opened, is damaged, or holds no state_dict of an EfficientDet.
+            SourceError: The file cannot be opened, is damaged, or does not hold the state_dict of an EfficientDet.
             AccountingError: Tensors are missing, unexpected or of another shape.
         """
         self.path, self.folder = path, path.absolute().parent
@@ -69,15 +69,15 @@ class StateDict(VariableSource):
                 "its checkpoint again."
             )
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
-        table = load_table()
+        table = DETECTOR.table
         copies, notes = find_copies(path, content, table)
         apply_metadata(self, metadata)
-        self.takes_config_file = False  # it would be of the checkpoint beside it, or of another tool
+        self.takes_config_file = False  # one in the folder belongs to a checkpoint or another tool
         if list(copies) != ["raw"]:
-            self.held_view = None  # trained further: the copies lie under their names
+            self.held_view = None  # trained further: the copies are under their own names
         notes = [*([] if self.given else [NO_METADATA]), *notes]
         for view, tensors in copies.items():
-            plan = self._plan(tensors, table)
+            plan = self._plan(tensors)
             self._add(tensors, plan, view if self.held_view is None else "raw")
             self.is_folded = not plan.config.redundant_bias
             notes += _tensor_notes(tensors, [NO_BIASES] if self.is_folded and not self.given else [])
@@ -89,7 +89,7 @@ class StateDict(VariableSource):
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
-        """All variables that the tensors stand for; those of folded biases are zeros."""
+        """All variables that the tensors represent; folded biases are zeros."""
         return self._variables
 
     def read(self, name: str) -> NDArray[Any]:
@@ -109,13 +109,13 @@ class StateDict(VariableSource):
     def close(self) -> None:
         """Nothing to do: the file is unmapped when the last array is gone."""
 
-    def _plan(self, tensors: Tensors, table: Table) -> Plan:
+    def _plan(self, tensors: Tensors) -> Plan:
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         try:
-            config = recognize_state_dict(shapes, table).config()
+            config = recognize_state_dict(shapes).config()
         except (ConfigError, UnsupportedSourceError) as error:
             raise UnsupportedSourceError(f"{self.path}: {error}") from error
-        folded, kept = (expand(table, replace(config, redundant_bias=bias)) for bias in (False, True))
+        folded, kept = (DETECTOR.plan(replace(config, redundant_bias=bias)) for bias in (False, True))
         plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
         account_state_dict(shapes, plan).require_complete(f"{self.path} is not a complete state_dict")
         return plan
@@ -141,13 +141,13 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
     if not is_safetensors:
         content = read_torch_file(path)
         metadata = plain_metadata(content.get("metadata")) if isinstance(content, dict) else {}
-        return content, require_version(path, metadata)  # {} where others call something of theirs so
+        return content, require_version(path, metadata)  # {} if another tool uses this key
     tensors, texts = read_safetensors_file(path)
     return tensors, parse_metadata(path, texts[METADATA_KEY]) if METADATA_KEY in texts else {}
 
 
 def find_copies(path: Path, content: Any, table: Table) -> tuple[dict[str, Tensors], list[str]]:
-    """Return {view: tensors of the network by their keys}, and notes of what else there is.
+    """Return {view: tensors of the network by their keys}, and notes on what else the file holds.
 
     Raises:
         UnsupportedSourceError: There is no state_dict of an EfficientDet.
@@ -164,7 +164,7 @@ def find_copies(path: Path, content: Any, table: Table) -> tuple[dict[str, Tenso
     notes = [f"{len(o)} tensors beside the network's: {', '.join(map(repr, o[:3]))}" for _, o in found.values() if o]
     used = [id(tensors) for tensors in named.values()]
     notes += [
-        f"another network under {str(key)[:80]!r} is not used; to convert it, save it alone"
+        f"another network under {str(key)[:80]!r} is not used; to convert it, save it to a file of its own first"
         for key, value in held.items()
         if id(value) not in used and _has_network(value, last)
     ]
@@ -180,7 +180,7 @@ def _has_network(value: Any, last: str) -> bool:
 
 
 def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[Tensors, list[str]]:
-    """Take the network out of a state_dict whose keys may begin with the name of a module around it."""
+    """Return the tensors of the network, without the name of a module around it, and the keys of all others."""
     tensors = {
         key: value for key, value in state_dict.items() if isinstance(value, StoredTensor) and isinstance(key, str)
     }
@@ -188,7 +188,8 @@ def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[T
     if not prefixes:
         example = f"it begins with {next(iter(tensors))[:80]!r}" if tensors else "it holds no tensors"
         raise UnsupportedSourceError(
-            f"{path}: no state_dict of an EfficientDet with the keys of effdet: none ends in {last}; {example}. {SAVE}"
+            f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {last}; {example}. "
+            f"{SAVE}"
         )
     if len(prefixes) > 1:
         named = " and ".join(map(repr, prefixes[:3]))
@@ -197,7 +198,7 @@ def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[T
     for key, value in state_dict.items():
         if isinstance(key, str) and key.startswith(prefix) and (maker := _maker(value)):
             raise UnsupportedSourceError(
-                f"{path}: {key[:200]!r} is no plain tensor, it is made by {maker}. {SAVE_PLAIN}"
+                f"{path}: {key[:200]!r} is not a plain tensor: it is created by {maker}. {SAVE_PLAIN}"
             )
     network = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     if len(network) > MAX_TENSORS:
@@ -206,16 +207,16 @@ def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[T
 
 
 def _tensor_notes(tensors: Tensors, notes: list[str]) -> list[str]:
-    """Add what is not kept of a file's tensors."""
+    """Add notes on what the result does not keep of a file's tensors."""
     if wide := [key for key, tensor in tensors.items() if tensor.dtype == "float64"]:
         notes.append(f"{len(wide)} tensors are float64; the result has float32")
     counters = [tensor for key, tensor in tensors.items() if key.endswith(BATCH_COUNTER)]
     if any(tensor.array().any() for tensor in counters):
-        notes.append("the batch counters of batch norms, which TensorFlow does not have, are not kept: they begin at 0")
+        notes.append("the batch counters of batch norms are not kept, as TensorFlow has none: they start at 0")
     return notes
 
 
 def _maker(value: Any) -> str | None:
-    """Return the function of PyTorch that would make a tensor of another kind: quantized, sparse, without values."""
+    """Return the PyTorch function that would create a tensor of another kind: quantized, sparse, without values."""
     is_tensor = isinstance(value, Call) and isinstance(value.function, Name) and value.function.path.startswith(_MAKERS)
     return value.function.path if is_tensor else None

@@ -1,29 +1,43 @@
-"""A tensor where it lies in a mapped file; no value is read before somebody asks for it."""
+"""A tensor in a mapped file, whose values are read only when somebody asks for them."""
 
 from __future__ import annotations
 
 import math
+import mmap
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.plan.ops import Array, Shape
 
 MAX_AXES, MAX_COUNT = 32, 1 << 48
 BFLOAT16 = "bfloat16"  # NumPy has none: its bits are the upper half of a float32
-# PyTorch's name of a dtype -> what NumPy reads its values as.
-ELEMENTS: Mapping[str, str] = {
-    "float64": "<f8",
-    "float32": "<f4",
-    "float16": "<f2",
-    BFLOAT16: "<u2",
-    **{f"int{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
-    "bool": "?",
+# PyTorch's name of a dtype -> the dtype in which NumPy reads its values.
+ELEMENTS: Mapping[str, np.dtype] = {
+    "float64": np.dtype("<f8"),
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    BFLOAT16: np.dtype("<u2"),
+    **{f"{sign}int{bits}": np.dtype(f"<{sign or 'i'}{bits // 8}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    "bool": np.dtype("?"),
 }
+
+
+def map_file(path: Path) -> memoryview:
+    """Return the bytes of a file, which are read from the disk as they are used.
+
+    Raises:
+        SourceError: The file cannot be opened, or is empty.
+    """
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read: {error}.") from error
 
 
 @dataclass(eq=False)
@@ -31,12 +45,12 @@ class Storage:
     """Values in a row, which tensors share.
 
     Attributes:
-        key: its name in the file.
-        dtype: of its values, unless a tensor says otherwise.
-        item_bytes: length of a value.
+        key: name in the file.
+        dtype: of the values, unless a tensor says otherwise.
+        item_bytes: size of a value.
         count: how many values there must be.
-        data: where they lie in the file.
-        checksum: CRC-32 of the data; None where the file has none, or when it was checked.
+        data: the values, as bytes of the file.
+        checksum: CRC-32 of the data; None where the file has none, and once it was checked.
     """
 
     key: str
@@ -47,7 +61,7 @@ class Storage:
     checksum: int | None = None
 
     def place(self, data: memoryview, checksum: int | None = None) -> None:
-        """Say where the values lie; CorruptFileError if there are more, or fewer."""
+        """Set the data; CorruptFileError if there are too many or too few."""
         if len(data) != self.count * self.item_bytes:
             raise CorruptFileError(f"{self.key} has {len(data)} bytes; expected {self.count * self.item_bytes}")
         self.data, self.checksum = data, checksum
@@ -61,7 +75,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """A tensor of a file; nothing of it is read before `array` is called. Offset and stride count values, not bytes."""
+    """A tensor in a storage. Offset and stride count values, not bytes."""
 
     storage: Storage
     dtype: str
@@ -79,22 +93,24 @@ class StoredTensor:
             raise ValueError(f"a tensor of the impossible shape {self.shape}")
 
     def array(self) -> Array:
-        """Return the values, as a read-only view of the file; bfloat16 is widened to float32, which is exact.
+        """Return the values as a read-only view of the file; bfloat16 is widened to float32, which is exact.
 
         Raises:
-            CorruptFileError: The file does not hold as many, or they do not match their checksum.
-            UnsupportedSourceError: NumPy has no such values, or the tensor repeats those of its storage.
+            CorruptFileError: The file does not hold all of them, or they do not match their checksum.
+            UnsupportedSourceError: NumPy does not have the dtype, or the tensor repeats values of its storage.
         """
         if self.dtype not in ELEMENTS:
             raise UnsupportedSourceError(f"values of {self.dtype} cannot be read; save them again after .float()")
         self.storage.require_sound()
-        bits, stored = np.dtype(ELEMENTS[self.dtype]), self.storage.data
+        bits, stored = ELEMENTS[self.dtype], self.storage.data
         count, available = math.prod(self.shape), len(stored) // bits.itemsize
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
         if count and last >= available:
             raise CorruptFileError(f"{self.storage.key} has {available} values; the tensor's last is at {last}")
         if count > available:  # a file must not ask for more memory than it has bytes
-            raise UnsupportedSourceError(f"{available} values stand for {count}; save it again after .contiguous()")
+            raise UnsupportedSourceError(
+                f"it repeats its stored values ({available}) to make {count}; save it again after .contiguous()"
+            )
         steps = [step * bits.itemsize for step in self.stride]
         values: Array = np.ndarray(self.shape, bits, stored, self.offset * bits.itemsize if count else 0, steps)
         if self.dtype == BFLOAT16:

@@ -1,50 +1,41 @@
 """Files of `torch.save`, read without PyTorch: tensors as views of the mapped file, everything else as plain values.
 
-Since PyTorch 1.6 a file is a ZIP archive: `<name>/data.pkl` says what it holds, `<name>/data/<key>` are the values of
-a storage. Older files are four pickles (a magic number, the protocol, the machine, the content), a fifth with the order
-of the storages, and then each of those as a count and its values.
+Since PyTorch 1.6 a file is a ZIP archive: `<name>/data.pkl` describes the content, `<name>/data/<key>` has the values
+of a storage. Older files are four pickles (a magic number, the protocol, the machine, the content), a fifth with the
+order of the storages, and then each of those as a count and its values.
 
-Source: PyTorch's serialization notes, and the output of `torch.save` of both kinds.
+Source: PyTorch's serialization notes, and the output of `torch.save` in both formats.
 """
 
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from converter.readers.pytorch.pickled import Name, read_pickle
-from converter.readers.pytorch.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor
+from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.formats.pickled import Name, read_pickle
+from converter.readers.pytorch.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor, map_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE_BYTES = 64 << 20
 MAX_KEY = 80
-_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, ..., length of the name, length of the extra field
+_HEADER = struct.Struct("<4s22xHH")  # of a member: signature, ..., size of the name, size of the extra field
 _SAVE_AGAIN = "written on a big-endian machine; save it again on a little-endian one"
-# Class of a storage in `torch` -> (dtype, bytes of a value).
-STORAGES: Mapping[str, tuple[str, int]] = {
-    "DoubleStorage": ("float64", 8),
-    "FloatStorage": ("float32", 4),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": (BFLOAT16, 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "storage.UntypedStorage": ("uint8", 1),
-    "ComplexDoubleStorage": ("complex128", 16),
-    "ComplexFloatStorage": ("complex64", 8),
-    "QInt32Storage": ("qint32", 4),
-    **{f"Q{name}Storage": (f"q{name.lower()}", 1) for name in ("Int8", "UInt8", "UInt4x2", "UInt2x4")},
+# Bytes of a value -> {class of its storage: dtype}.
+_STORAGES: Mapping[int, Mapping[str, str]] = {
+    16: {"ComplexDouble": "complex128"},
+    8: {"Double": "float64", "Long": "int64", "ComplexFloat": "complex64"},
+    4: {"Float": "float32", "Int": "int32", "QInt32": "qint32"},
+    2: {"Half": "float16", "BFloat16": BFLOAT16, "Short": "int16"},
+    1: {"Char": "int8", "Byte": "uint8", "Bool": "bool", "storage.Untyped": "uint8"}
+    | {name: name.lower() for name in ("QInt8", "QUInt8", "QUInt4x2", "QUInt2x4")},
 }
-# Functions that make a tensor, and how many arguments they then have: one more says that the values are not as stored.
+STORAGES = {f"torch.{name}Storage": (dtype, size) for size, named in _STORAGES.items() for name, dtype in named.items()}
+# Functions that create a tensor, and their number of arguments: one more means that the values are not as stored.
 _TENSORS = {"_rebuild_tensor": 4, "_rebuild_tensor_v2": 6, "_rebuild_tensor_v3": 7}
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 _WITH_ATTRIBUTES = "torch._tensor._rebuild_from_type_v2"
@@ -61,13 +52,9 @@ def read_torch_file(path: Path) -> Any:
         CorruptFileError: It is cut off or damaged.
         UnsupportedSourceError: It is a pickle or an archive, but not one of `torch.save`.
     """
+    data = map_file(path)
     try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}.") from error
-    try:
-        return _read_zip(path, data) if data[:2] == b"PK" else _read_legacy(data)
+        return _read_zip(path, data) if bytes(data[:2]) == b"PK" else _read_legacy(data)
     except CorruptFileError as error:
         raise CorruptFileError(f"{path}: damaged PyTorch file: {error}. Download or copy it again.") from error
     except UnsupportedSourceError as error:
@@ -75,25 +62,25 @@ def read_torch_file(path: Path) -> Any:
 
 
 class _Storages(dict[tuple[str, str], Storage]):
-    """The storages that a pickle names, by key and dtype: an empty one may be of several."""
+    """The storages that a pickle names, by key and dtype: empty ones of several dtypes may share a key."""
 
     def load(self, identifier: Any) -> Any:
-        """Return what a persistent identifier stands for: a storage, or, in older files, a class."""
+        """Return what a persistent identifier means: a storage or, in older files, a class."""
         match identifier:
             case ("module", Name() as container, _, _):
                 return container
             case ("storage", Name(path), str(key), _, int(count), *view) if view in ([], [None]):
                 if not 0 <= count < MAX_COUNT or len(key) > MAX_KEY:
                     raise ValueError("a storage with an impossible length or name")
-                if (name := path.removeprefix("torch.")) not in STORAGES:
-                    raise UnsupportedSourceError(f"it holds a {path}, which is not known; save only the state_dict")
-                dtype, item_bytes = STORAGES[name]
+                if path not in STORAGES:
+                    raise UnsupportedSourceError(f"it holds an unknown {path}; save only the state_dict")
+                dtype, item_bytes = STORAGES[path]
                 return self.setdefault((key, dtype), Storage(f"storage {key}", dtype, item_bytes, count))
-        raise ValueError("a value outside of the pickle that is no storage")
+        raise ValueError("a value outside of the pickle that is not a storage")
 
 
 def _construct(path: str, arguments: Any) -> Any:
-    """Return the tensor that a call would make; None for anything else."""
+    """Return the tensor that a call would create; None for anything else."""
     if path == _WITH_ATTRIBUTES and arguments[1] == Name("torch.Tensor"):
         path, arguments = arguments[0].path, arguments[2]
     name = path.removeprefix("torch._utils.")
@@ -103,24 +90,24 @@ def _construct(path: str, arguments: Any) -> Any:
         return None
     storage, offset, shape, stride = arguments[:4]
     if not (isinstance(storage, Storage) and isinstance(shape, tuple) and isinstance(stride, tuple)):
-        raise ValueError("a tensor of something that is no storage, or without a shape")
+        raise ValueError("a tensor without a storage or a shape")
     dtype = arguments[6].path.removeprefix("torch.") if len(arguments) > 6 else storage.dtype
     return StoredTensor(storage, dtype, offset, shape, stride)
 
 
-def _read_zip(path: Path, data: mmap.mmap) -> Any:
+def _read_zip(path: Path, data: memoryview) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError) as error:
         raise CorruptFileError(str(error)) from error
     if "constants.pkl" in members:
-        raise UnsupportedSourceError("a TorchScript program; give the state_dict that it was made from")
+        raise UnsupportedSourceError("a TorchScript program; give the state_dict of its model")
     if "data.pkl" not in members:
         raise UnsupportedSourceError("an archive, but not one of torch.save; give a file with a state_dict")
     size = members["data.pkl"].file_size
     if size > MAX_PICKLE_BYTES:
-        raise UnsupportedSourceError(f"it holds {size} bytes beside its tensors; save only the state_dict")
+        raise UnsupportedSourceError(f"it holds {size} bytes besides its tensors; save only the state_dict")
     if "byteorder" in members and _stored(data, members["byteorder"])[0].tobytes() == b"big":
         raise UnsupportedSourceError(_SAVE_AGAIN)
     pickled, storages = Storage("data.pkl", "uint8", 1, size), _Storages()
@@ -134,23 +121,23 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
     return content
 
 
-def _stored(data: mmap.mmap, member: zipfile.ZipInfo) -> tuple[memoryview, int | None]:
-    """Return the bytes of an uncompressed member, where they lie in the file, and their CRC-32.
+def _stored(data: memoryview, member: zipfile.ZipInfo) -> tuple[memoryview, int | None]:
+    """Return the bytes of an uncompressed member as a view of the file, and their CRC-32.
 
-    `torch.save` can be told to compute no checksums; it then writes zeros.
+    Without checksums, which is an option of `torch.save`, the file has zeros in their place.
     """
     begin = member.header_offset
     header = data[begin : begin + _HEADER.size] if begin >= 0 else b""
-    if member.compress_type != zipfile.ZIP_STORED or len(header) < _HEADER.size or not header.startswith(b"PK\x03\x04"):
+    signature, name_bytes, extra_bytes = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0, 0)
+    if member.compress_type != zipfile.ZIP_STORED or signature != b"PK\x03\x04":
         raise CorruptFileError(f"{member.filename[:80]} is compressed, or not where the archive says")
-    _, name_bytes, extra_bytes = _HEADER.unpack(header)
     start = begin + _HEADER.size + name_bytes + extra_bytes
     if start + member.file_size > len(data):
         raise CorruptFileError(f"{member.filename[:80]} is cut off")
-    return memoryview(data)[start : start + member.file_size], member.CRC or None
+    return data[start : start + member.file_size], member.CRC or None
 
 
-def _read_legacy(data: mmap.mmap) -> Any:
+def _read_legacy(data: memoryview) -> Any:
     stream, storages = io.BytesIO(data[:MAX_PICKLE_BYTES]), _Storages()
     if read_pickle(stream) != LEGACY_MAGIC:
         raise UnsupportedSourceError("a pickle, but not one of torch.save; give a PyTorch file or a checkpoint")
@@ -159,7 +146,7 @@ def _read_legacy(data: mmap.mmap) -> Any:
         raise UnsupportedSourceError(_SAVE_AGAIN)
     named = {key: storage for (key, _), storage in storages.items()}
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(named):
-        raise CorruptFileError("the list of storages is not that of the tensors")
+        raise CorruptFileError("its list of storages does not match its tensors")
     position = stream.tell()
     for storage in map(named.__getitem__, keys):
         begin = position + 8
@@ -167,5 +154,5 @@ def _read_legacy(data: mmap.mmap) -> Any:
         if count != storage.count:
             raise CorruptFileError(f"{storage.key} has {count} values; expected {storage.count}")
         position = begin + count * storage.item_bytes
-        storage.place(memoryview(data)[begin:position])
+        storage.place(data[begin:position])
     return content

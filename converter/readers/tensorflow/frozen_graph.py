@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.plan.naming import ends_like_a_variable, undo_counters
+from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graph_def import GraphParts, decode_constant, read_graph
 from converter.source import VariableInfo, VariableSource
 

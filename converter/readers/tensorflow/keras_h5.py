@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.hdf5 import Dataset, Hdf5File
+from converter.identify.naming import undo_counters
 from converter.identify.own_metadata import apply_metadata, parse_metadata
-from converter.plan.naming import undo_counters
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.file_format import METADATA_KEY
 

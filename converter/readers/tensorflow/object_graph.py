@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.protobuf import Message
-from converter.plan.naming import undo_counters
+from converter.identify.naming import undo_counters
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
 
 AVERAGE = "ExponentialMovingAverage"

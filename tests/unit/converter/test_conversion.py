@@ -88,7 +88,7 @@ def broken(checkpoint: dict[str, Array], **changes: Array | None) -> MemorySourc
     [
         ({"variant": "d0"}, ConversionError, "not d0: fpn_channels 8"),
         ({"variant": "d9"}, ConfigError, "unknown variant 'd9'"),
-        ({"hparams": "num_classes=3"}, ConversionError, "says num_classes 3, the checkpoint's shapes say 2"),
+        ({"hparams": "num_classes=3"}, ConversionError, "sets num_classes to 3, but the checkpoint's shapes show 2"),
         ({"hparams": "num_classes"}, ConfigError, "not of the form key=value"),
         ({"hparams": "absent.yaml"}, ConfigError, "absent.yaml cannot be read"),
     ],
@@ -111,7 +111,7 @@ def test_refuses_an_incomplete_checkpoint(checkpoint: dict[str, Array]) -> None:
 
 
 def test_refuses_another_network_and_a_missing_view() -> None:
-    with pytest.raises(UnsupportedSourceError, match="not the variables of an EfficientDet"):
+    with pytest.raises(UnsupportedSourceError, match="It looks like another network, which is not supported"):
         prepare(MemorySource({"a/b": np.zeros(1, np.float32)}))
     with pytest.raises(ViewError, match="no averages"):
         prepare(MemorySource(placeholders(plan_of(small_config()))), weights="ema")

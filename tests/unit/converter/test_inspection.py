@@ -90,7 +90,7 @@ def test_the_variants_of_ambiguous_shapes_are_all_told() -> None:
     facts = inspect_source(MemorySource(placeholders(plan_of("d7")), data=False))
     assert facts["variants"] == ["d6", "d7"]
     assert facts["variant"] == "d6"
-    assert "say --variant" in facts["notes"][0]
+    assert "pass --variant" in facts["notes"][0]
 
 
 def test_what_is_missing_is_told_and_the_rest_described(checkpoint: dict[str, Array]) -> None:
@@ -106,7 +106,7 @@ def test_another_network_is_described_by_its_problem(arrays: dict[str, Array]) -
     facts = inspect_source(MemorySource(arrays))
     assert facts["variables"] == len(arrays)
     assert len(facts["problems"]) == 1
-    assert "not the variables of an EfficientDet" in facts["problems"][0]
+    assert "which is not supported. Supported are" in facts["problems"][0]
     assert "architecture" not in facts
     assert "config" not in facts
 
@@ -114,9 +114,9 @@ def test_another_network_is_described_by_its_problem(arrays: dict[str, Array]) -
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("num_classes: 20", "says num_classes 20"),
+        ("num_classes: 20", "sets num_classes to 20"),
         ("a: [", "is not plain YAML"),
-        ("separable_conv: false", "is another"),
+        ("separable_conv: false", "which is unsupported"),
     ],
 )
 def test_a_config_that_does_not_fit_is_a_problem_not_the_end(

@@ -203,7 +203,7 @@ def test_saved_model_without_variables(tmp_path: Path) -> None:
     ]
     for path in places:
         with pytest.raises(
-            UnsupportedSourceError, match=r"this is a SavedModel without variables.*Give the checkpoint"
+            UnsupportedSourceError, match=r"this is a SavedModel without variables.*Pass the checkpoint"
         ):
             open_checkpoint(path)
 

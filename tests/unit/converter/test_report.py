@@ -79,7 +79,7 @@ def test_a_conversion_says_what_was_written(tmp_path: Path, prepared: Preparatio
         f"{3 * count + 1}: {count} converted ({folded} biases folded into batch norms), {count} other copies, "
         f"{count} ignored (optimizer slot: momentum), 1 ignored (training step counter)"
     )
-    assert "an architecture of its own" in text["note"]
+    assert "a custom architecture" in text["note"]
 
 
 def test_kept_biases_are_not_called_folded(checkpoint: dict[str, Array]) -> None:
@@ -137,7 +137,7 @@ def test_ambiguous_variants_and_problems_are_lines() -> None:
 
 def test_another_network_has_no_model_line() -> None:
     text = inspection_text(inspect_source(MemorySource({"a": np.zeros(1, np.float32)})))
-    assert "these are not the variables of an EfficientDet" in lines(text)["problem"]
+    assert "holds 1 variable (a). It looks like another network" in lines(text)["problem"]
     assert "model" not in lines(text)
 
 

@@ -79,7 +79,7 @@ def test_another_network_in_the_file_is_told(checkpoint: Path, tmp_path: Path, k
     torch.save({"state_dict": tensors, key: other, "optimizer": {"state": {}}}, tmp_path / "last.pth")
     with open_checkpoint(tmp_path / "last.pth") as source:
         assert [note for note in source.notes if "another network under" in note] == [
-            f"another network under {key!r} is not used; to convert it, save it alone"
+            f"another network under {key!r} is not used; to convert it, save it to a file of its own first"
         ]
 
 
@@ -177,7 +177,7 @@ def test_files_of_a_later_version_are_refused(
 ) -> None:
     monkeypatch.setattr("converter.conversion.FORMAT_VERSION", 99)
     convert(checkpoint, tmp_path / f"m{suffix}")
-    with pytest.raises(UnsupportedSourceError, match="is written in format 99; this version reads up to 1. Update"):
+    with pytest.raises(UnsupportedSourceError, match=r"is written in format 99; this version reads up to 1\. Update"):
         open_checkpoint(tmp_path / f"m{suffix}")
     if suffix != ".h5":
         with pytest.raises(ModelFileError, match="is written in format 99; this version reads up to 1"):
@@ -195,9 +195,9 @@ def test_metadata_that_are_no_json(checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("efficientdet-d4-640/model", "the official d4-640; if it is that, say --hparams image_size=640"),
-        ("efficientdet-d4-640.tar.gz", "the official d4-640; if it is that, say --hparams image_size=640"),
-        ("advprop/efficientdet-d4.tar.gz", "d4-advprop; if it is that, say --hparams mean_rgb=0,stddev_rgb=1,scale_ra"),
+        ("efficientdet-d4-640/model", "the official d4-640 by its name; if so, pass --hparams image_size=640"),
+        ("efficientdet-d4-640.tar.gz", "the official d4-640 by its name; if so, pass --hparams image_size=640"),
+        ("advprop/efficientdet-d4.tar.gz", "d4-advprop by its name; if so, pass --hparams mean_rgb=0,stdd"),
         ("efficientdet-d4/model", ""),
         ("d9-640/model", ""),
     ],

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.architecture import BACKBONES, backbone_channels, bifpn_nodes
-from effdet_torch.config import VARIANTS, EfficientDetConfig, feature_sizes, get_config, list_models
+from effdet_torch.architecture import BACKBONES, backbone_channels, bifpn_nodes, feature_sizes
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
 
 PUBLISHED = {

@@ -13,19 +13,20 @@
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      const wanted = (!onlyFailures.checked || row.hasAttribute("data-failed"))
+      const wanted = (!onlyFailures.checked || row.querySelector(".bad"))
         && words.every((word) => texts.get(row).includes(word));
       row.hidden = !wanted;
-      shown += wanted;
+      if (wanted) shown += 1;
     }
     count.textContent = `${shown} of ${rows.length} layers`;
   }
 
   function compare(a, b, sign) {
-    const [left, right] = [a, b].map((cell) => cell.dataset.value);
+    const [left, right] = [a, b].map((cell) => cell.textContent);
     if (left === "" || right === "") return (left === "") - (right === "");  // what was not compared comes last
-    if (left !== undefined) return left === right ? 0 : sign * (Number(left) - Number(right));
-    return sign * a.textContent.localeCompare(b.textContent, "en", { numeric: true });
+    if (!a.classList.contains("number")) return sign * left.localeCompare(right, "en", { numeric: true });
+    const [x, y] = [left, right].map((text) => (/inf|nan/.test(text) ? Infinity : Number(text)));
+    return x === y ? 0 : sign * (x - y);
   }
 
   function sort(header) {
@@ -38,8 +39,13 @@
   }
 
   for (const header of table.tHead.rows[0].cells) {
-    header.querySelector("button").addEventListener("click", () => sort(header));
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    button.addEventListener("click", () => sort(header));
+    header.append(button);
   }
+  table.tHead.rows[0].cells[0].setAttribute("aria-sort", "ascending");
   filter.addEventListener("input", show);
   onlyFailures.addEventListener("change", show);
   document.querySelector(".controls").hidden = false;

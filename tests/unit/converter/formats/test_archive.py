@@ -1,4 +1,4 @@
-"""Archives: what is extracted, what is refused, and that nothing stays behind."""
+"""Archives: what is extracted, what is refused, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,25 +32,20 @@ def tar_bytes(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which archives are extracted."""
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder in which archives are extracted; it must be empty in the end."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+    yield folder
+    assert not list(folder.iterdir())
 
 
-@pytest.fixture
-def pack(tmp_path: Path, temporary: Path) -> Callable[..., Path]:
-    """A function that packs members into an archive."""
-
-    def write(*members: tuple[tarfile.TarInfo, bytes]) -> Path:
-        path = tmp_path / "model.tar.gz"
-        path.write_bytes(gzip.compress(tar_bytes(*members)))
-        return path
-
-    return write
+def pack(folder: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    path = folder / "model.tar.gz"
+    path.write_bytes(gzip.compress(tar_bytes(*members)))
+    return path
 
 
 def extracted(folder: Path) -> list[str]:
@@ -65,23 +60,17 @@ WHOLE = [
     member("d0/model.meta"),
     member("d0/config.yaml"),
 ]
+OTHERS = ["d0/._model.index", "d0/eval/events.out", "setup.py", "d0/model.index.exe"]
 
 
-def test_extracts_the_files_of_a_checkpoint_only(pack: Callable[..., Path], temporary: Path) -> None:
-    others = [
-        member("d0/._model.index"),
-        member("d0/eval/events.out"),
-        member("setup.py"),
-        member("d0/model.index.exe"),
-    ]
-    archive = ExtractedArchive(pack(*WHOLE, *others))
+def test_extracts_the_files_of_a_checkpoint_only(tmp_path: Path) -> None:
+    archive = ExtractedArchive(pack(tmp_path, *WHOLE, *map(member, OTHERS)))
     names = ["checkpoint", "config.yaml", "model.data-00000-of-00001", "model.index", "model.meta"]
     assert extracted(archive.folder) == [f"d0/{name}" for name in names]
     assert (archive.folder / "d0" / "model.data-00000-of-00001").read_bytes() == b"x" * 3_000_000
-    assert archive.skipped == ["d0/._model.index", "d0/eval/events.out", "setup.py"]
+    assert archive.skipped == OTHERS[:3]
     assert archive.describe(archive.folder / "d0" / "model.index") == f"{archive.path} (d0/model.index)"
     archive.close()
-    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -95,85 +84,74 @@ def test_extracts_the_files_of_a_checkpoint_only(pack: Callable[..., Path], temp
         (member("model.index", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is a link"),
         (member("model.index", b"", type=tarfile.LNKTYPE, linkname="checkpoint"), "is a link"),
         (member("model.index", b"", type=tarfile.FIFOTYPE), "is a link or a special file"),
+        (member("d0/model.index", b"other"), "is in the archive twice"),
     ],
 )
-def test_refuses_what_leads_out(
-    pack: Callable[..., Path], temporary: Path, info: tuple[tarfile.TarInfo, bytes], text: str
+def test_refuses_members_that_do_not_belong_there(
+    tmp_path: Path, info: tuple[tarfile.TarInfo, bytes], text: str
 ) -> None:
-    with pytest.raises(UnsupportedSourceError, match=rf"model\.tar\.gz: .*{text}"):
-        ExtractedArchive(pack(*WHOLE, info))
-    assert not list(temporary.iterdir())
+    with pytest.raises(SourceError, match=rf"model\.tar\.gz: .*{text}"):
+        ExtractedArchive(pack(tmp_path, *WHOLE, info))
 
 
-def test_a_linked_folder_cannot_carry_files_out(pack: Callable[..., Path], tmp_path: Path) -> None:
-    """The link itself is not part of a checkpoint and so is never made; the file lands in a real folder."""
+def test_a_linked_folder_cannot_carry_files_out(tmp_path: Path) -> None:
+    """The link itself is not part of a checkpoint and so is never created; the file is written to a real folder."""
     outside = tmp_path / "outside"
     outside.mkdir()
     link = member("d0", b"", type=tarfile.SYMTYPE, linkname=str(outside))
-    archive = ExtractedArchive(pack(link, member("d0/model.index")))
+    archive = ExtractedArchive(pack(tmp_path, link, member("d0/model.index")))
     assert extracted(archive.folder) == ["d0/model.index"]
     assert not list(outside.iterdir())
     archive.close()
 
 
-def test_refuses_a_file_that_comes_twice(pack: Callable[..., Path], temporary: Path) -> None:
-    with pytest.raises(CorruptFileError, match="twice"):
-        ExtractedArchive(pack(*WHOLE, member("d0/model.index", b"other")))
-    assert not list(temporary.iterdir())
-
-
 @pytest.mark.parametrize("name", ["model.index", "zeros.bin"])  # the bytes of skipped members cost time, too
-def test_refuses_more_bytes_than_the_limit(pack: Callable[..., Path], temporary: Path, name: str) -> None:
-    path = pack(member("checkpoint"), member(name, bytes(2_000_000)))
+def test_refuses_more_bytes_than_the_limit(tmp_path: Path, name: str) -> None:
+    path = pack(tmp_path, member("checkpoint"), member(name, bytes(2_000_000)))
     with pytest.raises(UnsupportedSourceError, match="expands to more than 1500000 bytes"):
         ExtractedArchive(path, max_bytes=1_500_000)
-    assert not list(temporary.iterdir())
     ExtractedArchive(path, max_bytes=2_500_000).close()
 
 
-def test_refuses_a_declared_size_before_reading(tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "size", "text"),
+    [
+        (tarfile.REGTYPE, 1 << 50, "expands to more"),
+        # The content of these headers would be read into memory as a whole.
+        (tarfile.XHDTYPE, 1 << 33, "belong to no file"),
+        (tarfile.GNUTYPE_LONGNAME, 1 << 33, "belong to no file"),
+    ],
+)
+def test_refuses_a_declared_size_before_reading(tmp_path: Path, kind: bytes, size: int, text: str) -> None:
     info = tarfile.TarInfo("model.index")
-    info.size = 1 << 50
-    path = tmp_path / "bomb.tar.gz"
-    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)))
+    info.type, info.size = kind, size
+    path = tmp_path / "large.tar.gz"
+    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(10_000_000), 1))
     started = time.perf_counter()
-    with pytest.raises(UnsupportedSourceError, match="expands to more"):
+    with pytest.raises(SourceError, match=text):
         ExtractedArchive(path)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 2
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_refuses_a_header_of_gigabytes(tmp_path: Path, temporary: Path, kind: bytes) -> None:
-    """The body of such a header would be read into memory as a whole."""
-    info = tarfile.TarInfo("header")
-    info.type, info.size = kind, 1 << 33
-    path = tmp_path / "bomb.tar.gz"
-    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(50_000_000), 1))
-    with pytest.raises(CorruptFileError, match="belong to no file"):
-        ExtractedArchive(path)
-    assert not list(temporary.iterdir())
-
-
-def test_refuses_more_files_than_the_limit(pack: Callable[..., Path]) -> None:
-    path = pack(*(member(f"{place}.txt", b"") for place in range(10_001)))
+def test_refuses_more_files_than_the_limit(tmp_path: Path) -> None:
+    path = pack(tmp_path, *(member(f"{place}.txt", b"") for place in range(10_001)))
     with pytest.raises(UnsupportedSourceError, match="10000 files"):
         ExtractedArchive(path)
 
 
-def test_notices_every_truncation(pack: Callable[..., Path], tmp_path: Path, temporary: Path) -> None:
-    whole = pack(*WHOLE).read_bytes()
-    path = tmp_path / "cut.tar.gz"
+def test_notices_every_truncation(tmp_path: Path) -> None:
+    path = pack(tmp_path, *WHOLE)
+    whole = path.read_bytes()
     for size in [2, 5, 9, 10, *range(11, len(whole), len(whole) // 40), len(whole) - 8, len(whole) - 1]:
         path.write_bytes(whole[:size])
-        with pytest.raises(CorruptFileError, match=r"cut\.tar\.gz: "):
+        with pytest.raises(CorruptFileError, match=r"model\.tar\.gz: "):
             ExtractedArchive(path)
-    assert not list(temporary.iterdir())
 
 
-def test_notices_every_damaged_byte(pack: Callable[..., Path], tmp_path: Path, temporary: Path) -> None:
+def test_notices_every_damaged_byte(tmp_path: Path) -> None:
     """gzip's checksum covers all unpacked bytes; of the packed ones only the spare bits of the last do not count."""
-    whole = pack(*WHOLE[:3]).read_bytes()
-    path = tmp_path / "damaged.tar.gz"
+    path = pack(tmp_path, *WHOLE[:3])
+    whole = path.read_bytes()
     unnoticed = 0
     for place in range(10, len(whole)):
         damaged = whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]
@@ -185,28 +163,19 @@ def test_notices_every_damaged_byte(pack: Callable[..., Path], tmp_path: Path, t
         assert gzip.decompress(damaged) == gzip.decompress(whole)
         unnoticed += 1
     assert unnoticed <= 1
-    assert not list(temporary.iterdir())
 
 
-def test_notices_a_tar_file_that_was_cut_before_it_was_compressed(tmp_path: Path) -> None:
-    path = tmp_path / "cut.tgz"
-    path.write_bytes(gzip.compress(tar_bytes(*WHOLE)[:100_000]))
-    with pytest.raises(CorruptFileError, match="cut"):
-        ExtractedArchive(path)
+@pytest.mark.parametrize("content", [tar_bytes(*WHOLE)[:100_000], b"<html>not found</html>" * 100])
+def test_gzip_of_something_else(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(content))
+    with pytest.raises(CorruptFileError, match=r"a\.tgz: compressed with gzip, but not a whole tar archive"):
+        ExtractedArchive(tmp_path / "a.tgz")
 
 
-def test_gzip_of_something_else(tmp_path: Path) -> None:
-    path = tmp_path / "page.tar.gz"
-    path.write_bytes(gzip.compress(b"<html>not found</html>" * 100))
-    with pytest.raises(CorruptFileError, match="not a whole tar archive"):
-        ExtractedArchive(path)
-
-
-def test_no_room_on_the_disk(pack: Callable[..., Path], temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(SourceError, match="cannot be unpacked: No space left"):
-        ExtractedArchive(pack(*WHOLE))
-    assert not list(temporary.iterdir())
+        ExtractedArchive(pack(tmp_path, *WHOLE))

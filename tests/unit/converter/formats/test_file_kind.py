@@ -1,4 +1,4 @@
-"""Files of other formats, and what is left of a failed download, are named as what they are."""
+"""Files of other formats, and remains of a failed download, are named as what they are."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAVED_SLICES = tiny.table({b"": tiny.nested(1, b"\x0a\x00" * 100), b"\x00w": b""
         ("d0.tar.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs.*git lfs pull"),
         ("d0.tar.gz", b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
         ("d0.tar.gz", b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "a server's error"),
-        ("d0.tar.gz", b"", "an empty file.*Download"),
+        ("d0.tar.gz", b"", "an empty file.*download the file again"),
         ("d0.tar", bytes(257) + b"ustar\x0000" + bytes(200), "uncompressed tar"),
         ("notes.txt", b"hello", "of unknown kind"),
     ],
@@ -60,7 +60,7 @@ def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, text: 
         (b"\x00\x00", CorruptFileError, "magic number is missing at the end of its 2 bytes"),
     ],
 )
-def test_an_index_that_is_none(tmp_path: Path, content: bytes, error: type[Exception], text: str) -> None:
+def test_an_index_that_is_something_else(tmp_path: Path, content: bytes, error: type[Exception], text: str) -> None:
     (tmp_path / "m.index").write_bytes(content)
     for path in (tmp_path, tmp_path / "m", tmp_path / "m.index"):
         with pytest.raises(error, match=rf"m\.index: .*{text}"):
@@ -75,6 +75,9 @@ def test_an_index_that_is_none(tmp_path: Path, content: bytes, error: type[Excep
         ("d0_frozen.pb", b"\x0a\x20\x0a\x05input", formats.FROZEN_GRAPH),
         ("any.pb", b"\x08\x01\x12\x00", formats.SAVED_MODEL),
         ("graph.pb", b"\x08\x02", formats.UNKNOWN),
+        # The first bytes are the length of the header; they may look like a pickle or a ZIP archive.
+        ("m.safetensors", b"\x80\x02" + bytes(6) + b'{ "a"', formats.SAFETENSORS),
+        ("weights", b"PK" + bytes(6) + b'{"a"', formats.SAFETENSORS),
     ],
 )
 def test_contents_decide(tmp_path: Path, name: str, content: bytes, kind: Format) -> None:

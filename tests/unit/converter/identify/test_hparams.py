@@ -257,7 +257,7 @@ def test_lists_the_values_of_a_choice() -> None:
 @pytest.mark.parametrize("name", FIXED)
 def test_refuses_switches_to_another_network(name: str) -> None:
     value = 2 if name == "min_level" else not FIXED[name]
-    with pytest.raises(ConfigError, match=f"hyperparameter {name} is {value!r}: that network is another"):
+    with pytest.raises(ConfigError, match=f"hyperparameter {name} is {value!r}, which is unsupported"):
         config_fields({name: value})
 
 

@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 
 from converter.errors import ConversionError
+from converter.identify.architecture import DetectorArchitecture
 from converter.identify.hparams import given_hparams
-from converter.identify.recognition import Architecture, recognize_architecture
 from converter.identify.settings import FROM_SHAPES, FROM_VARIANT, Settings, settle
-from converter.plan.table import load_table
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
-from support.sources import MemorySource, placeholders, plan_of, shapes_of, small_config
+from support.sources import MemorySource, architecture_of, placeholders, plan_of, small_config
 
 SHAPE_FIELDS = {"backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level", "num_classes"}
 
 
-def architecture(config: EfficientDetConfig | str) -> Architecture:
-    return recognize_architecture(shapes_of(placeholders(plan_of(config))), load_table())
+def architecture(config: EfficientDetConfig | str) -> DetectorArchitecture:
+    return architecture_of(placeholders(plan_of(config)))
 
 
 def settled(
@@ -46,7 +45,7 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
 def test_d6_and_d7_need_a_word() -> None:
     result = settled("d7")
     assert result.config == get_config("d6")
-    assert result.notes == ("d6 and d7 have the same variables; taken as d6, say --variant if it is another",)
+    assert result.notes == ("d6 and d7 have the same variables: d6 is assumed; pass --variant if it is another",)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +102,8 @@ def test_an_architecture_of_its_own_starts_from_its_backbone() -> None:
     assert result.config == own
     assert result.config.name == "d0"
     assert result.notes == (
-        "an architecture of its own, not one of the official variants: efficientnet-b0, BiFPN 1 x 8 channels, "
-        "weighted fusion, heads x 1, levels 3-5; what nobody says is taken as d0's",
+        "a custom architecture, not one of the official variants: efficientnet-b0, BiFPN 1 x 8 channels, "
+        "weighted fusion, heads x 1, levels 3-5; unspecified settings default to d0's",
     )
 
 
@@ -137,13 +136,16 @@ def test_the_last_one_that_gives_a_value_decides() -> None:
 @pytest.mark.parametrize(
     ("hparams", "words"),
     [
-        ({"num_classes": 20}, "config.yaml says num_classes 20, the checkpoint's shapes say 90; correct the former"),
-        ({"backbone_name": "efficientnet-b1"}, "says backbone efficientnet-b1, the checkpoint's shapes say"),
-        ({"fpn_num_filters": 88}, "says fpn_channels 88, the checkpoint's shapes say 64"),
-        ({"fpn_cell_repeats": 4}, "says fpn_cells 4, the checkpoint's shapes say 3"),
-        ({"box_class_repeats": 4}, "says head_repeats 4, the checkpoint's shapes say 3"),
-        ({"max_level": 8}, "says max_level 8, the checkpoint's shapes say 7"),
-        ({"fpn_weight_method": "sum"}, "says fusion 'sum', but the checkpoint has fusion weights"),
+        (
+            {"num_classes": 20},
+            "config.yaml sets num_classes to 20, but the checkpoint's shapes show 90; fix config.yaml",
+        ),
+        ({"backbone_name": "efficientnet-b1"}, "sets backbone to efficientnet-b1, but the checkpoint's shapes show"),
+        ({"fpn_num_filters": 88}, "sets fpn_channels to 88, but the checkpoint's shapes show 64"),
+        ({"fpn_cell_repeats": 4}, "sets fpn_cells to 4, but the checkpoint's shapes show 3"),
+        ({"box_class_repeats": 4}, "sets head_repeats to 4, but the checkpoint's shapes show 3"),
+        ({"max_level": 8}, "sets max_level to 8, but the checkpoint's shapes show 7"),
+        ({"fpn_weight_method": "sum"}, "sets fusion to 'sum', but the checkpoint has fusion weights"),
     ],
 )
 def test_contradictions_are_refused(hparams: dict[str, Any], words: str) -> None:
@@ -153,12 +155,12 @@ def test_contradictions_are_refused(hparams: dict[str, Any], words: str) -> None
 
 
 def test_weights_where_there_are_none_are_refused() -> None:
-    with pytest.raises(ConversionError, match="--hparams says fusion 'attn', but the checkpoint has no fusion weights"):
+    with pytest.raises(ConversionError, match="sets fusion to 'attn', but the checkpoint has no fusion weights"):
         settled("d6", ("--hparams", {"fpn_weight_method": "attn"}), variant="d6")
 
 
 def test_another_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match="separable_conv is False: that network is another"):
+    with pytest.raises(ConfigError, match="separable_conv is False, which is unsupported"):
         settled("d0", ("config.yaml", {"separable_conv": False}))
 
 
@@ -174,7 +176,9 @@ def test_anchors_nobody_told_are_taken_as_scales_and_noted() -> None:
     assert (result.config.num_scales, result.config.aspect_ratios) == (5, (1.0, 2.0, 0.5))
     assert result.origins["num_scales"] == FROM_SHAPES
     (note,) = result.notes
-    assert note.startswith("3 scales x 3 aspect ratios, but the heads have 15 anchors per location; taken as 5 scales")
+    assert note.startswith(
+        "3 scales x 3 aspect ratios, but the heads have 15 anchors per location; 5 scales are assumed"
+    )
 
 
 def test_given_ratios_leave_the_rest_to_the_scales() -> None:
@@ -224,7 +228,7 @@ def test_an_architecture_of_its_own_starts_from_the_variant_that_is_named(varian
     own = get_config(variant, max_level=8)
     named = settled(own, ("config.yaml", {"name": f"efficientdet-{variant}"}))
     assert named.config == own
-    assert named.notes[0].endswith(f"; what nobody says is taken as {variant}'s")
+    assert named.notes[0].endswith(f"; unspecified settings default to {variant}'s")
     assert settled(own).config == get_config(other, max_level=8, fpn_channels=own.fpn_channels)
     assert settled(own, path="efficientdet-d0/model").config.name == other  # another backbone's name tells nothing
 

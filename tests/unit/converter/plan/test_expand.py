@@ -8,12 +8,13 @@ from importlib import resources
 import pytest
 
 from converter.errors import MappingError
+from converter.plan.axes import detector_axes, detector_constants
 from converter.plan.expand import Plan, expand
 from converter.plan.table import parse_table
 from effdet_torch.config import get_config
 from support.sources import plan_of, small_config
 
-BACKBONE, DETECTOR = (
+BACKBONE_TEXT, DETECTOR_TEXT = (
     (resources.files("mappings") / f"{name}.yaml").read_text() for name in ("efficientnet", "efficientdet")
 )
 
@@ -170,34 +171,39 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         STEM,
         "placeholder 'flat' in '{flat}.conv_stem'",
     ),
-    "positional placeholder": ('"{backbone}/stem"', '"{}/stem"', STEM, "is no template"),
-    "attribute of a placeholder": ('"{backbone}/stem"', '"{backbone.x}/stem"', STEM, "is no template"),
-    "open brace": ('"{backbone}/stem"', '"{backbone/stem"', STEM, "is no template"),
+    "positional placeholder": ('"{backbone}/stem"', '"{}/stem"', STEM, "is not a valid template"),
+    "attribute of a placeholder": ('"{backbone}/stem"', '"{backbone.x}/stem"', STEM, "is not a valid template"),
+    "open brace": ('"{backbone}/stem"', '"{backbone/stem"', STEM, "is not a valid template"),
     "quantity": (
         "out: stem_channels",
         "out: stem_chanels",
         STEM,
-        "'stem_chanels' is no quantity here; known are backbone",
+        "'stem_chanels' is an unknown quantity here; known are backbone",
     ),
-    "quantity of an axis": ("in: 3, out: stem", "in: flat, out: stem", STEM, "'flat' is no quantity here"),
+    "quantity of an axis": ("in: 3, out: stem", "in: flat, out: stem", STEM, "'flat' is an unknown quantity here"),
     "text as a size": (
         "out: stem_channels",
         "out: backbone",
         STEM,
-        "'backbone' is 'efficientnet-b0', which is no size",
+        "'backbone' is 'efficientnet-b0', which is not a size",
     ),
     "condition as a size": (
         "out: stem_channels",
         "out: p6_needs_conv",
         STEM,
-        "'p6_needs_conv' is True, which is no size",
+        "'p6_needs_conv' is True, which is not a size",
     ),
-    "condition of a group": ("p6_needs_conv", "p6_needs_cnov", "- name: P6 from P5", "'p6_needs_cnov' is no quantity"),
+    "condition of a group": (
+        "p6_needs_conv",
+        "p6_needs_cnov",
+        "- name: P6 from P5",
+        "'p6_needs_cnov' is an unknown quantity",
+    ),
     "condition of a row": (
         "when: squeeze_excite_channels}",
         "when: squeeze}",
         "- name: first-stage blocks",
-        "'squeeze' is no quantity here",
+        "'squeeze' is an unknown quantity here",
     ),
     "module twice": (
         "bn1,       batch_norm",
@@ -223,7 +229,8 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
 
 
 def expand_text(text: str) -> Plan:
-    return expand(parse_table(text.encode(), "mine"), get_config("d0"))
+    config = get_config("d0")
+    return expand(parse_table(text.encode(), "mine"), config, detector_axes(config), detector_constants(config))
 
 
 def failure(text: str) -> tuple[str, str]:
@@ -238,14 +245,14 @@ def failure(text: str) -> tuple[str, str]:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_refuses_with_file_and_line(mistake: str) -> None:
     old, new, line, words = MISTAKES[mistake]
-    text = next(text for text in (BACKBONE, DETECTOR) if old in text)
+    text = next(text for text in (BACKBONE_TEXT, DETECTOR_TEXT) if old in text)
     found, message = failure(text.replace(old, new, 1))
     assert line in found
     assert words in message
 
 
 def test_a_name_given_twice_is_told_with_both_lines() -> None:
-    text = BACKBONE.replace("bn1,       batch_norm", "conv_stem, batch_norm", 1)
+    text = BACKBONE_TEXT.replace("bn1,       batch_norm", "conv_stem, batch_norm", 1)
     line, message = failure(text)
     assert "tpu_batch_normalization" in line
     (other,) = re.findall(r"by mappings/mine.yaml, line (\d+) already", message)
@@ -254,13 +261,15 @@ def test_a_name_given_twice_is_told_with_both_lines() -> None:
 
 def test_a_fold_must_name_the_bias_of_a_convolution_before_a_batch_norm() -> None:
     """The stem has none: without the check, converting would end with a KeyError in the middle of the file."""
-    line, message = failure(BACKBONE.replace("{out: stem_channels}]", "{out: stem_channels, folds: conv2d/bias}]", 1))
+    line, message = failure(
+        BACKBONE_TEXT.replace("{out: stem_channels}]", "{out: stem_channels, folds: conv2d/bias}]", 1)
+    )
     assert "tpu_batch_normalization, bn1," in line
-    assert message == "efficientnet-b0/stem/conv2d/bias is no bias in front of a batch norm"
+    assert message == "efficientnet-b0/stem/conv2d/bias is not a bias in front of a batch norm"
 
 
 def test_the_table_without_a_mistake_is_no_error() -> None:
     """Negative control of the tests above."""
-    assert expand_text(DETECTOR).variables == plan_of("d0").variables
-    backbone = expand_text(BACKBONE).variables
+    assert expand_text(DETECTOR_TEXT).variables == plan_of("d0").variables
+    backbone = expand_text(BACKBONE_TEXT).variables
     assert backbone == {k: v for k, v in plan_of("d0").variables.items() if k.startswith("efficientnet-b0/")}

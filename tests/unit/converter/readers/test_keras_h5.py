@@ -11,11 +11,11 @@ import pytest
 
 from converter.errors import AccountingError, CorruptFileError, UnsupportedSourceError, ViewError
 from converter.formats import hdf5
+from converter.identify.naming import undo_counters
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.plan.copies import select_view
 from converter.plan.engine import account
-from converter.plan.naming import undo_counters
 from converter.readers.tensorflow.keras_h5 import KerasH5
 from converter.source import VariableInfo
 from support.sources import plan_of

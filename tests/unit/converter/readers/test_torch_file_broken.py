@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,23 @@ import torch
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.readers.pytorch import torch_file
+from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.torch_file import LEGACY_MAGIC, read_torch_file
 
 VALUES = torch.arange(500, dtype=torch.float32)
+BYTES = VALUES.numpy().tobytes()
 CONTENT = {"values": VALUES, "rows": VALUES[:6].reshape(2, 3), "count": torch.tensor(7), "note": "text"}
+WHOLE = {"values": VALUES.tolist(), "rows": [[0, 1, 2], [3, 4, 5]], "count": 7, "note": "text"}
 
 
-def saved(path: Path, is_zip: bool = True, content: Any = CONTENT) -> Path:
-    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
-    return path
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that holds CONTENT."""
+    torch.save(CONTENT, tmp_path / "a.pth")
+    return tmp_path / "a.pth"
 
 
-def read(path: Path, data: bytes | None = None) -> Any:
+def read(path: Path, data: bytes | bytearray | None = None) -> Any:
     """Read a file, and all values of its tensors."""
     if data is not None:
         path.write_bytes(data)
@@ -35,49 +39,38 @@ def read(path: Path, data: bytes | None = None) -> Any:
     return {key: value.array().tolist() if hasattr(value, "array") else value for key, value in content.items()}
 
 
-WHOLE = {"values": VALUES.tolist(), "rows": [[0, 1, 2], [3, 4, 5]], "count": 7, "note": "text"}
-
-
 def members_of(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
-def zipped(path: Path, members: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+def change(path: Path, changes: Mapping[str, bytes | None], method: int = zipfile.ZIP_STORED) -> Path:
+    """Replace members of a file, with the right checksums; None removes one."""
+    members = members_of(path) | {f"{path.stem}/{name}": data for name, data in changes.items()}
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in members.items():
-            archive.writestr(name, data)
+            if data is not None:
+                archive.writestr(name, data)
     return path
 
 
-def changed(path: Path, changes: Mapping[str, bytes | None]) -> Path:
-    """Save a file whose members are others, with the right checksums; None leaves one out."""
-    members = members_of(saved(path)) | {f"{path.stem}/{name}": data for name, data in changes.items()}
-    return zipped(path, {name: data for name, data in members.items() if data is not None})
-
-
-def test_every_bit_of_the_values_is_covered(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pth")
-    whole = path.read_bytes()
+def test_every_bit_is_covered_by_a_checksum(path: Path) -> None:
+    whole, pickled = path.read_bytes(), members_of(path)["a/data.pkl"]
     assert read(path) == WHOLE
-    begin, pickled = whole.index(VALUES.numpy().tobytes()), members_of(path)["a/data.pkl"]
-    for place in [*range(begin, begin + 2000, 37), begin + 1999]:
-        for bit in (0, 7):
-            data = bytearray(whole)
-            data[place] ^= 1 << bit
-            with pytest.raises(CorruptFileError, match=r"storage 0 does not match its checksum"):
-                read(path, data)
-    for place in range(whole.index(pickled), whole.index(pickled) + len(pickled)):
+    begin, values = whole.index(pickled), whole.index(BYTES)
+    places = dict.fromkeys(range(begin, begin + len(pickled)), r"a\.pth: damaged PyTorch file: data\.pkl")
+    places |= dict.fromkeys([*range(values, values + 2000, 37), values + 1999], "storage 0")
+    for place, name in places.items():
         data = bytearray(whole)
-        data[place] ^= 1
-        with pytest.raises(CorruptFileError, match=r"a\.pth: damaged PyTorch file: data\.pkl does not match its check"):
+        data[place] ^= 1 << place % 8
+        with pytest.raises(CorruptFileError, match=f"{name} does not match its checksum"):
             read(path, data)
 
 
-def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+def test_files_without_checksums_are_read(path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
-        path = saved(tmp_path / "a.pth")
+        torch.save(CONTENT, path)
     finally:
         torch.serialization.set_crc32_options(True)
     with zipfile.ZipFile(path) as archive:
@@ -85,108 +78,62 @@ def test_files_without_checksums_are_read(tmp_path: Path) -> None:
     assert read(path) == WHOLE
 
 
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
-def test_every_truncation(tmp_path: Path, is_zip: bool) -> None:
-    path = saved(tmp_path / "a.pth", is_zip)
-    whole = path.read_bytes()
-    for size in [*range(2, 1200, 7), *range(1200, len(whole), 101), len(whole) - 1]:
-        with pytest.raises(CorruptFileError, match=r"a\.pth: damaged PyTorch file: .*Download or copy it again"):
-            read(path, whole[:size])
-    assert read(path, whole) == WHOLE
-
-
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "error", "words"),
     [
-        ({"data/0": None}, "storage 0 is missing"),
-        ({"data/0": VALUES[:-1].numpy().tobytes()}, "storage 0 has 1996 bytes; expected 2000"),
-        ({"data/0": bytes(2001)}, "storage 0 has 2001 bytes; expected 2000"),
-        ({"data/0": b""}, "storage 0 has 0 bytes; expected 2000"),
-        ({"data.pkl": b""}, "not a readable pickle"),
-        ({"data.pkl": b"N"}, "not a readable pickle"),
+        ({"data/0": None}, CorruptFileError, "storage 0 is missing"),
+        ({"data/0": BYTES[:-4]}, CorruptFileError, "storage 0 has 1996 bytes; expected 2000"),
+        ({"data/0": bytes(2001)}, CorruptFileError, "storage 0 has 2001 bytes; expected 2000"),
+        ({"data.pkl": b"N"}, CorruptFileError, "not a readable pickle: EOFError: it is cut off"),
+        ({"byteorder": b"big"}, UnsupportedSourceError, "big-endian machine; save it again"),
+        ({"data.pkl": None}, UnsupportedSourceError, "an archive, but not one of torch.save"),
     ],
 )
-def test_members_that_do_not_fit(tmp_path: Path, changes: dict[str, bytes | None], words: str) -> None:
-    with pytest.raises(CorruptFileError, match=rf"a\.pth: damaged PyTorch file: .*{words}"):
-        read(changed(tmp_path / "a.pth", changes))
+def test_members_that_do_not_fit(path: Path, changes: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=rf"a\.pth: .*{words}"):
+        read(change(path, changes))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"byteorder": b"big"}, "big-endian machine; save it again"),
-        ({"constants.pkl": b""}, "a TorchScript program; give the state_dict"),
-        ({"data.pkl": None}, "an archive, but not one of torch.save"),
-    ],
-)
-def test_other_archives_are_named(tmp_path: Path, changes: dict[str, bytes | None], words: str) -> None:
-    with pytest.raises(UnsupportedSourceError, match=rf"a\.pth: .*{words}"):
-        read(changed(tmp_path / "a.pth", changes))
-
-
-def test_a_changed_file_is_read_if_it_fits(tmp_path: Path) -> None:
-    """The control of the two tests above."""
+def test_a_changed_file_is_read_if_it_fits(path: Path) -> None:
+    """The control of the test above."""
     values = VALUES.flip(0).clone()
-    path = changed(tmp_path / "a.pth", {"data/0": values.numpy().tobytes(), "byteorder": None, "more": b"x"})
-    assert read(path)["values"] == values.tolist()
+    changes = {"data/0": values.numpy().tobytes(), "byteorder": None, "more": b"x"}
+    assert read(change(path, changes))["values"] == values.tolist()
 
 
-def test_torchscript_of_torch_itself(tmp_path: Path) -> None:
-    with warnings.catch_warnings():  # deprecated, and yet there are such files
+def test_a_torchscript_program(path: Path) -> None:
+    with warnings.catch_warnings():  # deprecated, but such files exist
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "a.pt")
-    with pytest.raises(UnsupportedSourceError, match="a TorchScript program"):
-        read_torch_file(tmp_path / "a.pt")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
+    with pytest.raises(UnsupportedSourceError, match="a TorchScript program; give the state_dict"):
+        read_torch_file(path)
 
 
-def test_compressed_members(tmp_path: Path) -> None:
-    members = members_of(saved(tmp_path / "a.pth"))
-    with pytest.raises(CorruptFileError, match="is compressed, or not where the archive says"):
-        read(zipped(tmp_path / "a.pth", members, zipfile.ZIP_DEFLATED))
-
-
-def test_members_that_are_not_where_the_archive_says(tmp_path: Path) -> None:
-    whole = saved(tmp_path / "a.pth").read_bytes()
+def test_members_that_are_not_where_the_archive_says(path: Path) -> None:
+    whole = path.read_bytes()
     entry = whole.index(b"PK\x01\x02")
     for offset in (1, len(whole) - 10, 2**32 - 2):
-        data = whole[: entry + 42] + struct.pack("<I", offset) + whole[entry + 46 :]
         with pytest.raises(CorruptFileError, match="not where the archive says"):
-            read(tmp_path / "a.pth", data)
+            read(path, whole[: entry + 42] + struct.pack("<I", offset) + whole[entry + 46 :])
+    path.write_bytes(whole)
+    with pytest.raises(CorruptFileError, match="is compressed, or"):
+        read(change(path, {}, zipfile.ZIP_DEFLATED))
 
 
-def test_too_large_a_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = saved(tmp_path / "a.pth")
+def test_a_pickle_that_is_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_file, "MAX_PICKLE_BYTES", 100)
-    with pytest.raises(UnsupportedSourceError, match="bytes beside its tensors; save only the state_dict"):
+    with pytest.raises(UnsupportedSourceError, match="bytes besides its tensors; save only the state_dict"):
         read(path)
 
 
 # Pickles that torch.save does not write.
 
 
-class Geometry:
-    """A tensor of 500 float32 values with any geometry."""
-
-    def __init__(self, *geometry: Any, kind: str = "FloatStorage", count: Any = 500, key: Any = "0") -> None:
-        self.geometry, self.identifier = geometry, ("storage", getattr(torch, kind, kind), key, "cpu", count)
-
-    def __reduce__(self) -> Any:
-        return torch._utils._rebuild_tensor_v2, (self, *self.geometry, False, {})
-
-
-def with_geometry(path: Path, value: Geometry) -> Path:
-    class Pickler(pickle.Pickler):
-        seen = False
-
-        def persistent_id(self, item: Any) -> Any:
-            if item is not value or not self.seen:  # the object itself first, then its storage
-                self.seen = self.seen or item is value
-                return None
-            return value.identifier
-
-    stream = io.BytesIO()
-    Pickler(stream, 2).dump({"x": value})
-    return changed(path, {"data.pkl": stream.getvalue()})
+def a_tensor(*geometry: Any, kind: str = "FloatStorage", count: Any = 500, key: Any = "0") -> dict[str, bytes | None]:
+    """A pickle that describes 500 float32 values as a tensor with any offset, shape and stride."""
+    identifier = ("storage", getattr(torch, kind, kind), key, "cpu", count)
+    stored, *rest = (pickle.dumps(part, 2)[2:-1] for part in (identifier, *geometry, False, {}))  # no PROTO, no STOP
+    return {"data.pkl": b"}U\x01xctorch._utils\n_rebuild_tensor_v2\n(" + stored + b"Q" + b"".join(rest) + b"tRs."}
 
 
 @pytest.mark.parametrize(
@@ -198,64 +145,44 @@ def with_geometry(path: Path, value: Geometry) -> Path:
         ((600, (0,), (1,)), []),
     ],
 )
-def test_geometries_that_fit(tmp_path: Path, geometry: Any, expected: Any) -> None:
-    assert read(with_geometry(tmp_path / "a.pth", Geometry(*geometry)))["x"] == expected
+def test_geometries_that_fit(path: Path, geometry: Any, expected: Any) -> None:
+    assert read(change(path, a_tensor(*geometry)))["x"] == expected
 
 
 @pytest.mark.parametrize(
-    ("geometry", "words"),
+    ("changes", "words"),
     [
-        ((1, (500,), (1,)), "storage 0 has 500 values; the tensor's last is at 500"),
-        ((0, (2, 2), (499, 1)), "the tensor's last is at 500"),
-        ((0, (2,), (2**47,)), "the tensor's last is at"),
-        ((500, (), ()), "the tensor's last is at 500"),
-        ((-1, (5,), (1,)), "impossible shape, stride or offset"),
-        ((0, (5,), (-1,)), "impossible shape, stride or offset"),
-        ((0, (2**62,), (1,)), "impossible shape, stride or offset"),
-        ((0, (2.0,), (1,)), "impossible shape, stride or offset"),
-        ((0, (2**40, 2**40), (0, 0)), "impossible shape"),
-        ((0, (0, 2**40, 2**40), (0, 0, 0)), "impossible shape"),
-        ((0, (5,), (1, 1)), "1 axes and 2 strides"),
-        ((0, (1,) * 40, (1,) * 40), "40 axes"),
-        ((0, "ab", (1, 1)), "without a shape"),
-        ((0, (((),) * 3, 2**40), (1, 1)), "impossible shape"),
+        (a_tensor(1, (500,), (1,)), "storage 0 has 500 values; the tensor's last is at 500"),
+        (a_tensor(0, (2, 2), (499, 1)), "the tensor's last is at 500"),
+        (a_tensor(0, (2,), (2**47,)), "the tensor's last is at"),
+        (a_tensor(500, (), ()), "the tensor's last is at 500"),
+        (a_tensor(-1, (5,), (1,)), "impossible shape, stride or offset"),
+        (a_tensor(0, (5,), (-1,)), "impossible shape, stride or offset"),
+        (a_tensor(0, (2**62,), (1,)), "impossible shape, stride or offset"),
+        (a_tensor(0, (2.0,), (1,)), "impossible shape, stride or offset"),
+        (a_tensor(0, (((),) * 3, 2**40), (1, 1)), "impossible shape, stride or offset"),
+        (a_tensor(0, (2**40, 2**40), (0, 0)), "impossible shape"),
+        (a_tensor(0, (0, 2**40, 2**40), (0, 0, 0)), "impossible shape"),
+        (a_tensor(0, (5,), (1, 1)), "1 axes and 2 strides"),
+        (a_tensor(0, (1,) * 40, (1,) * 40), "40 axes"),
+        (a_tensor(0, "ab", (1, 1)), "a tensor without a storage or a shape"),
+        (a_tensor(0, (5,), (1,), count=499), "storage 0 has 2000 bytes; expected 1996"),
+        (a_tensor(0, (5,), (1,), count=-1), "impossible length"),
+        (a_tensor(0, (5,), (1,), count=2**62), "impossible length"),
+        (a_tensor(0, (5,), (1,), kind="DoubleStorage"), "storage 0 has 2000 bytes; expected 4000"),
+        (a_tensor(0, (5,), (1,), kind="text"), "outside of the pickle that is not a storage"),
+        (a_tensor(0, (5,), (1,), kind="Tensor"), "it holds an unknown torch.*Tensor; save only the state_dict"),
+        (a_tensor(0, (5,), (1,), key="9"), "storage 9 is missing"),
+        (a_tensor(0, (5,), (1,), key=0), "outside of the pickle that is not a storage"),
+        (a_tensor(0, (5,), (1,), key="k" * 1000), "impossible length or name"),
     ],
 )
-def test_geometries_that_do_not_fit(tmp_path: Path, geometry: Any, words: str) -> None:
-    with pytest.raises(CorruptFileError, match=words):
-        read(with_geometry(tmp_path / "a.pth", Geometry(*geometry)))
-
-
-@pytest.mark.parametrize(
-    ("storage", "words"),
-    [
-        ({"count": 499}, "storage 0 has 2000 bytes; expected 1996"),
-        ({"count": -1}, "impossible length"),
-        ({"count": 2**62}, "impossible length"),
-        ({"kind": "DoubleStorage"}, "storage 0 has 2000 bytes; expected 4000"),
-        ({"kind": "text"}, "outside of the pickle that is no storage"),
-        ({"key": "9"}, "storage 9 is missing"),
-        ({"key": 0}, "outside of the pickle that is no storage"),
-        ({"key": "k" * 1000}, "impossible length or name"),
-    ],
-)
-def test_storages_that_do_not_fit(tmp_path: Path, storage: dict[str, Any], words: str) -> None:
-    with pytest.raises(CorruptFileError, match=words):
-        read(with_geometry(tmp_path / "a.pth", Geometry(0, (5,), (1,), **storage)))
-
-
-def test_an_unknown_kind_of_storage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedSourceError, match=r"a\.pth: it holds a .*Tensor, which is not known; save only"):
-        read(with_geometry(tmp_path / "a.pth", Geometry(0, (5,), (1,), kind="Tensor")))
+def test_tensors_and_storages_that_do_not_fit(path: Path, changes: dict[str, bytes | None], words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        read(change(path, changes))
 
 
 # Files of PyTorch before 1.6.
-
-
-def legacy(path: Path, *pickles: Any, rest: bytes = b"") -> Path:
-    path.write_bytes(b"".join(pickle.dumps(value, 2) for value in pickles) + rest)
-    return path
-
 
 MACHINE = {"little_endian": True}
 
@@ -267,27 +194,28 @@ MACHINE = {"little_endian": True}
         (({"weights": [1, 2]},), UnsupportedSourceError, "a pickle, but not one of torch.save"),
         ((LEGACY_MAGIC,), CorruptFileError, "not a readable pickle"),
         ((LEGACY_MAGIC, 1001, {"little_endian": False}, {}, []), UnsupportedSourceError, "big-endian machine"),
-        ((LEGACY_MAGIC, 1001, MACHINE, {}, ["1"]), CorruptFileError, "list of storages is not that of the tensors"),
-        ((LEGACY_MAGIC, 1001, MACHINE, {}, None), CorruptFileError, "list of storages is not that of the tensors"),
-        ((LEGACY_MAGIC, 1001, MACHINE, {}, [((),)]), CorruptFileError, "list of storages is not that of the tensors"),
+        ((LEGACY_MAGIC, 1001, MACHINE, {}, ["1"]), CorruptFileError, "list of storages does not match"),
+        ((LEGACY_MAGIC, 1001, MACHINE, {}, None), CorruptFileError, "list of storages does not match"),
+        ((LEGACY_MAGIC, 1001, MACHINE, {}, [((),)]), CorruptFileError, "list of storages does not match"),
     ],
 )
-def test_legacy_files_that_do_not_fit(tmp_path: Path, pickles: Any, error: type[Exception], words: str) -> None:
+def test_legacy_files_that_do_not_fit(path: Path, pickles: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        read_torch_file(legacy(tmp_path / "a.pth", *pickles))
+        read(path, b"".join(pickle.dumps(value, 2) for value in pickles))
 
 
-def test_a_legacy_count_that_does_not_fit(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.pth", is_zip=False)
+def test_a_legacy_count_that_does_not_fit(path: Path) -> None:
+    torch.save(CONTENT, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()
-    place = whole.index(struct.pack("<Q", 500) + VALUES.numpy().tobytes())
+    place = whole.index(struct.pack("<Q", 500) + BYTES)
     for count in (499, 501, 2**63):
         with pytest.raises(CorruptFileError, match=rf"storage \d+ has {count} values; expected 500"):
             read(path, whole[:place] + struct.pack("<Q", count) + whole[place + 8 :])
 
 
-def test_no_file_and_an_empty_one(tmp_path: Path) -> None:
-    (tmp_path / "empty.pth").write_bytes(b"")
-    for name in ("absent.pth", "empty.pth", ""):
-        with pytest.raises(SourceError, match=rf"{name}: cannot be read"):
-            read_torch_file(tmp_path / name)
+@pytest.mark.parametrize("reader", [read_torch_file, read_safetensors_file])
+def test_no_file_and_an_empty_one(tmp_path: Path, reader: Callable[[Path], Any]) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    for name in ("absent", "empty", ""):
+        with pytest.raises(SourceError, match=f"{name}: cannot be read"):
+            reader(tmp_path / name)

@@ -54,7 +54,7 @@ def test_targets_by_suffix_and_by_name(tmp_path: Path, name: str, to: str | None
         ("absent/m.pth", None, "the folder .*absent does not exist"),
         ("taken.h5", None, "taken.h5 is a folder; expected the name of a file"),
         ("a_file", "tf1", "a_file is a file; expected the name of a folder"),
-        ("m.weights.h5", None, "this ending for files of Keras 3; name it .*m.h5"),
+        ("m.weights.h5", None, "this suffix for Keras 3 files; name it .*m.h5"),
         ("full", "tf1", r"holds other files \(model.ckpt-1.index\)"),
     ],
 )
@@ -140,10 +140,12 @@ def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Prepar
 
 
 def test_bare_files_have_no_metadata(prepared: Preparation, tmp_path: Path) -> None:
-    for name in ("m.pth", "m.safetensors", "m.h5"):
+    for name in ("m.pth", "m.safetensors"):
         convert_checkpoint(prepared, tmp_path / name, bare=True)
         with open_checkpoint(tmp_path / name) as source:
             assert source.given == ()
+    with pytest.raises(UsageError, match="does not go with --to h5"):
+        convert_checkpoint(prepared, tmp_path / "m.h5", bare=True)
 
 
 def test_specs() -> None:

@@ -1,78 +1,65 @@
-"""The plot of error growth."""
+"""The plot of errors along the network."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from xml.etree import ElementTree as ET
 
 import pytest
 
-import support.verification_samples as samples
-from verify.report.plots import COLOURS, error_growth_svg
+from support.verification_samples import FAILING, HOSTILE, PASSING
+from verify.report.html import to_html
+from verify.report.plots import Panel, panels
+from verify.report.summary import runs
 from verify.results import Verification
 
-SVG = "{http://www.w3.org/2000/svg}"
+ONE_LAYER = replace(PASSING, layers=PASSING.layers[:1])
+EXACT = replace(
+    ONE_LAYER,
+    layers=(replace(PASSING.layers[0], tolerance=0.0, measures=replace(PASSING.layers[0].measures, max_over_rms=0.0)),),
+)
 
 
-def one_layer() -> Verification:
-    return replace(samples.passing(), layers=samples.passing().layers[:1])
+def panel(verification: Verification) -> Panel:
+    return panels(runs(verification))[0]
 
 
-@cache
-def svg_of(sample: Callable[[], Verification]) -> str:
-    return error_growth_svg(sample())
-
-
-def texts(svg: str) -> list[str]:
-    return ["".join(element.itertext()).strip() for element in ET.fromstring(svg).iter(f"{SVG}text")]
-
-
-@pytest.mark.parametrize("sample", [samples.passing, samples.failing, samples.nasty, one_layer])
-def test_is_valid_and_takes_its_colours_from_the_page(sample: Callable[[], Verification]) -> None:
-    svg = svg_of(sample)
+@pytest.mark.parametrize("verification", [PASSING, FAILING, HOSTILE, ONE_LAYER, EXACT])
+def test_is_valid_and_takes_its_colours_from_the_page(verification: Verification) -> None:
+    html = to_html(verification)
+    svg = html[html.index("<svg") : html.index("</svg>") + 6]
     root = ET.fromstring(svg)
     assert root.attrib["role"] == "img"
-    assert root.find(f".//{SVG}style") is None
-    assert set(re.findall(r"(?<!, )#[0-9a-f]{6}\b", svg)) == set()
-    assert set(re.findall(r"--plot-([a-z0-9]+)", svg)) <= set(COLOURS)
-    assert not re.search(r"\b(nan|inf)\b", re.sub("aria-label=.*?>", "", svg))
+    assert not re.search(r"\b(nan|inf)\b|#[0-9a-f]{6}|(fill|stroke|style)=", svg)
+    assert ("exceeds its tolerance" in svg.partition(">")[2]) == bool(verification.failures)
 
 
-def test_shows_both_modes_and_the_parts_of_the_network() -> None:
-    found = texts(svg_of(samples.passing))
-    assert [text.partition(":")[0] for text in found if ": " in text] == ["Cumulative", "Isolated"]
-    for text in ("Backbone", "BiFPN", "Class head", "Box head"):
-        assert found.count(text) == 2
-    for text in ("float32", "float64", "tolerance, float32", "tolerance, float64"):
-        assert found.count(text) == 1
+def test_every_error_has_its_place() -> None:
+    found = panel(PASSING)
+    errors = [1e-20, 1e-12, 1e-6, 1e-3]
+    heights = [found.y(error) for error in errors]
+    assert heights == sorted(heights, reverse=True)
+    assert found.y(0.0) == found.height
+    assert found.y(float("nan")) == found.y(float("inf")) == 0
+    assert all(0 < y < found.height for _, y in found.errors(found.layers))
+    assert [found.x(order) for order in (-0.5, 7.5)] == [0, found.width]
 
 
-def test_marks_failures() -> None:
-    broken_at = samples.failing().failures[0].order
-    passing, failing = (texts(svg_of(x)) for x in (samples.passing, samples.failing))
-    assert failing.count(f"first failure: layer {broken_at}") == 2
-    assert "beyond its tolerance" in failing
-    assert not any("failure" in text or "beyond" in text for text in passing)
+def test_parts_cover_the_network() -> None:
+    parts = list(panel(PASSING).parts)
+    assert [name for name, _, _ in parts] == ["Backbone", "BiFPN", "Class head", "Box head"]
+    assert sum(width for _, _, width in parts) == pytest.approx(Panel.width)
+
+
+def test_ticks_are_few_and_round() -> None:
+    many = tuple(replace(PASSING.layers[0], order=order) for order in range(1400))
+    found = panel(replace(PASSING, layers=many))
+    assert list(found.orders) == list(range(0, 1400, 200))
+    assert list(panel(FAILING).powers) == list(range(-14, 1, 2))
 
 
 def test_one_mode_gives_one_panel() -> None:
-    layers = tuple(layer for layer in samples.passing().layers if layer.mode == "isolated")
-    found = texts(error_growth_svg(replace(samples.passing(), layers=layers)))
-    assert found.count("Backbone") == 1
-    assert not any(text.startswith("Cumulative") for text in found)
-
-
-def test_describes_itself_in_words() -> None:
-    label = ET.fromstring(svg_of(samples.failing)).attrib["aria-label"]
-    assert f"isolated, float64: 1 of {len(samples.failing().layers) // 4} layers beyond tolerance" in label
-
-
-def test_is_the_same_every_time() -> None:
-    assert error_growth_svg(samples.failing()) == svg_of(samples.failing)
-
-
-def test_nothing_compared_is_no_plot() -> None:
-    assert error_growth_svg(samples.empty()) == ""
+    assert [found.title.partition(":")[0] for found in panels(runs(PASSING))] == ["Cumulative", "Isolated"]
+    assert [found.title.partition(":")[0] for found in panels(runs(HOSTILE))] == ["Cumulative"]
+    assert panels([]) == []

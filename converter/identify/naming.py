@@ -1,4 +1,4 @@
-"""Names that Keras or an exporter changed, brought back by what the mapping table knows of names.
+"""Names that Keras or an exporter changed, brought back by what the mapping tables know of names.
 
 Keras numbers layers without a name of their own through a whole process: the second model's `stem/conv2d` is called
 `stem_1/conv2d_1`. The official numbers, in contrast, begin anew in every scope (`conv2d`, `conv2d_1`). So where a
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import cache
 
-from converter.plan.table import load_table
+from converter.identify.families import FAMILIES
 
 
 def undo_counters(names: Iterable[str]) -> dict[str, str]:
@@ -34,15 +34,15 @@ def ends_like_a_variable(name: str) -> bool:
 @cache
 def spelled_scopes() -> frozenset[str]:
     """Return the scopes that the table spells out: conv2d, tpu_batch_normalization, stem, ..."""
-    table = load_table()
-    templates = [row.tf for group in table.groups for row in group.rows]
-    templates += [template for template, _ in table.ignored if template.endswith("/")]
+    tables = [family.table for family in FAMILIES]
+    templates = [row.tf for table in tables for group in table.groups for row in group.rows]
+    templates += [template for table in tables for template, _ in table.ignored if template.endswith("/")]
     return frozenset(part for template in templates for part in template.split("/") if part and "{" not in part)
 
 
 @cache
 def _leaves() -> frozenset[str]:
-    kinds = load_table().kinds.values()
+    kinds = [kind for family in FAMILIES for kind in family.table.kinds.values()]
     return frozenset(source for parts in kinds for part in parts for source in part.sources)
 
 

@@ -1,15 +1,15 @@
-"""How the `effdet` package builds the model whose state_dict a converted file holds.
+"""How the `effdet` package, or timm, builds the model whose state_dict a converted file holds.
 
 Source: the package's `config/model_config.py`, 0.4.1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from effdet_torch.architecture import MIN_LEVEL
-from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.architecture import MIN_LEVEL, timm_name
+from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 
 FUSIONS = {"fastattn": "bifpn_fa", "attn": "bifpn_attn", "sum": "bifpn_sum"}
 
@@ -53,3 +53,18 @@ def effdet_code(config: EfficientDetConfig) -> str:
         f"config = get_efficientdet_config({name!r}); config.update({changes}); "
         "model = EfficientDet(config, pretrained_backbone=False)"
     )
+
+
+def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
+    """Yield what users of the `effdet` package need to know of a bare state_dict."""
+    yield f"for effdet: {effdet_code(config)}"
+    if not config.redundant_bias:
+        yield (
+            f"efficientdet_{config.name}, without tf_, may load the file as well, but it uses different padding, so it "
+            "is a different network"
+        )
+
+
+def backbone_notes(config: BackboneConfig) -> Iterator[str]:
+    """Yield what users of timm need to know of a bare state_dict."""
+    yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"

@@ -1,0 +1,96 @@
+"""All families of networks that can be converted, and which one a source belongs to.
+
+A new family is a table in `mappings/` and an entry of `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from converter.errors import UnsupportedSourceError
+from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
+from converter.identify.effdet_package import backbone_notes, detector_notes
+from converter.identify.recognition import Probe, recognize
+from converter.identify.settings import settle_backbone, settle_detector
+from converter.plan.axes import backbone_axes, backbone_constants, detector_axes, detector_constants
+from converter.plan.family import Architecture, Family
+from converter.plan.ops import Shape
+from converter.plan.table import load_table
+from converter.source import VariableInfo, VariableSource
+from effdet_torch.architecture import BACKBONES
+from effdet_torch.config import BackboneConfig
+
+DETECTOR = Family(
+    name="EfficientDet",
+    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors and levels",
+    load=partial(load_table, "efficientdet"),
+    axes=detector_axes,
+    constants=detector_constants,
+    questions=(
+        "backbone",
+        "fpn_channels",
+        "fpn_cells",
+        "head_repeats",
+        "num_levels",
+        "weighted",
+        "class_channels",
+        "box_channels",
+    ),
+    choices={"backbone": BACKBONES},
+    architecture=DetectorArchitecture.from_answers,
+    settle=settle_detector,
+    package_notes=detector_notes,
+    to_tensorflow=True,
+)
+BACKBONE = Family(
+    name="EfficientNet backbone",
+    supported="the official EfficientNets B0 to B7 and Lite0 to Lite4 (as backbones)",
+    load=partial(load_table, "efficientnet"),
+    axes=backbone_axes,
+    constants=backbone_constants,
+    questions=("backbone",),
+    choices={"backbone": BACKBONES},
+    architecture=BackboneArchitecture.from_answers,
+    settle=settle_backbone,
+    package_notes=backbone_notes,
+)
+FAMILIES: tuple[Family, ...] = (DETECTOR, BACKBONE)
+
+
+def family_of(source: VariableSource) -> tuple[Family, Architecture]:
+    """Return the family that a source belongs to, and what its names and shapes show; see `recognize`."""
+    return recognize(source, FAMILIES)
+
+
+def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
+    """Return the architecture of a detector's state_dict, by its keys without a prefix and the shapes of its tensors.
+
+    Raises:
+        UnsupportedSourceError: The tensors are not those of an EfficientDet.
+    """
+    table = DETECTOR.table
+    probe = Probe({name: VariableInfo("", shape) for name, shape in shapes.items()}, ("{variable}",), {}, separator=".")
+    answers = {name: probe.answer(rule) for name, rule in table.state_dict.items()}
+    if absent := [name for name, answer in answers.items() if answer is None]:
+        expected = probe.expected(table.state_dict[absent[0]])
+        raise UnsupportedSourceError(f"not the state_dict of an EfficientDet: expected {expected}")
+    fits = {name: _fit(shapes, name) for name in BACKBONES}
+    backbone = max(fits, key=lambda name: fits[name])
+    if fits[backbone] <= 0:
+        raise UnsupportedSourceError(
+            "the tensors of this state_dict's backbone fit no EfficientNet: expected the backbones of D0 to D7x and "
+            "Lite, with timm's names"
+        )
+    return DetectorArchitecture.from_answers({**answers, "backbone": backbone})
+
+
+def _fit(shapes: Mapping[str, Shape], backbone: str) -> int:
+    """Return how well a state_dict fits a backbone: tensors that it has, less those that it lacks.
+
+    Not whether it has all: every tensor of b0 is one of b1 too, and what is missing is for the accounting to name.
+    """
+    module = DETECTOR.table.included_module
+    entries = [entry for entry in BACKBONE.plan(BackboneConfig(backbone)).targets.values() if entry.sources]
+    fitting = sum(shapes.get(f"{module}.{entry.target}") == entry.target_shape for entry in entries)
+    return 2 * fitting - len(entries)
