@@ -28,7 +28,7 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             type=click.Path(path_type=Path),
             callback=in_a_folder,
             metavar="FILE.json",
-            help="Write the detections; the same command goes on after an interruption. testdev: the submission.",
+            help="Write the detections; rerun the same command to resume. testdev: the submission.",
         ),
         click.option("--reference-results", type=file, metavar="FILE.json", help="Detections to compare with."),
         click.option("--profile", metavar="NAME", help="How detections are made; default official-eval."),
@@ -132,9 +132,9 @@ def verify_images(
     from verify.detections.run import CocoSettings
     from verify.evaluation import verify_detections
 
-    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "does not go with --coco")
+    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco")
     if model is None:
-        raise click.UsageError("name MODEL, the converted file to evaluate")
+        raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
     chosen = ("split", "limit", "batch", "workers", "device", "profile", "image_size")
     settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})

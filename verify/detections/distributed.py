@@ -43,11 +43,14 @@ class Processes:
         return values or []
 
 
+ALONE = Processes()
+
+
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the other processes that torchrun started, or be alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield ALONE
         return
     dist.init_process_group("gloo")  # detections are plain values: they do not pass through a GPU
     try:
