@@ -102,7 +102,7 @@ def recognize_content(path: Path) -> Format:
         head = file.read(_HEAD_BYTES)
         file.seek(max(0, file.seek(0, 2) - len(TABLE_MAGIC)))
         tail = file.read()
-        # HDF5 allows a block of the user's before its signature, of 512 bytes times a power of two.
+        # An HDF5 file may begin with a user block, of 512 bytes times a power of two.
         is_hdf5 = any(file.seek(512 << power) and file.read(len(_HDF5)) == _HDF5 for power in range(20))
     if not head:
         return EMPTY
