@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +31,7 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nullcontext() if "tensorflow" in sys.modules else uncollected():
             warnings.simplefilter("ignore")  # deprecations inside TensorFlow's own imports
             # Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
             with suppress(ImportError):
@@ -42,6 +44,19 @@ def import_tensorflow() -> Any:
     if tf.config.get_visible_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep what is imported out of garbage collections, which would walk a million objects that are never freed."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)
