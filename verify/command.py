@@ -110,8 +110,11 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
-    from verify.demo import write_demo
-    from verify.verification import Settings, verify_model
+    from verify.reference.base import uncollected
+
+    with uncollected():
+        from verify.demo import write_demo
+        from verify.verification import Settings, verify_model
 
     refuse_options(COCO_OPTIONS, "needs --coco ROOT")
     settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})

@@ -21,8 +21,8 @@ from verify.detections.matching import compare_detections
 from verify.detections.run import Evaluation
 from verify.reference.base import HeadOutputs, Reference
 from verify.reference.detector import ReferenceDetector
+from verify.subjects.references import build_reference
 from verify.subjects.subject import prepare_reference
-from verify.verification import build_reference
 
 Array = NDArray[Any]
 
