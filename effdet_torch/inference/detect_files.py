@@ -58,7 +58,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     sorted, as in a shell; `**` also matches folders in folders.
 
     Raises:
-        UsageError: There is no file at all.
+        UsageError: None of them exists.
     """
     paths = [path for name in names for match in _matches(name) for path in _files_of(Path(match))]
     if not any(path.exists() for path in paths):

@@ -51,7 +51,8 @@ def usable_device(device: torch.device | str, rank: int | None = None) -> torch.
 
     Args:
         device: "cpu", "cuda", "cuda:1", ...
-        rank: of this process, where several share the work: for "cuda" every rank takes another GPU.
+        rank: of this process, if several share the work: for "cuda" every rank takes another GPU. A rank's GPU
+            becomes the current one.
 
     Raises:
         ConfigError: The device does not exist, or cannot be used.
@@ -61,6 +62,8 @@ def usable_device(device: torch.device | str, rank: int | None = None) -> torch.
         if rank is not None and str(found) == "cuda":
             found = torch.device("cuda", rank % max(1, torch.cuda.device_count()))
         torch.zeros(1, device=found).cpu()
+        if rank is not None and found.type == "cuda":
+            torch.cuda.set_device(found)  # pinned memory and the like belong to the current one
     except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise ConfigError(

@@ -30,7 +30,7 @@ class Processes:
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             dist.barrier()
 

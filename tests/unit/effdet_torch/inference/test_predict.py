@@ -252,11 +252,14 @@ def test_a_gpu_keeps_full_precision() -> None:
 
 
 def test_every_rank_takes_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))  # here is no GPU to try
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))  # there is no GPU to try
     for device, rank, expected in (("cuda", 3, "cuda:1"), ("cuda:0", 3, "cuda:0"), ("cuda", None, "cuda")):
         assert usable_device(device, rank) == torch.device(expected)
     assert usable_device("cpu", 3) == torch.device("cpu")
+    assert current == [torch.device("cuda:1"), torch.device("cuda:0")]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta"])
