@@ -1,43 +1,108 @@
-"""The mutation score of the verification, on a seeded checkpoint.
+"""The mutation score: corrupt every tensor of a model in turn, and see whether the verification notices it, and where.
 
     python -m benchmarks.mutation > docs/mutation_score.md
 
-How it is taken: `benchmarks.mutation_testing`.
+TensorFlow runs once in each dtype on a seeded checkpoint; every layer's input and output are kept, and a mutation runs
+only the PyTorch layers that hold the tensor.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import random
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmarks.mutation_testing import FACTOR, Outcome, Score, mutation_score
-from converter.conversion import convert_checkpoint, prepare
+from converter.conversion import Preparation, convert_checkpoint, prepare
 from converter.locate import open_checkpoint
+from converter.plan.expand import Entry, Plan
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model import EfficientDet
+from verify.layers.pairs import layer_pairs
+from verify.layers.parity import Match, match_layers, one_thread
+from verify.layers.tolerances import tolerance
+from verify.results import DType
 from verify.seeded import write_seeded_checkpoint
+from verify.subjects.references import build_reference
+from verify.subjects.weights import Weights, in_dtype
 from verify.verification import versions
 
 SIZE = 160  # the smallest multiple of 32 whose P7 is 2x2: on 1x1, a kernel shows its centre only
-MAX_LISTED = 50
+FACTOR = 1.01
+SCALED, EXCHANGED = f"largest value x {FACTOR}", "exchanged with its neighbour"
 MEANINGS = {
     "caught": "the layer that the tensor belongs to, run alone on TensorFlow's input, is beyond its tolerance; after "
     "an exchange both layers are",
-    "elsewhere": "mutations at which a layer is reported that neither computes with the tensor nor is made of one that "
-    "does; only layers whose modules hold the tensor are run, unless `--everywhere` asks for all",
-    "audit": "mutations that the comparison of the file's bits with the checkpoint reports",
+    "elsewhere": "mutations for which another layer of the same modules is reported that neither computes with the "
+    "tensor nor is made of a layer that does",
+    "audit": "mutations that the bitwise comparison of the file with the checkpoint reports",
     "margin": "error over tolerance; above 1 is caught",
 }
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One corruption: of one tensor's largest value, or of two whole tensors of one kind and shape."""
+
+    how: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the isolated comparison and the audit make of a mutation.
+
+    Attributes:
+        mutation: what was done.
+        kind: of the tensor's layer, and the tensor in it.
+        dtype: of the comparison.
+        excess: error over tolerance of the layer it belongs to; of two layers the smaller.
+        elsewhere: whether an unrelated layer is reported.
+        audited: whether the audit reports every corrupted tensor.
+    """
+
+    mutation: Mutation
+    kind: str
+    dtype: DType
+    excess: float
+    elsewhere: bool
+    audited: bool
+
+
+@dataclass(frozen=True)
+class Control:
+    """The uncorrupted model: how many layers were compared, how many are reported, the largest error over tolerance."""
+
+    dtype: DType
+    layers: int
+    reported: int
+    excess: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """All outcomes; `excluded`: {why: how many mutations would say nothing}."""
+
+    outcomes: tuple[Outcome, ...]
+    controls: tuple[Control, ...]
+    excluded: Mapping[str, int]
+
+    @property
+    def survivors(self) -> tuple[Outcome, ...]:
+        """Mutations that their layer does not show."""
+        return tuple(outcome for outcome in self.outcomes if outcome.excess <= 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,40 +110,142 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation", description="Take the mutation score.")
     parser.add_argument("--variant", default="d0", help="default: d0")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the image in pixels, default: %(default)s")
-    parser.add_argument("--sample", type=int, help="take so many mutations only, drawn with seed 0")
-    parser.add_argument("--everywhere", action="store_true", help="compare all layers at every mutation: slow")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all outcomes for machines")
+    parser.add_argument("--sample", type=int, help="take only so many mutations, drawn with seed 0")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # layers this small lose more by waiting for each other than they gain
-    start = time.perf_counter()
-    score = seeded_score(get_config(options.variant), options.size, options.sample, options.everywhere)
-    if options.json is not None:
-        options.json.write_text(json.dumps(asdict(score), indent=1) + "\n")
-    given = sys.argv[1:] if arguments is None else arguments
-    sys.stdout.write(
-        to_markdown(score, " ".join(["python -m benchmarks.mutation", *given]), options.variant, options.size)
-    )
-    sys.stderr.write(f"{time.perf_counter() - start:.0f} s\n")
+    with one_thread():
+        score = seeded_score(get_config(options.variant), options.size, options.sample)
+    command = " ".join(["python -m benchmarks.mutation", *(sys.argv[1:] if arguments is None else arguments)])
+    sys.stdout.write("\n\n".join(to_markdown(score, command, options.variant, options.size)) + "\n")
 
 
-def seeded_score(config: EfficientDetConfig, size: int, sample: int | None = None, everywhere: bool = False) -> Score:
+def seeded_score(config: EfficientDetConfig, size: int, sample: int | None = None) -> Score:
     """Write a seeded checkpoint, convert it, and take the score on normally distributed noise (1, size, size, 3)."""
     images = np.random.default_rng(0).standard_normal((1, size, size, 3), np.float32)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoint, converted = write_seeded_checkpoint(config, folder), folder / "model.pth"
+        checkpoint, converted = write_seeded_checkpoint(config, Path(name)), Path(name) / "model.pth"
         with open_checkpoint(checkpoint) as source:
             preparation = prepare(source)
             convert_checkpoint(preparation, converted)
-            return mutation_score(preparation, load_model(converted), images, sample=sample, everywhere=everywhere)
+            return mutation_score(preparation, load_model(converted), images, sample=sample)
 
 
-def to_markdown(score: Score, command: str, variant: str, size: int) -> str:
-    """Return a score as a page of the documentation."""
-    return "\n\n".join(["# Mutation score", *_introduction(score, command, variant, size), *_tables(score)]) + "\n"
+def mutation_score(
+    preparation: Preparation,
+    model: EfficientDet,
+    images: NDArray[Any],
+    dtypes: Sequence[DType] = ("float64", "float32"),
+    sample: int | None = None,
+) -> Score:
+    """Corrupt every tensor of a converted model in turn.
+
+    Args:
+        preparation: of the checkpoint.
+        model: converted from it, in float32; it is the same afterwards.
+        images: (1, H, W, 3), normalised; large enough that every value of a kernel meets a pixel: P7 at least 2x2.
+        dtypes: to compare in.
+        sample: how many mutations, drawn with seed 0; None takes all.
+    """
+    mutations, excluded = plan_mutations(preparation.plan, model.state_dict())
+    if sample is not None and sample < len(mutations):
+        mutations = random.Random(0).sample(mutations, sample)
+    outcomes, controls = list[Outcome](), list[Control]()
+    weights = Weights.of_model(model, preparation)  # shares the memory of the model's tensors
+    with torch.inference_mode():
+        audited = {mutation: _audited(mutation, model, weights) for mutation in mutations}
+        for dtype in dtypes:
+            reference = build_reference(preparation, "built-in", dtype)
+            matches = list(match_layers(reference.taps(images), layer_pairs(preparation.plan)))
+            compared = in_dtype(model, weights, dtype)
+            excesses = [_excess(match, compared, dtype) for match in matches]
+            controls.append(Control(dtype, len(matches), sum(excess > 1 for excess in excesses), max(excesses)))
+            outcomes += [
+                _outcome(mutation, audited[mutation], matches, compared, dtype, weights) for mutation in mutations
+            ]
+    return Score(tuple(outcomes), tuple(controls), excluded)
 
 
-def _introduction(score: Score, command: str, variant: str, size: int) -> Iterator[str]:
+def _outcome(
+    mutation: Mutation, audited: bool, matches: Iterable[Match], model: EfficientDet, dtype: DType, weights: Weights
+) -> Outcome:
+    """Corrupt the model, compare the layers that hold the tensors, and restore it."""
+    entries = [weights.targets[key] for key in mutation.tensors]
+    with mutated(model.state_dict(), mutation):
+        holders = [match for match in matches if any(_holds(match, key) for key in mutation.tensors)]
+        found = [(match, _excess(match, model, dtype)) for match in holders]
+    owners = [max(excess for match, excess in found if match.pair.layer.torch == e.layer.torch) for e in entries]
+    reported = [match for match, excess in found if excess > 1]
+    elsewhere = any(not any(_may_report(match, entry) for entry in entries) for match in reported)
+    return Outcome(mutation, _kind(entries[0]), dtype, min(owners), elsewhere, audited)
+
+
+def _excess(match: Match, model: EfficientDet, dtype: DType) -> float:
+    return match.measure_alone(model).max_over_rms / tolerance("isolated", dtype, match.pair.layer.kind)
+
+
+def _audited(mutation: Mutation, model: EfficientDet, weights: Weights) -> bool:
+    with mutated(model.state_dict(), mutation):
+        return all(weights.count_different(key) for key in mutation.tensors)
+
+
+def _holds(match: Match, name: str) -> bool:
+    return name.startswith(f"{match.pair.layer.torch}.")
+
+
+def _may_report(match: Match, entry: Entry) -> bool:
+    """Whether a layer computes with a tensor, or is made of layers of which one does."""
+    owns = match.pair.layer.torch == entry.layer.torch
+    return owns or (match.pair.comparison.composite and _holds(match, entry.layer.torch))
+
+
+def _kind(entry: Entry) -> str:
+    target = entry.target or ""
+    return f"{entry.layer.kind}: {target.removeprefix(f'{entry.layer.torch}.')}"
+
+
+def plan_mutations(plan: Plan, state_dict: Mapping[str, Tensor]) -> tuple[list[Mutation], dict[str, int]]:
+    """Return all mutations, and {why some are left out: how many}."""
+    excluded: Counter[str] = Counter()
+    mutations: list[Mutation] = []
+    alike: defaultdict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for key, entry in plan.targets.items():
+        if not entry.sources:
+            excluded["batch counter: no layer computes with it"] += 2
+        elif not state_dict[key].any():
+            excluded["all values are zero: there is nothing to scale"] += 1
+        else:
+            mutations.append(Mutation(SCALED, (key,)))
+        if entry.sources:
+            alike[_kind(entry), entry.target_shape].append(key)
+    for keys in alike.values():
+        pairs = dict.fromkeys(frozenset(pair) for pair in zip(keys, [*keys[1:], keys[0]], strict=True))
+        for pair in map(sorted, pairs):
+            if len(pair) == 1:
+                excluded["no other tensor of its kind and shape to be exchanged with"] += 1
+            elif torch.equal(*(state_dict[key] for key in pair)):
+                excluded["equal to its neighbour"] += 1
+            else:
+                mutations.append(Mutation(EXCHANGED, tuple(pair)))
+    return mutations, dict(excluded)
+
+
+@contextmanager
+def mutated(state_dict: Mapping[str, Tensor], mutation: Mutation) -> Iterator[None]:
+    """Corrupt tensors in place, and restore them."""
+    saved = [state_dict[key].clone() for key in mutation.tensors]
+    for key, other in zip(mutation.tensors, reversed(saved), strict=True):
+        tensor = state_dict[key]
+        if mutation.how == EXCHANGED:
+            tensor.copy_(other)
+        else:
+            tensor[torch.unravel_index(tensor.abs().argmax(), tensor.shape)] *= FACTOR
+    yield
+    for key, values in zip(mutation.tensors, saved, strict=True):
+        state_dict[key].copy_(values)
+
+
+def to_markdown(score: Score, command: str, variant: str, size: int) -> Iterator[str]:
+    """Yield the paragraphs of a page of the documentation."""
+    yield "# Mutation score"
     yield f"Written by `{command}`; do not edit."
     yield (
         f"A verification is worth what it notices. Every tensor of a converted {variant} (seeded checkpoint, image of "
@@ -86,48 +253,35 @@ def _introduction(score: Score, command: str, variant: str, size: int) -> Iterat
         "whole tensor is exchanged with the next one of its kind and shape."
     )
     yield "\n".join(f"* **{word}**: {meaning}." for word, meaning in MEANINGS.items())
-    named = ", ".join(f"{name} {version}" for name, version in versions().items())
-    yield f"Versions: {named}."
-
-
-def _tables(score: Score) -> Iterator[str]:
+    yield f"Versions: {', '.join(f'{name} {version}' for name, version in versions().items())}."
     heading = ("mutations", "caught", "elsewhere", "audit", "score", "smallest margin")
-    runs = _grouped((outcome.dtype, outcome.mutation.how, outcome) for outcome in score.outcomes)
     yield "## Score"
-    yield _table(("dtype", "mutation", *heading), [[*key, *_row(group)] for key, group in runs.items()])
+    rows = _rows((outcome.dtype, outcome.mutation.how, outcome) for outcome in score.outcomes)
+    yield _table(("dtype", "mutation", *heading), rows)
     yield "## Without any mutation"
     controls = [[c.dtype, str(c.layers), str(c.reported), f"{c.excess:.2g}"] for c in score.controls]
     yield _table(("dtype", "layers", "reported", "largest margin"), controls)
     yield "## Survivors"
-    yield _listed([f"`{_described(o)}`: margin {o.excess:.2g} in {o.dtype}" for o in score.survivors])
+    survivors = [f"{' and '.join(o.mutation.tensors)}: {o.mutation.how}, {o.dtype}" for o in score.survivors]
+    yield "\n".join(f"* {line}" for line in survivors) or "None."
     yield "## Left out"
-    yield _listed([f"{count}: {reason}" for reason, count in score.excluded.items()])
+    yield "\n".join(f"* {count}: {reason}" for reason, count in score.excluded.items()) or "None."
     yield "## By kind of tensor, in float32"
-    kinds = _grouped((o.kind, o.mutation.how, o) for o in score.outcomes if o.dtype == "float32")
-    yield _table(("tensor", "mutation", *heading), [[*key, *_row(kinds[key])] for key in sorted(kinds)])
+    rows = _rows((o.kind, o.mutation.how, o) for o in score.outcomes if o.dtype == "float32")
+    yield _table(("tensor", "mutation", *heading), sorted(rows))
 
 
-def _grouped(outcomes: Iterable[tuple[str, str, Outcome]]) -> dict[tuple[str, str], list[Outcome]]:
+def _rows(outcomes: Iterable[tuple[str, str, Outcome]]) -> list[list[str]]:
     groups: defaultdict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for one, other, outcome in outcomes:
         groups[one, other].append(outcome)
-    return groups
-
-
-def _row(outcomes: Sequence[Outcome]) -> list[str]:
-    caught = sum(outcome.caught for outcome in outcomes)
-    elsewhere, audited = sum(bool(o.elsewhere) for o in outcomes), sum(o.audited for o in outcomes)
-    share, margin = caught / len(outcomes), min(outcome.excess for outcome in outcomes)
-    return [*map(str, (len(outcomes), caught, elsewhere, audited)), f"{share:.1%}", f"{margin:.2g}"]
-
-
-def _described(outcome: Outcome) -> str:
-    return f"{' and '.join(outcome.mutation.tensors)}: {outcome.mutation.how}"
-
-
-def _listed(lines: Sequence[str]) -> str:
-    rest = [f"and {len(lines) - MAX_LISTED} more"] if len(lines) > MAX_LISTED else []
-    return "\n".join(f"* {line}" for line in [*lines[:MAX_LISTED], *rest]) or "None."
+    rows = []
+    for key, group in groups.items():
+        caught = sum(outcome.excess > 1 for outcome in group)
+        counts = len(group), caught, sum(o.elsewhere for o in group), sum(o.audited for o in group)
+        margin = min(outcome.excess for outcome in group)
+        rows.append([*key, *map(str, counts), f"{caught / len(group):.1%}", f"{margin:.2g}"])
+    return rows
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.benchmark import timer
+from torchvision.ops import batched_nms
 
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
@@ -45,7 +46,6 @@ def main() -> None:
 def contestants(boxes: Tensor, scores: Tensor, classes: Tensor) -> dict[str, Callable[[], object]]:
     """Return the functions to time; boxes (N, 4) xyxy, scores (N,), classes (N,)."""
     from effdet.soft_nms import batched_soft_nms
-    from torchvision.ops import batched_nms
 
     batch = boxes[None], scores[None], classes[None]
     return {
@@ -58,22 +58,14 @@ def contestants(boxes: Tensor, scores: Tensor, classes: Tensor) -> dict[str, Cal
 
 
 def measure(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of every function; all of them run once per round."""
+    """Return the median seconds of every function; all of them run once per round. The timer waits for a GPU."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats + 1):
         for name, function in functions.items():
-            synchronize()
-            start = time.perf_counter()
+            start = timer()
             function()
-            synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(timer() - start)
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
-def synchronize() -> None:
-    """Wait until the GPU has finished, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def golden_candidates() -> tuple[str, tuple[Tensor, Tensor, Tensor]]:

@@ -13,18 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
-from effdet_torch.data.coco_dataset import CocoImages, CocoSplit, read_split
-from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.inference.postprocess import PROFILES, Profile, postprocess
-from effdet_torch.metrics.coco_metrics import CocoResult, coco_metrics
-from effdet_torch.network.checkpoint import load_model
-from effdet_torch.network.model import EfficientDet
-from verify.detections.run import to_coco
+from effdet_torch.data.coco import CocoSplit, read_split
+from effdet_torch.inference.postprocess import PROFILES, Profile
+from effdet_torch.inference.predict import Predictor
+from effdet_torch.metrics.coco import CocoResult, coco_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -69,23 +64,20 @@ def measure(checkpoint: Path, split: CocoSplit) -> dict[str, dict[str, float]]:
             path = Path(folder) / f"{view}.pth"
             convert_checkpoint(prepare(source, weights=view), path)
             profiles = SWITCHES if view == "ema" else {"raw weights instead of averages": OFFICIAL}
-            for name, results in detect(load_model(path), split, profiles).items():
+            for name, results in detect(Predictor(path, device="cpu"), split, profiles).items():
                 rows[name] = coco_metrics(split.dataset, results, split.image_ids)
     return rows
 
 
-@torch.inference_mode()
-def detect(model: EfficientDet, split: CocoSplit, profiles: Mapping[str, Profile]) -> dict[str, list[CocoResult]]:
+def detect(predictor: Predictor, split: CocoSplit, profiles: Mapping[str, Profile]) -> dict[str, list[CocoResult]]:
     """Return the detections of several profiles from one run of the network."""
-    anchors_yxyx, size = make_anchors_yxyx(model.config), model.config.image_size
-    dataset = CocoImages(split.images, model.config)
     found: dict[str, list[CocoResult]] = {name: [] for name in profiles}
-    for index in range(len(dataset)):
-        image_id, pixels, image_scale = dataset[index]
-        class_logits, box_deltas = model(pixels[None])
+    for image in split.images:
+        pixels, image_scales = predictor.prepare([image.path], apply_exif=False)
+        outputs = predictor.engine(pixels)
         for name, profile in profiles.items():
-            detections = postprocess(class_logits, box_deltas, anchors_yxyx, image_scale[None], size, profile)
-            found[name] += to_coco([image_id], detections)[image_id]
+            (detections,) = predictor.detections(*outputs, image_scales, profile)
+            found[name] += detections.to_coco(image.image_id)
     return found
 
 

@@ -1,6 +1,6 @@
 """EfficientDet in PyTorch, equal to the official TensorFlow models.
 
-The names below load torch when they are first used, so that reading `effdet_torch.config` stays cheap.
+Most names below load torch when they are first used, so importing the package, or only `effdet_torch.config`, is cheap.
 """
 
 from __future__ import annotations
@@ -13,31 +13,41 @@ from effdet_torch.config import EfficientDetConfig, get_config, list_models
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from effdet_torch.inference.predict import Predictor
+    from effdet_torch.geometry.anchors import make_anchors_yxyx
+    from effdet_torch.inference.labels import COCO_NAMES, read_labels
+    from effdet_torch.inference.predict import ImageDetections, Predictor
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
 
 _LAZY = {
-    "EfficientDet": "effdet_torch.network.model",
-    "Predictor": "effdet_torch.inference.predict",
-    "create_model": "effdet_torch.network.model",
-    "load_backbone": "effdet_torch.network.checkpoint",
-    "load_model": "effdet_torch.network.checkpoint",
+    "COCO_NAMES": "inference.labels",
+    "EfficientDet": "network.model",
+    "ImageDetections": "inference.predict",
+    "Predictor": "inference.predict",
+    "create_model": "network.model",
+    "load_backbone": "network.checkpoint",
+    "load_model": "network.checkpoint",
+    "make_anchors_yxyx": "geometry.anchors",
+    "read_labels": "inference.labels",
 }
 
 __all__ = [
+    "COCO_NAMES",
     "EfficientDet",
     "EfficientDetConfig",
+    "ImageDetections",
     "Predictor",
     "create_model",
     "get_config",
     "list_models",
     "load_backbone",
     "load_model",
+    "make_anchors_yxyx",
+    "read_labels",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

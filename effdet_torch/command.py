@@ -14,7 +14,7 @@ from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_er
 if TYPE_CHECKING:
     from effdet_torch.inference.detect_files import FileDetections
 
-MANY_IMAGES = 10  # fewer are done before a bar could be read
+MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
 @click.command(
@@ -71,8 +71,10 @@ def detect(
 ) -> None:
     """Detect objects in IMAGES with the converted file MODEL.
 
-    IMAGES are files, folders and patterns. An image that cannot be read is reported and left out, and the exit code is
-    1 in the end; 2: wrong usage, or no image at all.
+    IMAGES are files, folders and patterns.
+
+    Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
+    no image at all.
     """
     from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
     from effdet_torch.inference.labels import read_labels
@@ -91,7 +93,7 @@ def detect(
 
 def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
     """Print every result as it comes, and pass it on."""
-    # Where the lines can be read as they come, they are the progress.
+    # On a terminal the lines themselves show the progress.
     with progress_bar("images", sys.maxsize if sys.stdout.isatty() else MANY_IMAGES) as progress:
         for done, file in enumerate(files, 1):
             click.echo(f"Error: {file.summary}" if file.failed else file.summary, err=file.failed)

@@ -28,7 +28,7 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             type=click.Path(path_type=Path),
             callback=in_a_folder,
             metavar="FILE.json",
-            help="Write the detections; the same command goes on after an interruption. testdev: the submission.",
+            help="Write the detections; rerun the same command to resume. testdev: the submission.",
         ),
         click.option("--reference-results", type=file, metavar="FILE.json", help="Detections to compare with."),
         click.option("--profile", metavar="NAME", help="How detections are made; default official-eval."),
@@ -110,8 +110,11 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
-    from verify.demo import write_demo
-    from verify.verification import Settings, verify_model
+    from verify.reference.base import uncollected
+
+    with uncollected():
+        from verify.demo import write_demo
+        from verify.verification import Settings, verify_model
 
     refuse_options(COCO_OPTIONS, "needs --coco ROOT")
     settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
@@ -132,9 +135,9 @@ def verify_images(
     from verify.detections.run import CocoSettings
     from verify.evaluation import verify_detections
 
-    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "does not go with --coco")
+    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco")
     if model is None:
-        raise click.UsageError("name MODEL, the converted file to evaluate")
+        raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
     chosen = ("split", "limit", "batch", "workers", "device", "profile", "image_size")
     settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})

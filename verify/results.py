@@ -12,6 +12,11 @@ Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]
 
 
+def layer_name(tf: str, level: int | None) -> str:
+    """Return a layer's name in reports: its TensorFlow scope, and the level where it serves several."""
+    return tf if level is None else f"{tf} (P{level})"
+
+
 @dataclass(frozen=True)
 class Measures:
     """How far a found array is from the expected one.
@@ -69,7 +74,7 @@ class LayerResult:
     @property
     def name(self) -> str:
         """TensorFlow scope, and the level where the layer serves several."""
-        return self.tf if self.level is None else f"{self.tf} (P{self.level})"
+        return layer_name(self.tf, self.level)
 
 
 @dataclass(frozen=True)

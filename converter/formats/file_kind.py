@@ -24,6 +24,7 @@ _EXPORTED = "Exported weights may be folded or quantised: pass the training chec
 _STATE_DICT = "Pass a state_dict with the keys of the effdet package."
 _DOWNLOAD = "Check the address and download the file again."
 _ZIP = b"PK\x03\x04"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,14 @@ def recognize_content(path: Path) -> Format:
         head = file.read(_HEAD_BYTES)
         file.seek(max(0, file.seek(0, 2) - len(TABLE_MAGIC)))
         tail = file.read()
+        # An HDF5 file may begin with a user block, of 512 bytes times a power of two.
+        is_hdf5 = any(file.seek(512 << power) and file.read(len(_HDF5)) == _HDF5 for power in range(20))
     if not head:
         return EMPTY
     if tail == TABLE_MAGIC:
         return _recognize_table(head)
-    return next((kind for kind, matches in _CONTENTS if matches(head, path.suffix.lower())), UNKNOWN)
+    matching = (kind for kind, matches in _CONTENTS if matches(head, path.suffix.lower()))
+    return next(matching, HDF5 if is_hdf5 else UNKNOWN)
 
 
 def _recognize_folder(folder: Path) -> Format:
@@ -157,7 +161,7 @@ def is_web_page(head: bytes) -> bool:
 # The first test of (first bytes, suffix) that succeeds counts.
 _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GZIP, lambda head, _: head.startswith(b"\x1f\x8b")),
-    (HDF5, lambda head, _: head.startswith(b"\x89HDF\r\n\x1a\n")),
+    (HDF5, lambda head, _: head.startswith(_HDF5)),
     (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
     (WEB_PAGE, lambda head, _: is_web_page(head)),
     (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in (".pth", ".pt"))),

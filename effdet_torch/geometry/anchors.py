@@ -16,12 +16,11 @@ def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | N
     """Return the anchors of all levels, in the order of the network's outputs.
 
     The order is level, then y, then x, then octave, then aspect ratio. The stride is image size / feature size, which
-    is no integer on odd sizes. Coordinates are computed in float64 and rounded once: they equal TensorFlow's bit for
-    bit.
+    is not an integer on odd sizes. Coordinates are computed in float64 and rounded once, which gives TensorFlow's.
 
     Args:
-        config: image size, levels, scales and aspect ratios decide; the rest does not matter.
-        device: where the result lives; the CPU by default.
+        config: supplies image size, levels, scales and aspect ratios.
+        device: where the result is; the CPU by default.
 
     Returns:
         (A, 4) float32 as (ymin, xmin, ymax, xmax) in pixels of the network input, not clipped; a new tensor every time.

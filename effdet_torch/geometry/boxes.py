@@ -1,6 +1,7 @@
-"""Boxes: deltas to corners and back, and the coordinate orders that detection code mixes up.
+"""Boxes: deltas to corners and back.
 
-The order is part of every name: yxyx and xyxy are corners (minimum first), xywh is COCO's left, top, width, height.
+The coordinate order is part of every name: yxyx and xyxy are corners (minimum first), xywh is COCO's left, top, width,
+height. `torchvision.ops.box_convert` turns xyxy into xywh and back.
 """
 
 from __future__ import annotations
@@ -36,12 +37,7 @@ def decode_boxes_xyxy(box_deltas: Tensor, anchors_yxyx: Tensor) -> Tensor:
 def encode_boxes_xyxy(boxes_xyxy: Tensor, anchors_yxyx: Tensor) -> Tensor:
     """Turn corner coordinates into box deltas; the inverse of `decode_boxes_xyxy`.
 
-    Args:
-        boxes_xyxy: (..., A, 4) in pixels of the network input; an empty box gets a large negative th or tw.
-        anchors_yxyx: (A, 4), or (..., A, 4) with one set per image, in the same pixels.
-
-    Returns:
-        (..., A, 4) as (ty, tx, th, tw).
+    An empty box gets a large negative th or tw.
 
     Source: EfficientDet official code, Faster R-CNN box coder without scale factors.
     """
@@ -56,32 +52,9 @@ def encode_boxes_xyxy(boxes_xyxy: Tensor, anchors_yxyx: Tensor) -> Tensor:
 
 
 def yxyx_to_xyxy(boxes: Tensor) -> Tensor:
-    """Swap x and y of corner coordinates, (..., 4); its own inverse, so it serves xyxy to yxyx too."""
+    """Swap x and y of corner coordinates, (..., 4); its own inverse, so it also turns xyxy into yxyx."""
     first_min, second_min, first_max, second_max = boxes.unbind(dim=-1)
     return torch.stack((second_min, first_min, second_max, first_max), dim=-1)
-
-
-def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """Turn corners (..., 4) into COCO's (xmin, ymin, width, height)."""
-    return torch.cat((boxes_xyxy[..., :2], boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]), dim=-1)
-
-
-def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
-    """Turn COCO's (xmin, ymin, width, height), (..., 4), into corners."""
-    return torch.cat((boxes_xywh[..., :2], boxes_xywh[..., :2] + boxes_xywh[..., 2:]), dim=-1)
-
-
-def clip_boxes_xyxy(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Move corners (..., 4) that lie outside the image onto its border.
-
-    Args:
-        boxes_xyxy: in pixels.
-        image_size: (height, width) in the same pixels; the border itself belongs to the image.
-    """
-    height, width = image_size
-    x = boxes_xyxy[..., 0::2].clamp(0, width)
-    y = boxes_xyxy[..., 1::2].clamp(0, height)
-    return torch.stack((x, y), dim=-1).flatten(-2)
 
 
 def _center_form(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

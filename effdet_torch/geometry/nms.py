@@ -8,7 +8,8 @@ images, classes or boxes.
 All classes share these steps. A class is a third axis along which a box is 1 long: boxes of different classes do not
 overlap there, volumes are areas, and no coordinate has to be shifted. The 100 best of all classes are the same as when
 every class is suppressed alone and the results are merged, because a selection changes no score of another class, and
-no class can give more than the 100 that one class alone may keep.
+no class can contribute more than the 100 that it may keep. The official merge prefers the lower class among equal
+scores: pass candidates in the order of their classes to get the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.ops import batched_nms
 
 
 def non_max_suppression(
@@ -29,21 +31,18 @@ def non_max_suppression(
     score_threshold: float = -math.inf,
     soft_nms_sigma: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Select the best boxes of every image, greedily.
+    """Select the best boxes of every image, greedily; among equal scores the lower index wins.
 
-    Hard: a selected box removes the boxes that overlap it by more than `iou_threshold`. Soft: it multiplies their
-    scores by exp(-IoU^2 / (2 * soft_nms_sigma)) instead, and `iou_threshold` has no effect.
-
-    Among equal scores the lower index wins. Merging classes the official way prefers the lower class: give the
-    candidates in the order of their classes to get the same. Empty and non-finite boxes overlap nothing.
+    Hard: a selected box removes those that overlap it by more than `iou_threshold`. Soft: it multiplies their scores by
+    exp(-IoU^2 / (2 * soft_nms_sigma)) instead. Empty and non-finite boxes overlap nothing.
 
     Args:
-        boxes: (B, N, 4) corners, x or y first, in any unit; swapped corners are put right.
+        boxes: (B, N, 4) corners, x or y first, in any unit, in either order.
         scores: (B, N); in soft mode not negative. NaN is never selected.
         classes: (B, N), boxes of different classes do not suppress each other; None: all boxes are of one class.
         max_outputs: M, how many boxes to select per image.
-        iou_threshold: see above; hard mode.
-        score_threshold: only boxes with a (decayed) score above it are selected.
+        iou_threshold: 0..1; no effect in soft mode.
+        score_threshold: a selected box scores more than this, after decay; in soft mode at least 0.
         soft_nms_sigma: 0 means hard. As in the TensorFlow op this is *half* the sigma of the Soft-NMS paper.
 
     Returns:
@@ -51,24 +50,30 @@ def non_max_suppression(
         boxes (B,) int64, behind which indices and scores are 0.
 
     Raises:
-        ValueError: `iou_threshold` is outside 0..1, or `score_threshold` is negative in soft mode.
+        ValueError: A threshold is out of these ranges.
 
     Source: TensorFlow `core/kernels/image/non_max_suppression_op.cc`; Soft-NMS (arXiv:1704.04503).
     """
-    if soft_nms_sigma > 0.0 and score_threshold < 0.0:
-        raise ValueError(f"score_threshold is {score_threshold}; soft NMS decays scores towards 0 and needs 0 or more")
     if iou_threshold < 0.0 or iou_threshold > 1.0:
         raise ValueError(f"iou_threshold is {iou_threshold}; expected 0 to 1")
-    # Soft: TensorFlow takes denormal numbers for 0. Hard: what is removed gets a lower score than -1e20.
-    score_threshold = max(score_threshold, 1.2e-38 if soft_nms_sigma > 0.0 else -1e20)
-    count = scores.shape[1]
-    padding = (64 - count % 64) % 64  # see `_parts`
-    candidates = functional.pad(_intervals(boxes.detach().float(), classes), [0, padding])
-    scores = functional.pad(scores.detach().float(), [0, padding], value=-math.inf)
-    indices, selected_scores = _select(
-        candidates, scores, min(max_outputs, count), iou_threshold, score_threshold, soft_nms_sigma
-    )
-    return _pad(indices, selected_scores, max_outputs, score_threshold)
+    score_threshold = _effective_threshold(score_threshold, soft_nms_sigma > 0.0)
+    steps = min(max_outputs, scores.shape[1])
+    candidates, scores = _padded(_intervals(boxes.detach().float(), classes), scores.detach().float())
+    indices, scores = _select(candidates, scores, steps, iou_threshold, score_threshold, soft_nms_sigma)
+    return _fixed_size(indices, scores, max_outputs, score_threshold)
+
+
+def _effective_threshold(score_threshold: float, soft: bool) -> float:
+    if soft and score_threshold < 0.0:
+        raise ValueError(f"score_threshold is {score_threshold}; soft NMS decays scores towards 0 and needs 0 or more")
+    # Soft: TensorFlow treats denormal numbers as 0. Hard: what is removed gets a lower score than -1e20.
+    return max(score_threshold, 1.2e-38 if soft else -1e20)
+
+
+def _padded(candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring candidates (B, rows, N) and scores (B, N) to a multiple of 64, for `_parts`; the new ones never win."""
+    padding = [0, (64 - scores.shape[1] % 64) % 64]
+    return functional.pad(candidates, padding), functional.pad(scores, padding, value=-math.inf)
 
 
 def _select(
@@ -130,17 +135,10 @@ def _intervals(boxes: Tensor, classes: Tensor | None) -> Tensor:
 
 
 def _iou(ends: Tensor, volumes: Tensor, best_ends: Tensor, best_volume: Tensor, work: list[Tensor]) -> Tensor:
-    """Return the intersection over union of all boxes with the best one of their image.
+    """Return the intersection over union of all boxes with the best one of their image, (B, 1, N), a part of `work`.
 
-    Args:
-        ends: (B, 2 D, N), negative lower ends and upper ends, so that the minimum of two boxes is their intersection.
-        volumes: (B, 1, N).
-        best_ends: (B, 2 D, 1).
-        best_volume: (B, 1, 1).
-        work: memory for intermediate results: one like `ends` and its two halves, two like `volumes`.
-
-    Returns:
-        (B, 1, N), a part of `work`.
+    The minimum of two boxes' `ends` (B, 2 D, N), negative lower ends and upper ends, is their intersection. `work` is
+    memory for intermediate results: one like `ends` and its two halves, two like `volumes` (B, 1, N).
     """
     common_ends, lengths, upper, overlap, union = work
     torch.minimum(ends, best_ends, out=common_ends)
@@ -161,7 +159,7 @@ def _parts(values: Tensor) -> list[Tensor]:
     return list(torch.split(flat, flat.shape[0] if values.is_cuda else 16384))
 
 
-def _pad(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def _fixed_size(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return indices and scores, (B, up to `size`), padded with 0 behind the valid ones, and the number of those."""
     valid = scores > score_threshold
     padding = [0, size - scores.shape[1]]
@@ -175,20 +173,8 @@ def torchvision_nms(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Select the best boxes of every image with `torchvision.ops.batched_nms`: hard, per class.
 
-    For comparison with other PyTorch detectors; `non_max_suppression` gives the same boxes.
-
-    Args:
-        boxes_xyxy: (B, N, 4).
-        scores: (B, N).
-        classes: (B, N).
-        max_outputs: M.
-        iou_threshold: overlap above which a box is removed.
-
-    Returns:
-        As `non_max_suppression`.
+    For comparison with other PyTorch detectors; arguments and results are those of `non_max_suppression`.
     """
-    from torchvision.ops import batched_nms
-
     kept = [
         batched_nms(image_boxes.float(), image_scores.float(), image_classes, iou_threshold)[:max_outputs]
         for image_boxes, image_scores, image_classes in zip(boxes_xyxy, scores, classes, strict=True)
@@ -197,4 +183,4 @@ def torchvision_nms(
     num_selected = torch.tensor([len(image) for image in kept], device=scores.device)
     empty = torch.arange(indices.shape[1], device=scores.device) >= num_selected[:, None]
     selected_scores = scores.float().gather(1, indices).masked_fill(empty, -math.inf)
-    return _pad(indices, selected_scores, max_outputs, -math.inf)
+    return _fixed_size(indices, selected_scores, max_outputs, -math.inf)

@@ -8,16 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from effdet_torch.errors import EffdetError, UsageError
-from effdet_torch.inference.images import ImageError, read_image
+from effdet_torch.atomic import replacing
+from effdet_torch.errors import OutputError, UsageError, listed
+from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import ImageDetections, Predictor
 from effdet_torch.inference.visualize import draw_detections
 
@@ -60,11 +58,11 @@ def find_images(names: Sequence[str]) -> list[Path]:
     sorted, as in a shell; `**` also matches folders in folders.
 
     Raises:
-        UsageError: There is no file at all.
+        UsageError: None of them exists.
     """
     paths = [path for name in names for match in _matches(name) for path in _files_of(Path(match))]
     if not any(path.exists() for path in paths):
-        raise UsageError(f"no image found: {', '.join(names)}; name files, folders with images, or quoted patterns")
+        raise UsageError(f"no image found: {listed(names)}; pass files, folders of images, or quoted patterns")
     return list(dict.fromkeys(paths))
 
 
@@ -99,12 +97,12 @@ def require_unique_ids(paths: Iterable[Path]) -> None:
         if other != path:
             raise UsageError(
                 f"{other} and {path} would both be image {image_id(path)!r} in the JSON file; "
-                "detect the folders one by one"
+                "run the folders one by one"
             )
 
 
 def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Return where the drawn images go: as the files lie below their common folder, PNG unless JPEG.
+    """Return where the drawn images go: laid out as below the images' common folder, PNG unless JPEG.
 
     Raises:
         UsageError: A drawn image would replace an original.
@@ -115,7 +113,7 @@ def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
     targets = [t if t.suffix.lower() in DRAWN_SUFFIXES else t.with_name(f"{t.name}.png") for t in targets]
     originals = {path.resolve() for path in sources}
     if any(target.resolve() in originals for target in targets):
-        raise UsageError(f"{folder} is where the images are, and drawing would replace them; choose another folder")
+        raise UsageError(f"{folder} holds the images, and drawing would replace them; choose another folder")
     return targets
 
 
@@ -126,7 +124,7 @@ def detect_files(
     batch_size: int = 8,
     apply_exif: bool = True,
 ) -> Iterator[FileDetections]:
-    """Detect objects in every file, and draw them; a file that cannot be read is a result, too.
+    """Detect objects in every file, and draw them; a file that cannot be read is also a result.
 
     Args:
         predictor: the detector.
@@ -137,45 +135,32 @@ def detect_files(
 
     Raises:
         UsageError: A drawn image would replace an original.
-        EffdetError: A drawn image cannot be written.
+        OutputError: A drawn image cannot be written.
     """
     targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
-    pairs = iter(zip(paths, targets, strict=True))
-    while batch := list(islice(pairs, batch_size)):
-        images = [_read(path, apply_exif) for path, _ in batch]
-        readable = [image for image in images if not isinstance(image, ImageError)]
-        detections = iter(predictor(readable, batch_size))
-        for (path, target), image in zip(batch, images, strict=True):
-            if isinstance(image, ImageError):
-                yield FileDetections(path, image)
-                continue
-            found = next(detections)
-            if target is not None:
-                save_picture(draw_detections(image, found), target)
-            yield FileDetections(path, found)
-
-
-def _read(path: Path, apply_exif: bool) -> NDArray[np.uint8] | ImageError:
-    try:
-        return read_image(path, apply_exif)
-    except ImageError as error:
-        return error
+    results = predictor.stream(paths, batch_size, apply_exif=apply_exif)
+    for path, target, result in zip(paths, targets, results, strict=True):
+        if isinstance(result, ImageError):
+            yield FileDetections(path, result)
+            continue
+        pixels, found = result
+        if target is not None:
+            save_picture(draw_detections(pixels, found), target)
+        yield FileDetections(path, found)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write an image file completely or not at all; folders are created.
 
     Raises:
-        EffdetError: The file cannot be written.
+        OutputError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.part")
-    kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(partial, kind, **({"quality": 92, "subsampling": 0} if kind == "JPEG" else {}))
-        partial.replace(path)
     except OSError as error:
-        raise EffdetError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
-    finally:
-        if partial.is_file():
-            partial.unlink()
+        raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+    with replacing(path) as stream:
+        if path.suffix.lower() == ".png":
+            picture.save(stream, "PNG")
+        else:
+            picture.save(stream, "JPEG", quality=92, subsampling=0)

@@ -1,4 +1,4 @@
-"""Image files of any kind to 8-bit RGB.
+"""Images of any kind to 8-bit RGB.
 
 What happens to pixels that are not 8-bit RGB already:
 
@@ -6,7 +6,7 @@ What happens to pixels that are not 8-bit RGB already:
     16 bits per channel                the high byte is taken, as by most decoders
     transparency                       composited on white
     several frames                     the first one
-    32 bits per channel                refused: their range is not known
+    32 bits per channel                refused: their range is unknown
 
 JPEG is decoded by Pillow, which equals TensorFlow's decoder with `dct_method="INTEGER_ACCURATE"`, not with its default.
 """
@@ -14,13 +14,22 @@ JPEG is decoded by Pillow, which equals TensorFlow's decoder with `dct_method="I
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from effdet_torch.errors import EffdetError
+
+RgbImage = Tensor | NDArray[Any]  # (height, width, 3)
+ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
@@ -30,25 +39,59 @@ class ImageError(EffdetError):
     """An image cannot be read or used."""
 
 
+def as_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """Return one image or several as several."""
+    if isinstance(images, (str, Path, Image.Image)):
+        return [images]
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4:
+        return [images]
+    return images
+
+
+def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
+    """Return an image as uint8 pixels, (height, width, 3).
+
+    Args:
+        image: a path, a Pillow image, or uint8 RGB, (height, width, 3) or (3, height, width).
+        apply_exif: for a path, see `read_image`.
+
+    Raises:
+        ImageError: The file cannot be read, or the pixels are not uint8 RGB.
+    """
+    if isinstance(image, (str, Path)):
+        return read_image(image, apply_exif)
+    if isinstance(image, Image.Image):
+        return image_to_rgb(image)
+    if not isinstance(image, (np.ndarray, Tensor)):
+        raise ImageError(f"an image is a {type(image).__name__}; expected a path, a Pillow image, an array or a tensor")
+    if str(image.dtype) not in ("uint8", "torch.uint8"):
+        raise ImageError(f"an image has dtype {image.dtype}; expected uint8, 0..255")
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:
+        raise ImageError(f"an image has shape {tuple(image.shape)}; expected RGB, (height, width, 3)")
+    if image.shape[2] == 3:
+        return image
+    return image.permute(1, 2, 0) if isinstance(image, Tensor) else image.transpose(1, 2, 0)
+
+
 def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
     """Read an image file.
 
     Args:
         path: any format that Pillow reads.
         apply_exif: turn the image the way its EXIF orientation says, as viewers do. COCO's annotations refer to the
-            pixels as stored, so evaluation must not.
+            stored pixels, so an evaluation must not.
 
     Returns:
         (height, width, 3), RGB, 0..255.
 
     Raises:
-        ImageError: The file is missing, damaged, truncated, too large or no image.
+        ImageError: The file is missing, damaged, truncated, too large or not an image.
     """
     try:
         with warnings.catch_warnings():
             # Pillow warns above half the size that it refuses, and the photographs of large cameras lie between.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Also about damaged EXIF and the like, which is no reason to refuse good pixels.
+            # It also warns about damaged EXIF data and the like, which do not affect the pixels.
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(path) as image:
                 image.load()
@@ -57,6 +100,37 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # damaged bytes can end in any error of a decoder
         raise ImageError(_describe(path, error)) from error
+
+
+def read_images(
+    paths: Sequence[Path], batch_size: int, *, workers: int = 0, apply_exif: bool = False, pin_memory: bool = False
+) -> Iterator[list[Tensor | ImageError]]:
+    """Read image files, in batches.
+
+    Args:
+        paths: see `read_image`.
+        batch_size: how many images a batch has.
+        workers: processes that read; 0 reads in this one.
+        apply_exif: see `read_image`.
+        pin_memory: put the pixels where a GPU fetches them fastest.
+
+    Yields:
+        (height, width, 3) uint8 for every image, or why it cannot be read.
+    """
+    files = cast("Dataset[Path]", paths)  # a loader needs no more than a sequence
+    read = partial(_read_batch, apply_exif=apply_exif)  # the part of it that runs in the workers
+    yield from DataLoader(files, batch_size, num_workers=workers, collate_fn=read, pin_memory=pin_memory)
+
+
+def _read_batch(paths: list[Path], apply_exif: bool) -> list[Tensor | ImageError]:
+    return [_read_tensor(path, apply_exif) for path in paths]
+
+
+def _read_tensor(path: Path, apply_exif: bool) -> Tensor | ImageError:
+    try:
+        return torch.from_numpy(read_image(path, apply_exif))
+    except ImageError as error:  # raised in a worker, its text would hold a traceback
+        return error
 
 
 def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -79,7 +153,7 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF says nothing, and the pixels are good
+    except Exception:  # damaged EXIF data, good pixels
         return image
     upright.format = image.format  # a turned image has none
     return upright
@@ -88,12 +162,14 @@ def _upright(image: Image.Image) -> Image.Image:
 def _describe(path: str | Path, error: Exception) -> str:
     """Return what is wrong with a file and what to do about it."""
     if isinstance(error, UnidentifiedImageError):
-        return f"{path} is not an image, or of a format that Pillow cannot read; expected JPEG, PNG or the like."
+        return (
+            f"{path} is not an image, or its format is not supported; expected JPEG, PNG or another that Pillow reads."
+        )
     if isinstance(error, Image.DecompressionBombError):
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return (
-            f"{path} has more than {limit} pixels; such files are refused because a small one can fill the memory. "
-            "Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            f"{path} has more than {limit} pixels; a small file of that size can fill the memory. "
+            "Scale the image down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         )
     if isinstance(error, OSError) and error.strerror:
         return f"cannot read the image {path}: {error.strerror}."

@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from effdet_torch.errors import ConfigError
-from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
+from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
 
 CLASS_OFFSET = 1
@@ -49,12 +50,11 @@ class Profile:
     backend: Literal["tensorflow", "torchvision"] = "tensorflow"
 
     def __post_init__(self) -> None:
-        if self.candidates not in ("top_k", "best_class"):
-            raise ConfigError(f"candidates is {self.candidates!r}; expected 'top_k' or 'best_class'")
-        if self.backend not in ("tensorflow", "torchvision"):
-            raise ConfigError(f"backend is {self.backend!r}; expected 'tensorflow' or 'torchvision'")
+        for name, choices in (("candidates", ("top_k", "best_class")), ("backend", ("tensorflow", "torchvision"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {' or '.join(map(repr, choices))}")
         if self.backend == "torchvision" and (self.sigma > 0 or not self.per_class or self.score_threshold > -math.inf):
-            raise ConfigError("the torchvision backend is hard, per class and without score threshold; use tensorflow")
+            raise ConfigError("the torchvision backend is hard, per class and has no score threshold; use tensorflow")
         if self.sigma > 0 and self.score_threshold < 0:
             raise ConfigError(f"score_threshold is {self.score_threshold}; expected 0 or more with soft NMS")
         if self.max_candidates < 1 or self.max_detections < 1:
@@ -133,7 +133,7 @@ def postprocess(
     deltas = flatten_levels(box_deltas, 4)
     if deltas.shape[1] != anchors_yxyx.shape[0]:
         raise ConfigError(
-            f"the network gave boxes for {deltas.shape[1]} anchors and there are {anchors_yxyx.shape[0]}; "
+            f"the network returned boxes for {deltas.shape[1]} anchors, but there are {anchors_yxyx.shape[0]}; "
             "make the anchors for the image size of the batch"
         )
     num_classes = 4 * class_logits[0].shape[1] // box_deltas[0].shape[1]
@@ -150,23 +150,17 @@ def _suppress(
     """Run NMS over boxes (B, N, 4) in network pixels and bring the result to original pixels."""
     # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
     scores = candidates.logits.double().sigmoid().float()
+    classes = candidates.classes if profile.per_class else None
+    limits = profile.max_detections, profile.iou_threshold
     if profile.backend == "torchvision":
-        indices, scores, num_detections = torchvision_nms(
-            boxes_xyxy, scores, candidates.classes, profile.max_detections, profile.iou_threshold
-        )
+        selected = torchvision_nms(boxes_xyxy, scores, candidates.classes, *limits)
     else:
-        indices, scores, num_detections = non_max_suppression(
-            boxes_xyxy,
-            scores,
-            candidates.classes if profile.per_class else None,
-            profile.max_detections,
-            profile.iou_threshold,
-            profile.score_threshold,
-            soft_nms_sigma=profile.sigma / 2,
-        )
+        soft = profile.score_threshold, profile.sigma / 2
+        selected = non_max_suppression(boxes_xyxy, scores, classes, *limits, *soft)
+    indices, scores, num_detections = selected
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
     if profile.clip:
-        boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
+        boxes_xyxy = clip_boxes_to_image(boxes_xyxy, image_size)
     valid = torch.arange(indices.shape[1], device=indices.device) < num_detections[:, None]
     boxes_xyxy = torch.where(valid[:, :, None], boxes_xyxy * image_scales[:, None, None], 0.0)
     classes = torch.where(valid, candidates.classes.gather(1, indices) + CLASS_OFFSET, 0)

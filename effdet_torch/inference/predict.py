@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,20 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.geometry.boxes import xyxy_to_xywh
-from effdet_torch.inference.images import ImageError, image_to_rgb, read_image
-from effdet_torch.inference.labels import category_name, default_label_map
-from effdet_torch.inference.postprocess import Detections, Profile, get_profile, postprocess
-from effdet_torch.inference.preprocess import RgbImage, preprocess
+from effdet_torch.inference.engine import TorchEngine, usable_device
+from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
+from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES
+from effdet_torch.inference.postprocess import Profile, get_profile, postprocess
+from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
-
-ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 
 @dataclass(frozen=True)
@@ -48,33 +46,39 @@ class ImageDetections:
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
-        rows = zip(
-            self.category_ids.tolist(), xyxy_to_xywh(self.boxes_xyxy).tolist(), self.scores.tolist(), strict=True
-        )
+        boxes_xywh = box_convert(self.boxes_xyxy, "xyxy", "xywh")
+        columns = (tensor.tolist() for tensor in (self.category_ids, boxes_xywh, self.scores))
         return [
             {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
-            for category_id, box_xywh, score in rows
+            for category_id, box_xywh, score in zip(*columns, strict=True)
         ]
 
 
 class Predictor:
-    """An EfficientDet with everything around it.
+    """An EfficientDet with everything around it: the one way from images to detections.
 
-    On the CPU every image goes through the network alone: kernels round differently for other batch sizes (1e-6 in the
-    scores, enough to swap equals), and so the result for an image does not depend on its company. Batches are hardly
-    faster there.
+    The network runs in full float32 precision, unless the model has another dtype or `autocast` is on. On the CPU every
+    image goes through it alone: kernels round differently for other batch sizes (1e-6 in the scores, enough to swap
+    equals), and batches are hardly faster there. So an image's detections do not depend on the other images.
 
     Args:
         model: a converted file, or a model, which is then moved to `device` and switched to eval mode.
         profile: how detections are made; a name in `effdet_torch.inference.postprocess.PROFILES`, or your own.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
+        rank: of this process among several, see `usable_device`.
+        image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1.
         autocast: run the network in torch's mixed precision of the device.
         channels_last: run the network on NHWC memory; often faster.
         label_map: {category id: name}; by default COCO's for 90 classes, otherwise names are "class 7".
 
+    Attributes:
+        config: of the model, with the image size in use.
+        engine: runs the network, see `TorchEngine`.
+
     Raises:
-        ConfigError: The profile does not exist, the device cannot be used or the threshold is not in 0..1.
+        ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
+            or the threshold is not in 0..1.
         ModelFileError: The model file cannot be read.
     """
 
@@ -84,6 +88,8 @@ class Predictor:
         *,
         profile: str | Profile = "serving",
         device: torch.device | str | None = None,
+        rank: int | None = None,
+        image_size: tuple[int, int] | None = None,
         score_threshold: float = 0.0,
         autocast: bool = False,
         channels_last: bool = False,
@@ -91,16 +97,15 @@ class Predictor:
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
-        self.profile = get_profile(profile)
-        self.score_threshold = score_threshold
-        self.autocast = autocast
-        self.device = _usable_device(_default_device(model) if device is None else device)
-        self.model = (load_model(model) if isinstance(model, (str, Path)) else model).to(self.device)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        if channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self.label_map = default_label_map(self.model.config.num_classes) if label_map is None else label_map
-        self.anchors_yxyx = make_anchors_yxyx(self.model.config, self.device)
+        self.profile, self.score_threshold = get_profile(profile), score_threshold
+        self.device = usable_device(_default_device(model) if device is None else device, rank)
+        self.model = load_model(model) if isinstance(model, (str, Path)) else model
+        self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
+        self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
+        if label_map is None:
+            label_map = COCO_NAMES if self.config.num_classes == COCO_NUM_CLASSES else {}
+        self.label_map = label_map
+        self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 8) -> list[ImageDetections]:
         """Detect objects.
@@ -119,31 +124,54 @@ class Predictor:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
-        size = 1 if self.device.type == "cpu" else batch_size
-        return [found for batch in _batches(map(_to_rgb, _as_many(images)), size) for found in self.detect_batch(batch)]
+        sources, found = iter(as_many(images)), list[ImageDetections]()
+        while batch := list(islice(sources, 1 if self.device.type == "cpu" else batch_size)):
+            pixels, image_scales = self.prepare(batch)
+            found += self.detections(*self.engine(pixels), image_scales)
+        return found
+
+    def stream(
+        self, paths: Sequence[Path], batch_size: int = 8, *, workers: int = 0, apply_exif: bool = True
+    ) -> Iterator[tuple[NDArray[np.uint8], ImageDetections] | ImageError]:
+        """Read image files and detect objects in one after another.
+
+        Args:
+            paths: image files.
+            batch_size: how many images are read, and go through a GPU, at once.
+            workers: processes that read ahead; 0 reads in this one.
+            apply_exif: see `read_image`; boxes refer to the image as it was read.
+
+        Yields:
+            For every file its pixels (height, width, 3) and the detections, or why it cannot be read.
+        """
+        on_gpu = self.device.type == "cuda"
+        for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
+            found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
+            for image in batch:
+                yield image if isinstance(image, ImageError) else (image.numpy(), next(found))
+
+    def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Tensor, Tensor]:
+        """Return images as one batch of network input, and their scales; see `preprocess`, and `to_rgb` for EXIF."""
+        return preprocess([to_rgb(image, apply_exif) for image in images], self.config, self.device)
 
     @torch.inference_mode()
-    def detect_batch(self, images: list[RgbImage]) -> list[ImageDetections]:
-        """Detect objects in images, (height, width, 3) uint8 each, that go through the network together."""
-        config = self.model.config
-        batch, image_scales = preprocess(images, config, self.device)
-        batch = batch.to(next(self.model.parameters()).dtype).contiguous(memory_format=self.memory_format)
-        with torch.autocast(self.device.type, enabled=self.autocast):
-            class_logits, box_deltas = self.model.eval()(batch)
-        found = postprocess(class_logits, box_deltas, self.anchors_yxyx, image_scales, config.image_size, self.profile)
-        return self._split(found)
-
-    def _split(self, found: Detections) -> list[ImageDetections]:
-        """Cut a padded batch into images, on the CPU."""
-        rows = zip(*(tensor.cpu() for tensor in found), strict=True)
+    def detections(
+        self,
+        class_logits: Sequence[Tensor],
+        box_deltas: Sequence[Tensor],
+        image_scales: Tensor,
+        profile: str | Profile | None = None,
+    ) -> list[ImageDetections]:
+        """Turn outputs of the network into detections; see `postprocess`. The default profile is the predictor's."""
+        image_scales = image_scales.to(self.device, non_blocking=True)
+        size, profile = self.config.image_size, profile or self.profile
+        found = postprocess(class_logits, box_deltas, self.anchors_yxyx, image_scales, size, profile)
         results = []
-        for boxes_xyxy, scores, category_ids, num_detections in rows:
-            kept = scores[:num_detections] >= self.score_threshold
-            category_ids = category_ids[:num_detections][kept]
-            names = [category_name(number, self.label_map) for number in category_ids.tolist()]
-            results.append(
-                ImageDetections(boxes_xyxy[:num_detections][kept], scores[:num_detections][kept], category_ids, names)
-            )
+        for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
+            kept = scores[:count] >= self.score_threshold
+            category_ids = category_ids[:count][kept]
+            names = [self.label_map.get(number, f"class {number}") for number in category_ids.tolist()]
+            results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
         return results
 
 
@@ -151,45 +179,3 @@ def _default_device(model: EfficientDet | str | Path) -> torch.device | str:
     if isinstance(model, EfficientDet):
         return next(model.parameters()).device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _usable_device(device: torch.device | str) -> torch.device:
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..."
-        ) from error
-    return torch.device(device)
-
-
-def _as_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    if isinstance(images, (str, Path, Image.Image)):
-        return [images]
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4:
-        return [images]
-    return images
-
-
-def _to_rgb(image: ImageSource) -> RgbImage:
-    """Return uint8 pixels (height, width, 3)."""
-    if isinstance(image, (str, Path)):
-        return read_image(image, apply_exif=True)
-    if isinstance(image, Image.Image):
-        return image_to_rgb(image)
-    if not isinstance(image, (np.ndarray, Tensor)):
-        raise ImageError(f"an image is a {type(image).__name__}; expected a path, a Pillow image, an array or a tensor")
-    if str(image.dtype) not in ("uint8", "torch.uint8"):
-        raise ImageError(f"an image has dtype {image.dtype}; expected uint8, 0..255")
-    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:
-        raise ImageError(f"an image has shape {tuple(image.shape)}; expected RGB, (height, width, 3)")
-    if image.shape[2] == 3:
-        return image
-    return image.permute(1, 2, 0) if isinstance(image, Tensor) else image.transpose(1, 2, 0)
-
-
-def _batches(images: Iterable[RgbImage], size: int) -> Iterator[list[RgbImage]]:
-    iterator = iter(images)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -7,17 +7,14 @@ every step is one rounded float32 operation on every device, so the result does 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import EffdetError
-
-RgbImage = Tensor | NDArray[Any]
+from effdet_torch.inference.images import RgbImage
 
 
 def preprocess(
@@ -30,15 +27,15 @@ def preprocess(
 
     Args:
         images: RGB, (height, width, 3) each, 0..255, usually uint8.
-        config: image size and normalization decide.
-        device: where the work is done and the results live; by default where the first image is.
+        config: supplies image size and normalization.
+        device: where the work is done and the results are; by default where the first image is.
 
     Returns:
         (B, 3, H, W) float32, the network input, and (B,) float32, the image scales *to the original*: detected
         coordinates times `image_scale` are pixels of the original image.
 
     Raises:
-        EffdetError: There is no image, or one is not (height, width, 3).
+        EffdetError: There are no images, or one is not (height, width, 3).
 
     Source: EfficientDet official code, `DetectionInputProcessor`; one deviation: where an extreme aspect ratio leaves
         less than one pixel, TensorFlow fails, and here one pixel is kept.
@@ -58,14 +55,9 @@ def preprocess(
 
 
 def scaled_size(size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int, float]:
-    """Return how large an image becomes on the canvas, and how to get back.
+    """Return height and width of an image on the canvas, and the scale back to the original.
 
-    Args:
-        size: (height, width) of the original image in pixels.
-        canvas_size: (height, width) of the network input in pixels.
-
-    Returns:
-        Height and width on the canvas, truncated float32 products, at least 1; and the scale to the original (float32).
+    Both sizes are (height, width) in pixels. The sides are truncated float32 products, at least 1.
     """
     height, width = np.float32(size[0]), np.float32(size[1])
     scale = min(np.float32(canvas_size[0]) / height, np.float32(canvas_size[1]) / width)
@@ -77,21 +69,13 @@ def _as_tensor(image: RgbImage, device: torch.device | str | None) -> Tensor:
         raise EffdetError(f"image has shape {tuple(image.shape)}; expected RGB as (height, width, 3)")
     # The copy also makes arrays writable: those of PIL are not, and torch warns about that.
     tensor = torch.from_numpy(np.array(image)) if isinstance(image, np.ndarray) else image
-    return tensor.to(device)
+    return tensor.to(device, non_blocking=True)
 
 
 def _resize(image: Tensor, size: tuple[int, int], config: EfficientDetConfig) -> Tensor:
-    """Normalise and resize one image bilinearly, with half-pixel centres and without antialias.
+    """Normalise (height, width, 3) and resize to (3, *size) float32: bilinear, half-pixel centres, no antialias.
 
-    Normalising the sampled pixels equals sampling the normalised image, and costs no pass over a large original.
-
-    Args:
-        image: (height, width, 3).
-        size: new (height, width).
-        config: mean and standard deviation decide.
-
-    Returns:
-        (3, new height, new width) float32.
+    Normalising the sampled pixels equals sampling the normalised image, and saves a pass over a large original.
     """
     top, bottom, y_weight = _sample_positions(image.shape[0], size[0], image.device)
     left, right, x_weight = _sample_positions(image.shape[1], size[1], image.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax in pixels
 
 PADDING_PX = 2
-GOLDEN_RATIO = 0.618034  # steps of it around the colour circle never come close to an earlier one soon
+GOLDEN_RATIO = 0.618034  # steps of it around the colour circle stay far from the steps just before
 
 
 def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Image.Image:
@@ -38,9 +37,10 @@ def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Im
     labels: list[Rectangle] = []
     for box, text in zip(boxes, texts, strict=True):
         labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels))
-    for box, color in _worst_first(boxes, colors):
+    rows = list(zip(boxes, labels, colors, texts, strict=True))[::-1]  # the best last, on top
+    for box, _, color, _ in rows:
         draw.rectangle(box, outline=color, width=max(1, round(side / 250)))
-    for label, color, text in _worst_first(labels, colors, texts):
+    for _, label, color, text in rows:
         draw.rectangle(label, fill=color)
         draw.text((label[0] + PADDING_PX, label[3] - PADDING_PX), text, fill=text_color(color), font=font, anchor="ld")
     return picture
@@ -56,14 +56,10 @@ def class_color(category_id: int) -> Color:
 
 
 def text_color(background: Color) -> Color:
-    """Return black or white, whichever is read more easily on a background."""
+    """Return black or white, whichever is easier to read on a background."""
     red, green, blue = background
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     return (0, 0, 0) if luminance > 128 else (255, 255, 255)
-
-
-def _worst_first(*columns: list[Any]) -> list[tuple[Any, ...]]:
-    return list(zip(*columns, strict=True))[::-1]
 
 
 def _inside(box_xyxy: list[float], size: tuple[int, int]) -> Rectangle:
@@ -75,7 +71,7 @@ def _inside(box_xyxy: list[float], size: tuple[int, int]) -> Rectangle:
 
 
 def _place_label(text_box: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:
-    """Return the place for a label at a box that covers least of the other labels, the usual one if several do."""
+    """Return the place for a label at a box that covers the least of the other labels; the first if several do."""
     width, height = text_box[2] + 2 * PADDING_PX, text_box[3] + 2 * PADDING_PX
     places = [_shifted_inside(x, y, width, height, size) for x, y in _label_corners(box, width, height)]
     return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))

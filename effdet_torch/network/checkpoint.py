@@ -1,7 +1,7 @@
 """Read converted models: `.pth` (a torch.save of {"state_dict", "metadata"}) and `.safetensors`.
 
-A safetensors file holds the metadata as JSON in its one entry "effdet_convert". The format is recognised by content,
-not by suffix. Files come from strangers: nothing in them is executed.
+A safetensors file holds the metadata as JSON in its entry "effdet_convert". The format is recognised by content, not by
+suffix. Files come from strangers: nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ def load_model(
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or its tensors do not fit its config.
     """
-    path = Path(path)
-    return build_model(path, *read_model_file(path), device=device, dtype=dtype)
+    return build_model(Path(path), *read_model_file(path), device=device, dtype=dtype)
 
 
 def build_model(
@@ -60,14 +59,17 @@ def build_model(
     """Build the model of a file that was read by `read_model_file`; see `load_model`."""
     if is_backbone(metadata):
         raise ModelFileError(
-            f"{path} holds the backbone {metadata['config']['backbone']} alone, no detector: build one with "
-            "create_model, then use load_backbone."
+            f"{path} holds only the backbone {metadata['config']['backbone']}: build a detector with create_model, "
+            "then fill its backbone with load_backbone."
         )
-    with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
-        model = EfficientDet(_read_config(path, metadata))
+    try:
+        config = EfficientDetConfig.from_dict(metadata["config"])
+        with torch.device("meta"):  # shapes only: no time for an initialisation that is overwritten anyway
+            model = EfficientDet(config)
+    except ConfigError as error:
+        raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
     expected = model.state_dict()
     tensors = {**_counters(expected), **tensors}
-    config = model.config
     described = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
     _require_fit(path, described, expected, tensors)
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
@@ -89,8 +91,7 @@ def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
     """
-    path = Path(path)
-    return fill_backbone(model, path, *read_model_file(path))
+    return fill_backbone(model, Path(path), *read_model_file(path))
 
 
 def fill_backbone(
@@ -162,9 +163,8 @@ def _read_torch(path: Path, start: bytes) -> tuple[dict[str, Tensor], Any]:
             f"found {keys}. {CONVERT_FIRST}"
         )
     tensors = content["state_dict"]
-    if not isinstance(tensors, dict) or not all(
-        isinstance(k, str) and isinstance(t, Tensor) for k, t in tensors.items()
-    ):
+    keyed = isinstance(tensors, dict) and all(isinstance(key, str) for key in tensors)
+    if not keyed or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ModelFileError(f"the state_dict of {path} is not a dictionary of tensors. {CONVERT_FIRST}")
     return dict(tensors), content["metadata"]
 
@@ -184,7 +184,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         )
     try:
         return tensors, json.loads(entries[METADATA_KEY])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the metadata entry {METADATA_KEY!r} of {path} is not JSON: {error}.") from error
 
 
@@ -197,39 +197,27 @@ def _describe_refusal(path: Path, reason: str) -> str:
     )
 
 
-def _read_config(path: Path, metadata: Mapping[str, Any]) -> EfficientDetConfig:
-    try:
-        return EfficientDetConfig.from_dict(metadata["config"])
-    except ConfigError as error:
-        raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
-
-
 def _counters(expected: Iterable[str]) -> dict[str, Tensor]:
     return {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(BATCH_COUNTER)}
 
 
 def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    mismatched = [
-        f"{key} is {_signature(found[key])}, expected {_signature(tensor)}"
-        for key, tensor in expected.items()
-        if key in found and _signature(found[key]) != _signature(tensor)
-    ]
+    signatures = [{key: _signature(tensor) for key, tensor in tensors.items()} for tensors in (found, expected)]
+    both = [(key, signatures[0][key], signatures[1][key]) for key in expected if key in found]
     problems = {
         "missing": [key for key in expected if key not in found],
         "unexpected": [key for key in found if key not in expected],
-        "mismatched": mismatched,
+        "mismatched": [f"{key} is {is_}, expected {wanted}" for key, is_, wanted in both if is_ != wanted],
     }
     if any(problems.values()):
-        found_problems = "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
+        text = "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
         raise ModelFileError(
-            f"the tensors of {path} do not fit its {what}: {found_problems}. Convert the checkpoint again "
-            "with effdet-convert."
+            f"the tensors of {path} do not fit its {what}: {text}. Convert the checkpoint again with effdet-convert."
         )
 
 
 def _signature(tensor: Tensor) -> str:
-    kind = "floating point" if tensor.is_floating_point() else "integer"
-    return f"{kind} {tuple(tensor.shape)}"
+    return f"{'floating point' if tensor.is_floating_point() else 'integer'} {tuple(tensor.shape)}"
 
 
 def _first_line(error: Exception) -> str:

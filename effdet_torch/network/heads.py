@@ -1,4 +1,4 @@
-"""Class and box heads: the same convolutions on every level, a batch norm of its own for each level.
+"""Class and box heads: the same convolutions on every level, a separate batch norm for each level.
 
 Source: EfficientDet (arXiv:1911.09070) section 4.2; focal loss (arXiv:1708.02002) section 4.1 for the prior; the
 official code's `ClassNet` and `BoxNet`.
@@ -65,7 +65,7 @@ class Head(nn.Module):
 
 
 def create_class_head(config: EfficientDetConfig) -> Head:
-    """Build the class head; its bias makes every class start at probability 0.01, so that focal loss starts calmly."""
+    """Build the class head; its bias starts every class at probability 0.01, which keeps focal loss stable at first."""
     return Head(config, config.num_classes, bias_init=-math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
 
 

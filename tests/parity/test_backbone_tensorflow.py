@@ -139,7 +139,7 @@ def test_timm_and_the_detector_load_it(converted: Path) -> None:
 def test_what_does_not_fit_is_refused(b0: Path, converted: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"b0.pth holds efficientnet-b0; the backbone of d1 is efficientnet-b1"):
         load_backbone(create_model("d1"), converted)
-    with pytest.raises(ModelFileError, match="holds the backbone efficientnet-b0 alone, no detector"):
+    with pytest.raises(ModelFileError, match="holds only the backbone efficientnet-b0"):
         load_model(converted)
     detector = write_seeded_checkpoint("d0", tmp_path / "d0")
     with open_checkpoint(detector) as source:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from converter.conversion import Preparation, convert_checkpoint, prepare
 from converter.locate import open_checkpoint
@@ -23,28 +23,32 @@ from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
 from support.sources import MemorySource, plan_of, small_config
 from verify.diagnosis import diagnosis
-from verify.diagnosis.cases import collect_cases
-from verify.diagnosis.diagnosis import MAX_LAYERS, diagnose
+from verify.diagnosis.diagnosis import EXACT, MAX_LAYERS, Study, diagnose
 from verify.layers.measures import measure
 from verify.layers.pairs import layer_pairs
-from verify.layers.parity import compare_layers, one_thread, to_nhwc
+from verify.layers.parity import MODES, compare_layers, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.reference.base import Reference, Tap
-from verify.results import Diagnosis, DType, Mode, Verification
+from verify.reference.network import TensorFlowReference
+from verify.results import DType, LayerResult, Mode
 from verify.seeded import seeded_variables, write_seeded_checkpoint
-from verify.verification import Settings, build_reference, in_dtype, verify_model
+from verify.subjects.references import build_reference
+from verify.subjects.weights import Weights, in_dtype
+from verify.verification import Settings, verify_model
 
 pytest.importorskip("tensorflow")
 
 Array = NDArray[np.float32]
-State = dict[str, torch.Tensor]
 SIZE = 64
-EXACT = tolerance("isolated", "float64", "")
 
 BLOCK = "backbone.blocks.1.0"
 NODE = "fpn.cell.0.fnode.1"
 NORM = f"{NODE}.after_combine.conv.bn"
+POINTWISE = f"{NODE}.after_combine.conv.conv_pw.weight"
 HEAD_NORM = "class_net.bn_rep.0"
+BLOCK_TF = "efficientnet-b0/blocks_1"
+NODE_TF = "fpn_cells/cell_0/fnode1"
+COMBINED = f"{NODE_TF}/op_after_combine4"
 
 
 class Recorded(Reference):
@@ -69,15 +73,12 @@ class Bench(NamedTuple):
     reference: Recorded
     path: Path
 
-    def state(self, view: str) -> State:
-        """Return the tensors that the conversion of a view gives."""
-        with open_checkpoint(self.preparation.source.path) as source:
-            convert_checkpoint(prepare(source, weights=view), self.path.with_name(f"{view}.pth"))
-        return load_model(self.path.with_name(f"{view}.pth")).state_dict()
-
-    def stored(self, variable: str) -> torch.Tensor:
+    def stored(self, variable: str) -> Tensor:
         """Return a TensorFlow variable."""
         return torch.from_numpy(np.array(self.preparation.source.read(self.preparation.view.stored[variable])))
+
+
+Plant = Callable[[Any, Bench], None]  # changes a model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,49 +104,50 @@ def bench(source: VariableSource) -> Bench:
     return Bench(load_model(path), preparation, images, Recorded(reference, images), path)
 
 
-def verification(bench: Bench, model: EfficientDet, modes: tuple[Mode, ...] = ("isolated",)) -> Verification:
-    """Compare a model, which may have a mistake, with the recorded layers in float64."""
-    return verification_in_float64(bench, in_dtype(model, bench.preparation, "float64"), modes)
+class Studied(NamedTuple):
+    """A model with a mistake, its comparison in float64, and what observed it."""
+
+    layers: list[LayerResult]
+    model: EfficientDet
+    weights: Weights
+    images: Array
+    study: Study
 
 
-def verification_in_float64(bench: Bench, exact: EfficientDet, modes: tuple[Mode, ...] = ("isolated",)) -> Verification:
-    layers = compare_layers(bench.reference, exact, bench.preparation.plan, bench.images, "float64", modes)
-    return Verification({}, {}, {}, {}, tuple(layers), None)
-
-
-def diagnoses_of(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, plant: Callable[[EfficientDet, Bench], None], **kwargs: Any
-) -> list[Diagnosis]:
-    """Plant a mistake into a copy of the model, and diagnose it."""
-    monkeypatch.setattr(diagnosis, "build_reference", lambda *_: bench.reference)
+def studied(bench: Bench, plant: Plant | None = None, modes: tuple[Mode, ...] = MODES) -> Studied:
+    """Plant a mistake into a copy of the model, and compare it with the recorded layers."""
     model = deepcopy(bench.model)
-    with torch.no_grad():
-        plant(model, bench)
-    exact = in_dtype(model, bench.preparation, "float64")
-    result = verification_in_float64(bench, exact, **kwargs)
-    assert result.failures
-    monkeypatch.setattr(diagnosis, "in_dtype", lambda *_: exact)  # a copy takes longer than the rest
-    return diagnose(result, model, bench.preparation, bench.images)
+    if plant is not None:
+        with torch.no_grad():
+            plant(model, bench)
+    weights = Weights.of_model(model, bench.preparation)
+    exact = in_dtype(model, weights, "float64")
+    study, plan = Study(exact, weights), bench.preparation.plan
+    layers = compare_layers(bench.reference, exact, plan, bench.images, "float64", modes, observer=study.observe)
+    assert (plant is None) == all(layer.passed for layer in layers)
+    return Studied(layers, model, weights, bench.images, study)
 
 
-def fold(model: EfficientDet, bench: Bench, times: int) -> None:
-    entry = bench.preparation.plan.targets[f"{NORM}.running_mean"]
-    mean, bias = (bench.stored(name) for name in entry.inputs)
-    model.state_dict()[f"{NORM}.running_mean"].copy_(mean - times * bias)
+def fold(times: int) -> Plant:
+    def plant(model: Any, bench: Bench) -> None:
+        mean, bias = (bench.stored(f"{COMBINED}/{name}") for name in ("bn/moving_mean", "conv/bias"))
+        model.get_submodule(NORM).running_mean.copy_(mean - times * bias)
+
+    return plant
 
 
-def change(key: str, function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[EfficientDet, Bench], None]:
-    def plant(model: EfficientDet, bench: Bench) -> None:
+def change(key: str, function: Callable[[Tensor], Tensor]) -> Plant:
+    def plant(model: Any, bench: Bench) -> None:
         tensor = model.state_dict()[key]
         tensor.copy_(function(tensor.clone()))
 
     return plant
 
 
-def exchange(one: str, other: str) -> Callable[[EfficientDet, Bench], None]:
+def exchange(one: str, other: str) -> Plant:
     """Exchange all tensors of two modules."""
 
-    def plant(model: EfficientDet, bench: Bench) -> None:
+    def plant(model: Any, bench: Bench) -> None:
         first, second = model.get_submodule(one), model.get_submodule(other)
         state = deepcopy(first.state_dict())
         first.load_state_dict(second.state_dict())
@@ -154,44 +156,50 @@ def exchange(one: str, other: str) -> Callable[[EfficientDet, Bench], None]:
     return plant
 
 
-def set_epsilon(model: EfficientDet, bench: Bench) -> None:
-    model.get_submodule(NORM).eps = 1e-5
+def set_part(module: str, name: str, value: object) -> Plant:
+    return lambda model, bench: setattr(model.get_submodule(module), name, value)
 
 
-def pad_both_sides(model: EfficientDet, bench: Bench) -> None:
+def pad_both_sides(model: Any, bench: Bench) -> None:
     block = model.get_submodule(BLOCK)
     right = block.conv_dw
-    assert isinstance(right, nn.Conv2d)
-    wrong = nn.Conv2d(right.in_channels, right.out_channels, 3, stride=2, padding=1, groups=right.groups, bias=False)
-    wrong.load_state_dict(right.state_dict())
-    block.conv_dw = wrong
+    block.conv_dw = nn.Conv2d(right.in_channels, right.out_channels, 3, 2, 1, groups=right.groups, bias=False)
+    block.conv_dw.load_state_dict(right.state_dict())
 
 
-def use_raw(model: EfficientDet, bench: Bench) -> None:
-    model.load_state_dict(bench.state("raw"))
+def use_raw(model: Any, bench: Bench) -> None:
+    path = bench.path.with_name("raw.pth")
+    convert_checkpoint(prepare(bench.preparation.source, weights="raw"), path)
+    model.load_state_dict(load_model(path).state_dict())
 
 
-# Mistake -> (how it is planted, the diagnosis, layers at which it is reported, PyTorch tensor).
-POINTWISE = f"{NODE}.after_combine.conv.conv_pw.weight"
-NODE_TF = "fpn_cells/cell_0/fnode1"
-COMBINED = f"{NODE_TF}/op_after_combine4"
-PLANTS: dict[str, tuple[Callable[[EfficientDet, Bench], None], str, set[str], str | None]] = {
-    "bias not folded": (
-        lambda model, bench: fold(model, bench, 0),
-        "bias not folded",
-        {f"{COMBINED}/bn"},
-        f"{NORM}.running_mean",
-    ),
-    "bias folded twice": (
-        lambda model, bench: fold(model, bench, 2),
-        "bias folded twice",
-        {f"{COMBINED}/bn"},
-        f"{NORM}.running_mean",
-    ),
+class Softmax(nn.Module):
+    """A node's inputs with the weights of the other fusion."""
+
+    def __init__(self, combine: Any) -> None:
+        super().__init__()
+        self.edge_weights, self.resample = combine.edge_weights, combine.resample
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        size = inputs[0].shape[2:]
+        weights = fusion_weights(self.edge_weights, softmax=True)
+        features = [layer(x, *size) for layer, x in zip(self.resample.values(), inputs, strict=True)]
+        return sum((x * weight for x, weight in zip(features, weights, strict=True)), torch.zeros(()))
+
+
+def other_fusion(model: Any, bench: Bench) -> None:
+    node = model.get_submodule(NODE)
+    node.combine = Softmax(node.combine)
+
+
+# Mistake -> (how it is planted, the diagnosis, layers at which it is reported, wrong PyTorch tensor).
+PLANTS: dict[str, tuple[Plant, str, set[str], str | None]] = {
+    "bias not folded": (fold(0), "bias not folded", {f"{COMBINED}/bn"}, f"{NORM}.running_mean"),
+    "bias folded twice": (fold(2), "bias folded twice", {f"{COMBINED}/bn"}, f"{NORM}.running_mean"),
     "kernel not transposed": (
         change(f"{BLOCK}.conv_dw.weight", lambda kernel: kernel.transpose(2, 3)),
         "kernel not transposed: height and width exchanged",
-        {"efficientnet-b0/blocks_1/depthwise_conv2d"},
+        {f"{BLOCK_TF}/depthwise_conv2d"},
         f"{BLOCK}.conv_dw.weight",
     ),
     "kernel flipped": (
@@ -206,7 +214,6 @@ PLANTS: dict[str, tuple[Callable[[EfficientDet, Bench], None], str, set[str], st
         {f"{COMBINED}/conv"},
         POINTWISE,
     ),
-    "wrong epsilon": (set_epsilon, "batch norm epsilon", {f"{COMBINED}/bn"}, None),
     "raw for EMA": (use_raw, "raw for EMA", {"efficientnet-b0/stem/conv2d"}, "backbone.conv_stem.weight"),
     "two levels": (
         exchange(f"{HEAD_NORM}.0", f"{HEAD_NORM}.1"),
@@ -220,165 +227,109 @@ PLANTS: dict[str, tuple[Callable[[EfficientDet, Bench], None], str, set[str], st
         {f"efficientnet-b0/blocks_{flat}/tpu_batch_normalization_2" for flat in (3, 4)},
         "backbone.blocks.2.0.bn3.weight",
     ),
-    "padding": (
-        pad_both_sides,
-        "padding on the wrong side",
-        {"efficientnet-b0/blocks_1/depthwise_conv2d"},
-        None,
-    ),
     "fusion weights": (
         change("fpn.cell.0.fnode.2.combine.edge_weights", lambda weights: weights[[1, 2, 0]]),
         "fusion weights in another order",
         {"fpn_cells/cell_0/fnode2/fuse"},
         "fpn.cell.0.fnode.2.combine.edge_weights",
     ),
+    "epsilon": (set_part(NORM, "eps", 1e-5), "batch norm epsilon", {f"{COMBINED}/bn"}, None),
+    "padding": (pad_both_sides, "padding on the wrong side", {f"{BLOCK_TF}/depthwise_conv2d"}, None),
+    "fusion": (other_fusion, "fusion of the inputs", {f"{NODE_TF}/fuse"}, None),
+    "activation of a head": (
+        set_part(f"{HEAD_NORM}.1", "act", nn.Identity()),
+        "wrong activation",
+        {"class_net/class-0-bn-4"},
+        None,
+    ),
+    "activation of a block": (
+        set_part(f"{BLOCK}.bn1", "act", nn.ReLU6()),
+        "wrong activation",
+        {f"{BLOCK_TF}/tpu_batch_normalization"},
+        None,
+    ),
+    "activation of a node": (set_part(f"{NODE}.after_combine", "act", nn.ReLU()), "wrong activation", {NODE_TF}, None),
+    "activation of a squeeze-excite": (
+        set_part(f"{BLOCK}.se", "act1", nn.ReLU6()),
+        "wrong activation",
+        {f"{BLOCK_TF}/se"},
+        None,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_names_the_mistake(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_the_mistake(name: str, bench: Bench) -> None:
     plant, mistake, layers, tensor = PLANTS[name]
-    diagnoses = diagnoses_of(bench, monkeypatch, plant, modes=("cumulative", "isolated"))
+    diagnoses = diagnose(*studied(bench, plant))
     assert {(found.mistake, found.layer) for found in diagnoses} == {(mistake, layer) for layer in layers}
     assert diagnoses[0].tensor == tensor
     assert max(found.remaining for found in diagnoses) <= EXACT
 
 
-def test_two_mistakes_in_one_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
-        fold(model, bench, 0)
-        set_epsilon(model, bench)
-
-    assert [found.mistake for found in diagnoses_of(bench, monkeypatch, plant)] == [
-        "bias not folded",
-        "batch norm epsilon",
-    ]
+def test_the_explanation_names_variables_and_the_row(bench: Bench) -> None:
+    (found,) = diagnose(*studied(bench, fold(0), ("cumulative",)))
+    assert found.explanation == (
+        f"It is the stored {COMBINED}/bn/moving_mean; it should be {COMBINED}/bn/moving_mean minus "
+        f"{COMBINED}/conv/bias; convert the checkpoint again; if that does not help, see fold_bias in "
+        f"{bench.preparation.plan.targets[f'{NORM}.running_mean'].layer.row.where}."
+    )
 
 
-class Softmax(nn.Module):
-    """A node's inputs with the weights of the other fusion."""
+def test_two_mistakes_in_one_layer(bench: Bench) -> None:
+    def plant(model: Any, bench: Bench) -> None:
+        fold(0)(model, bench)
+        set_part(NORM, "eps", 1e-5)(model, bench)
 
-    def __init__(self, combine: Any) -> None:
-        super().__init__()
-        self.edge_weights, self.resample = combine.edge_weights, combine.resample
-
-    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        size = inputs[0].shape[2:]
-        weights = fusion_weights(self.edge_weights, softmax=True)
-        features = [layer(x, *size) for layer, x in zip(self.resample.values(), inputs, strict=True)]
-        return sum((x * weight for x, weight in zip(features, weights, strict=True)), torch.zeros(()))
+    found = studied(bench, plant)
+    assert [diagnosis.mistake for diagnosis in diagnose(*found)] == ["bias not folded", "batch norm epsilon"]
+    stays = in_dtype(found.model, found.weights, "float64").state_dict()
+    assert torch.equal(found.study._exact.state_dict()[f"{NORM}.running_mean"], stays[f"{NORM}.running_mean"])
 
 
-def test_wrong_fusion(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
-        node: Any = model.get_submodule(NODE)
-        node.combine = Softmax(node.combine)
-
-    (found,) = diagnoses_of(bench, monkeypatch, plant)
-    assert (found.mistake, found.layer) == ("fusion of the inputs", f"{NODE_TF}/fuse")
-    assert "softmax instead of fastattn" in found.explanation
-
-
-@pytest.mark.parametrize(
-    ("module", "attribute", "mistake", "words"),
-    [
-        ("class_net.bn_rep.0.1", "act", "wrong activation", "no activation instead of swish"),
-        ("backbone.blocks.1.0.bn1", "act", "wrong activation", "no activation instead of swish"),
-        (f"{NODE}.after_combine", "act", "wrong activation", "no activation instead of swish"),
-        ("backbone.blocks.1.0.se", "gate", "squeeze-excite activation", "no activation as gate"),
-    ],
-)
-def test_missing_activation(
-    module: str, attribute: str, mistake: str, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
-        setattr(model.get_submodule(module), attribute, nn.Identity())
-
-    (found,) = diagnoses_of(bench, monkeypatch, plant)
-    assert found.mistake == mistake
-    assert words in found.explanation
-
-
-def test_missing_residual_connection(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
-        block: Any = model.get_submodule("backbone.blocks.1.1")
-        block.has_skip = False
-
-    (found,) = diagnoses_of(bench, monkeypatch, plant)
-    assert (found.mistake, found.layer) == ("residual connection", "efficientnet-b0/blocks_2")
-
-
-def test_unknown_mistakes_are_described(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_mistakes_are_described(bench: Bench) -> None:
     key = f"{BLOCK}.conv_pw.weight"
     noise = torch.from_numpy(np.random.default_rng(1).standard_normal((96, 16, 1, 1), np.float32))
-    (found,) = diagnoses_of(bench, monkeypatch, change(key, lambda kernel: kernel + noise))
+    (found,) = diagnose(*studied(bench, change(key, lambda kernel: kernel + noise)))
     assert (found.mistake, found.tensor) == ("unexplained", key)
     assert "1536 of 1536 values differ" in found.explanation
-
-    def cube(model: EfficientDet, bench: Bench) -> None:
-        setattr(model.get_submodule("class_net.bn_rep.0.1"), "act", nn.Tanhshrink())  # noqa: B010
-
-    (found,) = diagnoses_of(bench, monkeypatch, cube)
+    (found,) = diagnose(*studied(bench, set_part(f"{HEAD_NORM}.1", "act", nn.Tanhshrink())))
     assert (found.mistake, found.tensor) == ("unexplained", None)
     assert "computes something else" in found.explanation
 
 
-def test_a_wrong_connection_shows_in_its_place_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
+def test_a_wrong_connection_shows_in_its_place_only(bench: Bench) -> None:
+    def plant(model: Any, bench: Bench) -> None:
         model.fpn.register_forward_pre_hook(lambda module, inputs: ([inputs[0][0], inputs[0][1], inputs[0][2] * 2],))
 
-    (found,) = diagnoses_of(bench, monkeypatch, plant, modes=("cumulative", "isolated"))
+    (found,) = diagnose(*studied(bench, plant))
     assert found.mistake == "another input"
 
 
-def test_layers_are_found_from_cumulative_results(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, *_ = diagnoses_of(bench, monkeypatch, PLANTS["bias not folded"][0], modes=("cumulative",))
-    assert (found.mistake, found.layer) == ("bias not folded", f"{COMBINED}/bn")
-
-
-def test_a_right_model_has_no_suspects(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "build_reference", lambda *_: bench.reference)
-    result = verification(bench, bench.model)
-    assert result.passed
-    assert diagnose(result, bench.model, bench.preparation, bench.images) == []
-
-
-def test_rounding(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer that is right in float64 is beyond a tolerance for rounding only."""
-    monkeypatch.setattr(diagnosis, "build_reference", lambda *_: bench.reference)
-    result = verification(bench, bench.model, ("cumulative", "isolated"))
-    strict = [replace(layer, tolerance=-1.0) if layer.tf == f"{COMBINED}/bn" else layer for layer in result.layers]
-    isolated = replace(result, layers=tuple(layer for layer in strict if layer.mode == "isolated"))
-    (found,) = diagnose(isolated, bench.model, bench.preparation, bench.images)
-    assert (found.layer, found.mistake) == (f"{COMBINED}/bn", "rounding of float32")
-
-    in_place = tuple(replace(layer, dtype="float32") for layer in strict if layer.mode == "cumulative")
-    right = tuple(layer for layer in result.layers if layer.mode == "isolated")
-    (found,) = diagnose(replace(result, layers=in_place + right), bench.model, bench.preparation, bench.images)
-    assert (found.layer, found.mistake) == (f"{COMBINED}/bn", "rounding of float32")
-
-
-def test_the_first_layers_are_explained(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def plant(model: EfficientDet, bench: Bench) -> None:
+def test_the_first_layers_are_explained(bench: Bench) -> None:
+    def plant(model: Any, bench: Bench) -> None:
         for key, tensor in model.state_dict().items():
             if key.endswith("running_var"):
                 tensor.sqrt_()
 
-    diagnoses = diagnoses_of(bench, monkeypatch, plant)
+    diagnoses = diagnose(*studied(bench, plant))
     assert [found.mistake for found in diagnoses] == ["standard deviation for variance"] * MAX_LAYERS
     assert diagnoses[0].layer == "efficientnet-b0/stem/tpu_batch_normalization"
 
 
-def test_audit_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tensor that no layer computes with: only the bits tell."""
+def test_a_right_model_and_rounding(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that is right in float64 can exceed its tolerance in float32 by rounding only."""
     monkeypatch.setattr(diagnosis, "build_reference", lambda *_: bench.reference)
-    key, model = "backbone.bn1.num_batches_tracked", deepcopy(bench.model)
-    model.state_dict()[key].fill_(5)
-    result = verification(bench, model)
-    assert result.passed
-    (found,) = diagnose(result, model, bench.preparation, bench.images)
-    assert (found.tensor, found.mistake) == (key, "unexplained")
-    assert found.remaining <= EXACT
+    found = studied(bench)
+    assert diagnose(*found) == []
+    for mode in MODES:
+        rounded = [
+            replace(layer, dtype="float32", tolerance=-1.0)
+            for layer in found.layers
+            if (layer.mode, layer.tf) == (mode, f"{COMBINED}/bn")
+        ]
+        (diagnosed,) = diagnose([*found.layers, *rounded], *studied(bench)[1:])
+        assert (diagnosed.layer, diagnosed.mistake) == (f"{COMBINED}/bn", "rounding of float32")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -392,40 +343,67 @@ def test_output_that_is_small_beside_its_bias(dtype: DType) -> None:
     converted = convert(preparation.source, preparation.plan, preparation.view)
     model.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in converted})
     images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3), np.float32)
-    exact, reference = in_dtype(model, preparation, dtype), build_reference(preparation, "built-in", dtype)
-    cases = {case.pair.layer.tf: case for case in collect_cases(reference, layer_pairs(plan), images, dtype)}
+    compared, bound = in_dtype(model, Weights.of_model(model, preparation), dtype), tolerance("isolated", dtype, "")
+    taps = build_reference(preparation, "built-in", dtype).taps(images)
     with torch.inference_mode():
-        errors = {
-            case.name: case.error(exact) / tolerance("isolated", dtype, case.pair.layer.kind) for case in cases.values()
-        }
-        small = cases[f"{COMBINED}/conv"]
-        found = to_nhwc(small.run(exact))
-    assert max(errors.values()) <= 1
-    assert small.match.bias is not None
-    assert measure(found, small.match.expected - small.match.bias).max_over_rms > tolerance("isolated", dtype, "")
+        for match in match_layers(taps, layer_pairs(plan)):
+            error = match.measure_alone(compared).max_over_rms
+            assert error <= tolerance("isolated", dtype, match.pair.layer.kind)
+            if match.pair.layer.tf == f"{COMBINED}/conv":
+                assert match.bias is not None
+                without = measure(match.run(compared), match.expected - match.bias)
+                assert without.max_over_rms > bound
 
 
-def test_cases_can_run_again(bench: Bench) -> None:
-    """A layer that overwrote its input would change the next run."""
-    exact = in_dtype(bench.model, bench.preparation, "float64")
-    cases = list(collect_cases(bench.reference, layer_pairs(bench.preparation.plan), bench.images, "float64"))
+def test_layers_leave_their_input_alone(bench: Bench) -> None:
+    """One that overwrote it would change what other layers are given."""
+    found = studied(bench)
+    matches = list(match_layers(bench.reference.taps(bench.images), layer_pairs(bench.preparation.plan)))
     with torch.inference_mode():
-        once, again = ([case.error(exact) for case in cases] for _ in range(2))
+        again = {match.pair.name: match.measure_alone(found.study._exact).max_over_rms for match in reversed(matches)}
+    once = {layer.name: layer.measures.max_over_rms for layer in found.layers if layer.mode == "isolated"}
     assert once == again
-    assert len(cases) > 200
-    assert max(once) <= EXACT
+    assert len(once) > 200
 
 
-def test_whole_verification(bench: Bench, source: VariableSource, tmp_path: Path) -> None:
-    """A wrong file, from reading it to the diagnosis."""
+KEY = "box_net.predict.conv_pw.weight"
+
+
+@pytest.mark.parametrize(
+    ("key", "dtypes", "modes", "runs"),
+    [
+        (KEY, ("float64", "float32"), MODES, 2),
+        (KEY, ("float64", "float32"), ("cumulative",), 2),
+        (KEY, ("float32",), ("isolated",), 2),
+        (KEY, ("float32",), ("cumulative",), 2),
+        ("backbone.bn1.num_batches_tracked", ("float64",), ("isolated",), 1),  # no layer computes with it
+    ],
+)
+def test_whole_verification(
+    key: str,
+    dtypes: tuple[DType, ...],
+    modes: tuple[Mode, ...],
+    runs: int,
+    bench: Bench,
+    source: VariableSource,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A wrong file, from reading it to the diagnosis; TensorFlow runs once more only where float64 was not compared."""
+    started: list[str] = []
+    taps = TensorFlowReference.taps
+    monkeypatch.setattr(TensorFlowReference, "taps", lambda self, images: started.append("") or taps(self, images))
     content = torch.load(bench.path, weights_only=True)
-    key = "box_net.predict.conv_pw.weight"
-    content["state_dict"][key].neg_()
-    wrong = tmp_path / "wrong.pth"
-    torch.save(content, wrong)
-    result = verify_model(wrong, source, Settings(image_size=(64, 64), dtypes=("float32",), modes=("isolated",)))
+    content["state_dict"][key].sub_(1).neg_()
+    torch.save(content, tmp_path / "wrong.pth")
+    result = verify_model(tmp_path / "wrong.pth", source, Settings(image_size=(64, 64), dtypes=dtypes, modes=modes))
+    assert len(started) == runs
     assert result.audit is not None
+    assert not result.passed
     assert [finding.tensor for finding in result.audit.findings] == [key]
-    (found,) = result.diagnoses
-    assert (found.tensor, found.mistake, found.layer) == (key, "sign flipped", "box_net/box-predict (P3)")
+    *_, found = result.diagnoses
+    expected = (KEY, "unexplained", "box_net/box-predict (P3)")
+    if key != KEY:
+        expected = (key, "unexplained", "efficientnet-b0/stem/tpu_batch_normalization")
+    assert (found.tensor, found.mistake, found.layer) == expected
     assert found.remaining <= EXACT

@@ -47,7 +47,8 @@ def layer_errors(shared: Path, seeded: ModuleType, modules: dict[str, str]) -> d
     with torch.inference_mode():
         outputs = record_outputs(model.eval(), set(modules.values()), images, "float64")
     assert set(golden.samples) == set(modules)
-    return {scope: golden.compare(scope, outputs[module, 0]) for scope, module in modules.items()}
+    arrays = {scope: outputs[module, 0].permute(0, 2, 3, 1).numpy() for scope, module in modules.items()}
+    return {scope: golden.compare(scope, array) for scope, array in arrays.items()}
 
 
 def test_every_inner_layer(shared: Path, seeded: ModuleType) -> None:

@@ -1,4 +1,4 @@
-"""Small COCO folders and models for the tests of the evaluation."""
+"""Small COCO folders and models for the tests of detection and evaluation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from converter.conversion import convert_checkpoint, prepare
+from converter.locate import open_checkpoint
+from converter.plan.copies import ViewName
 from effdet_torch.network.model import EfficientDet
 from support.sources import small_config
 
@@ -58,10 +61,28 @@ def change_annotations(root: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+def small_model(seed: int = 0, **overrides: Any) -> EfficientDet:
+    """An untrained network: its detections are arbitrary, repeatable, and differ between images."""
+    torch.manual_seed(seed)
+    model = EfficientDet(small_config(**{"image_size": (64, 64)} | overrides))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():  # with its initial statistics the network would give the same for every image
+        model.train()(torch.randn(4, 3, *model.config.image_size))
+    return model.eval()
+
+
 def write_model(path: Path, seed: int = 0, **overrides: Any) -> Path:
     """Write a small untrained model, as effdet-convert writes one."""
-    torch.manual_seed(seed)
-    model = EfficientDet(small_config(image_size=(64, 64), **overrides))
+    model = small_model(seed, **overrides)
     metadata = {"config": model.config.to_dict(), "source": {"name": "mine"}, "view": {"name": "ema"}}
     torch.save({"state_dict": model.state_dict(), "metadata": metadata}, path)
+    return path
+
+
+def convert_trained(shared: Path, path: Path, view: ViewName = "ema") -> Path:
+    """Convert the trained checkpoint beside the project."""
+    with open_checkpoint(shared / "trained_d0_256") as source:
+        convert_checkpoint(prepare(source, weights=view), path)
     return path

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from effdet_torch.metrics.coco_metrics import METRICS
+from effdet_torch.metrics.coco import METRICS
 from verify.detection_results import DetectionParity, DetectionResult, PublishedAP, StageResult
 from verify.results import (
     AuditResult,

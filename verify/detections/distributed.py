@@ -30,7 +30,7 @@ class Processes:
         return items[self.rank :: self.count]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.count > 1:
             dist.barrier()
 
@@ -43,11 +43,14 @@ class Processes:
         return values or []
 
 
+ALONE = Processes()
+
+
 @contextmanager
 def processes() -> Iterator[Processes]:
     """Join the other processes that torchrun started, or be alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield ALONE
         return
     dist.init_process_group("gloo")  # detections are plain values: they do not pass through a GPU
     try:

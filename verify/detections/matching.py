@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
-from effdet_torch.metrics.coco_metrics import CocoResult, coco_metrics
+from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from verify.detection_results import (
     MATCHED_BOX_ERROR_PX,
     MATCHED_MIN_SCORE,
@@ -19,7 +21,7 @@ from verify.detection_results import (
 
 MIN_IOU = 0.5
 Array = NDArray[np.float64]
-Counts = tuple[int, int, int]  # expected, surplus, matched
+Side = tuple[Array, Array]  # boxes_xyxy (N, 4), scores (N,)
 
 
 def compare_detections(
@@ -29,7 +31,7 @@ def compare_detections(
     source: str,
     dataset: Mapping[str, Any] | None = None,
 ) -> DetectionParity:
-    """Pair found with expected detections and say how far apart the pairs are.
+    """Pair found with expected detections and measure how far apart the pairs are.
 
     The closest pairs are formed first. What counts has a score of at least 0.05 on one side; its partner may have less.
 
@@ -41,52 +43,45 @@ def compare_detections(
         dataset: content of an annotation file, for the difference of the APs.
     """
     groups, wanted = (_grouped(found), _grouped(expected)), set(image_ids)
-    expected_count = surplus = matched = 0
-    box_error = score_error = 0.0
-    first: int | None = None
+    counts, errors, first = [0, 0, 0], [0.0, 0.0], None
     for image_id, category_id in sorted(key for key in groups[0].keys() | groups[1].keys() if key[0] in wanted):
-        sides = [_arrays(group.get((image_id, category_id), [])) for group in groups]
-        counts, errors = _compare_group(*sides)
-        expected_count, surplus, matched = expected_count + counts[0], surplus + counts[1], matched + counts[2]
-        box_error, score_error = max(box_error, errors[0]), max(score_error, errors[1])
-        if first is None and counts[2] < counts[0] + counts[1]:
+        sides = (_side(group.get((image_id, category_id), [])) for group in groups)
+        group_counts, group_errors = _compare_group(*sides)
+        counts = [sum(pair) for pair in zip(counts, group_counts, strict=True)]
+        errors = [max(pair) for pair in zip(errors, group_errors, strict=True)]
+        if first is None and group_counts[2] < group_counts[0] + group_counts[1]:
             first = image_id
     difference = None
     if dataset is not None:
-        aps = [coco_metrics(dataset, _flat(group), image_ids)["AP"] for group in groups]
+        results = ([result for members in group.values() for result in members] for group in groups)
+        aps = [coco_metrics(dataset, side, image_ids)["AP"] for side in results]
         difference = aps[0] - aps[1]
-    return DetectionParity(source, expected_count, surplus, matched, box_error, score_error, difference, first)
+    expected_count, surplus, matched = counts
+    return DetectionParity(source, expected_count, surplus, matched, errors[0], errors[1], difference, first)
 
 
-def _compare_group(found: tuple[Array, Array], expected: tuple[Array, Array]) -> tuple[Counts, tuple[float, float]]:
+def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], tuple[float, float]]:
     """Compare the detections of one image and class.
-
-    Args:
-        found: boxes_xyxy (N, 4) and scores (N,).
-        expected: boxes_xyxy (M, 4) and scores (M,).
 
     Returns:
         How many count: expected, surplus, matched; and the largest box and score errors of the pairs.
     """
     box_errors = np.abs(found[0][:, None] - expected[0][None]).max(axis=2, initial=0.0)
     score_errors = np.abs(found[1][:, None] - expected[1][None])
-    pairs = _pair(box_errors, score_errors, _iou(found[0], expected[0]))
-    counted = found[1] >= MATCHED_MIN_SCORE, expected[1] >= MATCHED_MIN_SCORE
-    counting = [(i, j) for i, j in pairs if counted[0][i] or counted[1][j]]
-    errors = [(float(box_errors[pair]), float(score_errors[pair])) for pair in counting]
-    matched = sum(box <= MATCHED_BOX_ERROR_PX and score <= MATCHED_SCORE_ERROR for box, score in errors)
-    alone = [int(counted[side].sum()) - sum(bool(counted[side][pair[side]]) for pair in pairs) for side in (0, 1)]
-    counts = len(counting) + alone[1], alone[0], matched
-    return counts, (max((e[0] for e in errors), default=0.0), max((e[1] for e in errors), default=0.0))
-
-
-def _pair(box_errors: Array, score_errors: Array, iou: Array) -> list[tuple[int, int]]:
-    """Pair rows with columns one to one, closest first; within the tolerances, or else with half their area in common.
-
-    Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.
-    """
+    # Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.
     cost = np.maximum(box_errors / MATCHED_BOX_ERROR_PX, score_errors / MATCHED_SCORE_ERROR)
-    possible = (cost <= 1) | (iou >= MIN_IOU)
+    iou = box_iou(torch.from_numpy(found[0]), torch.from_numpy(expected[0])).numpy()
+    pairs = _pair(cost, (cost <= 1) | (iou >= MIN_IOU))
+    counted = found[1] >= MATCHED_MIN_SCORE, expected[1] >= MATCHED_MIN_SCORE
+    counting = [pair for pair in pairs if counted[0][pair[0]] or counted[1][pair[1]]]
+    alone = [int(counted[side].sum()) - sum(bool(counted[side][pair[side]]) for pair in pairs) for side in (0, 1)]
+    matched = sum(bool(cost[pair] <= 1) for pair in counting)
+    largest = (max((float(error[pair]) for pair in counting), default=0.0) for error in (box_errors, score_errors))
+    return (len(counting) + alone[1], alone[0], matched), (next(largest), next(largest))
+
+
+def _pair(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Pair rows with columns one to one, where possible, cheapest first."""
     pairs: list[tuple[int, int]] = []
     free = np.ones(cost.shape[0], bool), np.ones(cost.shape[1], bool)
     rows, columns = np.nonzero(possible)
@@ -98,17 +93,6 @@ def _pair(box_errors: Array, score_errors: Array, iou: Array) -> list[tuple[int,
     return pairs
 
 
-def _iou(first: Array, second: Array) -> Array:
-    """Return intersection over union of boxes_xyxy (N, 4) and (M, 4) as (N, M); 0 where both are empty."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - common
-    iou: Array = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return iou
-
-
 def _grouped(results: Iterable[CocoResult]) -> dict[tuple[int, int], list[CocoResult]]:
     groups: dict[tuple[int, int], list[CocoResult]] = defaultdict(list)
     for result in results:
@@ -116,11 +100,7 @@ def _grouped(results: Iterable[CocoResult]) -> dict[tuple[int, int], list[CocoRe
     return groups
 
 
-def _flat(groups: Mapping[tuple[int, int], list[CocoResult]]) -> list[CocoResult]:
-    return [result for group in groups.values() for result in group]
-
-
-def _arrays(results: Sequence[CocoResult]) -> tuple[Array, Array]:
+def _side(results: Sequence[CocoResult]) -> Side:
     boxes = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([result["score"] for result in results], np.float64)

@@ -15,32 +15,13 @@ VAL_IMAGES = 5000
 SUFFIX = re.compile(r"\.tar\.gz$|\.tgz$|\.h5$")
 
 
-def published_ap(metadata: Mapping[str, Any], config: EfficientDetConfig) -> tuple[str, float] | None:
-    """Return name and AP (val2017, 0..100) of the official checkpoint that a model was converted from.
-
-    A file counts as official by its source's name and by its config, which must be that of the official file, and
-    only if it holds the averages.
-
-    Args:
-        metadata: of the converted file.
-        config: that the model was evaluated with.
-
-    Returns:
-        None if the source is not an official checkpoint.
-    """
-    source = metadata.get("source", {})
-    name = str(source.get("official") or source.get("name", ""))
-    if metadata.get("view", {}).get("name") != "ema":
-        return None
-    stem = SUFFIX.sub("", name).replace("_advprop", "-advprop")
-    found = (file for file in official_files().values() if stem in _stems(file) and _is_same(config, file.config))
-    return next(((name, file.ap) for file in found), None)
-
-
 def compare_with_published(
     metadata: Mapping[str, Any], config: EfficientDetConfig, split: str, images: int, ap: float
 ) -> PublishedAP | None:
     """Return the published AP beside the measured one; None for another model, other images or a part of them.
+
+    A file counts as official by its source's name and by its config, which must be that of the official file, and
+    only if it holds the averages.
 
     Args:
         metadata: of the converted file.
@@ -49,10 +30,13 @@ def compare_with_published(
         images: how many were evaluated.
         ap: measured, in 0..1.
     """
-    known = published_ap(metadata, config)
-    if known is None or split != "val2017" or images != VAL_IMAGES:
+    source = metadata.get("source", {})
+    name = str(source.get("official") or source.get("name", ""))
+    if metadata.get("view", {}).get("name") != "ema" or split != "val2017" or images != VAL_IMAGES:
         return None
-    return PublishedAP(known[0], known[1], 100 * ap)
+    stem = SUFFIX.sub("", name).replace("_advprop", "-advprop")
+    files = (file for file in official_files().values() if stem in _stems(file) and _is_same(config, file.config))
+    return next((PublishedAP(name, file.ap, 100 * ap) for file in files), None)
 
 
 def _stems(file: OfficialFile) -> set[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import EvaluationError
-from effdet_torch.metrics.coco_metrics import CocoResult
+from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.terminal import write_json
 
 FIELDS = {"image_id", "category_id", "bbox", "score"}
 ByImage = dict[int, list[CocoResult]]
@@ -28,7 +26,7 @@ def read_results(path: Path) -> list[CocoResult]:
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read as COCO results: {error}") from error
     if not isinstance(results, list):
-        raise EvaluationError(f"{path} is not in COCO's results format: it is no list of detections")
+        raise EvaluationError(f"{path} is not in COCO's results format: expected a list of detections")
     for number, result in enumerate(results):
         if not _is_result(result):
             raise EvaluationError(
@@ -48,41 +46,26 @@ def _is_result(result: Any) -> bool:
     )
 
 
-def write_results(path: Path, results: Iterable[CocoResult]) -> None:
-    """Write detections in COCO's results format, completely or not at all.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    with replacing(path) as stream:
-        stream.write(json.dumps(list(results)).encode() + b"\n")
-
-
 def to_submission(results: Iterable[CocoResult]) -> list[CocoResult]:
     """Round detections as the official code does for the test-dev server: boxes to 2 decimals, scores to 3.
 
     Source: official code, `coco_metric.EvaluationMetric`.
     """
     return [
-        {
-            "image_id": result["image_id"],
-            "category_id": result["category_id"],
-            "bbox": [round(x, 2) for x in result["bbox"]],
-            "score": round(result["score"], 3),
-        }
+        result | {"bbox": [round(x, 2) for x in result["bbox"]], "score": round(result["score"], 3)}
         for result in results
     ]
 
 
 def submission_name(model: Path) -> str:
-    """Return the file name that the test-dev server demands."""
+    """Return the file name that the test-dev server requires."""
     return f"detections_test-dev2017_{model.stem}_results.json"
 
 
-class PartialResults(AbstractContextManager["PartialResults"]):
+class PartialResults:
     """Detections per image in a file that survives an interruption: JSON lines beside the final results.
 
-    The first line says what the detections came from. Only a run of the same goes on with them.
+    The first line says what the detections came from; only a run from the same resumes them.
 
     Args:
         results: the file that the run will write in the end.
@@ -99,38 +82,34 @@ class PartialResults(AbstractContextManager["PartialResults"]):
     def __init__(self, results: Path, origin: Mapping[str, Any], rank: int = 0) -> None:
         self._results, self._origin = results, json.loads(json.dumps(origin))
         self._path = results.with_name(f"{results.name}.partial{rank or ''}")
-        self._stream: IO[bytes] | None = None
         self.done: ByImage = {}
         for path in self._files():
             self.done |= self._read(path)
 
-    def __enter__(self) -> PartialResults:
-        try:
-            kept = b"".join(_complete_lines(self._path)) or _line(self._origin)
-            self._stream = self._path.open("wb")
-        except OSError as error:
-            raise EvaluationError(f"{self._path} cannot be written: {error.strerror}; choose another folder") from error
-        self._stream.write(kept)
-        self._stream.flush()
-        return self
+    def begin(self) -> None:
+        """Make the file of this process ready for `add`: with its first line, and without a line that was cut off."""
+        self._write("wb", b"".join(_complete_lines(self._path)) or _line(self._origin))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._stream is not None:
-            self._stream.close()
+    def add(self, image_id: int, detections: list[CocoResult]) -> None:
+        """Keep the detections of an image; they are in the file when this returns."""
+        self._write("ab", _line({"image_id": image_id, "detections": detections}))
 
-    def add(self, found: ByImage) -> None:
-        """Keep the detections of some images; they are on disk when this returns."""
-        assert self._stream is not None
-        for image_id, detections in found.items():
-            self._stream.write(_line({"image_id": image_id, "detections": detections}))
-        self._stream.flush()
+    def finish(self, results: list[CocoResult]) -> None:
+        """Write the final results, which make the files of all processes superfluous, and delete those.
 
-    def remove(self) -> None:
-        """Delete the files of all processes: the final results hold everything."""
+        Raises:
+            OutputError: The results cannot be written; the files are kept.
+        """
+        write_json(self._results, results, indent=None)
         for path in self._files():
             path.unlink(missing_ok=True)
+
+    def _write(self, mode: str, data: bytes) -> None:
+        try:
+            with self._path.open(mode) as stream:
+                stream.write(data)
+        except OSError as error:
+            raise EvaluationError(f"{self._path} cannot be written: {error.strerror}; choose another folder") from error
 
     def _files(self) -> list[Path]:
         start = f"{self._results.name}.partial"
@@ -143,13 +122,13 @@ class PartialResults(AbstractContextManager["PartialResults"]):
             header, *entries = map(json.loads, lines) if lines else [self._origin]
             done: ByImage = {entry["image_id"]: entry["detections"] for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
-            raise EvaluationError(f"{path} is damaged: {error!r}; delete it to begin anew") from error
+            raise EvaluationError(f"{path} is damaged: {error!r}; delete it to start over") from error
         if header != self._origin:
             found = header if isinstance(header, dict) else {}
             different = [key for key in self._origin if found.get(key) != self._origin[key]]
             raise EvaluationError(
                 f"{path} holds the results of an interrupted run with another {' and '.join(different) or 'format'}. "
-                "Delete it to begin anew, or choose another --results"
+                "Delete it to start over, or choose another --results"
             )
         return done
 

@@ -1,4 +1,4 @@
-"""Known mistakes in computations: what a layer gives, on the right tensors, when one of them was made.
+"""Known mistakes in computations: what a layer gives on the right tensors when it was built with other settings.
 
 A mistake yields outputs, computed from the layer's own tensors on TensorFlow's input. It explains a layer whose output
 equals one of them.
@@ -7,27 +7,63 @@ equals one of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from verify.diagnosis.bifpn_mistakes import fusion, node_activation, resampling
-from verify.diagnosis.layer_run import ACTIVATIONS, LayerRun, Output, other_activations, same_padding
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.network.bifpn import fusion_weights, max_pool_same
 
 EPSILON = 1e-3
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "no activation": lambda x: x,
+    "swish": F.silu,
+    "relu6": F.relu6,
+    "relu": F.relu,
+    "hard swish": F.hardswish,
+    "mish": F.mish,
+}
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One layer and what it runs on; tensors are (B, C, H, W).
+
+    Attributes:
+        module: the PyTorch layer.
+        inputs: what TensorFlow's layer was given.
+        expected: what the PyTorch layer must give.
+        scale: rms that errors are relative to.
+        config: of the model.
+        activated: whether an activation belongs to the layer.
+    """
+
+    module: Any
+    inputs: Sequence[Tensor]
+    expected: Tensor
+    scale: float
+    config: EfficientDetConfig
+    activated: bool
+
+    @property
+    def activation(self) -> str:
+        """What the layer ends with."""
+        return self.config.activation if self.activated else "no activation"
+
+
+class Output(NamedTuple):
+    """What the layer gives with a mistake in it; `words` completes "it computes with ..."."""
+
+    words: str
+    tensor: Tensor
 
 
 class Computation(NamedTuple):
-    """A mistake.
-
-    Attributes:
-        mistake: short name.
-        kinds: of mapping rows that it applies to.
-        outputs: what the layer may give because of it.
-        advice: what to do.
-    """
+    """A mistake: short name, kinds of mapping rows that it applies to, its outputs, and what to do."""
 
     mistake: str
     kinds: tuple[str, ...]
@@ -57,23 +93,34 @@ def _distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else math.inf
 
 
+def _other_activations(features: Tensor, right: str, then: Callable[[Tensor], Tensor]) -> Iterator[Output]:
+    for name, activation in ACTIVATIONS.items():
+        if name != right:
+            yield Output(f"{name} instead of {right}", then(activation(features)))
+
+
 def _epsilon(run: LayerRun) -> Iterator[Output]:
     found = float(_norm(run.module).eps)
-    for epsilon in dict.fromkeys((found, 1e-5, 1e-6, 1e-4, 1e-2, 0.0)):
-        if epsilon != EPSILON:
-            output = ACTIVATIONS[run.activation](_normalize(run, epsilon))
-            yield Output(f"epsilon {epsilon:g} instead of {EPSILON:g}", output)
+    yield Output(f"epsilon {found:g} instead of {EPSILON:g}", ACTIVATIONS[run.activation](_normalize(run, found)))
 
 
 def _norm_activation(run: LayerRun) -> Iterator[Output]:
-    yield from other_activations(_normalize(run, EPSILON), run.activation)
+    return _other_activations(_normalize(run, EPSILON), run.activation, lambda x: x)
 
 
-def _batch_statistics(run: LayerRun) -> Iterator[Output]:
-    norm = _norm(run.module)
-    output = F.batch_norm(run.inputs[0], None, None, norm.weight, norm.bias, True, 0.0, EPSILON)
-    words = "mean and variance of the batch instead of the stored ones"
-    yield Output(words, ACTIVATIONS[run.activation](output))
+def _node_activation(run: LayerRun) -> Iterator[Output]:
+    """Yield a node with another activation between fusion and convolution."""
+    return _other_activations(run.module.combine(run.inputs), run.config.activation, run.module.after_combine.conv)
+
+
+def _gate_activation(run: LayerRun) -> Iterator[Output]:
+    """Yield a squeeze-excite with another activation between its two convolutions."""
+    squeezed = run.module.conv_reduce(run.inputs[0].mean((2, 3), keepdim=True))
+
+    def excite(x: Tensor) -> Tensor:
+        return run.inputs[0] * torch.sigmoid(run.module.conv_expand(x))
+
+    return _other_activations(squeezed, run.config.activation, excite)
 
 
 def _normalize(run: LayerRun, epsilon: float) -> Tensor:
@@ -86,59 +133,53 @@ def _norm(module: Any) -> Any:
     return module if hasattr(module, "running_mean") else module.bn
 
 
+def _fusion(run: LayerRun) -> Iterator[Output]:
+    """Yield a node's inputs, resampled and added as another fusion does."""
+    size, weights = run.expected.shape[2:], run.module.edge_weights
+    resampled = [layer(x, *size) for layer, x in zip(run.module.resample.values(), run.inputs, strict=True)]
+    features = torch.stack(resampled)
+    ways = {"sum": features.new_ones(len(resampled))}
+    if weights is not None:
+        ways |= {"attn": fusion_weights(weights, softmax=True), "fastattn": fusion_weights(weights, softmax=False)}
+    for name, factors in ways.items():
+        if name != run.config.fusion:
+            yield Output(f"{name} instead of {run.config.fusion}", torch.einsum("n,nbchw->bchw", factors, features))
+
+
 def _padding(run: LayerRun) -> Iterator[Output]:
-    """Yield a convolution with its padding elsewhere than SAME has it: half at the end, rounded up."""
+    """Yield a convolution with other padding than TensorFlow's SAME: half at the end, rounded up."""
     separable = hasattr(run.module, "conv_dw")
     conv = run.module.conv_dw if separable else run.module
-    rows, columns = (
-        same_padding(size, conv.kernel_size[axis], conv.stride[axis])
-        for axis, size in enumerate(run.inputs[0].shape[2:])
-    )
-    both_sides = [conv.kernel_size[axis] // 2 for axis in (1, 1, 0, 0)]
-    ways = [
-        (f"padding of {both_sides[0]} on every side", both_sides, "constant"),
-        ("no padding", [0, 0, 0, 0], "constant"),
-        *((f"padding by {mode}", [*columns, *rows], mode) for mode in ("reflect", "replicate", "circular")),
-    ]
-    right = "SAME pads (top, bottom, left, right) by ({}, {}, {}, {})".format(*rows, *columns)
-    for words, pads, mode in ways:
-        if mode != "constant" and max(pads) >= min(run.inputs[0].shape[2:]):
-            continue  # there is too little to repeat
-        padded = F.pad(run.inputs[0], pads, mode=mode)
+    right = [same_padding(run.inputs[0].shape[axis + 2], conv.kernel_size[axis], conv.stride[axis]) for axis in (0, 1)]
+    for words, pad in (("the same padding on every side", conv.kernel_size[0] // 2), ("no padding", 0)):
+        padded = F.pad(run.inputs[0], [pad] * 4)
         if min(padded.shape[2:]) >= max(conv.kernel_size):
             output = F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
-            yield Output(f"{words}; {right}", run.module.conv_pw(output) if separable else output)
+            words = f"{words}; SAME pads (before, after) rows by {right[0]} and columns by {right[1]}"
+            yield Output(words, run.module.conv_pw(output) if separable else output)
 
 
-def _squeeze_excite(run: LayerRun) -> Iterator[Output]:
-    gates = {name: ACTIVATIONS[name] for name in ("sigmoid", "no activation", "relu", "swish")}
-    gates["hard sigmoid"] = F.hardsigmoid
-    squeezed = run.module.conv_reduce(run.inputs[0].mean((2, 3), keepdim=True))
-    for name, activation in ACTIVATIONS.items():
-        excited = run.module.conv_expand(activation(squeezed))
-        for gate_name, gate in gates.items():
-            if (name, gate_name) != (run.config.activation, "sigmoid"):
-                words = f"{name} inside and {gate_name} as gate instead of {run.config.activation} and sigmoid"
-                yield Output(words, run.inputs[0] * gate(excited))
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return TensorFlow's SAME padding (before, after) along one axis."""
+    total = max(((size - 1) // stride) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
 
 
-def _residual(run: LayerRun) -> Iterator[Output]:
-    if run.inputs[0].shape == run.expected.shape:
-        yield Output("no residual connection", run.expected - run.inputs[0])
-        yield Output("a residual connection too many", run.expected + run.inputs[0])
+def _order(run: LayerRun) -> Iterator[Output]:
+    """Yield a feature that is pooled before its channels are brought to the BiFPN's, not after."""
+    if not isinstance(run.module.conv, nn.Identity) and run.inputs[0].shape[2] > run.expected.shape[2]:
+        yield Output("the pooling before the convolution", run.module.conv(max_pool_same(run.inputs[0])))
 
 
 CONVOLUTIONS = ("conv", "conv_bias", "conv_before_bn", "depthwise", "separable_before_bn", "separable_bias")
-NORM, NODE = ("batch_norm",), ("node",)
+ACTIVATION, SETTINGS = "wrong activation", "build the model with the settings of the checkpoint"
 
 COMPUTATIONS: tuple[Computation, ...] = (
-    Computation("batch norm epsilon", NORM, _epsilon, f"set its eps to {EPSILON:g}"),
-    Computation("wrong activation", NORM, _norm_activation, "give it the activation of the config"),
-    Computation("batch statistics", NORM, _batch_statistics, "call model.eval()"),
+    Computation("batch norm epsilon", ("batch_norm",), _epsilon, f"set its eps to {EPSILON:g}"),
+    Computation(ACTIVATION, ("batch_norm",), _norm_activation, SETTINGS),
+    Computation(ACTIVATION, ("node",), _node_activation, SETTINGS),
+    Computation(ACTIVATION, ("squeeze_excite",), _gate_activation, SETTINGS),
+    Computation("fusion of the inputs", ("combine",), _fusion, SETTINGS),
     Computation("padding on the wrong side", CONVOLUTIONS, _padding, "pad as TensorFlow's SAME does"),
-    Computation("squeeze-excite activation", ("squeeze_excite",), _squeeze_excite, "use the official functions"),
-    Computation("residual connection", ("block",), _residual, "add the input where stride is 1 and channels are equal"),
-    Computation("fusion of the inputs", ("combine",), fusion, "normalise the weights as the config's fusion says"),
-    Computation("wrong activation", NODE, node_activation, "activate between fusion and convolution"),
-    Computation("resampling", ("resample",), resampling, "pool and repeat pixels as the official code does"),
+    Computation("order of pooling and convolution", ("resample",), _order, "convolve first, then pool"),
 )

@@ -1,20 +1,41 @@
-"""Known mistakes in the kernels of convolutions; axes: H height, W width, I input channels, O output channels."""
+"""Known mistakes in the kernels of convolutions; axes: H height, W width, I input channels, O output channels.
+
+A mistake yields candidates: the tensor as the mistake would have made it from the checkpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 
-from verify.subjects.weights import Candidate, WrongTensor
+from converter.plan.ops import Array
+from verify.subjects.weights import WrongTensor
 
 # Operation -> how PyTorch orders TensorFlow's axes HWIO; a depthwise kernel's O is the multiplier.
 RIGHT_AXES: Mapping[str, str] = {"conv": "OIHW", "depthwise": "IOHW"}
 
 
+class Candidate(NamedTuple):
+    """A tensor with a mistake in it.
+
+    Attributes:
+        mistake: short name.
+        tensor: what the file would hold.
+        found: half a sentence after "it": how the tensor differs, with the names of the TensorFlow variables.
+        advice: what to do; "" for the usual.
+    """
+
+    mistake: str
+    tensor: Array
+    found: str
+    advice: str = ""
+
+
 def kernel_axes(wrong: WrongTensor) -> Iterator[Candidate]:
-    """Yield the kernel with its axes in every other order, and cut anew without moving any value."""
+    """Yield the kernel with its axes in every other order, and reshaped without moving any value."""
     kernel, source, shape = wrong.sources[0], wrong.entry.sources[0], wrong.found.shape
     sizes = dict(zip("HWIO", kernel.shape, strict=True))
     right = _without_ones(RIGHT_AXES[wrong.entry.op_name], sizes)
@@ -44,10 +65,10 @@ def _transposition(order: str, right: str) -> str:
 
 
 def kernel_flips(wrong: WrongTensor) -> Iterator[Candidate]:
-    """Yield the kernel turned around, and its input channels in reverse."""
+    """Yield the kernel flipped, and its input channels reversed."""
     ways = {(2, 3): "height and width (rotated by 180 degrees)", (2,): "height", (3,): "width"}
     for axes, words in ways.items():
-        found = f"is flipped along {words}; TensorFlow and PyTorch both correlate, so no kernel is turned"
+        found = f"is flipped along {words}; TensorFlow and PyTorch both correlate, so kernels must not be flipped"
         yield Candidate("kernel flipped", np.flip(wrong.expected, axes), found)
-    found = "has its input channels in reverse; both networks take RGB"
+    found = "has its input channels reversed; both networks take RGB"
     yield Candidate("input channels reversed", np.flip(wrong.expected, 1), found)

@@ -14,8 +14,8 @@ import torch
 
 from converter.plan.expand import Entry
 from converter.plan.ops import Array
-from verify.diagnosis.kernel_mistakes import kernel_axes, kernel_flips
-from verify.subjects.weights import Candidate, WrongTensor, describe_difference
+from verify.diagnosis.kernel_mistakes import Candidate, kernel_axes, kernel_flips
+from verify.subjects.weights import WrongTensor, same_bits
 
 CLOSE = 1e-4  # of the distance to the right tensor: float32 rounding is far below, another tensor far above
 BATCH_NORM_EPSILON = 1e-3
@@ -79,7 +79,7 @@ def _fusion(wrong: WrongTensor) -> Iterator[Candidate]:
 
 
 def _variance(wrong: WrongTensor) -> Iterator[Candidate]:
-    if wrong.suffix != "running_var":
+    if not wrong.key.endswith("running_var"):
         return
     variance, source, epsilon = wrong.expected, wrong.entry.sources[0], np.float32(BATCH_NORM_EPSILON)
     with np.errstate(all="ignore"):  # a checkpoint may hold anything
@@ -96,9 +96,9 @@ def _variance(wrong: WrongTensor) -> Iterator[Candidate]:
 
 def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
     weights = wrong.weights
-    if (tensor := weights.other_view(wrong.key)) is None:
+    if (tensor := weights.from_other_view(wrong.key)) is None:
         return
-    view, other = weights.view_name, weights.other_name
+    view, other = weights.preparation.view.name, weights.other_name
     count = f"as {len(weights.in_other_view)} of the {len(weights.wrong)} wrong tensors do"
     yield Candidate(
         f"{WORDS[other]} for {WORDS[view]}",
@@ -112,10 +112,11 @@ def _other_tensor(wrong: WrongTensor) -> Iterator[Candidate]:
     """Yield the right value of another tensor, where the file has just that in this place."""
     weights, entry = wrong.weights, wrong.entry
     holders = [key for key in weights.holders_of(wrong.found) if key != wrong.key]
-    exchanged = {key: weights.holds(key, wrong.expected) for key in holders}
+    exchanged = {key: same_bits(weights.found[key], wrong.expected) for key in holders}
     # Untrained tensors are all alike: an exchange is likelier than a copy, a neighbour than a stranger.
-    for key in sorted(holders, key=lambda key: (not exchanged[key], len(_different_places(entry, weights.entry(key))))):
-        other = weights.entry(key)
+    places = {key: _different_places(entry, weights.targets[key]) for key in holders}
+    for key in sorted(holders, key=lambda key: (not exchanged[key], len(places[key]))):
+        other = weights.targets[key]
         names = f"{', '.join(other.inputs)} (of {key}) instead of {', '.join(entry.inputs)}"
         found = f"was made from {names}" + (", and the other way round" if exchanged[key] else "")
         yield Candidate(_confusion(entry, other, exchanged[key]), wrong.found, found)
@@ -186,6 +187,18 @@ def _few_values(wrong: WrongTensor) -> Iterator[Candidate]:
     if count < wrong.found.size and count <= FEW:
         mistake = "one value altered" if count == 1 else "a few values altered"
         yield Candidate(mistake, wrong.found, f"is right but for {count}: {describe_difference(wrong)}")
+
+
+def describe_difference(wrong: WrongTensor) -> str:
+    """Return how many values of a tensor differ, and the largest difference."""
+    different = wrong.found != wrong.expected
+    distance = np.nan_to_num(np.abs(wrong.found.astype(np.float64) - wrong.expected), nan=np.inf)
+    worst = np.unravel_index(int(distance.argmax()), distance.shape)
+    position = tuple(map(int, worst))
+    return (
+        f"{int(different.sum())} of {different.size} values differ, most at {position}: expected "
+        f"{wrong.expected[worst]:.7g}, found {wrong.found[worst]:.7g}"
+    )
 
 
 FEW = 3

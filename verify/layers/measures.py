@@ -1,46 +1,45 @@
-"""How far two arrays are apart."""
+"""How far two layers' outputs are apart."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from verify.results import Measures
 
 
-def measure(found: NDArray[Any], expected: NDArray[Any]) -> Measures:
-    """Compare two arrays of one dtype; another shape, or a value that is not finite, is an infinite error.
+def measure(found: Tensor, expected: Tensor) -> Measures:
+    """Compare two tensors (B, C, H, W) of one dtype.
 
-    PyTorch goes through the arrays, because its reductions use all cores.
+    A different shape, or a value that is not finite, is an infinite error.
     """
-    if found.shape != expected.shape or not expected.size:
+    if found.shape != expected.shape or not expected.numel():
         return Measures(math.inf, math.inf, math.inf, 0.0, (), math.nan, math.nan)
-    flat_found, flat_expected = (torch.from_numpy(np.ascontiguousarray(array)).flatten() for array in (found, expected))
-    difference = flat_found - flat_expected
+    difference = (found - expected).flatten()
     distance = _norm(difference)
     if not math.isfinite(distance):
-        return _infinite(found, expected)
-    largest, position = difference.abs_().max(dim=0)
-    worst = np.unravel_index(int(position), expected.shape)
-    norms = _norm(flat_found), _norm(flat_expected)
-    max_abs, rms = float(largest), norms[1] / math.sqrt(expected.size)
-    return Measures(
-        max_abs=max_abs,
-        max_over_rms=max_abs / rms if rms else (math.inf if max_abs else 0.0),
-        mean_abs=float(difference.mean()),
-        cosine=_cosine(*norms, distance),
-        worst=tuple(map(int, worst)),
-        expected=float(expected[worst]),
-        found=float(found[worst]),
-    )
+        worst = int(torch.isfinite(difference).to(torch.uint8).argmin())
+        return _at(worst, found, expected, math.inf, math.inf, math.inf, 0.0)
+    worst = int(difference.abs_().numpy().argmax())  # NumPy's is vectorised
+    norms = _norm(found), _norm(expected)
+    max_abs, rms = float(difference[worst]), norms[1] / math.sqrt(expected.numel())
+    max_over_rms = max_abs / rms if rms else (math.inf if max_abs else 0.0)
+    return _at(worst, found, expected, max_abs, max_over_rms, float(difference.mean()), _cosine(*norms, distance))
 
 
-def _norm(values: Tensor) -> float:
+def _at(worst: int, found: Tensor, expected: Tensor, *measures: float) -> Measures:
+    """Add the values at a position, and the position as NHWC."""
+    batch, channel, row, column = position = tuple(map(int, np.unravel_index(worst, expected.shape)))
+    values = float(expected[position]), float(found[position])
+    max_abs, max_over_rms, mean_abs, cosine = measures
+    return Measures(max_abs, max_over_rms, mean_abs, cosine, (batch, row, column, channel), *values)
+
+
+def _norm(tensor: Tensor) -> float:
+    values = tensor.flatten()
     square = float(torch.dot(values, values))
     if math.isinf(square):  # float32 overflows from 1e19 on
         square = float(torch.dot(values.double(), values.double()))
@@ -52,10 +51,3 @@ def _cosine(one: float, other: float, distance: float) -> float:
     if not one or not other:
         return 1.0 if one == other else 0.0
     return 1.0 - (distance * distance - (one - other) ** 2) / (2 * one * other)
-
-
-def _infinite(found: NDArray[Any], expected: NDArray[Any]) -> Measures:
-    """Return infinite errors, at the first value that is not finite."""
-    worst = np.unravel_index(int(np.argmin(np.isfinite(found - expected))), expected.shape)
-    position = tuple(map(int, worst))
-    return Measures(math.inf, math.inf, math.inf, 0.0, position, float(expected[worst]), float(found[worst]))

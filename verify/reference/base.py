@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import gc
 import os
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +30,12 @@ def import_tensorflow() -> Any:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), nullcontext() if "tensorflow" in sys.modules else uncollected():
             warnings.simplefilter("ignore")  # deprecations inside TensorFlow's own imports
             # Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
             with suppress(ImportError):
-                importlib.import_module("triton")
-            tf = importlib.import_module("tensorflow")
+                import triton  # noqa: F401
+            import tensorflow as tf
     except ImportError as error:
         raise MissingDependencyError(
             f"the TensorFlow reference needs TensorFlow ({error}): run pip install 'effdet-convert[tf]'"
@@ -42,6 +43,19 @@ def import_tensorflow() -> Any:
     if tf.config.get_visible_devices("GPU"):
         tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep what is imported out of garbage collections, which would walk a million objects that are never freed."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.postprocess import Profile
-from effdet_torch.metrics.coco_metrics import CocoResult
+from effdet_torch.metrics.coco import CocoResult
 from verify.reference.base import import_tensorflow
 
 Array = NDArray[Any]

@@ -8,7 +8,6 @@ Source: TensorFlow's MetaGraphDef; the node names are those of the official code
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,12 +144,13 @@ def _last_of(name: str, found: frozenset[str]) -> str:
 
 
 def _read_graph(tf: Any, path: Path) -> Any:
-    decode_error = importlib.import_module("google.protobuf.message").DecodeError  # protobuf comes with TensorFlow
+    from google.protobuf.message import DecodeError  # comes with TensorFlow
+
     try:
         return tf.compat.v1.MetaGraphDef.FromString(path.read_bytes()).graph_def
     except OSError as error:
         raise GraphError(f"{path.name} cannot be read: {error.strerror}; {ADVICE}") from error
-    except decode_error as error:
+    except DecodeError as error:
         raise GraphError(f"{path.name} is damaged or not a MetaGraphDef; download it again, or {ADVICE}") from error
 
 

@@ -14,6 +14,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
@@ -79,8 +80,8 @@ class TensorFlowReference(Reference):
 
 
 def _to_array(tensor: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.numpy()
-    return array
+    """Return a tensor's own memory, which cannot be written: layers are large, and a copy takes as long as a layer."""
+    return np.asarray(memoryview(tensor))
 
 
 class Forward(Layers):

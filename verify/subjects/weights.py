@@ -2,121 +2,113 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import torch
 
 from converter.conversion import Preparation
+from converter.identify.families import BACKBONE
 from converter.plan.copies import View, stored_in
-from converter.plan.engine import derive
+from converter.plan.engine import derive, revert
 from converter.plan.expand import Entry
 from converter.plan.ops import Array
+from effdet_torch.network.model import EfficientDet
+from verify.results import DType
 
-FLOAT32 = np.dtype(np.float32)
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class Weights:
-    """Found and expected tensors by PyTorch key; the expected ones are derived when asked for.
+    """Found and expected tensors by PyTorch key; an expected one is derived when it is asked for.
 
     Args:
-        state_dict: tensors of the converted model; one that lacks a key or has another shape cannot be loaded.
+        found: tensors of the converted model.
         preparation: of the checkpoint that the model was made from.
-
-    Attributes:
-        wrong: keys whose tensors are not what the checkpoint gives, bit for bit.
     """
 
-    def __init__(self, state_dict: Mapping[str, Array], preparation: Preparation) -> None:
-        self._found, self._preparation = state_dict, preparation
-        self._targets = preparation.plan.targets
-        self.wrong = tuple(key for key in self._targets if not _equal(self.found(key), self.expected(key)))
+    def __init__(self, found: Mapping[str, Array], preparation: Preparation) -> None:
+        self.found, self.preparation = found, preparation
+        self.targets = preparation.plan.targets
 
-    def entry(self, key: str) -> Entry:
-        """Return how a tensor is made."""
-        return self._targets[key]
+    @classmethod
+    def of_model(cls, model: EfficientDet, preparation: Preparation) -> Weights:
+        """Take all tensors of a detector, or only the backbone's of the detector that carries a converted backbone."""
+        found = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+        if preparation.family is BACKBONE:
+            found = {key: tensor for key, tensor in found.items() if key in preparation.plan.targets}
+        return cls(found, preparation)
 
-    def found(self, key: str) -> Array:
-        """Return the model's tensor."""
-        return self._found[key]
+    def count_different(self, key: str) -> int:
+        """Return how many values of a tensor are not, bit for bit, what the checkpoint gives.
+
+        Where the table's operation has an exact inverse, the tensor is turned back and compared with the stored
+        variables; a folded mean, whose inverse is not unique, and a constant are derived.
+        """
+        entry, found = self.targets[key], self.found[key]
+        if found.shape != entry.target_shape:
+            return max(found.size, 1)
+        if entry.folds is not None or not entry.sources:
+            return _count_different(found, self.expected(key))
+        stored = (self._read(name) for name in entry.sources)
+        return sum(_count_different(one, other) for one, other in zip(revert(entry, found), stored, strict=True))
+
+    @cached_property
+    def wrong(self) -> Mapping[str, int]:
+        """{key of a tensor that is not what the checkpoint gives, bit for bit: how many of its values differ}."""
+        counts = ((key, self.count_different(key)) for key in self.targets if key in self.found)
+        return {key: count for key, count in counts if count}
 
     def expected(self, key: str, dtype: np.dtype[Any] = FLOAT32) -> Array:
         """Return what the checkpoint gives."""
-        return derive(self._targets[key], self._preparation.source, self._preparation.view, dtype)
+        return derive(self.targets[key], self.preparation.source, self.preparation.view, dtype)
 
     def wrong_tensor(self, key: str) -> WrongTensor:
-        """Return a tensor with all that it takes to explain it."""
-        entry, view, source = self._targets[key], self._preparation.view, self._preparation.source
-        variables = tuple(source.read(view.stored[name]).astype(FLOAT32, copy=False) for name in entry.inputs)
-        return WrongTensor(key, entry, self.found(key), self.expected(key), variables, self)
+        """Return a tensor with everything that it takes to explain it."""
+        entry = self.targets[key]
+        variables = tuple(self._read(name) for name in entry.inputs)
+        return WrongTensor(key, entry, self.found[key], self.expected(key), variables, self)
 
     def stored(self, entry: Entry) -> str:
         """Return the names under which the checkpoint stores the variables of a tensor."""
-        return ", ".join(self._preparation.view.stored[name] for name in entry.inputs)
+        return ", ".join(self.preparation.view.stored[name] for name in entry.inputs)
 
-    @property
-    def view_name(self) -> str:
-        """The copy that the model should hold: "ema" or "raw"."""
-        return self._preparation.view.name
+    def _read(self, name: str) -> Array:
+        return self.preparation.source.read(self.preparation.view.stored[name]).astype(FLOAT32, copy=False)
 
     @property
     def other_name(self) -> str:
-        """The copy that it should not hold."""
-        return "raw" if self.view_name == "ema" else "ema"
+        """The copy that the model should not hold: "ema" or "raw"."""
+        return "raw" if self.preparation.view.name == "ema" else "ema"
 
-    def other_view(self, key: str) -> Array | None:
+    def from_other_view(self, key: str) -> Array | None:
         """Return a tensor made from the checkpoint's other copy; None where it has none."""
-        if self._other_view is None or not self._targets[key].sources:
+        if self._other_view is None or not self.targets[key].sources:
             return None
-        return derive(self._targets[key], self._preparation.source, self._other_view, FLOAT32)
+        return derive(self.targets[key], self.preparation.source, self._other_view, FLOAT32)
 
     @cached_property
     def in_other_view(self) -> frozenset[str]:
         """Wrong tensors that hold the checkpoint's other copy."""
-        others = ((key, self.other_view(key)) for key in self.wrong)
-        return frozenset(key for key, other in others if other is not None and _equal(self.found(key), other))
+        others = ((key, self.from_other_view(key)) for key in self.wrong)
+        return frozenset(key for key, other in others if other is not None and same_bits(self.found[key], other))
 
     def holders_of(self, tensor: Array) -> list[str]:
         """Return the keys that should hold just these values."""
-        keys = self._keys_by_digest.get(_digest(tensor), [])
-        return [key for key in keys if _equal(self.expected(key), tensor)]
-
-    def holds(self, key: str, tensor: Array) -> bool:
-        """Return whether the model has just these values under a key."""
-        return _equal(self.found(key), tensor)
-
-    @cached_property
-    def _keys_by_digest(self) -> Mapping[int, list[str]]:
-        keys: defaultdict[int, list[str]] = defaultdict(list)
-        for key in self._targets:
-            keys[_digest(self.expected(key))].append(key)
-        return keys
+        keys = [key for key, entry in self.targets.items() if entry.target_shape == tensor.shape]
+        return [key for key in keys if same_bits(self.expected(key), tensor)]
 
     @cached_property
     def _other_view(self) -> View | None:
-        stored = stored_in(self._preparation.source, self._preparation.plan, self.other_name)
-        if not all(name in self._preparation.source.variables for name in stored.values()):
+        source, name = self.preparation.source, self.other_name
+        stored = stored_in(source, self.preparation.plan, name)
+        if not all(variable in source.variables for variable in stored.values()):
             return None
-        return View("raw" if self.other_name == "raw" else "ema", "for comparison", stored, {})
-
-
-class Candidate(NamedTuple):
-    """A tensor with a mistake in it.
-
-    Attributes:
-        mistake: short name.
-        tensor: what the file would hold.
-        found: half a sentence after "it": how the tensor differs, with the names of the TensorFlow variables.
-        advice: what to do; "" for the usual.
-    """
-
-    mistake: str
-    tensor: Array
-    found: str
-    advice: str = ""
+        return View("raw" if name == "raw" else "ema", "for comparison", stored, {})
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ class WrongTensor:
         found: what the file holds.
         expected: what it should hold.
         sources: the TensorFlow variables it is made from, a folded bias last.
-        weights: everything else, for comparison.
+        weights: all tensors, for comparison.
     """
 
     key: str
@@ -139,28 +131,31 @@ class WrongTensor:
     sources: tuple[Array, ...]
     weights: Weights
 
-    @property
-    def suffix(self) -> str:
-        """Last part of the key."""
-        return self.key.rsplit(".", 1)[1]
+
+def in_dtype(model: EfficientDet, weights: Weights, dtype: DType) -> EfficientDet:
+    """Return a model in a dtype, in eval mode, for comparison: itself in float32, a copy in float64.
+
+    In float64, a folded mean that is the exact float32 rounding of its derivation is replaced by that derivation in
+    float64: the one rounding of the fold would otherwise hide what float64 can show. Other tensors keep their values.
+    """
+    if dtype == "float32":
+        return model.float().eval()
+    copy = deepcopy(model).double()  # not a new model: what its layers compute must be compared, too
+    tensors = copy.state_dict()
+    for key, entry in weights.targets.items():
+        if entry.folds is not None and key not in weights.wrong:
+            tensors[key].copy_(torch.from_numpy(weights.expected(key, FLOAT64)))
+    return copy.eval()
 
 
-def describe_difference(wrong: WrongTensor) -> str:
-    """Return how many values of a tensor differ, and the largest difference."""
-    different = wrong.found != wrong.expected
-    distance = np.nan_to_num(np.abs(wrong.found.astype(np.float64) - wrong.expected), nan=np.inf)
-    worst = np.unravel_index(int(distance.argmax()), distance.shape)
-    position = tuple(map(int, worst))
-    return (
-        f"{int(different.sum())} of {different.size} values differ, most at {position}: expected "
-        f"{wrong.expected[worst]:.7g}, found {wrong.found[worst]:.7g}"
-    )
+def same_bits(one: Array, other: Array) -> bool:
+    """Return whether two arrays have the same bits, so that NaN equals NaN and 0.0 is not -0.0."""
+    return one.shape == other.shape and not _count_different(one, other)
 
 
-def _equal(one: Array, other: Array) -> bool:
-    """Return whether two arrays have the same bits, so that NaN equals NaN and 0 is not -0."""
-    return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
-
-
-def _digest(tensor: Array) -> int:
-    return hash((tensor.shape, tensor.tobytes()))
+def _count_different(found: Array, expected: Array) -> int:
+    if found.dtype != expected.dtype:
+        return max(expected.size, 1)
+    bits = f"u{expected.dtype.itemsize}"
+    one, other = (np.ascontiguousarray(array).reshape(-1).view(bits) for array in (found, expected))
+    return int(np.count_nonzero(one != other))

@@ -1,33 +1,37 @@
-"""Keras weights in HDF5 (`save_weights("model.h5")`): arrays under /<layer>/<TF1 name>:0, taken by name.
+"""Keras weights in HDF5 (`save_weights("model.h5")`, `save("model.h5")`): arrays under their TF1 names, in any order.
 
-The root lists its layers in the attribute `layer_names`, every layer its arrays in `weight_names`; a list that is too
-long for one attribute goes on in `weight_names0`, `weight_names1`, ...
-
-Source: Keras 2, `hdf5_format.save_weights_to_hdf5_group`.
+libhdf5 can hang or crash on a damaged file, so that h5py runs apart, see `keras_h5_index`. It only lists where the
+values are; they are mapped here. HDF5 has no checksum over values in what Keras writes: damage there goes unnoticed.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+import mmap
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from converter.formats.hdf5 import Dataset, Hdf5File
+from converter.formats.apart import read_apart
 from converter.identify.naming import undo_counters
 from converter.identify.own_metadata import apply_metadata, parse_metadata
 from converter.source import VariableInfo, VariableSource
-from effdet_torch.file_format import METADATA_KEY
 
-_LAYERS, _WEIGHTS = "layer_names", "weight_names"
-_WHOLE_MODEL = "model_weights"  # where `model.save` puts what `save_weights` puts into the root
-_TOP_LEVEL = "top_level_model_weights"
-_KERAS_3 = {"layers", "vars", "_layer_checkpoint_dependencies"}
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
+
+
+class _Array(NamedTuple):
+    """Dtype and shape of an array, the bytes that hold its values, and where they begin."""
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    holder: mmap.mmap
+    offset: int
 
 
 class KerasH5(VariableSource):
@@ -37,22 +41,32 @@ class KerasH5(VariableSource):
     raw_reason = "a Keras .h5 file holds one copy of every variable and does not say whether it is the averages"
 
     def __init__(self, path: Path) -> None:
-        """Read the names and places of all arrays.
+        """Find all arrays.
 
         Raises:
             CorruptFileError: The file is damaged or cut off.
-            UnsupportedSourceError: It is no Keras 2 weights file, or its arrays are compressed.
+            UnsupportedSourceError: It is not a Keras 2 weights file, or it holds arrays that cannot be read.
+            OSError: It cannot be opened.
         """
         self.path, self.folder = path, path.absolute().parent
-        with self._naming():
-            self._file = Hdf5File(path)
-            found = dict(self._weights(self._file.root))
-            self._datasets = {name: found[given] for name, given in undo_counters(found).items()}
-        if METADATA_KEY in (texts := self._file.texts(self._file.root)):
-            apply_metadata(self, parse_metadata(path, "".join(texts[METADATA_KEY])))
-        self._variables = {
-            name: VariableInfo(dataset.dtype.name, dataset.shape) for name, dataset in self._datasets.items()
-        }
+        try:
+            found, copies = read_apart(_index, path)
+        except CorruptFileError as error:
+            raise CorruptFileError(f"{path}: damaged HDF5 file: {error}. Download or copy it again.") from error
+        except SourceError as error:
+            raise type(error)(f"{path}: HDF5 file, {error}.") from error
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        rows = _named(path, found["arrays"])
+        dtypes = {dtype: np.dtype(dtype) for dtype, *_ in rows.values()}
+        names = {dtype: dtype.name for dtype in dtypes.values()}  # NumPy builds it anew every time
+        self._arrays, self._variables = {}, {}
+        for name, given in undo_counters(rows).items():
+            dtype, shape, is_copied, offset = rows[given]
+            self._arrays[name] = _Array(dtypes[dtype], tuple(shape), copies if is_copied else mapped, offset)
+            self._variables[name] = VariableInfo(names[dtypes[dtype]], tuple(shape))
+        if found["metadata"] is not None:
+            apply_metadata(self, parse_metadata(path, found["metadata"]))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -60,73 +74,40 @@ class KerasH5(VariableSource):
         return self._variables
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return one variable; HDF5 has no checksum that would tell damaged values."""
-        return self._file.read(self._datasets[name])
+        """Return one variable, as a view of the file where NumPy can use the values as they are stored."""
+        dtype, shape, holder, offset = self._arrays[name]
+        values: NDArray[Any] = np.frombuffer(holder, dtype, math.prod(shape), offset)
+        if not values.flags.aligned:
+            values = values.copy()
+        return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
         return (self.path,)
 
     def close(self) -> None:
-        """Nothing to do: the file is unmapped when the last array is gone."""
-
-    def _weights(self, root: int) -> Iterator[tuple[str, Dataset]]:
-        """Yield (name, array) of all layers."""
-        groups = self._file.children(root)
-        layers = _joined(self._file.texts(root), _LAYERS)
-        if layers is None and _WHOLE_MODEL in groups:
-            yield from self._weights(groups[_WHOLE_MODEL])
-            return
-        if layers is None:
-            raise UnsupportedSourceError(_not_keras_2(set(groups)))
-        seen: set[str] = set()
-        for layer in [*layers, *({_TOP_LEVEL} & groups.keys())]:
-            group = self._find(root, layer)
-            for weight in _joined(self._file.texts(group), _WEIGHTS) or ():
-                name = weight.removesuffix(_OUTPUT)
-                if name in seen:
-                    raise UnsupportedSourceError(f"two arrays are called {name!r}; expected one model")
-                seen.add(name)
-                yield name, self._dataset(self._find(group, weight), weight)
-
-    def _find(self, group: int, path: str) -> int:
-        """Return the object at a path of names, which may be of any depth."""
-        for part in path.split("/"):
-            children = self._file.children(group)
-            if part not in children:
-                raise CorruptFileError(f"{path!r} is listed, but {part!r} is not there")
-            group = children[part]
-        return group
-
-    def _dataset(self, address: int, weight: str) -> Dataset:
-        try:
-            return self._file.dataset(address)
-        except SourceError as error:
-            raise type(error)(f"{weight}: {error}") from error
-
-    @contextmanager
-    def _naming(self) -> Iterator[None]:
-        try:
-            yield
-        except CorruptFileError as error:
-            raise CorruptFileError(f"{self.path}: damaged HDF5 file: {error}. Download or copy it again.") from error
-        except UnsupportedSourceError as error:
-            raise UnsupportedSourceError(f"{self.path}: HDF5 file, {error}.") from error
+        """Do nothing: the file is unmapped when the last array is gone."""
 
 
-def _joined(texts: Mapping[str, list[str]], name: str) -> list[str] | None:
-    """Return a list that may be split over several attributes; None if there is no such list."""
-    if name in texts:
-        return texts[name]
-    parts = itertools.takewhile(lambda part: part in texts, (f"{name}{number}" for number in itertools.count()))
-    return [text for part in parts for text in texts[part]] or None
+def _index(path: Path, out: BinaryIO) -> dict[str, Any]:
+    from converter.readers.tensorflow.keras_h5_index import index  # late: only the other process loads h5py
+
+    return index(path, out)
 
 
-def _not_keras_2(groups: set[str]) -> str:
-    if groups & _KERAS_3:
-        return (
-            "weights of Keras 3, which go by places in the model and not by names of variables; save the model with "
-            "tf-keras (Keras 2) as .h5, or give its checkpoint"
-        )
-    held = ", ".join(sorted(groups)[:5]) or "nothing"
-    return f"but no Keras weights (no attribute {_LAYERS!r}; it holds {held})"
+def _named(path: Path, rows: list[Any]) -> dict[str, list[Any]]:
+    """Return {TF1 name: what is known of the array}; the layer goes before a name that several layers use.
+
+    Raises:
+        UnsupportedSourceError: A layer lists a name twice.
+    """
+    names = [row[1].removesuffix(_OUTPUT) for row in rows]
+    used = Counter(names)
+    named = {
+        name if used[name] == 1 else f"{layer}/{name}": place
+        for name, (layer, _, *place) in zip(names, rows, strict=True)
+    }
+    if len(named) != len(rows):
+        twice = next(name for name, count in used.items() if count > 1)
+        raise UnsupportedSourceError(f"{path}: HDF5 file, two arrays are called {twice!r}; expected one model.")
+    return named

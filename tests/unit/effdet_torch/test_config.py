@@ -1,16 +1,13 @@
-"""Variants and what follows from them, against the published table and the official variable names."""
+"""Variants and what follows from them, against the published table; `tests/contract` has the official variables."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from effdet_torch.architecture import BACKBONES, backbone_channels, bifpn_nodes, feature_sizes, stem_channels
+from effdet_torch.architecture import BACKBONES, backbone_channels, bifpn_nodes, feature_sizes
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
 
@@ -34,12 +31,6 @@ PUBLISHED = {
 }
 
 
-def read_shapes(shared: Path, variant: str) -> dict[str, tuple[int, ...]]:
-    lines = (shared / "reference" / "variables" / f"{variant}.tsv").read_text().splitlines()
-    pairs = (line.split("\t") for line in lines)
-    return {name: tuple(int(size) for size in shape.split(",") if size) for name, shape in pairs}
-
-
 def test_variants_are_the_published_ones() -> None:
     found = {
         name: (
@@ -56,9 +47,6 @@ def test_variants_are_the_published_ones() -> None:
     }
     assert found == PUBLISHED
     assert list_models() == list(PUBLISHED)
-
-
-def test_lite_variants_differ_in_activation_and_normalization() -> None:
     for name, config in VARIANTS.items():
         lite = name.startswith("lite")
         assert config.activation == ("relu6" if lite else "swish")
@@ -70,10 +58,7 @@ def test_lite_variants_differ_in_activation_and_normalization() -> None:
 def test_dict_round_trip_through_json(variant: str) -> None:
     config = get_config(variant, num_classes=7, image_size=(384, 640), redundant_bias=True)
     assert EfficientDetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
-def test_get_config_accepts_the_official_name_and_a_square() -> None:
-    assert get_config("EfficientDet-D0", image_size=640) == get_config("d0", image_size=(640, 640))
+    assert get_config(f"EfficientDet-{variant.upper()}", image_size=640) == get_config(variant, image_size=(640, 640))
 
 
 @pytest.mark.parametrize(
@@ -110,25 +95,13 @@ def test_from_dict_refuses_unknown_and_missing_settings() -> None:
         EfficientDetConfig.from_dict(values)
 
 
-def test_feature_sizes_halve_rounding_up() -> None:
+def test_feature_sizes_halve_rounding_up_or_are_refused_as_by_the_official_code() -> None:
     assert get_config("lite0").feature_sizes() == {3: (40, 40), 4: (20, 20), 5: (10, 10), 6: (5, 5), 7: (3, 3)}
     assert get_config("d0", image_size=(65, 641)).feature_sizes()[7] == (1, 6)
-
-
-def test_feature_sizes_refuse_what_the_official_code_refuses() -> None:
     assert feature_sizes(64, 64, 3, 7)[7] == (1, 1)  # both sides stop together
     for height, width in ((64, 512), (512, 64)):
         with pytest.raises(ConfigError, match=r"too small for levels 3 to 7: P6 is .* at least 65 pixels"):
             feature_sizes(height, width, 3, 7)
-    assert feature_sizes(65, 512, 3, 7)[7] == (1, 4)
-
-
-def test_bifpn_nodes_of_five_levels() -> None:
-    nodes = get_config("d0").nodes[:8]
-    found = [(node.level, tuple(item.offset for item in node.inputs)) for node in nodes]
-    top_down = [(6, (3, 4)), (5, (2, 5)), (4, (1, 6)), (3, (0, 7))]
-    assert found == [*top_down, (4, (1, 7, 8)), (5, (2, 6, 9)), (6, (3, 5, 10)), (7, (4, 11))]
-    assert [node.feature for node in nodes] == list(range(5, 13))
 
 
 def test_bifpn_nodes_need_a_conv_in_the_first_cell_only() -> None:
@@ -139,50 +112,7 @@ def test_bifpn_nodes_need_a_conv_in_the_first_cell_only() -> None:
     assert {item.offset for node in same for item in node.inputs if item.needs_conv} == {0, 2}
 
 
-@pytest.mark.parametrize("variant", ["d0", "d1", "d2", "d4", "d6", "d7x", "lite0", "lite2", "lite4"])
-def test_architecture_agrees_with_the_official_variables(shared: Path, variant: str) -> None:
-    config = get_config(variant)
-    shapes = read_shapes(shared, variant)
-    scope = config.backbone
-    depthwise = {
-        f"{scope}/blocks_{b.flat}/depthwise_conv2d/depthwise_kernel": (b.kernel_size, b.kernel_size, b.mid_channels, 1)
-        for b in config.blocks
-    }
-    assert depthwise == {name: shape for name, shape in shapes.items() if name in depthwise or "depthwise_conv" in name}
-    for block in config.blocks:
-        name = f"{scope}/blocks_{block.flat}"
-        project = shapes[f"{name}/conv2d{'_1' if block.expands else ''}/kernel"]
-        assert project == (1, 1, block.mid_channels, block.out_channels)
-        squeeze = shapes.get(f"{name}/se/conv2d/kernel", (1, 1, block.mid_channels, 0))
-        assert squeeze == (1, 1, block.mid_channels, block.squeeze_excite_channels)
-    assert shapes[f"{scope}/stem/conv2d/kernel"][3] == stem_channels(scope)
-    assert shapes["resample_p6/conv2d/kernel"][2:] == (backbone_channels(scope)[5], config.fpn_channels)
-
-
-@pytest.mark.parametrize("variant", ["d0", "d7x", "lite4"])
-def test_resampled_inputs_agree_with_the_official_variables(shared: Path, variant: str) -> None:
-    expected = {
-        f"fpn_cells/cell_{node.cell}/fnode{node.index}/resample_{i.position}_{i.offset}_{node.feature}": i.channels
-        for node in get_config(variant).nodes
-        for i in node.inputs
-        if i.needs_conv
-    }
-    found = {
-        name.removesuffix("/conv2d/kernel"): shape[2]
-        for name, shape in read_shapes(shared, variant).items()
-        if name.startswith("fpn_cells") and name.endswith("/conv2d/kernel")
-    }
-    assert found == expected
-
-
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_backbone_channels_are_those_of_the_last_blocks(backbone: str) -> None:
     last = {block.stage: block.out_channels for block in get_config("d0", backbone=backbone).blocks}
     assert backbone_channels(backbone) == {3: last[2], 4: last[4], 5: last[6]}
-
-
-def test_config_is_read_without_torch() -> None:
-    check = "import effdet_torch.config, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
-    control = f"import sys; sys.modules['torch'] = sys; {check}"
-    assert subprocess.run([sys.executable, "-c", control], check=False).returncode == 1

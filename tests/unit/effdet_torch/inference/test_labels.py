@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from effdet_torch.errors import UsageError
-from effdet_torch.inference.labels import COCO_NAMES, category_name, default_label_map, read_labels
+from effdet_torch.inference.labels import COCO_NAMES, read_labels
 
 
 def test_coco_names_are_those_of_the_annotations(shared: Path) -> None:
@@ -17,14 +17,9 @@ def test_coco_names_are_those_of_the_annotations(shared: Path) -> None:
 
 
 def test_coco_has_80_names_for_90_ids() -> None:
-    assert len(COCO_NAMES) == len(set(COCO_NAMES.values())) == 80
-    assert (min(COCO_NAMES), max(COCO_NAMES)) == (1, 90)
-
-
-def test_only_90_classes_are_taken_for_coco() -> None:
-    assert category_name(18, default_label_map(90)) == "dog"
-    assert category_name(18, default_label_map(20)) == "class 18"
-    assert category_name(12, default_label_map(90)) == "class 12"  # a gap
+    assert (len(set(COCO_NAMES.values())), min(COCO_NAMES), max(COCO_NAMES)) == (80, 1, 90)
+    assert COCO_NAMES[18] == "dog"
+    assert 12 not in COCO_NAMES
 
 
 @pytest.mark.parametrize(
@@ -55,17 +50,16 @@ def test_reads_names(tmp_path: Path, file: str, text: str) -> None:
         ("a.yaml", b"a: [", "cannot read the class names"),
         ("a.yaml", b"!!python/object/apply:os.getcwd []", "cannot read the class names"),
         ("a.yaml", b"", "does not hold class names"),
+        ("a.yaml", b"1: no\n", "the name of category 1 is a bool; quote it"),
+        ("a.yaml", b"1: [cat, dog]\n", "the name of category 1 is a list"),
         ("a.txt", b"\xff\xfe\x00", "cannot read the class names"),
         ("a.json", b'{"0": "background"}', "names category 0; category ids start at 1"),
+        ("missing.txt", None, "No such file"),
     ],
 )
-def test_what_holds_no_names_is_refused(tmp_path: Path, file: str, content: bytes, message: str) -> None:
-    (tmp_path / file).write_bytes(content)
+def test_what_holds_no_names_is_refused(tmp_path: Path, file: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / file).write_bytes(content)
     with pytest.raises(UsageError, match=message) as error:
         read_labels(tmp_path / file)
     assert str(tmp_path / file) in str(error.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"missing\.txt"):
-        read_labels(tmp_path / "missing.txt")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
@@ -22,30 +22,31 @@ from effdet_torch.inference.postprocess import (
 )
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
+ANCHORS = make_anchors_yxyx(CONFIG)
+Outputs = tuple[list[Tensor], list[Tensor]]
 
 
-def random_outputs(config: EfficientDetConfig, batch: int = 2, seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+def random_outputs(batch: int = 2, seed: int = 0) -> Outputs:
     """Class logits and box deltas per level."""
     generator = torch.Generator().manual_seed(seed)
-    anchors = config.anchors_per_location
+    anchors = CONFIG.anchors_per_location
 
     def maps(channels: int) -> list[Tensor]:
-        sizes = config.feature_sizes().values()
+        sizes = CONFIG.feature_sizes().values()
         return [torch.randn(batch, channels, *size, generator=generator) for size in sizes]
 
-    return maps(anchors * config.num_classes), [level * 0.3 for level in maps(anchors * 4)]
+    return maps(anchors * CONFIG.num_classes), [level * 0.3 for level in maps(anchors * 4)]
 
 
-def detect(profile: str | Profile, scales: tuple[float, ...] = (1.0, 1.0), seed: int = 0) -> Detections:
-    logits, deltas = random_outputs(CONFIG, len(scales), seed)
-    anchors = make_anchors_yxyx(CONFIG)
-    return postprocess(logits, deltas, anchors, torch.tensor(scales), CONFIG.image_size, profile)
+def detect(
+    profile: str | Profile, scales: tuple[float, ...] = (1.0, 1.0), outputs: Outputs | None = None
+) -> Detections:
+    outputs = outputs or random_outputs(len(scales))
+    return postprocess(*outputs, ANCHORS, torch.tensor(scales), CONFIG.image_size, profile)
 
 
-def top_k_by_sorting(logits: Tensor, k: int) -> set[int]:
-    """Indices of the k highest values of one image, flattened as (anchor, class); lower index first."""
-    flat = logits.flatten().numpy()
-    return set(np.lexsort((np.arange(flat.size), -flat))[:k].tolist())
+def assert_equal(first: Detections, second: Detections, images: slice = slice(None)) -> None:
+    assert all(torch.equal(a[images], b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("k", [1, 7, 300, 5000])
@@ -57,16 +58,12 @@ def test_top_k_takes_the_highest_and_breaks_ties_by_index(k: int, distinct: bool
         logits = (2 * logits).round() / 2  # many equal values, 0.0 and -0.0 among them
     candidates = top_k(logits, k)
     assert candidates.logits.shape[1] == min(k, 90 * 7)
+    assert ((candidates.classes * 90 + candidates.anchors).diff(dim=1) > 0).all()  # the order of the result
     for image in range(2):
         pairs = (candidates.anchors[image] * 7 + candidates.classes[image]).tolist()
-        assert set(pairs) == top_k_by_sorting(logits[image] + 0.0, k)
+        flat = logits[image].flatten().numpy() + 0.0
+        assert set(pairs) == set(np.lexsort((np.arange(flat.size), -flat))[:k].tolist())
         assert torch.equal(candidates.logits[image], logits[image].flatten()[pairs])
-
-
-def test_top_k_is_ordered_by_class_then_anchor() -> None:
-    candidates = top_k(torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0)), 60)
-    order = candidates.classes * 50 + candidates.anchors
-    assert (order.diff(dim=1) > 0).all()
 
 
 def test_best_class_prefers_the_lower_of_equals() -> None:
@@ -85,125 +82,87 @@ def test_flatten_levels_has_the_order_of_the_anchors() -> None:
     assert torch.equal(flat[0, -1], levels[1][0, 3:6, 0, 0])
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_every_profile_detects(name: str) -> None:
-    if PROFILES[name].backend == "torchvision":
-        pytest.importorskip("torchvision")
-    detections = detect(name)
-    assert detections.boxes_xyxy.shape == (2, 100, 4)
-    assert detections.scores.shape == detections.classes.shape == (2, 100)
+@pytest.mark.parametrize("profile", [*PROFILES, Profile("best_class", max_detections=7)])
+def test_every_profile_detects(profile: str | Profile) -> None:
+    detections, count = detect(profile), 100 if isinstance(profile, str) else 7
+    assert detections.boxes_xyxy.shape == (2, count, 4)
+    assert detections.scores.shape == detections.classes.shape == (2, count)
     assert (detections.num_detections > 0).all()
     assert (detections.scores.diff(dim=1) <= 0).all()
-    assert detections.classes.min() >= 0
+    assert set(detections.classes.unique().tolist()) <= set(range(CONFIG.num_classes + 1))
     assert detections.classes.max() == CONFIG.num_classes
-
-
-def test_hard_profiles_agree() -> None:
-    pytest.importorskip("torchvision")
-    ours, theirs = detect("official-eval-hard"), detect("hard")
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-@pytest.mark.parametrize("pair", [("official-eval", "official-eval-hard"), ("official-eval", "serving")])
-def test_profiles_differ(pair: tuple[str, str]) -> None:
-    first, second = (detect(name) for name in pair)
-    assert not torch.equal(first.scores, second.scores)
-
-
-def test_only_serving_clips() -> None:
+    # Boxes are scaled to the original, and only those of serving stay inside the network input.
+    scaled = detect(profile, scales=(2.0, 0.5))
+    assert torch.equal(scaled.boxes_xyxy, detections.boxes_xyxy * torch.tensor([2.0, 0.5])[:, None, None])
+    assert torch.equal(scaled.scores, detections.scores)
     height, width = CONFIG.image_size
-    limits = torch.tensor([width, height, width, height])
-    for name, clips in (("serving", True), ("official-eval", False)):
-        boxes = detect(name).boxes_xyxy
-        assert bool((boxes >= 0).all() and (boxes <= limits).all()) is clips
+    inside = (detections.boxes_xyxy >= 0) & (detections.boxes_xyxy <= torch.tensor([width, height] * 2))
+    assert bool(inside.all()) == (isinstance(profile, str) and PROFILES[profile].clip)
 
 
-def test_boxes_are_scaled_to_the_original() -> None:
-    plain, scaled = detect("serving"), detect("serving", scales=(2.0, 0.5))
-    factors = torch.tensor([2.0, 0.5])[:, None, None]
-    assert torch.equal(scaled.boxes_xyxy, plain.boxes_xyxy * factors)
-    assert torch.equal(scaled.scores, plain.scores)
+def test_hard_profiles_agree_and_others_differ() -> None:
+    assert_equal(detect("official-eval-hard"), detect("hard"))
+    scores = {tuple(detect(name).scores.flatten().tolist()) for name in PROFILES}
+    assert len(scores) == len(PROFILES) - 1
 
 
 def test_class_is_channel_plus_one_and_box_is_its_anchors() -> None:
-    logits, deltas = random_outputs(CONFIG, batch=1)
+    logits, deltas = random_outputs(batch=1)
     logits = [level.fill_(-20) for level in logits]
     deltas = [level.zero_() for level in deltas]
     y, x, anchor, channel = 3, 5, 7, 4
     logits[0][0, anchor * CONFIG.num_classes + channel, y, x] = 3.0
-    anchors = make_anchors_yxyx(CONFIG)
-    found = postprocess(logits, deltas, anchors, torch.ones(1), CONFIG.image_size)
+    found = detect("official-eval", (1.0,), (logits, deltas))
     assert found.num_detections.tolist() == [1]
     assert found.classes[0, 0] == channel + 1
     assert found.scores[0, 0] == torch.tensor(3.0).sigmoid()
     columns = CONFIG.feature_sizes()[3][1]
-    torch.testing.assert_close(found.boxes_xyxy[0, 0], yxyx_to_xyxy(anchors[(y * columns + x) * 9 + anchor]))
-    assert not found.boxes_xyxy[0, 1:].any()
-    assert not found.classes[0, 1:].any()
-    assert not found.scores[0, 1:].any()
+    torch.testing.assert_close(found.boxes_xyxy[0, 0], yxyx_to_xyxy(ANCHORS[(y * columns + x) * 9 + anchor]))
+    assert not any(padding[0, 1:].any() for padding in (found.boxes_xyxy, found.classes, found.scores))
 
 
-def test_batch_equals_single_images() -> None:
-    logits, deltas = random_outputs(CONFIG, batch=3)
-    anchors, scales = make_anchors_yxyx(CONFIG), torch.tensor([1.0, 2.0, 3.0])
-    together = postprocess(logits, deltas, anchors, scales, CONFIG.image_size)
+def test_batch_equals_single_images_in_any_memory_format() -> None:
+    outputs, scales = random_outputs(batch=3), (1.0, 2.0, 3.0)
+    together = detect("official-eval", scales, outputs)
     for image in range(3):
-        only = slice(image, image + 1)
-        single = [level[only] for level in logits], [level[only] for level in deltas]
-        alone = postprocess(*single, anchors, scales[only], CONFIG.image_size)
-        assert all(torch.equal(a[only], b) for a, b in zip(together, alone, strict=True))
-
-
-def test_channels_last_maps_give_the_same() -> None:
-    logits, deltas = random_outputs(CONFIG)
-    anchors, scales = make_anchors_yxyx(CONFIG), torch.ones(2)
-    expected = postprocess(logits, deltas, anchors, scales, CONFIG.image_size)
-    swapped = ([level.contiguous(memory_format=torch.channels_last) for level in maps] for maps in (logits, deltas))
-    found = postprocess(*swapped, anchors, scales, CONFIG.image_size)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_own_profile() -> None:
-    assert detect(Profile("best_class", max_detections=7)).scores.shape == (2, 7)
+        logits, deltas = ([level[image : image + 1] for level in maps] for maps in outputs)
+        assert_equal(
+            together, detect("official-eval", scales[image : image + 1], (logits, deltas)), slice(image, image + 1)
+        )
+    logits, deltas = ([level.contiguous(memory_format=torch.channels_last) for level in maps] for maps in outputs)
+    assert_equal(together, detect("official-eval", scales, (logits, deltas)))
 
 
 def test_exportable() -> None:
-    anchors = make_anchors_yxyx(CONFIG)
-    logits, deltas = random_outputs(CONFIG)
-
     class Post(torch.nn.Module):
         def forward(self, logits: list[Tensor], deltas: list[Tensor], scales: Tensor) -> Detections:
             profile = Profile(sigma=0.5, score_threshold=0.001, max_detections=5)
-            return postprocess(logits, deltas, anchors, scales, CONFIG.image_size, profile)
+            return postprocess(logits, deltas, ANCHORS, scales, CONFIG.image_size, profile)
 
-    exported = torch.export.export(Post(), (logits, deltas, torch.ones(2))).module()
-    inputs = (*random_outputs(CONFIG, seed=1), torch.tensor([1.0, 3.0]))
-    assert all(torch.equal(a, b) for a, b in zip(exported(*inputs), Post()(*inputs), strict=True))
-
-
-def test_unknown_profile() -> None:
-    with pytest.raises(ConfigError, match="unknown postprocessing profile 'fast'; expected one of official-eval"):
-        detect("fast")
+    exported = torch.export.export(Post(), (*random_outputs(), torch.ones(2))).module()
+    inputs = (*random_outputs(seed=1), torch.tensor([1.0, 3.0]))
+    assert_equal(exported(*inputs), Post()(*inputs))
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "message"),
     [
-        {"candidates": "all"},
-        {"backend": "numpy"},
-        {"backend": "torchvision", "sigma": 0.5, "score_threshold": 0.001},
-        {"backend": "torchvision", "per_class": False},
-        {"sigma": 0.5},
-        {"max_detections": 0},
+        ({"candidates": "all"}, "candidates is 'all'; expected 'top_k' or 'best_class'"),
+        ({"backend": "numpy"}, "backend is 'numpy'; expected 'tensorflow' or 'torchvision'"),
+        ({"backend": "torchvision", "sigma": 0.5, "score_threshold": 0.001}, "the torchvision backend is hard"),
+        ({"backend": "torchvision", "per_class": False}, "the torchvision backend is hard, per class"),
+        ({"sigma": 0.5}, "score_threshold is -inf; expected 0 or more with soft NMS"),
+        ({"max_detections": 0}, "must be at least 1"),
     ],
 )
-def test_profiles_that_make_no_sense(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError):
+def test_profiles_that_make_no_sense(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Profile(**wrong)
 
 
-def test_anchors_of_another_size() -> None:
-    logits, deltas = random_outputs(CONFIG)
+def test_unknown_profile_and_anchors_of_another_size() -> None:
+    with pytest.raises(ConfigError, match="unknown postprocessing profile 'fast'; expected one of official-eval"):
+        detect("fast")
     anchors = make_anchors_yxyx(get_config("d0", image_size=128))
     with pytest.raises(ConfigError, match="make the anchors for the image size"):
-        postprocess(logits, deltas, anchors, torch.ones(2), CONFIG.image_size)
+        postprocess(*random_outputs(), anchors, torch.ones(2), CONFIG.image_size)

@@ -1,9 +1,8 @@
-"""One call from images to detections."""
+"""One call from images to detections; `tests/parity/test_coco_metrics.py` compares with the official code."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +13,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import effdet_torch
-from converter.conversion import convert_checkpoint, prepare
-from converter.locate import open_checkpoint
-from effdet_torch import Predictor, create_model
+from effdet_torch import Predictor
 from effdet_torch.errors import ConfigError, ModelFileError
-from effdet_torch.inference.images import ImageError, read_image
+from effdet_torch.inference.engine import full_float32, usable_device
+from effdet_torch.inference.images import ImageError
+from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import ImageDetections
 from effdet_torch.network.model import EfficientDet
+from support.coco_samples import small_model
 
-# Of the official code; see the facts about float32 on padded photographs.
-BOX_ERROR_PX = 0.5
-SCORE_ERROR = 1e-3
-IMAGE_IDS = (6818, 37777, 87038, 386912, 397133, 403385)
-
+HARD = "official-eval-hard"  # scores as the network gives them
 Pixels = NDArray[np.uint8]
 
 
-def untrained() -> EfficientDet:
-    torch.manual_seed(0)
-    model = create_model("d0", num_classes=3, image_size=128)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    with torch.no_grad():  # with its initial statistics the network would give the same for every image
-        model.train()(torch.randn(4, 3, 128, 128))
-    return model
+def fresh_model() -> EfficientDet:
+    return small_model(num_classes=3, image_size=(128, 128))
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientDet:
-    """A small untrained network: its detections are arbitrary and repeatable."""
-    return untrained()
+    return fresh_model()
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +42,15 @@ def images() -> list[Pixels]:
     return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((90, 120), (128, 128), (30, 200))]
 
 
-@pytest.fixture(scope="module")
-def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained checkpoint, converted."""
-    path = tmp_path_factory.mktemp("trained") / "d0.pth"
-    with open_checkpoint(shared / "trained_d0_256") as source:
-        convert_checkpoint(prepare(source, None, None, None, False), path)
-    return path
-
-
-def photographs(shared: Path, ids: Sequence[int] = IMAGE_IDS) -> list[Path]:
-    return [shared / "coco50" / "val2017" / f"{number:012d}.jpg" for number in ids]
+@pytest.fixture
+def files(images: list[Pixels], tmp_path: Path) -> list[Path]:
+    """The images as files; the second would be turned by its EXIF orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path, exif=exif if path == paths[1] else None)
+    return paths
 
 
 def assert_same(first: ImageDetections, second: ImageDetections) -> None:
@@ -75,78 +60,21 @@ def assert_same(first: ImageDetections, second: ImageDetections) -> None:
     assert first.names == second.names
 
 
-# The official code's detections
-
-
-def official(shared: Path, file: str, image_id: int) -> list[dict[str, Any]]:
-    path = shared / "trained_d0_256" / "detections" / f"det_ema_pil_{file}.json"
-    return [entry for entry in json.loads(path.read_text()) if entry["image_id"] == image_id]
-
-
-def unmatched(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the expected detections that have no partner of their own; all entries come best first."""
-    free = list(found)
-    missing = []
-    for entry in expected:
-        partner = next((other for other in free if agree(other, entry)), None)
-        if partner is None:
-            missing.append(entry)
-        else:
-            free.remove(partner)
-    return missing
-
-
-def agree(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    return (
-        first["category_id"] == second["category_id"]
-        and bool(np.abs(np.subtract(first["bbox"], second["bbox"])).max() < BOX_ERROR_PX)
-        and abs(first["score"] - second["score"]) < SCORE_ERROR
-    )
-
-
-@pytest.mark.parametrize(
-    ("profile", "file"), [("official-eval", "perclass5000_gaussian"), ("serving", "global_gaussian")]
-)
-def test_detects_what_the_official_code_detects(shared: Path, trained: Path, profile: str, file: str) -> None:
-    predictor = Predictor(trained, profile=profile, device="cpu")
-    results = predictor(photographs(shared))
-    wrong = {}
-    for image_id, result in zip(IMAGE_IDS, results, strict=True):
-        expected = official(shared, file, image_id)
-        assert len(result) == len(expected) == 100
-        wrong[image_id] = unmatched(result.to_coco(image_id), expected)
-    assert not any(wrong.values()), wrong
-
-
-def test_another_profile_or_image_is_noticed(shared: Path, trained: Path) -> None:
-    """Negative control."""
-    found = Predictor(trained, profile="serving", device="cpu")(photographs(shared, [37777]))[0].to_coco(37777)
-    assert not unmatched(found, official(shared, "global_gaussian", 37777))
-    assert unmatched(found, official(shared, "global_hard", 37777))
-    assert len(unmatched(found, official(shared, "global_gaussian", 6818))) == 100
-
-
-def test_coco_names(shared: Path, trained: Path) -> None:
-    found = Predictor(trained, score_threshold=0.5)(photographs(shared, [6818]))[0]
-    assert (found.names, found.category_ids.tolist()) == (["toilet"], [70])
-    xmin, ymin, xmax, ymax = found.boxes_xyxy[0].tolist()
-    assert (xmin, ymin, xmax, ymax) == pytest.approx((187.5, 472.1, 287.1, 529.2), abs=0.1)
-
-
 # The result
 
 
-def test_shapes_and_types(model: EfficientDet, images: list[Pixels]) -> None:
-    results = Predictor(model)(images)
-    assert len(results) == 3
+@pytest.mark.parametrize("profile", [*PROFILES, PROFILES["official-eval"]])
+def test_shapes_types_and_names(model: EfficientDet, images: list[Pixels], profile: Any) -> None:
+    results = Predictor(model, profile=profile)(images)
+    assert [len(result) for result in results] == [100, 100, 100]
     for result in results:
-        count = len(result)
-        assert 0 < count <= 100
-        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((count, 4), torch.float32)
-        assert (result.scores.shape, result.scores.dtype) == ((count,), torch.float32)
-        assert (result.category_ids.shape, result.category_ids.dtype) == ((count,), torch.int64)
+        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((100, 4), torch.float32)
+        assert (result.scores.shape, result.scores.dtype) == ((100,), torch.float32)
+        assert (result.category_ids.shape, result.category_ids.dtype) == ((100,), torch.int64)
         assert bool((result.scores.diff() <= 0).all())
         assert set(result.category_ids.tolist()) <= {1, 2, 3}
+        assert result.names == [f"class {number}" for number in result.category_ids.tolist()]
+    assert not torch.equal(results[0].scores, results[1].scores)
 
 
 def test_to_coco_gives_plain_numbers() -> None:
@@ -155,95 +83,89 @@ def test_to_coco_gives_plain_numbers() -> None:
     assert json.loads(json.dumps(found.to_coco("a.jpg"))) == [expected]
 
 
-def test_names(model: EfficientDet, images: list[Pixels]) -> None:
-    unnamed = Predictor(model)(images[0])[0]
-    assert unnamed.names == [f"class {number}" for number in unnamed.category_ids.tolist()]
-    named = Predictor(model, label_map={1: "cat", 2: "dog"})(images[0])[0]
-    expected = {1: "cat", 2: "dog", 3: "class 3"}
-    assert named.names == [expected[number] for number in named.category_ids.tolist()]
-    assert len(set(named.names)) > 1
-
-
-def test_score_threshold(model: EfficientDet, images: list[Pixels]) -> None:
+def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels]) -> None:
     everything = Predictor(model)(images[0])[0]
     limit = float(everything.scores[10])
-    kept = Predictor(model, score_threshold=limit)(images[0])[0]
+    kept = Predictor(model, score_threshold=limit, label_map={1: "cat", 2: "dog"})(images[0])[0]
     assert 11 <= len(kept) < len(everything)
     assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
+    assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
+    assert Predictor(small_model(num_classes=90)).label_map == COCO_NAMES
     nothing = Predictor(model, score_threshold=1.0)(images[0])[0]
     assert (len(nothing), nothing.boxes_xyxy.shape, nothing.to_coco(1)) == (0, (0, 4), [])
 
 
-@pytest.mark.parametrize("profile", [*PROFILES, PROFILES["official-eval"]])
-def test_every_profile(model: EfficientDet, images: list[Pixels], profile: Any) -> None:
-    found = Predictor(model, profile=profile)(images[0])[0]
-    assert len(found) == 100
-
-
-def test_serving_boxes_stay_inside_the_network_input(model: EfficientDet, images: list[Pixels]) -> None:
+def test_only_serving_boxes_stay_inside_the_network_input(model: EfficientDet, images: list[Pixels]) -> None:
     found = Predictor(model, profile="serving")(images[0])[0]  # 90 x 120 in a square
-    assert found.boxes_xyxy.min() >= 0
-    assert found.boxes_xyxy.max() <= 120.001
+    assert 0 <= found.boxes_xyxy.min() < found.boxes_xyxy.max() <= 120.001
     assert Predictor(model, profile="official-eval")(images[0])[0].boxes_xyxy.min() < 0
 
 
-# Batches
+# Batches and files
 
 
-def test_company_and_batch_size_do_not_matter_on_the_cpu(model: EfficientDet, images: list[Pixels]) -> None:
+def test_other_images_and_batch_size_do_not_matter_on_the_cpu(model: EfficientDet, images: list[Pixels]) -> None:
     predictor = Predictor(model)
     together = predictor(images, batch_size=8)
-    for alone, one_by_one, found in zip(map(predictor, images), predictor(images, batch_size=1), together, strict=True):
+    columns = map(predictor, images), predictor(images, batch_size=1), predictor(image for image in images)
+    for found, alone, one_by_one, lazy in zip(together, *columns, strict=True):
         assert_same(found, alone[0])
         assert_same(found, one_by_one)
-    assert not torch.equal(together[0].scores, together[1].scores)
-
-
-def test_a_padded_batch_gives_the_same_up_to_rounding(model: EfficientDet, images: list[Pixels]) -> None:
-    predictor = Predictor(model, profile="official-eval-hard")
-    for found, alone in zip(predictor.detect_batch(list(images)), predictor(images), strict=True):
-        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
-
-
-def test_images_may_come_one_after_another(model: EfficientDet, images: list[Pixels]) -> None:
-    predictor = Predictor(model)
-    for lazy, listed in zip(predictor(image for image in images), predictor(images), strict=True):
-        assert_same(lazy, listed)
+        assert_same(found, lazy)
     assert predictor([]) == []
 
 
-# What an image may be
+def test_a_batch_gives_the_same_up_to_rounding(model: EfficientDet, images: list[Pixels]) -> None:
+    """What a GPU does."""
+    predictor = Predictor(model, profile=HARD)
+    pixels, image_scales = predictor.prepare(images)
+    batch = predictor.detections(*predictor.engine(pixels), image_scales)
+    for found, alone in zip(batch, predictor(images), strict=True):
+        np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
 
 
-def test_every_kind_of_image_gives_the_same(model: EfficientDet, images: list[Pixels], tmp_path: Path) -> None:
-    pixels = images[0]
-    path = tmp_path / "a.png"
-    Image.fromarray(pixels).save(path)
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 2), (2, 2)])
+def test_a_stream_of_files(
+    model: EfficientDet, images: list[Pixels], files: list[Path], workers: int, batch_size: int
+) -> None:
+    files[0].write_bytes(b"damaged")
     predictor = Predictor(model)
+    error, *found = predictor.stream(files, batch_size, workers=workers, apply_exif=False)
+    assert isinstance(error, ImageError)
+    assert str(error).startswith(f"{files[0]} is not an image")
+    for result, pixels in zip(found, images[1:], strict=True):
+        assert not isinstance(result, ImageError)
+        np.testing.assert_array_equal(result[0], pixels)
+        assert_same(result[1], predictor(pixels)[0])
+
+
+def test_a_file_is_turned_on_request_and_an_open_picture_is_not(
+    model: EfficientDet, images: list[Pixels], files: list[Path]
+) -> None:
+    predictor, turned = Predictor(model), np.rot90(images[1], -1)
+    (streamed,) = predictor.stream(files[1:2])
+    assert not isinstance(streamed, ImageError)
+    np.testing.assert_array_equal(streamed[0], turned)
+    for found in (streamed[1], predictor(files[1])[0]):
+        assert_same(found, predictor(turned)[0])
+    with Image.open(files[1]) as picture:
+        assert_same(predictor(picture)[0], predictor(images[1])[0])
+
+
+def test_every_kind_of_image_gives_the_same(model: EfficientDet, images: list[Pixels], files: list[Path]) -> None:
+    pixels, predictor = images[0], Predictor(model)
     expected = predictor(pixels)[0]
     tensor = torch.from_numpy(pixels.copy())
-    kinds = [path, str(path), Image.fromarray(pixels), pixels.transpose(2, 0, 1), tensor, tensor.permute(2, 0, 1)]
+    picture = Image.fromarray(pixels)
+    kinds = [files[0], str(files[0]), picture, pixels.transpose(2, 0, 1), tensor, tensor.permute(2, 0, 1)]
     for kind in kinds:
         (alone,) = predictor(kind)
         assert_same(alone, expected)
     for found in [*predictor(kinds), *predictor(torch.stack([tensor, tensor])), *predictor(np.stack([pixels]))]:
         assert_same(found, expected)
-
-
-def test_a_grey_picture_is_taken(model: EfficientDet, images: list[Pixels]) -> None:
-    grey = Image.fromarray(images[0][:, :, 0])
-    assert_same(Predictor(model)(grey)[0], Predictor(model)(grey.convert("RGB"))[0])
-
-
-def test_a_file_is_turned_and_an_open_picture_is_not(model: EfficientDet, images: list[Pixels], tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(images[0]).save(tmp_path / "a.png", exif=exif)
-    predictor = Predictor(model)
-    assert_same(predictor(tmp_path / "a.png")[0], predictor(np.rot90(images[0], -1))[0])
-    with Image.open(tmp_path / "a.png") as picture:
-        assert_same(predictor(picture)[0], predictor(images[0])[0])
-    assert_same(predictor(read_image(tmp_path / "a.png"))[0], predictor(images[0])[0])
+    grey = picture.convert("L")
+    assert_same(predictor(grey)[0], predictor(grey.convert("RGB"))[0])
+    assert len(predictor(np.full((1, 1, 3), 200, np.uint8))) == 1
 
 
 @pytest.mark.parametrize(
@@ -253,26 +175,21 @@ def test_a_file_is_turned_and_an_open_picture_is_not(model: EfficientDet, images
         (torch.zeros(4, 4, 3), r"dtype torch\.float32; expected uint8"),
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\); expected RGB"),
         (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\); expected RGB"),
-        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\); expected RGB"),
         (torch.zeros((3, 0, 4), dtype=torch.uint8), r"shape \(3, 0, 4\); expected RGB"),
         ([None], "an image is a NoneType; expected a path"),
         ("missing.jpg", r"missing\.jpg: No such file"),
     ],
 )
-def test_what_is_no_image(model: EfficientDet, image: Any, message: str) -> None:
+def test_what_is_not_an_image(model: EfficientDet, image: Any, message: str) -> None:
     with pytest.raises(ImageError, match=message):
         Predictor(model)(image)
-
-
-def test_one_pixel(model: EfficientDet) -> None:
-    assert len(Predictor(model)(np.full((1, 1, 3), 200, np.uint8))) == 1
 
 
 # How the network runs
 
 
-def test_a_training_model_is_switched(images: list[Pixels]) -> None:
-    model = untrained()
+def test_a_training_model_is_switched_and_unchanged(images: list[Pixels]) -> None:
+    model = fresh_model()
     predictor = Predictor(model)
     model.train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
@@ -281,37 +198,68 @@ def test_a_training_model_is_switched(images: list[Pixels]) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-def scores(predictor: Predictor, image: Pixels) -> Tensor:
-    return predictor(image)[0].scores
-
-
-def test_channels_last(images: list[Pixels]) -> None:
-    model = untrained()
-    plain = scores(Predictor(model, profile="official-eval-hard"), images[0])
-    inputs: list[Tensor] = []
-    model.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    nhwc = scores(Predictor(model, profile="official-eval-hard", channels_last=True), images[0])
-    np.testing.assert_allclose(nhwc, plain, atol=1e-5)
-    weights = [parameter for parameter in model.parameters() if parameter.ndim == 4]
-    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [*inputs, *weights])
-
-
-@pytest.mark.parametrize(("autocast", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_autocast(images: list[Pixels], autocast: bool, dtype: torch.dtype) -> None:
-    model = untrained()
-    logits: list[Tensor] = []
-    model.register_forward_hook(lambda _, __, outputs: logits.extend(outputs[0]))
-    found = Predictor(model, autocast=autocast)(images[0])[0]
-    assert {level.dtype for level in logits} == {dtype}
+@pytest.mark.parametrize(
+    ("options", "dtype", "logits_dtype"),
+    [
+        ({"channels_last": True}, torch.float32, torch.float32),
+        ({"autocast": True}, torch.float32, torch.bfloat16),
+        ({}, torch.float64, torch.float64),
+    ],
+)
+def test_memory_format_and_precision(
+    model: EfficientDet,
+    images: list[Pixels],
+    options: dict[str, bool],
+    dtype: torch.dtype,
+    logits_dtype: torch.dtype,
+) -> None:
+    plain = Predictor(model, profile=HARD)(images[0])[0]
+    other = fresh_model().to(dtype)
+    seen: list[Tensor] = []
+    other.register_forward_hook(lambda _, inputs, outputs: seen.extend((inputs[0], outputs[0][0])))
+    found = Predictor(other, profile=HARD, **options)(images[0])[0]
+    pixels, logits = seen
+    assert (pixels.dtype, logits.dtype) == (dtype, logits_dtype)
     assert (found.boxes_xyxy.dtype, found.scores.dtype) == (torch.float32, torch.float32)
+    np.testing.assert_allclose(found.scores, plain.scores, atol=0.02 if "autocast" in options else 1e-5)
+    if "channels_last" in options:
+        weights = [parameter for parameter in other.parameters() if parameter.ndim == 4]
+        assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [pixels, *weights])
 
 
-def test_a_float64_model(images: list[Pixels]) -> None:
-    model = untrained()
-    plain = scores(Predictor(model, profile="official-eval-hard"), images[0])
-    precise = scores(Predictor(model.double(), profile="official-eval-hard"), images[0])
-    assert precise.dtype == torch.float32
-    np.testing.assert_allclose(precise, plain, atol=1e-5)
+def test_the_image_size_can_be_another(model: EfficientDet, images: list[Pixels]) -> None:
+    predictor = Predictor(model, image_size=(96, 160))
+    assert predictor.prepare(images)[0].shape == (3, 3, 96, 160)
+    assert (predictor.config.image_size, model.config.image_size) == ((96, 160), (128, 128))
+    assert not torch.equal(predictor(images[0])[0].scores, Predictor(model)(images[0])[0].scores)
+
+
+def test_a_gpu_keeps_full_precision() -> None:
+    """PyTorch's settings can be read and set without a GPU."""
+    cudnn = torch.backends.cudnn
+    conv = getattr(cudnn, "conv", None)
+
+    def state() -> tuple[object, bool]:
+        return (cudnn.allow_tf32 if conv is None else conv.fp32_precision), cudnn.enabled
+
+    before = state()
+    assert before in ((True, True), ("tf32", True))  # or the test would show nothing
+    with full_float32(torch.device("cpu")):
+        assert state() == before
+    with full_float32(torch.device("cuda")):
+        assert state() in ((False, True), ("ieee", True))
+    assert state() == before
+
+
+def test_every_rank_takes_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: torch.ones(1))  # there is no GPU to try
+    for device, rank, expected in (("cuda", 3, "cuda:1"), ("cuda:0", 3, "cuda:0"), ("cuda", None, "cuda")):
+        assert usable_device(device, rank) == torch.device(expected)
+    assert usable_device("cpu", 3) == torch.device("cpu")
+    assert current == [torch.device("cuda:1"), torch.device("cuda:0")]
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta"])
@@ -329,8 +277,3 @@ def test_wrong_settings(model: EfficientDet, images: list[Pixels], tmp_path: Pat
         Predictor(model)(images, batch_size=0)
     with pytest.raises(ModelFileError, match=r"missing\.pth"):
         Predictor(tmp_path / "missing.pth")
-
-
-def test_the_package_offers_it() -> None:
-    assert effdet_torch.Predictor is Predictor
-    assert "Predictor" in effdet_torch.__all__

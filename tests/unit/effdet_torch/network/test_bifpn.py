@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import ceil, exp, log
+from math import ceil, exp, inf
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from effdet_torch.config import EfficientDetConfig, Fusion, get_config
+from effdet_torch.config import Fusion, get_config
 from effdet_torch.network.bifpn import (
     BiFPN,
     Combine,
@@ -25,41 +25,24 @@ from effdet_torch.network.bifpn import (
 EDGE_WEIGHTS = [1.5, -1.0, 0.5]
 
 
-def pool_by_definition(plane: Tensor) -> Tensor:
-    """Maximum over the part of every 3x3 window that lies inside; SAME puts the odd row of padding to the end."""
+def pool_by_definition(planes: Tensor) -> Tensor:
+    """Maximum of every 3x3 window; SAME puts the odd row of padding, which counts as -inf, to the end."""
 
-    def windows(size: int) -> list[slice]:
-        count = ceil(size / 2)
-        before = max((count - 1) * 2 + 3 - size, 0) // 2
-        return [slice(max(2 * i - before, 0), 2 * i - before + 3) for i in range(count)]
+    def pads(size: int) -> tuple[int, int]:
+        total = max((ceil(size / 2) - 1) * 2 + 3 - size, 0)
+        return total // 2, total - total // 2
 
-    height, width = plane.shape
-    return torch.stack(
-        [torch.stack([plane[rows, columns].max() for columns in windows(width)]) for rows in windows(height)]
-    )
-
-
-def same_channels_config(fusion: Fusion = "sum", levels: int = 5) -> EfficientDetConfig:
-    return get_config("d0", fpn_channels=8, fpn_cells=1, fusion=fusion, max_level=levels + 2)
-
-
-def combine_with_same_channels(fusion: Fusion, inputs: int) -> Combine:
-    """Build a node whose inputs need no convolution: one of the second cell."""
-    config = get_config("d0", fpn_channels=8, fpn_cells=2)
-    node = next(node for node in config.nodes if node.cell == 1 and len(node.inputs) == inputs)
-    return Combine(node, 8, fusion, bias=False)
+    padding = (*pads(planes.shape[3]), *pads(planes.shape[2]))
+    return nn.functional.max_pool2d(nn.functional.pad(planes, padding, value=-inf), 3, 2)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 7), (5, 8), (8, 5), (2, 3), (1, 4), (3, 1), (1, 1), (2, 2)])
 def test_max_pool_is_same_with_minus_infinity(size: tuple[int, int]) -> None:
     planes = torch.randn(2, 3, *size) - 10  # all negative: padding with 0 would win every border window
-    expected = torch.stack([torch.stack([pool_by_definition(plane) for plane in image]) for image in planes])
+    expected = pool_by_definition(planes)
     assert torch.equal(max_pool_same(planes), expected)
-
-
-def test_symmetric_pooling_would_be_noticed() -> None:
-    planes = torch.randn(1, 1, 8, 8)
-    assert not torch.equal(nn.functional.max_pool2d(planes, 3, 2, padding=1), max_pool_same(planes))
+    if size == (8, 8):  # control: symmetric pooling would be noticed
+        assert not torch.equal(nn.functional.max_pool2d(planes, 3, 2, padding=1), expected)
 
 
 @pytest.mark.parametrize(
@@ -79,17 +62,6 @@ def test_resample_keeps_a_fitting_input_and_convolves_first() -> None:
     assert torch.equal(resample(features, 3, 3), max_pool_same(resample.conv(features)))
 
 
-def test_fast_attention_weights_drop_negative_ones() -> None:
-    weights = fusion_weights(torch.tensor([2.0, -3.0, 0.5]), softmax=False)
-    torch.testing.assert_close(weights, torch.tensor([2.0 / 2.5001, 0.0, 0.5 / 2.5001]))
-    assert torch.equal(fusion_weights(torch.tensor([-1.0, -2.0]), softmax=False), torch.zeros(2))
-
-
-def test_attention_weights_are_a_softmax() -> None:
-    weights = fusion_weights(torch.tensor([0.0, log(3.0)]), softmax=True)
-    torch.testing.assert_close(weights, torch.tensor([0.25, 0.75]))
-
-
 @pytest.mark.parametrize(
     ("fusion", "expected"),
     [
@@ -99,7 +71,9 @@ def test_attention_weights_are_a_softmax() -> None:
     ],
 )
 def test_combine_weighs_its_inputs(fusion: Fusion, expected: list[float]) -> None:
-    combine = combine_with_same_channels(fusion, inputs=3)
+    nodes = get_config("d0", fpn_channels=8, fpn_cells=2).nodes
+    node = next(node for node in nodes if node.cell == 1 and len(node.inputs) == 3)  # without convolutions
+    combine = Combine(node, 8, fusion, bias=False)
     assert (combine.edge_weights is None) == (fusion == "sum")
     if combine.edge_weights is not None:
         assert torch.equal(combine.edge_weights.detach(), torch.ones(3))
@@ -107,6 +81,8 @@ def test_combine_weighs_its_inputs(fusion: Fusion, expected: list[float]) -> Non
     inputs = [torch.randn(1, 8, 4, 4) for _ in range(3)]
     combined = sum(weight * features for weight, features in zip(expected, inputs, strict=True))
     torch.testing.assert_close(combine(inputs), combined)
+    if fusion == "fastattn":
+        assert not fusion_weights(torch.tensor([-1.0, -2.0]), softmax=False).any()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 65), (33, 50)])

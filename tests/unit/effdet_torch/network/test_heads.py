@@ -29,14 +29,11 @@ def test_outputs_have_anchor_major_channels_on_every_level(
     found = head(given)
     assert [tuple(level.shape) for level in found] == [(2, 9 * outputs, *level.shape[2:]) for level in given]
     assert len(given) == 5
-
-
-def test_class_bias_is_the_prior_probability_and_box_bias_zero() -> None:
-    class_head, box_head = create_class_head(CONFIG), create_box_head(CONFIG)
-    assert class_head.predict.conv_pw.bias is not None
-    assert box_head.predict.conv_pw.bias is not None
-    torch.testing.assert_close(class_head.predict.conv_pw.bias.sigmoid(), torch.full((45,), 0.01))
-    assert not box_head.predict.conv_pw.bias.any()
+    bias = head.predict.conv_pw.bias
+    assert bias is not None
+    # The prior probability of every class, and no shift of any box.
+    probability = 0.01 if create is create_class_head else 0.5
+    torch.testing.assert_close(bias.sigmoid(), torch.full((9 * outputs,), probability))
 
 
 def test_a_level_is_convolved_by_all_and_normalised_by_its_own() -> None:
@@ -61,14 +58,12 @@ def test_a_level_is_convolved_by_all_and_normalised_by_its_own() -> None:
     assert changed == [False, False, False, True, False]
 
 
+@pytest.mark.parametrize(("variant", "activation"), [("d0", nn.SiLU), ("lite0", nn.ReLU6)])
 @pytest.mark.parametrize("redundant_bias", [False, True])
-def test_redundant_bias_decides_about_the_repeats_only(redundant_bias: bool) -> None:
-    head: Any = create_class_head(get_config("lite0", redundant_bias=redundant_bias))
+def test_the_config_decides_activation_and_biases_of_the_repeats(
+    variant: str, activation: type[nn.Module], redundant_bias: bool
+) -> None:
+    head: Any = create_class_head(get_config(variant, redundant_bias=redundant_bias))
+    assert {type(norm.act) for norms in head.bn_rep for norm in norms} == {activation}
     assert all((conv.conv_pw.bias is not None) == redundant_bias for conv in head.conv_rep)
     assert head.predict.conv_pw.bias is not None
-
-
-@pytest.mark.parametrize(("variant", "activation"), [("d0", nn.SiLU), ("lite0", nn.ReLU6)])
-def test_activation_follows_the_config(variant: str, activation: type[nn.Module]) -> None:
-    head: Any = create_class_head(get_config(variant))
-    assert {type(norm.act) for norms in head.bn_rep for norm in norms} == {activation}

@@ -11,6 +11,7 @@ from verify.detections.matching import compare_detections
 
 Results = list[dict[str, Any]]
 IMAGES = [1, 2, 3]
+ONE = [result(1, 1, (10, 20, 100, 50), 0.5)]
 
 
 def detections(seed: int = 0, count: int = 40) -> Results:
@@ -34,9 +35,9 @@ def changed(results: Results, index: int, **values: Any) -> Results:
     return [x | values if i == index else x for i, x in enumerate(results)]
 
 
-def test_equal_detections_match_in_any_order() -> None:
+def test_equal_detections_match_in_any_order_and_other_images_are_left_out() -> None:
     expected = detections()
-    parity = compare(expected[::-1], expected)
+    parity = compare([*expected[::-1], result(99, 1, (0, 0, 10, 10), 0.9)], expected)
     assert parity == DetectionParity("expected.json", 40, 0, 40, 0.0, 0.0)
     assert parity.matched_share == 1
     assert parity.passed
@@ -62,20 +63,14 @@ def test_within_the_tolerances_errors_are_reported() -> None:
     ],
 )
 def test_beyond_a_tolerance_nothing_matches(values: dict[str, Any]) -> None:
-    expected = [result(1, 1, (10, 20, 100, 50), 0.5)]
-    parity = compare(changed(expected, 0, **values), expected)
-    assert parity.matched == 0
-    assert not parity.passed
-    assert parity.first_difference == 1
+    parity = compare(changed(ONE, 0, **values), ONE)
+    assert (parity.matched, parity.passed, parity.first_difference) == (0, False, 1)
 
 
-def test_every_detection_serves_once() -> None:
-    expected = [result(1, 1, (10, 20, 100, 50), 0.5)]
-    twice = compare(expected * 2, expected)
-    assert (twice.expected, twice.surplus, twice.matched) == (1, 1, 1)
-    once = compare(expected, expected * 2)
-    assert (once.expected, once.surplus, once.matched) == (2, 0, 1)
-    assert once.matched_share == twice.matched_share == 0.5
+@pytest.mark.parametrize(("found", "expected", "counts"), [(ONE * 2, ONE, (1, 1, 1)), (ONE, ONE * 2, (2, 0, 1))])
+def test_every_detection_serves_once(found: Results, expected: Results, counts: tuple[int, int, int]) -> None:
+    parity = compare(found, expected)
+    assert (parity.expected, parity.surplus, parity.matched, parity.matched_share) == (*counts, 0.5)
 
 
 def test_the_closest_of_overlapping_boxes_are_paired() -> None:
@@ -85,8 +80,7 @@ def test_the_closest_of_overlapping_boxes_are_paired() -> None:
 
 
 def test_low_scores_do_not_count_but_can_be_partners() -> None:
-    at_threshold = [result(1, 1, (10, 20, 100, 50), 0.05)]
-    below = changed(at_threshold, 0, score=0.0495)
+    at_threshold, below = changed(ONE, 0, score=0.05), changed(ONE, 0, score=0.0495)
     for found, expected in ((below, at_threshold), (at_threshold, below)):
         parity = compare(found, expected)
         assert (parity.expected, parity.surplus, parity.matched) == (1, 0, 1)
@@ -99,13 +93,6 @@ def test_the_first_image_that_differs_is_named() -> None:
     assert compare(expected[:1], expected).first_difference == 2
     assert compare(expected, expected[:2]).first_difference == 3
     assert compare([], expected).max_box_error_px == 0
-
-
-def test_other_images_are_left_out() -> None:
-    expected = detections()
-    parity = compare([*expected, result(99, 1, (0, 0, 10, 10), 0.9)], expected)
-    assert parity.passed
-    assert parity.surplus == 0
 
 
 def test_the_difference_of_the_aps() -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from converter.conversion import Preparation, prepare
 from converter.plan.engine import convert
 from support.sources import MemorySource, averages, plan_of, seeded, small_config
-from verify.diagnosis.tensor_mistakes import explain
-from verify.subjects.weights import Weights, WrongTensor, describe_difference
+from verify.diagnosis.kernel_mistakes import Candidate
+from verify.diagnosis.tensor_mistakes import describe_difference, explain
+from verify.subjects.weights import Weights, WrongTensor
 
 Array = NDArray[Any]
 CONFIG = small_config(fpn_cells=2, head_repeats=2)
@@ -50,7 +51,7 @@ def wrong_tensor(
     right = Weights(converted, preparation).wrong_tensor(key)
     changed = {**converted, key: np.ascontiguousarray(make(right), right.expected.dtype)}
     weights = Weights(changed, preparation)
-    assert weights.wrong == (key,)
+    assert list(weights.wrong) == [key]
     return weights.wrong_tensor(key)
 
 
@@ -61,6 +62,12 @@ def altered(*positions: int) -> Callable[[WrongTensor], Array]:
         return values
 
     return make
+
+
+def raw(wrong: WrongTensor) -> Array:
+    """Return a kernel made from the copy that is not wanted."""
+    stored: Array = wrong.weights.preparation.source.read(wrong.entry.sources[0])
+    return stored.transpose(3, 2, 0, 1)
 
 
 MISTAKES: list[tuple[str, Callable[[WrongTensor], Array], str]] = [
@@ -92,6 +99,8 @@ MISTAKES: list[tuple[str, Callable[[WrongTensor], Array], str]] = [
     (STEM, lambda w: -w.expected, "sign flipped"),
     (f"{NORM}.weight", lambda w: w.expected * 1.5, "scaled by a constant"),
     (f"{NORM}.running_mean", lambda w: w.expected + 0.5, "shifted by a constant"),
+    (STEM, raw, "raw for EMA"),
+    (f"{HEAD}.bias", lambda w: w.weights.found["class_net.bn_rep.0.2.bn.bias"], "batch norm of another level"),
     (STEM, altered(7), "one value altered"),
     (STEM, altered(7, 70), "a few values altered"),
     (STEM, lambda w: np.where(w.expected == w.expected.max(), np.nan, w.expected), "values not finite"),
@@ -106,23 +115,24 @@ def test_tensor_mistakes(
     preparation: Preparation,
     converted: dict[str, Array],
 ) -> None:
-    candidate = explain(wrong_tensor(key, make, preparation, converted))
+    assert explained(wrong_tensor(key, make, preparation, converted)).mistake == mistake
+
+
+def explained(wrong: WrongTensor) -> Candidate:
+    candidate = explain(wrong)
     assert candidate is not None
-    assert candidate.mistake == mistake
+    return candidate
 
 
-def test_unknown_tensor_mistake(preparation: Preparation, converted: dict[str, Array]) -> None:
+def test_words(preparation: Preparation, converted: dict[str, Array]) -> None:
     noise = np.random.default_rng(0).standard_normal(converted[STEM].shape)
     wrong = wrong_tensor(STEM, lambda w: w.expected + noise, preparation, converted)
     assert explain(wrong) is None
     assert describe_difference(wrong).startswith(f"{noise.size} of {noise.size} values differ, most at (")
-
-
-def test_altered_value_is_shown(preparation: Preparation, converted: dict[str, Array]) -> None:
-    candidate = explain(wrong_tensor(STEM, altered(7), preparation, converted))
-    assert candidate is not None
+    found = explained(wrong_tensor(STEM, altered(7), preparation, converted)).found
     before = converted[STEM].flat[7]
-    assert f"at (0, 0, 2, 1): expected {before:.7g}, found {before + np.float32(0.25):.7g}" in candidate.found
+    assert f"at (0, 0, 2, 1): expected {before:.7g}, found {before + np.float32(0.25):.7g}" in found
+    assert "--weights ema" in explained(wrong_tensor(STEM, raw, preparation, converted)).advice
 
 
 @pytest.mark.parametrize(
@@ -145,18 +155,9 @@ def test_exchanged_tensors(
     weights = Weights({**converted, one: converted[other], other: converted[one]}, preparation)
     assert set(weights.wrong) == {one, other}
     for key, partner in ((one, other), (other, one)):
-        candidate = explain(weights.wrong_tensor(key))
-        assert candidate is not None
+        candidate = explained(weights.wrong_tensor(key))
         assert candidate.mistake == mistake
         assert partner in candidate.found
-
-
-def test_tensor_of_another_level(preparation: Preparation, converted: dict[str, Array]) -> None:
-    other = "class_net.bn_rep.0.2.bn.bias"
-    candidate = explain(wrong_tensor(f"{HEAD}.bias", lambda _: converted[other], preparation, converted))
-    assert candidate is not None
-    assert candidate.mistake == "batch norm of another level"
-    assert other in candidate.found
 
 
 def test_untrained_tensors_are_taken_for_their_neighbours(
@@ -170,20 +171,6 @@ def test_untrained_tensors_are_taken_for_their_neighbours(
     assert isinstance(preparation.source, MemorySource)
     untrained = prepare(MemorySource(preparation.source.arrays | stored))
     right = converted | dict.fromkeys(holders, ones)
-    candidate = explain(wrong_tensor(f"{HEAD}.weight", lambda _: ones, untrained, right))
-    assert candidate is not None
+    candidate = explained(wrong_tensor(f"{HEAD}.weight", lambda _: ones, untrained, right))
     assert candidate.mistake == "batch norm of another level"
     assert holders[2] in candidate.found
-
-
-def test_other_view(preparation: Preparation, converted: dict[str, Array]) -> None:
-    variable = preparation.plan.targets[STEM].sources[0]
-    raw = preparation.source.read(variable).transpose(3, 2, 0, 1)
-    candidate = explain(wrong_tensor(STEM, lambda _: raw, preparation, converted))
-    assert candidate is not None
-    assert candidate.mistake == "raw for EMA"
-    assert "--weights ema" in candidate.advice
-
-
-def test_right_tensors_are_not_wrong(preparation: Preparation, converted: dict[str, Array]) -> None:
-    assert Weights(converted, preparation).wrong == ()

@@ -6,54 +6,52 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from verify.layers.measures import measure
 
 
 def test_measures_equal_numpy() -> None:
     generator = np.random.default_rng(0)
-    expected = generator.normal(size=(1, 4, 5, 6))
+    expected = generator.normal(size=(1, 6, 4, 5))
     found = expected + generator.normal(size=expected.shape) * 1e-3
-    found[0, 2, 1, 3] += 0.5
-    result = measure(found, expected)
+    found[0, 3, 2, 1] += 0.5
+    result = measure(torch.from_numpy(found), torch.from_numpy(expected))
     difference = np.abs(found - expected)
-    assert result.worst == (0, 2, 1, 3)
+    assert result.worst == (0, 2, 1, 3)  # NHWC
     assert result.max_abs == pytest.approx(difference.max())
     assert result.max_over_rms == pytest.approx(difference.max() / np.sqrt(np.mean(expected**2)))
     assert result.mean_abs == pytest.approx(difference.mean())
     cosine = np.vdot(found, expected) / np.linalg.norm(found) / np.linalg.norm(expected)
     assert result.cosine == pytest.approx(cosine, abs=1e-12)
-    assert (result.expected, result.found) == (expected[0, 2, 1, 3], found[0, 2, 1, 3])
+    assert (result.expected, result.found) == (expected[0, 3, 2, 1], found[0, 3, 2, 1])
 
 
-def test_equal_arrays_have_no_error() -> None:
-    array = np.linspace(-1, 1, 12, dtype=np.float32).reshape(1, 2, 2, 3)
-    result = measure(array, array.copy())
+def test_equal_tensors_have_no_error() -> None:
+    tensor = torch.linspace(-1, 1, 12).reshape(1, 3, 2, 2)
+    result = measure(tensor, tensor.clone())
     assert (result.max_abs, result.max_over_rms, result.mean_abs, result.cosine) == (0, 0, 0, 1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_value_that_is_not_finite_is_an_infinite_error(value: float) -> None:
-    expected = np.ones((1, 2, 2, 3), np.float32)
-    found = expected.copy()
-    found[0, 1, 0, 2] = value
-    result = measure(found, expected)
+@pytest.mark.parametrize("side", ["found", "expected"])
+def test_a_value_that_is_not_finite_is_an_infinite_error(value: float, side: str) -> None:
+    sides = {"found": torch.ones(1, 3, 2, 2), "expected": torch.ones(1, 3, 2, 2)}
+    sides[side][0, 2, 1, 0] = value
+    result = measure(**sides)
     assert result.max_over_rms == math.inf
     assert result.worst == (0, 1, 0, 2)
+    assert str(getattr(result, side)) == str(value)
 
 
 def test_another_shape_is_an_infinite_error() -> None:
-    assert measure(np.ones((1, 2, 2, 3)), np.ones((1, 2, 3, 2))).max_over_rms == math.inf
+    assert measure(torch.ones(1, 2, 2, 3), torch.ones(1, 2, 3, 2)).max_over_rms == math.inf
 
 
-def test_zero_expected() -> None:
-    zeros = np.zeros((1, 1, 1, 2), np.float32)
+def test_zeros_and_large_values() -> None:
+    zeros = torch.zeros(1, 2, 1, 1)
     assert measure(zeros, zeros).max_over_rms == 0
     assert measure(zeros + 1, zeros).max_over_rms == math.inf
-
-
-def test_large_values_do_not_overflow() -> None:
-    large = np.full((1, 1, 1, 3), 1e30, np.float32)
-    result = measure(large * np.float32(1.5), large)
-    assert result.max_over_rms == pytest.approx(0.5)
-    assert result.cosine == pytest.approx(1)
+    large = torch.full((1, 3, 1, 1), 1e30)
+    result = measure(large * 1.5, large)  # its square overflows in float32
+    assert (result.max_over_rms, result.cosine) == (pytest.approx(0.5), pytest.approx(1))

@@ -12,7 +12,6 @@ METRICS = (
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 
-
 # One detection: image_id, category_id, score, and bbox as (xmin, ymin, width, height) in original pixels.
 CocoResult = dict[str, Any]
 
@@ -56,7 +55,7 @@ def _indexed(dataset: dict[str, Any]) -> Any:
 
 
 def _annotations(results: Iterable[CocoResult], wanted: set[int]) -> Iterable[dict[str, Any]]:
-    """Yield detections as pycocotools' own `loadRes` stores them; that one fails when there are none."""
+    """Yield detections as pycocotools' own `loadRes` stores them; that function fails when there are none."""
     for number, result in enumerate(results, start=1):
         if result["image_id"] in wanted:
             area = result["bbox"][2] * result["bbox"][3]

@@ -1,4 +1,4 @@
-"""COCO as it is downloaded: ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/*.jpg, as network input.
+"""COCO as it is downloaded: ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/*.jpg.
 
 The split "testdev" has no annotations: its list of images is image_info_test-dev2017.json, its folder test2017.
 """
@@ -6,18 +6,13 @@ The split "testdev" has no annotations: its list of images is image_info_test-de
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from torch import Tensor
-from torch.utils.data import Dataset
-
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import EvaluationError, listed
-from effdet_torch.inference.images import read_image
-from effdet_torch.inference.preprocess import preprocess
 
 TEST_DEV = "testdev"
 
@@ -37,7 +32,7 @@ class CocoSplit:
     Attributes:
         name: "val2017", "testdev" or any other that follows the layout.
         path: the annotation file.
-        dataset: its content: "images", "categories" and, but for testdev, "annotations".
+        dataset: its content: "images", "categories" and, except for testdev, "annotations".
         images: in the order of their ids.
     """
 
@@ -60,7 +55,7 @@ def read_split(root: Path, name: str = "val2017") -> CocoSplit:
     """Read the annotation file of a split.
 
     Raises:
-        EvaluationError: The file is not there, is not COCO's format, or names no image.
+        EvaluationError: The file is missing, is not in COCO's format, or lists no images.
     """
     test_dev = name == TEST_DEV
     path = root / "annotations" / ("image_info_test-dev2017.json" if test_dev else f"instances_{name}.json")
@@ -75,7 +70,7 @@ def read_split(root: Path, name: str = "val2017") -> CocoSplit:
     return CocoSplit(name, path, dataset, tuple(sorted(images, key=lambda image: image.image_id)))
 
 
-def _read_dataset(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+def _read_dataset(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         dataset = json.loads(path.read_bytes())
     except OSError as error:
@@ -85,9 +80,9 @@ def _read_dataset(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise EvaluationError(f"{path} is not JSON: {error}; download it again") from error
-    missing = [key for key in keys if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list)]
-    if missing:
-        raise EvaluationError(f"{path} is not a COCO annotation file: it has no list {missing[0]!r}")
+    for key in keys:
+        if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
+            raise EvaluationError(f"{path} is not a COCO annotation file: it has no list {key!r}")
     return dict(dataset)
 
 
@@ -99,7 +94,7 @@ def _inside(file_name: str) -> PurePosixPath:
 
 
 def require_images(split: CocoSplit) -> None:
-    """Refuse a split of which image files are missing, before the work begins.
+    """Refuse a split with missing image files before the work begins.
 
     Raises:
         EvaluationError: Names the missing files.
@@ -122,35 +117,12 @@ def require_classes(split: CocoSplit, config: EfficientDetConfig) -> None:
     used = {annotation.get("category_id") for annotation in split.dataset.get("annotations", ())}
     outside = [x for x in named | used if not (isinstance(x, int) and 1 <= x <= config.num_classes)]
     if outside:
-        shown = listed(sorted(map(str, outside)))
         raise EvaluationError(
-            f"{split.path.name} has {len(named)} categories, and the ids {shown} are not among the model's 1 to "
-            f"{config.num_classes} (class channel + 1): the model was trained for other classes"
+            f"{split.path.name} has {len(named)} categories, and the ids {listed(sorted(map(str, outside)))} are not "
+            f"among the model's 1 to {config.num_classes} (class channel + 1): the model was trained for other classes"
         )
     if unlisted := (used - named if split.dataset.get("annotations") else set()):
         raise EvaluationError(
             f"{split.path.name}: annotations use category ids that its list of categories lacks: "
             f"{listed(sorted(unlisted))}"
         )
-
-
-class CocoImages(Dataset[tuple[int, Tensor, Tensor]]):
-    """Images as network input, for the workers of a `DataLoader`.
-
-    Item i: image id, (3, H, W) float32 as `preprocess` makes it, and the image scale to original pixels, () float32.
-
-    Args:
-        images: what to read.
-        config: decides about size and normalisation.
-    """
-
-    def __init__(self, images: Sequence[CocoImage], config: EfficientDetConfig) -> None:
-        self._images, self._config = images, config
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
-        image = self._images[index]
-        batch, scales = preprocess([read_image(image.path)], self._config)
-        return image.image_id, batch[0], scales[0]
