@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from converter.errors import MappingError
 from converter.plan.expand import Axes, Config, Plan, Values, expand
-from converter.plan.table import Table
+from converter.plan.table import Table, placeholders
 from converter.source import VariableSource
 
 
@@ -98,10 +98,14 @@ class Family:
         """The mapping table.
 
         Raises:
-            MappingError: The table breaks its grammar, or does not answer a question of the family.
+            MappingError: The table breaks its grammar, does not answer a question of the family, or asks for a choice
+                that the family does not have.
         """
         table = self.load()
         for rules in filter(None, (table.recognition, table.state_dict)):
+            wanted = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
+            if unknown := sorted(wanted - self.choices.keys()):
+                raise MappingError(f"{table.file}: {self.name} has no choices for the placeholder {unknown[0]!r}")
             if unanswered := [name for name in self.questions if name not in rules and name not in self.choices]:
                 raise MappingError(f"{table.file}: no rule answers {unanswered[0]!r}, which {self.name} needs")
         return table

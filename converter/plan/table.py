@@ -150,10 +150,12 @@ class _Parser(NodeReader):
         return replace(table, groups=groups, included_module=module)
 
     def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
-        nodes = self.mapping(node)
-        if twice := [key for key in nodes if key in known]:
-            raise self.error(nodes[twice[0]], f"kind {twice[0]!r} is already defined in the included table")
-        return {key: self.kind(part) for key, part in nodes.items()}
+        kinds = {}
+        for kind, parts in self.mapping(node).items():
+            if kind in known:
+                raise self.error(parts, f"kind {kind!r} is already defined in the included table")
+            kinds[kind] = tuple(self.part(target, part) for target, part in self.mapping(parts).items())
+        return kinds
 
     def refuse_unused(self, kinds: yaml.Node, groups: tuple[Group, ...]) -> None:
         used = {row.kind for group in groups for row in group.rows}
@@ -162,14 +164,11 @@ class _Parser(NodeReader):
                 raise self.error(node, f"no row uses the kind {kind!r}; remove it")
 
     def views(self, node: yaml.Node) -> dict[str, str]:
-        return {key: self.template(value, "variable") for key, value in self.fields(node, VIEWS, VIEWS).items()}
+        return {view: self.template(value, "variable") for view, value in self.fields(node, VIEWS, VIEWS).items()}
 
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
         """Read the rules of recognition; the table's family knows which questions they must answer."""
         return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
-
-    def kind(self, node: yaml.Node) -> tuple[Part, ...]:
-        return tuple(self.part(target, part) for target, part in self.mapping(node).items())
 
     def part(self, target: str, node: yaml.Node) -> Part:
         fields = self.fields(node, ("from", "op", "shape"), required=("op",))

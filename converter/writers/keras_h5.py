@@ -47,15 +47,7 @@ def write_keras_h5(
     tensors: Iterable[tuple[str, Array]],
     metadata: Mapping[str, Any] | None,
 ) -> None:
-    """Write variables.
-
-    Args:
-        stream: binary file, writable, readable and seekable.
-        layers: {layer: variables} in the order in which Keras loads them.
-        specs: dtype and shape of every variable.
-        tensors: (name, array) in any order; each is written when it arrives.
-        metadata: plain values, stored as JSON in an attribute that Keras ignores.
-    """
+    """Write variables by layer, in the order in which Keras loads them, and metadata as JSON, which Keras ignores."""
     with h5py.File(stream, "w") as file:
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
         if metadata is not None:

@@ -31,14 +31,7 @@ def write_pth(
     tensors: Iterable[tuple[str, Array]],
     metadata: Mapping[str, Any] | None,
 ) -> None:
-    """Write tensors and metadata.
-
-    Args:
-        stream: binary file, writable and seekable.
-        specs: dtype and shape of every tensor, in the order of the state_dict.
-        tensors: (name, array) in any order; each is written when it arrives.
-        metadata: None, booleans, numbers, strings, lists and dicts; None for a file that is the bare state_dict.
-    """
+    """Write tensors in the order of the state_dict, and metadata; without metadata, it is the bare state_dict."""
     storage = {name: str(number) for number, name in enumerate(specs)}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "data.pkl", _pickled(specs, storage, metadata))

@@ -23,14 +23,7 @@ def write_safetensors(
     tensors: Iterable[tuple[str, Array]],
     metadata: Mapping[str, Any] | None,
 ) -> None:
-    """Write tensors and metadata.
-
-    Args:
-        stream: binary file, writable and seekable.
-        specs: dtype and shape of every tensor.
-        tensors: (name, array) in any order; each is written when it arrives.
-        metadata: plain values, stored as one JSON string because the format allows only strings; None writes none.
-    """
+    """Write tensors, and metadata as one JSON string, because the format allows only strings."""
     # Wide types first: this keeps every tensor aligned to its own item size.
     order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
     more = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}

@@ -1,4 +1,8 @@
-"""What a writer must know about a tensor before it arrives."""
+"""What a writer must know about a tensor before it arrives.
+
+All writers take the dtype and shape of every tensor first, and then the tensors as (name, array) in any order; each is
+written when it arrives. Metadata are plain values: None, booleans, numbers, strings, lists and dicts.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -96,10 +97,10 @@ def choose_target(out: Path | None, to: str | None = None) -> Target:
         raise UsageError(f"{out}: Keras reserves this suffix for Keras 3 files; name it {out.name[:-11]}.h5")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist; create it first")
-    if target.suffixes and out.is_dir():
-        raise UsageError(f"{out} is a folder; expected the name of a file")
     if not target.suffixes:
         _refuse_other_files(out)
+    elif out.is_dir():
+        raise UsageError(f"{out} is a folder; expected the name of a file")
     return target
 
 
@@ -156,12 +157,9 @@ def _checkpoint_tensors(source: VariableSource, plan: Plan, view: View) -> Itera
     yield plan.table.training_step, np.zeros((), np.int64)
 
 
-def _to_file(writer: Writer) -> Callable[[Path, Plan, Specs, Tensors, Metadata], None]:
-    def write(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
-        with replacing(out) as stream:
-            writer(stream, specs, tensors, metadata)
-
-    return write
+def _write_file(writer: Writer, out: Path, _: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
+    with replacing(out) as stream:
+        writer(stream, specs, tensors, metadata)
 
 
 def _write_h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
@@ -205,8 +203,8 @@ def _counted(tensors: Tensors, specs: Specs, progress: Progress | None) -> Itera
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
-        Target("pth", (".pth", ".pt"), state_dict_specs, convert, _to_file(write_pth)),
-        Target("safetensors", (".safetensors",), state_dict_specs, convert, _to_file(write_safetensors)),
+        Target("pth", (".pth", ".pt"), state_dict_specs, convert, partial(_write_file, write_pth)),
+        Target("safetensors", (".safetensors",), state_dict_specs, convert, partial(_write_file, write_safetensors)),
         Target("tf1", (), _checkpoint_specs, _checkpoint_tensors, _write_checkpoint, is_tensorflow=True),
         Target("h5", (".h5",), variable_specs, _variables, _write_h5, is_tensorflow=True),
     )

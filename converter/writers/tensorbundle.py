@@ -25,12 +25,7 @@ FOOTER_BYTES = 48
 
 
 def write_tensorbundle(prefix: Path, specs: Mapping[str, TensorSpec], tensors: Iterable[tuple[str, Array]]) -> None:
-    """Write variables as the checkpoint PREFIX, and a `checkpoint` file that names it.
-
-    Args:
-        prefix: "folder/model" gives model.index, model.data-00000-of-00001 and checkpoint in the folder.
-        specs: dtype and shape of every variable.
-        tensors: (name, array) in any order; each is written when it arrives.
+    """Write variables as PREFIX.index and PREFIX.data-00000-of-00001, and a `checkpoint` file that names the prefix.
 
     Raises:
         OutputError: A file cannot be written; existing files stay as they were.

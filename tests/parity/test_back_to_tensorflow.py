@@ -8,25 +8,21 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import yaml
 from numpy.typing import NDArray
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.identify.settings import FROM_SHAPES
 from converter.locate import open_checkpoint
 from converter.writers.keras_h5 import keras_layers, write_keras_h5
 from converter.writers.specs import TensorSpec
 from converter.writers.targets import TARGETS
 from effdet_torch.config import get_config
 from effdet_torch.file_format import METADATA_KEY
-from support.commands import run
 from support.keras_model import Arrays, detector, keras, tf
 from support.sources import EMA, averages, plan_of, seeded, write_checkpoint
 from verify.reference.network import TensorFlowReference
 from verify.verification import Settings, verify_model
 
 PLAN = plan_of("d0")
-CONFIG = get_config("d0", image_size=(384, 640), num_classes=20, num_scales=2, normalization="advprop")
 
 
 def convert(source: Path, out: Path, to: str = "pth", keep_redundant_bias: bool = False) -> Path:
@@ -35,11 +31,9 @@ def convert(source: Path, out: Path, to: str = "pth", keep_redundant_bias: bool 
     return out
 
 
-def checkpoint(folder: Path, variables: Arrays, config: Any = None) -> Path:
+def checkpoint(folder: Path, variables: Arrays) -> Path:
     folder.mkdir()
     write_checkpoint(folder / "model.ckpt-7", variables)
-    if config is not None:
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 
@@ -89,23 +83,6 @@ def test_the_trained_checkpoint_comes_back(shared: Path, tmp_path: Path) -> None
     with open_checkpoint(tmp_path / "folded") as source:
         settings = Settings(image_size=(64, 64), dtypes=("float64",), modes=("isolated",))
         assert verify_model(folded, source, settings).passed
-
-
-@pytest.mark.parametrize("to", ["tf1", "h5"])
-def test_settings_come_back(tmp_path: Path, to: str) -> None:
-    """In the folder's config.yaml, or in the metadata of the .h5: classes, anchors, image size and input scaling."""
-    hparams = {"image_size": "640x384", "num_scales": 2, "scale_range": True, "mean_rgb": 0.0, "stddev_rgb": 1.0}
-    plan = plan_of(CONFIG)
-    model = convert(checkpoint(tmp_path / "start", seeded(plan), hparams), tmp_path / "model.pth")
-    out = convert(model, tmp_path / ("back.h5" if to == "h5" else "back"), to)
-    with open_checkpoint(out) as source:
-        again, origins = prepare(source).settings.config, prepare(source).settings.origins
-    with open_checkpoint(model) as source:
-        first = prepare(source).settings.config
-    assert first == again
-    assert (again.image_size, again.num_classes, again.normalization) == ((384, 640), 20, "advprop")
-    assert origins["num_classes"] == FROM_SHAPES
-    assert origins["image_size"] == "config.yaml"  # of the folder, or of the first source, according to the .h5
 
 
 def test_every_source_can_go_to_every_target(shared: Path, tmp_path: Path) -> None:
@@ -182,18 +159,3 @@ def test_long_lists_are_split_as_keras_does(tmp_path: Path) -> None:
         assert METADATA_KEY not in file.attrs
     with open_checkpoint(tmp_path / "long.h5") as source:
         assert {name: source.read(name) for name in source.variables} == arrays
-
-
-def test_commands(shared: Path, tmp_path: Path) -> None:
-    start = shared / "trained_d0_256"
-    assert run("effdet-convert", start, "m.pth", cwd=tmp_path).returncode == 0
-    done = run("effdet-convert", "m.pth", "ckpt", "--to", "tf1", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == "source       PyTorch file m.pth"
-    assert done.stdout.splitlines()[-1] == "result       ckpt: 1419 variables, 31.5 MB"
-    assert "256 x 256 pixels" in run("effdet-convert", "ckpt", "again.pth", cwd=tmp_path).stdout
-    assert run("effdet-convert", "m.pth", "ckpt", "--to", "tf1", cwd=tmp_path).returncode == 0  # its own output
-    (tmp_path / "ckpt" / "model.ckpt-5.index").touch()
-    done = run("effdet-convert", "m.pth", "ckpt", "--to", "tf1", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "holds other files (model.ckpt-5.index); use a new folder" in done.stderr.replace("\n", " ")

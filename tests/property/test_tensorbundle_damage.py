@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import re
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,13 +61,25 @@ def flipped(whole: bytes) -> Iterator[bytes]:
         yield bytes(damaged)
 
 
+def outcome(bundle: TensorBundle, name: str) -> Any:
+    """Return the values of a variable, or the text of the error."""
+    try:
+        return bundle.read(name).tolist()
+    except CorruptFileError as error:
+        return str(error)
+
+
 def test_every_bit_of_the_data_is_covered(tmp_path: Path) -> None:
+    """The variable with the bit is refused, the others are unchanged."""
     prefix = write_whole(tmp_path)
-    assert len(values_of(prefix)) == 3  # negative control
+    expected = {name: values for name, (_, values) in values_of(prefix).items()}
+    assert len(expected) == 3
     for damaged in flipped(data_of(prefix).read_bytes()):
         data_of(prefix).write_bytes(damaged)
-        with pytest.raises(CorruptFileError, match=r"data-00000-of-00001: (double|texts|rows): "):
-            values_of(prefix)
+        with TensorBundle(prefix) as bundle:
+            found = {name: outcome(bundle, name) for name in expected}
+        (refused,) = (name for name in expected if found[name] != expected[name])
+        assert f"data-00000-of-00001: {refused}: " in found[refused]
 
 
 def test_every_bit_of_the_index_is_covered(tmp_path: Path) -> None:
@@ -96,39 +106,6 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
                 values_of(prefix)
         path.write_bytes(whole)
     assert len(values_of(prefix)) == 3
-
-
-def test_damage_of_the_trained_checkpoint(shared: Path, tmp_path: Path) -> None:
-    """Random bits of the real files: the variables with these bits are refused, all others are unchanged."""
-    source = shared / "trained_d0_256" / "model.ckpt-780"
-    index, data = Path(f"{source}.index").read_bytes(), bytearray(data_of(source).read_bytes())
-    (tmp_path / "m.index").write_bytes(index)
-    places = random.Random(0).sample(range(len(data)), 5)
-    for place in places:
-        data[place] ^= 1 << place % 8
-    entries = read_index(index).entries
-    damaged = {
-        name for name, entry in entries.items() if any(0 <= place - entry.offset < entry.size for place in places)
-    }
-    data_of(tmp_path / "m").write_bytes(data)
-    bundle, whole = TensorBundle(tmp_path / "m"), TensorBundle(source)
-    assert 1 <= len(damaged) <= len(places)
-    for name in whole.variables:
-        if name in damaged:
-            with pytest.raises(CorruptFileError, match=f": {re.escape(name)}: the values do not match"):
-                bundle.read(name)
-        else:
-            assert bundle.read(name).tobytes() == whole.read(name).tobytes()
-
-
-@DAMAGE
-@given(st.data())
-def test_random_damage_of_an_official_index(shared: Path, data: st.DataObject) -> None:
-    table = bytearray((shared / "reference" / "official_indexes" / "efficientdet-d0.index").read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(table) - 1), min_size=1, max_size=4, unique=True)):
-        table[place] ^= data.draw(st.integers(1, 255))
-    with pytest.raises((CorruptFileError, UnsupportedSourceError)):
-        read_index(bytes(table[: data.draw(st.sampled_from([len(table), len(table) // 2]))]))
 
 
 # Garbage with a right checksum passes the first line of defence and reaches the parsers.

@@ -9,12 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from converter.identify.families import DETECTOR
-from converter.plan.copies import select_view
-from converter.plan.engine import convert
 from effdet_torch.network.model import EfficientDet
 from support.golden import GoldenCase
-from support.sources import MemorySource
+from support.sources import converted, plan_of
 from verify.reference.base import HeadOutputs
 
 Arrays = dict[str, NDArray[Any]]
@@ -22,11 +19,9 @@ Arrays = dict[str, NDArray[Any]]
 
 def convert_arrays(variables: Arrays, case: GoldenCase, redundant_bias: bool) -> dict[str, torch.Tensor]:
     """Convert variables in the dtype of a golden case."""
-    config = replace(case.config, redundant_bias=redundant_bias)
-    plan = DETECTOR.plan(config)
-    source = MemorySource(variables)
-    tensors = convert(source, plan, select_view(source, plan), np.dtype(case.dtype))
-    return {name: torch.from_numpy(np.array(array)) for name, array in tensors}
+    plan = plan_of(replace(case.config, redundant_bias=redundant_bias))
+    tensors = converted(plan, variables, dtype=case.dtype)
+    return {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
 
 
 def run_model(case: GoldenCase, state_dict: dict[str, torch.Tensor], images: NDArray[Any]) -> HeadOutputs:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from converter.errors import MissingFileError
 from converter.identify.families import DETECTOR, family_of
@@ -25,7 +25,7 @@ EMA = "ExponentialMovingAverage"
 
 
 class MemorySource(VariableSource):
-    """Variables in a dict, or only what is known of them, as from an .index file alone: nothing can be read then."""
+    """Variables in a dict; without data nothing can be read, as from an .index file alone."""
 
     kind = "memory"
 
@@ -54,10 +54,12 @@ class MemorySource(VariableSource):
         self.closed = True
 
 
-def converted(plan: Plan, arrays: Mapping[str, Any], view: ViewName | None = None) -> dict[str, Array]:
+def converted(
+    plan: Plan, arrays: Mapping[str, Any], view: ViewName | None = None, dtype: DTypeLike = np.float32
+) -> dict[str, Array]:
     """Convert variables to a state_dict."""
     source = MemorySource(arrays)
-    return dict(convert(source, plan, select_view(source, plan, view)))
+    return dict(convert(source, plan, select_view(source, plan, view), dtype))
 
 
 def reverted(state_dict: Mapping[str, Array], plan: Plan) -> dict[str, Array]:
@@ -73,12 +75,12 @@ def shapes_of(arrays: Mapping[str, Any]) -> dict[str, VariableInfo]:
 
 
 def architecture_of(variables: Mapping[str, Any]) -> Any:
-    """What names and shapes show of a network, of whatever family."""
+    """What names and shapes show of a network of any family."""
     return family_of(MemorySource(variables))[1]
 
 
 def small_config(**overrides: Any) -> EfficientDetConfig:
-    """A whole EfficientDet with little in it: the smallest BiFPN and heads on the d0 backbone."""
+    """A small but whole EfficientDet: the smallest BiFPN and heads on the d0 backbone."""
     small = {"fpn_channels": 8, "fpn_cells": 1, "head_repeats": 1, "max_level": 5, "num_classes": 2}
     return get_config("d0", **(small | overrides))
 
@@ -93,7 +95,7 @@ def placeholders(plan: Plan) -> dict[str, Array]:
 
 
 def seeded(plan: Plan, seed: int = 0) -> dict[str, Array]:
-    """Variables of which no two are equal, each drawn from its own stream."""
+    """Variables that are all different, each drawn from its own stream."""
     return {name: _draw(f"{seed}/{name}", shape) for name, shape in plan.variables.items()}
 
 
@@ -108,7 +110,7 @@ def averages(variables: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def training_checkpoint(plan: Plan) -> dict[str, Array]:
-    """All that the official trainer stores: raw values, averages, momentum and the step, each with its own values."""
+    """Everything that the official trainer stores: raw values, averages, momentum and the step, all different."""
     slots = {f"{name}/Momentum": array for name, array in seeded(plan, seed=2).items()}
     return {**seeded(plan), **averages(seeded(plan, seed=1)), **slots, "global_step": np.array(780, np.int64)}
 

@@ -56,6 +56,7 @@ CASES = {
     "inspection_untrained_averages": lambda: inspected({**VALUES, **averages(initial(PLAN))}),
     "inspection_one_average": lambda: inspected({**VALUES, **dict(list(averages(VALUES).items())[:1])}),
     "inspection_ambiguous": lambda: inspected(placeholders(plan_of("d7")) | {"stranger": np.zeros(1)}, data=False),
+    "inspection_incomplete": lambda: inspected({name: VALUES[name] for name in list(VALUES)[:-1]}),
     "inspection_unknown": lambda: inspected({"resnet/kernel": np.zeros((1, 2), np.float32)}),
     "inspection_empty": lambda: inspected({}),
     "tensors": lambda: tensors_text(

@@ -15,12 +15,14 @@ from converter.conversion import Preparation, convert_checkpoint, prepare
 from converter.errors import AccountingError, MappingError, UnsupportedSourceError, ViewError
 from converter.identify import families
 from converter.inspection import inspect_source
+from converter.plan.engine import convert
 from converter.plan.family import Family, Request, Settings
 from converter.plan.table import parse_table
 from converter.writers.targets import TARGETS
 from effdet_torch.errors import UsageError
 from support.sources import MemorySource
 from verify.layers.audit import audit_weights
+from verify.subjects.weights import Weights
 
 LEAVES = ("left", "right", "shift")
 TABLE = b"""
@@ -155,14 +157,10 @@ def test_what_is_wrong_is_named(change: dict[str, Any], error: type[Exception], 
 
 def test_audit() -> None:
     preparation = prepared()
-    state = {
-        key: entry.op.convert([preparation.source.read(preparation.view.stored[name]) for name in entry.inputs])
-        for key, entry in preparation.plan.targets.items()
-    }
+    state = dict(convert(preparation.source, preparation.plan, preparation.view))
 
     def findings() -> list[str]:
-        result = audit_weights(state, preparation.plan, preparation.source, preparation.view, {})
-        return [finding.tensor for finding in result.findings]
+        return [finding.tensor for finding in audit_weights(Weights(state, preparation), {}).findings]
 
     assert findings() == []
     state["floors.1.mix.offset"] = state["floors.1.mix.offset"] + 1
@@ -174,6 +172,13 @@ def test_a_target_that_cannot_hold_the_family() -> None:
         prepared().for_target(TARGETS["h5"])
 
 
-def test_a_question_without_a_rule_is_found_when_the_table_is_read() -> None:
-    with pytest.raises(MappingError, match=r"mappings/tower.yaml: no rule answers 'height', which tower needs"):
-        replace(TOWER, questions=(*TOWER.questions, "height")).table  # noqa: B018
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"questions": (*TOWER.questions, "height")}, "no rule answers 'height', which tower needs"),
+        ({"choices": {}}, "tower has no choices for the placeholder 'shape'"),
+    ],
+)
+def test_a_table_that_does_not_fit_its_family_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(MappingError, match=rf"mappings/tower.yaml: {words}"):
+        replace(TOWER, **change).table  # noqa: B018

@@ -31,22 +31,9 @@ def write(folder: Path, text: str, name: str = "config.yaml") -> Path:
 def test_reads_the_config_of_a_training(shared: Path) -> None:
     values = read_hparams_file(shared / "trained_d0_256" / "config.yaml")
     assert values["image_size"] == (256, 256)
-    assert config_fields(values) == {
-        "image_size": (256, 256),
-        "num_classes": 90,
-        "num_scales": 3,
-        "aspect_ratios": (1.0, 2.0, 0.5),
-        "anchor_scale": 4.0,
-        "mean_rgb": (123.675, 116.28, 103.53),
-        "std_rgb": (58.395, 57.120000000000005, 57.375),
-        "normalization": "mean_std",
-        "activation": "swish",
-        "backbone": "efficientnet-b0",
-        "fpn_channels": 64,
-        "fpn_cells": 3,
-        "head_repeats": 3,
-        "max_level": 7,
-    }
+    expected = get_config("d0", image_size=256, std_rgb=(58.395, 57.120000000000005, 57.375))
+    assert get_config("d0", **config_fields(values)) == expected
+    assert config_fields(values).keys() >= {"num_classes", "aspect_ratios", "std_rgb", "normalization", "max_level"}
 
 
 @pytest.mark.parametrize(
@@ -61,44 +48,29 @@ def test_reads_tuples_and_any_names(tmp_path: Path, text: str, values: dict[str,
     assert read_hparams_file(write(tmp_path, text)) == values
 
 
-NOT_PLAIN = r"is not plain YAML .*; fix it, or move it away and pass its values with --hparams"
-UNREADABLE = {
-    "a: !!python/object/apply:os.system ['touch PROOF']": NOT_PLAIN,
-    "a: !!python/object/new:os.system ['touch PROOF']": NOT_PLAIN,
-    "a: !!python/name:os.system": NOT_PLAIN,
-    "a: !!python/module:os": NOT_PLAIN,
-    "a: !!python/object:pathlib.Path {}": NOT_PLAIN,
-    "a: !!python/tuple {b: !!python/object/apply:os.system ['touch PROOF']}": NOT_PLAIN,
-    "a: !!python/tuple 3": NOT_PLAIN,
-    "a: !local b": NOT_PLAIN,
-    "a: [": NOT_PLAIN,
-    "a: b: c": NOT_PLAIN,
-    "a: *nobody": NOT_PLAIN,
-    '!!int "": b': NOT_PLAIN,
-    'a: !!int ""': NOT_PLAIN,
-    'a: !!float ""': NOT_PLAIN,
-    "a: !!timestamp x": NOT_PLAIN,
-    "a: 2001-99-99": NOT_PLAIN,
-    "? [a]\n: b": NOT_PLAIN,
-    "a: &a !!python/tuple [*a]": NOT_PLAIN,
-    "a: " + "[" * 5000: NOT_PLAIN,
-    "a: \x00": NOT_PLAIN,
-    "--- a\n--- b": NOT_PLAIN,
-    b"a: \xff\xfe": NOT_PLAIN,
-    "": "config.yaml contains a NoneType; expected names and values",
-    "- a": "config.yaml contains a list; expected",
-    "word": "config.yaml contains a str; expected",
-}
+NOT_PLAIN: list[str | bytes] = [
+    "a: !!python/object/apply:os.system ['touch PROOF']",
+    "a: !!python/object/new:os.system ['touch PROOF']",
+    "a: !!python/name:os.system",
+    "a: !!python/module:os",
+    "a: !!python/object:pathlib.Path {}",
+    "a: !!python/tuple {b: !!python/object/apply:os.system ['touch PROOF']}",
+    *("a: !!python/tuple 3", "a: !local b", "a: [", "a: b: c", "a: *nobody", '!!int "": b', 'a: !!int ""'),
+    *('a: !!float ""', "a: !!timestamp x", "a: 2001-99-99", "? [a]\n: b", "a: &a !!python/tuple [*a]"),
+    *("a: " + "[" * 5000, "a: \x00", "--- a\n--- b", b"a: \xff\xfe"),
+]
+WORDS = r"is not plain YAML .*; fix it, or move it away and pass its values with --hparams"
+OTHER = {"": "contains a NoneType; expected names and values", "- a": "contains a list", "word": "contains a str"}
 
 
-@pytest.mark.parametrize("content", UNREADABLE, ids=range(len(UNREADABLE)))
+@pytest.mark.parametrize(("content", "words"), [*((text, WORDS) for text in NOT_PLAIN), *OTHER.items()])
 def test_refuses_files_without_running_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | bytes, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ConfigError, match=UNREADABLE[content]):
+    with pytest.raises(ConfigError, match=f"config.yaml {words}"):
         read_hparams_file(path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 

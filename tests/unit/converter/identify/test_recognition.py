@@ -27,14 +27,6 @@ def test_recognises_every_variant_by_its_own_variables(variant: str) -> None:
     assert [name for name, other in VARIANTS.items() if found.matches(other)] == found.variants()
 
 
-@pytest.mark.parametrize("classes", [1, 20, 600])
-@pytest.mark.parametrize("anchors", [{"num_scales": 1, "aspect_ratios": (1.0,)}, {"num_scales": 5}])
-def test_distinguishes_classes_from_anchors(classes: int, anchors: dict[str, Any]) -> None:
-    config = small_config(num_classes=classes, **anchors)
-    found = architecture_of(stored(config))
-    assert (found.num_classes, found.anchors_per_location) == (classes, config.anchors_per_location)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -54,12 +46,6 @@ def test_any_copy_is_enough_and_others_do_not_matter(variant: str) -> None:
     slots = {f"{name}/Momentum": array for name, array in raw.items()}
     found = [architecture_of(copies) for copies in (raw, averages(raw), {**raw, **averages(raw), **slots})]
     assert found[0] == found[1] == found[2]
-
-
-def test_describes_itself() -> None:
-    text = architecture_of(stored("d0")).describe()
-    assert text == "efficientnet-b0, BiFPN 3 x 64 channels, weighted fusion, heads x 3, levels 3-7"
-    assert "unweighted fusion" in architecture_of(stored("d7x")).describe()
 
 
 @pytest.mark.parametrize(

@@ -112,30 +112,21 @@ def test_a_long_list_is_cut_in_the_text_and_whole_in_the_error() -> None:
     assert lines[-1] == f"  and {len(RAW) + 1 - SHOWN} more; --report lists them all"
 
 
-def test_conversion_gives_every_tensor_its_values() -> None:
+def test_conversion_computes_every_tensor_in_a_dtype() -> None:
     arrays = seeded(PLAN)
     result = converted(PLAN, arrays)
     assert list(result) == list(PLAN.targets)
     assert all(result[key].shape == entry.target_shape for key, entry in PLAN.targets.items())
-    # One of each kind, spelled out.
-    scope = "efficientnet-b0/blocks_1"
-    kernel = arrays[f"{scope}/conv2d/kernel"]
+    kernel = arrays["efficientnet-b0/blocks_1/conv2d/kernel"]
     assert np.array_equal(result["backbone.blocks.1.0.conv_pw.weight"][:, :, 0, 0], kernel[0, 0].T)
-    depthwise = arrays[f"{scope}/depthwise_conv2d/depthwise_kernel"]
-    assert np.array_equal(result["backbone.blocks.1.0.conv_dw.weight"][:, 0], depthwise[..., 0].transpose(2, 0, 1))
-    assert np.array_equal(result["backbone.bn1.weight"], arrays["efficientnet-b0/stem/tpu_batch_normalization/gamma"])
-    weights = [arrays[f"fpn_cells/cell_0/fnode2/{name}"] for name in ("WSM", "WSM_1", "WSM_2")]
-    assert result["fpn.cell.0.fnode.2.combine.edge_weights"].tolist() == [float(value) for value in weights]
+    key, count = "class_net.bn_rep.0.1.bn.running_mean", "backbone.bn1.num_batches_tracked"
     mean, bias = arrays["class_net/class-0-bn-4/moving_mean"], arrays["class_net/class-0/bias"]
-    assert np.array_equal(result["class_net.bn_rep.0.1.bn.running_mean"], mean - bias)
-    assert result["backbone.bn1.num_batches_tracked"].dtype == np.int64
-    # In float64 the fold is more precise.
+    assert np.array_equal(result[key], mean - bias)
     source = MemorySource(arrays)
     exact = dict(convert(source, PLAN, select_view(source, PLAN), np.float64))
-    found = exact["class_net.bn_rep.0.1.bn.running_mean"]
-    assert np.array_equal(found, mean.astype(np.float64) - bias.astype(np.float64))
-    assert not np.array_equal(found, mean - bias)
-    assert exact["backbone.bn1.num_batches_tracked"].dtype == np.int64
+    assert np.array_equal(exact[key], mean.astype(np.float64) - bias.astype(np.float64))
+    assert not np.array_equal(exact[key], result[key])
+    assert exact[count].dtype == result[count].dtype == np.int64
 
 
 def test_values_are_read_on_demand() -> None:

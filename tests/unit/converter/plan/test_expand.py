@@ -19,17 +19,6 @@ BACKBONE_TEXT, DETECTOR_TEXT = (
 )
 
 
-def test_an_entry_has_names_shapes_and_operation() -> None:
-    targets = plan_of("d0").targets
-    stem = targets["backbone.conv_stem.weight"]
-    assert stem.sources == stem.inputs == ("efficientnet-b0/stem/conv2d/kernel",)
-    assert (stem.op_name, stem.shape, stem.target_shape) == ("conv", (3, 3, 3, 32), (32, 3, 3, 3))
-    depthwise = targets["backbone.blocks.0.0.conv_dw.weight"]
-    assert (depthwise.op_name, depthwise.shape, depthwise.target_shape) == ("depthwise", (3, 3, 32, 1), (32, 1, 3, 3))
-    assert targets["fpn.cell.0.fnode.4.combine.edge_weights"].target_shape == (3,)
-    assert targets["backbone.bn1.num_batches_tracked"].inputs == ()
-
-
 def test_biases_are_folded_or_kept() -> None:
     folded, kept = plan_of("d0"), plan_of(get_config("d0", redundant_bias=True))
     key, bias = "class_net.bn_rep.2.4.bn.running_mean", "class_net/class-2/bias"

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 
 import support.tiny_bundle as tiny
+from converter.conversion import prepare
 from converter.errors import CorruptFileError, UnsupportedSourceError, ViewError
-from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
-from converter.plan.copies import select_view
-from converter.plan.engine import account
-from converter.readers.tensorflow.frozen_graph import FrozenGraph
 from converter.source import VariableInfo, VariableSource
 from support.sources import plan_of, seeded, small_config
 from support.tiny_protos import graph_def, node, tensor
@@ -30,27 +27,21 @@ def frozen(folder: Path, *nodes: bytes, constants: dict[str, Any] | None = None)
 
 
 def test_a_whole_network(tmp_path: Path) -> None:
-    plan = plan_of(small_config())
-    variables = seeded(plan)
+    variables = seeded(plan_of(small_config()))
     others = [
         node("strided_slice/stack", "Const", tensor(np.zeros(2, np.int32))),
-        node("Reshape/shape", "Const", tensor(np.float32(3))),
         node("x/bn/FusedBatchNormV3", "FusedBatchNormV3"),
     ]
     with frozen(tmp_path, *others, constants=variables) as source:
         path = tmp_path / "d0_frozen.pb"
-        assert isinstance(source, FrozenGraph)
         assert (source.kind, source.path, source.folder, source.files()) == ("frozen graph", path, tmp_path, (path,))
         assert source.checksum("box_net/box-0/bias") is None
-        assert {name: source.read(name).tobytes() for name in source.variables} == {
-            name: value.tobytes() for name, value in variables.items()
-        }
-        view = select_view(source, plan)
-        assert (view.name, "the one that it computes with" in view.reason) == ("raw", True)
-        assert account(source.variables, plan, view).problems == []
+        assert source.variables.keys() == variables.keys()
+        prepared = prepare(source)
+        assert prepared.view.name == "raw"
+        assert "the one that it computes with" in prepared.view.reason
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
-            select_view(source, plan, "ema")
-        assert inspect_source(source)["problems"] == []
+            prepare(source, weights="ema")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])

@@ -11,7 +11,6 @@ from converter.conversion import prepare
 from converter.errors import CorruptFileError, MissingFileError, UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
-from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
 from converter.readers.tensorflow.object_graph import read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
 from support.sources import EMA
@@ -112,35 +111,6 @@ def test_without_the_data_file_there_are_no_names(tmp_path: Path) -> None:
     Path(f"{prefix}.data-00000-of-00001").unlink()
     with pytest.raises(MissingFileError, match=r"ckpt-1\.data-00000-of-00001: _CHECKPOINTABLE_OBJECT_GRAPH"):
         open_checkpoint(prefix)
-
-
-# Averages.
-
-
-def averaging(prefix: Path, same: bool) -> ObjectCheckpoint:
-    """One trained variable with an average, one that is not trained, and a counter."""
-    graph = ObjectGraph()
-    gamma = graph.add("model/gamma", "x/gamma", 1.0)
-    graph.add("model/moving_mean", "x/moving_mean", 2.0)
-    graph.add("save_counter", "save_counter", np.array(1, np.int64))
-    graph.add_slot(gamma, "average", "model/gamma", 1.0 if same else 5.0)
-    source = open_checkpoint(graph.write(prefix))
-    assert isinstance(source, ObjectCheckpoint)
-    return source
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_every_variable_has_an_average_where_one_has(tmp_path: Path, same: bool) -> None:
-    with averaging(tmp_path / "ckpt-1", same) as source:
-        names = {"x/gamma", "x/moving_mean"}
-        assert {n for n in source.variables if n.endswith(EMA)} == {f"{name}/{EMA}" for name in names}
-        assert source.read(f"x/gamma/{EMA}") == (1 if same else 5)
-        assert source.read(f"x/moving_mean/{EMA}") == source.read("x/moving_mean") == 2
-        assert (source.checksum(f"x/gamma/{EMA}") == source.checksum("x/gamma")) is same
-        assert source.raw_reason == ""
-        wanted = "raw values are not stored" if same else "the variables are raw values"
-        assert wanted in source.notes[0]
-        assert "averages of 1 variables" in source.notes[0]
 
 
 @pytest.mark.parametrize(("name", "is_said"), [("ckpt-3", False), ("emackpt-3", True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ CHECKPOINT = training_checkpoint(PLAN)
 
 @pytest.fixture
 def prepared() -> Preparation:
-    return prepare(MemorySource(CHECKPOINT), keep_redundant_bias=True)
+    hparams = "image_size=640x384,anchor_scale=3,scale_range=true"
+    return prepare(MemorySource(CHECKPOINT), hparams=hparams, keep_redundant_bias=True)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,8 @@ def test_every_target_can_be_read_again(prepared: Preparation, tmp_path: Path, t
         again = prepare(source)
         ema = seeded(PLAN, seed=1)
         assert all(np.array_equal(source.read(again.view.stored[name]), ema[name]) for name in ema)
-        assert again.settings.config == prepare(prepared.source).settings.config
+        assert again.settings.config == replace(prepared.settings.config, redundant_bias=False)
+        assert again.settings.config.image_size == (384, 640)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
