@@ -38,7 +38,7 @@ Examples:
     metavar="FILE",
     help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels.",
 )
-@click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Least score to report.")
+@click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Minimum score to report.")
 @click.option(
     "--profile",
     default="serving",
@@ -46,7 +46,7 @@ Examples:
     metavar="NAME",
     help="serving, serving-hard, official-eval, official-eval-hard or hard.",
 )
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images a GPU works on at once.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option(
     "--labels",
@@ -54,7 +54,7 @@ Examples:
     metavar="FILE",
     help="Class names: one per line, or {id: name} as .json or .yaml; default: COCO's for 90 classes.",
 )
-@click.option("--exif/--no-exif", default=True, show_default=True, help="Turn images as their EXIF orientation says.")
+@click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
 @VERSION
 @reports_errors
 def detect(

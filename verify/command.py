@@ -30,12 +30,16 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             metavar="FILE.json",
             help="Write the detections; rerun the same command to resume. testdev: the submission.",
         ),
-        click.option("--reference-results", type=file, metavar="FILE.json", help="Detections to compare with."),
-        click.option("--profile", metavar="NAME", help="How detections are made; default official-eval."),
+        click.option("--reference-results", type=file, metavar="FILE.json", help="COCO results file to compare with."),
+        click.option(
+            "--profile",
+            metavar="NAME",
+            help="official-eval (default), official-eval-hard, serving, serving-hard or hard.",
+        ),
         click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
         click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
         click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
-        click.option("--limit", type=click.IntRange(1), help="Only the images of the lowest ids."),
+        click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),
         click.option("--split", metavar="val2017|testdev", help="Default val2017."),
         click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
     ):
@@ -69,7 +73,9 @@ Examples:
 @click.option(
     "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
 )
-@click.option("--graph", is_flag=True, help="Run the checkpoint's own .meta instead of the built-in reference.")
+@click.option(
+    "--graph", is_flag=True, help="Run the graph in the checkpoint's .meta file instead of the built-in reference."
+)
 @click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
 @click.option(
     "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default: MODEL's, at most 512x512."
@@ -88,7 +94,8 @@ def verify(
 
     With --coco: evaluate its detections, and compare them with those of the checkpoint or of a results file.
 
-    Exit code 0: all that was compared is equal; 1: something differs, or could not be compared; 2: wrong usage.
+    Exit code 0: everything compared agrees within tolerance; 1: something differs, or could not be compared; 2: wrong
+    usage.
     """
     from rich.console import Console
 
@@ -122,7 +129,7 @@ def verify_layers(
         report_dir = report_dir or Path(f"effdet-demo-{demo}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:
-        raise click.UsageError("name MODEL and --reference SOURCE or --coco ROOT, or --demo VARIANT")
+        raise click.UsageError("give --reference SOURCE or --coco ROOT with MODEL, or --demo VARIANT alone")
     with opened_source(reference) as source, progress_bar("layers") as progress:
         return verify_model(model, source, settings, progress), report_dir
 

@@ -105,7 +105,9 @@ def config_fields(hparams: Mapping[str, Any]) -> dict[str, Any]:
     """
     for name, supported in FIXED.items():
         if hparams.get(name, supported) != supported:
-            raise ConfigError(f"hyperparameter {name} is {hparams[name]!r}, which is unsupported: only {supported!r}")
+            raise ConfigError(
+                f"hyperparameter {name} is {hparams[name]!r}, which is unsupported; only {supported!r} is supported"
+            )
     fields = {}
     for name, (field, read) in READERS.items():
         if hparams.get(name) is not None:

@@ -17,9 +17,9 @@ import support.tiny_bundle as tiny
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.leveldb_table import read_table
 from converter.formats.protobuf import Message
+from converter.formats.tensor_slices import WHOLE_AXIS, encode_slice_key
 from converter.locate import open_checkpoint
 from converter.readers.tensorflow.bundle_index import read_index
-from converter.readers.tensorflow.tensor_slices import WHOLE_AXIS, encode_slice_key
 from converter.readers.tensorflow.tensorbundle import TensorBundle
 
 DAMAGE = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -21,7 +21,7 @@ import numpy as np
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.leveldb_table import read_table
 from converter.formats.protobuf import Message
-from converter.readers.tensorflow.tensor_slices import encode_slice_key, read_extents, region_of
+from converter.formats.tensor_slices import encode_slice_key, read_extents, region_of
 from converter.source import VariableInfo
 
 _HEADER_KEY = b""

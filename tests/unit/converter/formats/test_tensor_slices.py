@@ -11,7 +11,7 @@ import pytest
 
 import support.tiny_bundle as tiny
 from converter.errors import CorruptFileError
-from converter.readers.tensorflow.tensor_slices import WHOLE_AXIS, encode_slice_key
+from converter.formats.tensor_slices import WHOLE_AXIS, encode_slice_key
 from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.source import VariableInfo
 from support.tiny_bundle import entry, sliced_entry
