@@ -75,7 +75,7 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
 
     With `rate` the bar also shows how many are done per second.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None: closed by the caller
         yield None
         return
     bars: list[Any] = []

@@ -17,12 +17,13 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 20
 LIMIT_BYTES = 2 << 30
 _BYTES_PER_SECOND = 20_000_000  # large compressed files get more time
 _TIMED_OUT = -14  # exit status after SIGALRM
@@ -46,15 +47,16 @@ def read_apart(work: Work, path: Path) -> tuple[Any, mmap.mmap]:
         CorruptFileError: The process crashed or exceeded its time limit.
     """
     seconds = LIMIT_SECONDS + path.stat().st_size // _BYTES_PER_SECOND
-    is_fork_safe = sys.platform == "linux" and threading.active_count() == 1
-    with tempfile.TemporaryFile() as out:
+    # A fork would share the state of a library that is in use here already, such as h5py's open files.
+    is_fork_safe = sys.platform == "linux" and threading.active_count() == 1 and "h5py" not in sys.modules
+    with _result_file() as out:
         status = (_fork if is_fork_safe else _start)(work, path, out, seconds)
         if status == _TIMED_OUT:
             raise CorruptFileError(f"reading it took longer than {seconds} seconds")
-        if status == 1:
-            raise RuntimeError(f"{path}: the process that reads it could not return its result")
-        if status != 0:
+        if status not in (0, 1):
             raise CorruptFileError(f"the library that reads it crashed (exit status {status})")
+        if status == 1 or not out.seek(0, os.SEEK_END):
+            raise SourceError("the process that reads it could not return its result; check the limits of this process")
         written = mmap.mmap(out.fileno(), 0, access=mmap.ACCESS_READ)
     answer = json.loads(written[written.rfind(b"\n") + 1 :])
     if "error" in answer:
@@ -82,16 +84,34 @@ def serve(work: Work, path: Path, out: BinaryIO) -> NoReturn:
         os._exit(status)
 
 
+def _result_file() -> BinaryIO:
+    """Open a file without a name for results, in memory where that is possible."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("result"), "w+b")  # noqa: PTH123, a descriptor
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise SourceError(f"no temporary file can be created ({error}); set TMPDIR to a folder with space") from error
+
+
 def _fork(work: Work, path: Path, out: BinaryIO, seconds: int) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the idle threads of other libraries, which the child does not use
         child = os.fork()
     if child == 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the C library prints when it aborts
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(seconds)  # ends the process whatever it is doing
-        serve(work, path, out)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(seconds)  # ends the process whatever it is doing
+            if out.fileno() != 2:
+                with suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what the C library prints when it aborts
+            serve(work, path, out)
+        finally:
+            os._exit(1)  # the caller's code runs in the parent only
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except ChildProcessError:  # the caller ignores SIGCHLD: the child has ended, and its status is unknown
+        return 0
 
 
 def _start(work: Work, path: Path, out: BinaryIO, seconds: int) -> int:

@@ -8,8 +8,10 @@ Source: Keras 2, `hdf5_format.save_weights_to_hdf5_group`.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +27,8 @@ _WHOLE_MODEL = "model_weights"  # where `model.save` puts what `save_weights` pu
 _TOP_LEVEL = "top_level_model_weights"
 _KERAS_3 = {"layers", "vars", "_layer_checkpoint_dependencies"}
 _FAULTS = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)  # what h5py raises for damage
+
+_OF_THE_MACHINE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EIO)  # no fault of the file
 
 Place = tuple[str, tuple[int, ...], bool, int]
 
@@ -117,7 +121,9 @@ class _Index:
                 return dtype, is_native
         dtype = stored.dtype
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
-            raise UnsupportedSourceError(f"its values have the type {dtype}; expected float or integer numbers")
+            raise UnsupportedSourceError(
+                f"its values have the type {'text' if dtype.kind == 'O' else dtype}; expected float or integer numbers"
+            )
         self._types.append((stored, dtype, stored == h5py.h5t.py_create(dtype)))
         return self._types[-1][1:]
 
@@ -174,7 +180,13 @@ def _texts(group: Any, name: str) -> list[str] | None:
 def _as_source_error(error: Exception, prefix: str = "") -> SourceError:
     if isinstance(error, SourceError):
         return type(error)(f"{prefix}{error}")
-    text = error.args[0] if isinstance(error, KeyError) else error  # str() of a KeyError adds quotation marks
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return SourceError(f"{prefix}{error.strerror}")
+    text = str(error.args[0] if isinstance(error, KeyError) else error)  # str() of a KeyError adds quotation marks
+    if cut := re.search(r"truncated file: eof = (\d+),.*stored_eof = (\d+)", text):
+        text = f"it is cut off at {cut[1]} of {cut[2]} bytes"
+    if inner := re.fullmatch(r"Unable to .*? \((.*)\)", text):
+        text = inner[1]
     return CorruptFileError(f"{prefix}{text or type(error).__name__}")
 
 
