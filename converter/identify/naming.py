@@ -14,6 +14,8 @@ from functools import cache
 
 from converter.identify.families import FAMILIES
 
+MAX_SCOPES = 16  # official names have up to 5; the prefixes of a name with many scopes would fill the memory
+
 
 def undo_counters(names: Iterable[str]) -> dict[str, str]:
     """Return {official name: given name}."""
@@ -49,6 +51,8 @@ def _leaves() -> frozenset[str]:
 def _scopes(name: str) -> list[tuple[str, str, int]]:
     """Return (enclosing scope, name, number) of every scope in a name; 0 if it has no number."""
     parts = name.split("/")[:-1]
+    if len(parts) > MAX_SCOPES:
+        return []
     return [("/".join(parts[:depth]), *_split_counter(part)) for depth, part in enumerate(parts)]
 
 
@@ -63,4 +67,4 @@ def _moved(name: str, shifts: dict[tuple[str, str], int]) -> str:
     for scope, base, number in _scopes(name):
         left = number - shifts.get((scope, base), 0)
         parts.append(f"{base}_{left}" if left else base)
-    return "/".join([*parts, name.rsplit("/", 1)[-1]])
+    return "/".join([*parts, name.rsplit("/", 1)[-1]]) if parts else name

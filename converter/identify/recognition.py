@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -15,7 +16,7 @@ from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
 
 Rule = Mapping[str, Size]
-FIRST_NAMES = 3
+FIRST_NAMES, MAX_SHOWN = 3, 200  # names in an error text, and characters of each
 UNKNOWN = ("another network", "Check that it is the right file.")
 # Names of other networks: (pattern, what the network probably is, next step); the first match counts.
 LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
@@ -104,7 +105,8 @@ def _found(variables: Mapping[str, VariableInfo]) -> str:
     names = sorted(name for name, info in variables.items() if info.shape) or sorted(variables)
     if not names:
         return "no variables"
-    return f"{len(variables)} variable{'s' * (len(variables) > 1)} ({listed(names, FIRST_NAMES)})"
+    shown = listed((name[:MAX_SHOWN] for name in names), FIRST_NAMES)
+    return f"{len(variables)} variable{'s' * (len(variables) > 1)} ({shown})"
 
 
 class Probe:
@@ -124,24 +126,23 @@ class Probe:
         choices: Mapping[str, Collection[str]],
         separator: str = "/",
     ) -> None:
-        self.variables, self.views, self.choices = variables, tuple(views), choices
-        names = [name.split(separator) for name in variables]
-        self.scopes = {separator.join(parts[: end + 1]) for parts in names for end in range(len(parts))}
+        self.variables, self.views, self.choices, self.separator = variables, tuple(views), choices, separator
+        self.names = sorted(f"{name}{separator}" for name in variables)
 
     def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
-            return next((name for name, scope in self._candidates(rule) if scope in self.scopes), None)
+            return next((name for name, scope in self._candidates(rule) if self._exists(scope)), None)
         if "count" in rule:
             first, template = int(rule["first"]), str(rule["count"])
-            numbers = itertools.takewhile(lambda n: template.format(n=n) in self.scopes, itertools.count(first))
+            numbers = itertools.takewhile(lambda n: self._exists(template.format(n=n)), itertools.count(first))
             return sum(1 for _ in numbers) or None
         if "size_of" in rule:
             stored = (template.format(variable=rule["size_of"]) for template in self.views)  # any copy will do
             info = next((self.variables[name] for name in stored if name in self.variables), None)
             axis = int(rule["axis"])
             return info.shape[axis] if info is not None and axis < len(info.shape) else None
-        return str(rule["exists"]) in self.scopes
+        return self._exists(str(rule["exists"]))
 
     def expected(self, rule: Rule) -> str:
         """Return what a rule looks for, in words."""
@@ -152,6 +153,12 @@ class Probe:
         if "size_of" in rule:
             return f"the variable {rule['size_of']} with at least {int(rule['axis']) + 1} axes"
         return f"the scope {rule['exists']}"
+
+    def _exists(self, scope: str) -> bool:
+        """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name."""
+        prefix = f"{scope}{self.separator}"
+        place = bisect.bisect_left(self.names, prefix)
+        return place < len(self.names) and self.names[place].startswith(prefix)
 
     def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
         template = str(rule["which"])

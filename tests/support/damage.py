@@ -1,6 +1,6 @@
-"""Damage files again and again and read them, in a process of its own with a limit on memory and time.
+"""Damage files repeatedly and read them, in a separate process with a limit on memory and time.
 
-Whatever a reader does there (hang, crash, ask for gigabytes), the test goes on.
+Whatever a reader does there (hang, crash, ask for gigabytes), the test continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def damage(whole: bytes, rng: random.Random) -> bytes:
-    """Change bytes, copy words to other places, cut the end off."""
+    """Change bytes, copy words to other places, remove the end."""
     data = bytearray(whole)
     for _ in range(rng.choice([0, 1, 1, 2, 4, 16])):
         place = rng.randrange(len(data))
@@ -36,7 +36,7 @@ def damage(whole: bytes, rng: random.Random) -> bytes:
 
 
 def attack(target: Path, count: int, attempt: Callable[[Path], str]) -> dict[str, Any]:
-    """Damage a file again and again; count what an attempt to read it comes to, in its own words."""
+    """Damage a file repeatedly, and count the results of reading it, in the words of `attempt`."""
     whole, results, slowest = target.read_bytes(), Counter[str](), 0.0
     for seed in range(count):
         target.write_bytes(damage(whole, random.Random(seed)))
@@ -65,7 +65,7 @@ def run_apart(program: str, *arguments: object, seconds: float) -> dict[str, Any
 
 
 def main(work: Callable[..., dict[str, Any]]) -> None:
-    """Do the work on the command line's words under the limit, and print its report."""
+    """Call `work` with the command line's arguments under the limit, and print its report."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))

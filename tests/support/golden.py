@@ -36,7 +36,7 @@ class Golden:
         return error_over_rms(array.reshape(-1)[index], value)
 
     def compare_heads(self, outputs: HeadOutputs) -> float:
-        """Return the largest measure over both heads and all levels; all that the file holds is compared."""
+        """Return the largest measure over both heads and all levels; every array of the file is compared."""
         arrays = {f"class_{level}": array for level, array in outputs.class_logits.items()}
         arrays |= {f"box_{level}": array for level, array in outputs.box_deltas.items()}
         assert arrays.keys() == self.samples.keys()
@@ -54,7 +54,7 @@ def load_golden(path: Path) -> Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """What a golden file's name says: VARIANT_VIEW_INPUT_SIZE[_f64].npz."""
+    """The parts of a golden file's name: VARIANT_VIEW_INPUT_SIZE[_f64].npz."""
 
     path: Path
     config: EfficientDetConfig

@@ -1,4 +1,4 @@
-"""Keras models whose layers make the official names, in any order of creation."""
+"""Keras models whose layers have the official names, in any order of creation."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Scope(keras.layers.Layer):
 
 
 class Stem(Scope):
-    """As in the official code without a name of its own, so that Keras counts it."""
+    """Unnamed as in the official code, so that Keras numbers it."""
 
 
 class Conv2D(Scope):
-    """The same; other convolutions have names."""
+    """Unnamed as well; other convolutions have names."""
 
 
 class Head(Scope):
@@ -62,7 +62,7 @@ def make_layer(key: str, content: dict[str, Any]) -> Scope:
 
 
 class Backbone(keras.Model):
-    """Makes the variables of its head only when an export traces it with other arguments than the detector does."""
+    """Creates the variables of its head only if an export traces it with other arguments than the detector."""
 
     def __init__(self, content: dict[str, Any], name: str) -> None:
         super().__init__(name=name)
@@ -78,7 +78,7 @@ class Backbone(keras.Model):
 
 
 class Detector(keras.Model):
-    """A model without a name, as the official one."""
+    """A model without a name, like the official one."""
 
     def __init__(self, variables: Arrays) -> None:
         super().__init__(name="")

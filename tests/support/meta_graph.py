@@ -42,7 +42,7 @@ def write_checkpoint(
 
 
 def edit_graph(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
-    """Write a `.meta` whose GraphDef is changed."""
+    """Write a copy of a `.meta` file with a changed GraphDef."""
     meta = import_tensorflow().compat.v1.MetaGraphDef.FromString(source.read_bytes())
     change(meta.graph_def)
     target.write_bytes(meta.SerializeToString())

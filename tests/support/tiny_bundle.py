@@ -1,4 +1,4 @@
-"""A writer of small TensorBundles, plain and slow, with a knob for everything that a reader must notice."""
+"""A writer of small TensorBundles, simple and slow, with an option for every fault that a reader must notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers of the protocol buffers that TensorFlow 2 keeps in checkpoints, and of frozen graphs; as plain as can be."""
+"""Simple writers of the protocol buffers in TensorFlow 2 checkpoints, and of frozen graphs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTS = {"float32": 5, "float64": 6}
 
 @dataclass
 class ObjectGraph:
-    """A TrackableObjectGraph in the making, and the values of its keys."""
+    """A TrackableObjectGraph under construction, and the values of its keys."""
 
     nodes: list[bytes] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
@@ -68,5 +68,5 @@ def node(name: str, operation: str, value: bytes | None = None) -> bytes:
 
 
 def graph_def(constants: Mapping[str, Any], *nodes: bytes) -> bytes:
-    """A frozen graph, with other nodes if need be."""
+    """A frozen graph, optionally with other nodes."""
     return b"".join([*(node(name, "Const", tensor(value)) for name, value in constants.items()), *nodes])

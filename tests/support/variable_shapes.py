@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def variable_shapes(config: EfficientDetConfig) -> dict[str, Shape]:
-    """Return {name: shape} of all variables of a model, training's own (`global_step`, EMA) left out."""
+    """Return {name: shape} of all variables of a model, without those of training (`global_step`, EMA)."""
     backbone, channels = config.backbone, config.fpn_channels
     shapes: dict[str, Shape] = {f"{backbone}/stem/conv2d/kernel": (3, 3, 3, stem_channels(backbone))}
     shapes |= _batch_norm(f"{backbone}/stem/tpu_batch_normalization", stem_channels(backbone))

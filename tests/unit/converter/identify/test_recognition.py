@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from converter.errors import UnsupportedSourceError
 from converter.identify.architecture import ARCHITECTURE
 from converter.identify.families import BACKBONE, DETECTOR, FAMILIES, family_of
+from converter.identify.naming import undo_counters
 from converter.source import VariableInfo
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from support.sources import MemorySource, architecture_of, averages, placeholders, plan_of, shapes_of, small_config
@@ -118,3 +120,13 @@ def test_an_unknown_network_is_described_by_what_it_looks_like(guess: str) -> No
 def test_hardly_any_names_are_not_a_network(names: list[str]) -> None:
     with pytest.raises(UnsupportedSourceError, match=f"holds {len(names) or 'no'} variable"):
         architecture_of({name: VariableInfo("int64", ()) for name in names})
+
+
+def test_a_name_with_many_scopes_needs_little_memory() -> None:
+    name = "a/" * 3000 + "kernel"
+    tracemalloc.start()
+    with pytest.raises(UnsupportedSourceError, match=r"holds 1 variable \((a/){100}\)\. It looks"):
+        architecture_of({name: VariableInfo("float32", (1,))})
+    assert undo_counters([name, "b/stem_1/x"]) == {name: name, "b/stem/x": "b/stem_1/x"}
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
