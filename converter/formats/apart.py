@@ -32,7 +32,7 @@ _ERRORS = {error.__name__: error for error in (SourceError, CorruptFileError, Un
 Work = Callable[[Path, BinaryIO], Any]
 
 
-def read_apart(work: Work, path: Path) -> tuple[Any, mmap.mmap]:
+def read_apart(work: Work, path: Path, may_fork: bool = True) -> tuple[Any, mmap.mmap]:
     """Call a function on a file in another process; return its result and the bytes it wrote.
 
     The process is a fork where that is safe, which takes milliseconds, and a new interpreter elsewhere.
@@ -41,14 +41,14 @@ def read_apart(work: Work, path: Path) -> tuple[Any, mmap.mmap]:
         work: a function of a module. It gets the path and a binary file for large results, and returns a value fit for
             JSON or raises a SourceError.
         path: the file to read.
+        may_fork: whether the libraries that `work` uses hold nothing open in this process, which a fork would share.
 
     Raises:
         SourceError: as `work` raised it.
         CorruptFileError: The process crashed or exceeded its time limit.
     """
     seconds = LIMIT_SECONDS + path.stat().st_size // _BYTES_PER_SECOND
-    # A fork would share the state of a library that is in use here already, such as h5py's open files.
-    is_fork_safe = sys.platform == "linux" and threading.active_count() == 1 and "h5py" not in sys.modules
+    is_fork_safe = may_fork and sys.platform == "linux" and threading.active_count() == 1
     with _result_file() as out:
         status = (_fork if is_fork_safe else _start)(work, path, out, seconds)
         if status == _TIMED_OUT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ class KerasH5(VariableSource):
         """
         self.path, self.folder = path, path.absolute().parent
         try:
-            found, copies = read_apart(_index, path)
+            found, copies = read_apart(_index, path, may_fork=not _has_open_files())
         except CorruptFileError as error:
             raise CorruptFileError(f"{path}: damaged HDF5 file: {error}. Download or copy it again.") from error
         except SourceError as error:
@@ -87,6 +88,12 @@ class KerasH5(VariableSource):
 
     def close(self) -> None:
         """Do nothing: the file is unmapped when the last array is gone."""
+
+
+def _has_open_files() -> bool:
+    """Whether this process has HDF5 files open; a fork would share libhdf5's table of them."""
+    h5py: Any = sys.modules.get("h5py")
+    return h5py is not None and h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) > 0
 
 
 def _index(path: Path, out: BinaryIO) -> dict[str, Any]:

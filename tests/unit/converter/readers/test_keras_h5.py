@@ -336,3 +336,15 @@ def test_official_file_is_one_copy_of_unknown_kind(shared: Path) -> None:
         facts = inspect_source(source)
     assert (facts["kind"], facts["problems"]) == ("Keras .h5 file", [])
     assert "does not say" in facts["notes"][0]
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_file_that_this_process_has_open(tmp_path: Path, mode: str) -> None:
+    """As in a notebook: a forked reader would share the open file of libhdf5."""
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["a"]
+        file.create_group("a").attrs["weight_names"] = ["a/kernel:0"]
+        file["a/a/kernel:0"] = np.arange(3.0, dtype=np.float32)
+    with h5py.File(path, mode), KerasH5(path) as source:
+        assert source.read("a/kernel").tolist() == [0, 1, 2]
