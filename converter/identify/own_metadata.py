@@ -57,7 +57,8 @@ def plain_metadata(value: Any) -> dict[str, Any]:
             text += piece
             if len(text) > MAX_METADATA_BYTES:
                 return {}
-        return dict(json.loads(text))
+        metadata = json.loads(text)
+        return metadata if isinstance(metadata, dict) else {}
     except (RecursionError, TypeError, ValueError):
         return {}
 

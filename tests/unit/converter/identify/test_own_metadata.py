@@ -96,4 +96,5 @@ def test_metadata_that_are_endless() -> None:
         nested = [nested, nested]
     for value in (cycle, {"config": nested}, {"config": "x" * 2_000_000}):
         assert plain_metadata(value) == {}
+    assert plain_metadata([[1, 2]]) == {}  # pairs are not a dictionary
     assert plain_metadata({"a": (1, None)}) == {"a": [1, None]}
