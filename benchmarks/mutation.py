@@ -15,26 +15,24 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from converter.conversion import Preparation, convert_checkpoint, prepare
+from converter.conversion import Preparation, prepare
 from converter.locate import open_checkpoint
 from converter.plan.expand import Entry, Plan
-from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
+from verify.demo import write_demo
 from verify.layers.pairs import layer_pairs
 from verify.layers.parity import Match, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.results import DType
-from verify.seeded import write_seeded_checkpoint
 from verify.subjects.references import build_reference
 from verify.subjects.weights import Weights, in_dtype
 from verify.verification import versions
@@ -45,23 +43,19 @@ SCALED, EXCHANGED = f"largest value x {FACTOR}", "exchanged with its neighbour"
 MEANINGS = {
     "caught": "the layer that the tensor belongs to, run alone on TensorFlow's input, is beyond its tolerance; after "
     "an exchange both layers are",
-    "elsewhere": "mutations for which another layer of the same modules is reported that neither computes with the "
-    "tensor nor is made of a layer that does",
     "audit": "mutations that the bitwise comparison of the file with the checkpoint reports",
     "margin": "error over tolerance; above 1 is caught",
 }
 
 
-@dataclass(frozen=True)
-class Mutation:
+class Mutation(NamedTuple):
     """One corruption: of one tensor's largest value, or of two whole tensors of one kind and shape."""
 
     how: str
     tensors: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What the isolated comparison and the audit make of a mutation.
 
     Attributes:
@@ -69,7 +63,6 @@ class Outcome:
         kind: of the tensor's layer, and the tensor in it.
         dtype: of the comparison.
         excess: error over tolerance of the layer it belongs to; of two layers the smaller.
-        elsewhere: whether an unrelated layer is reported.
         audited: whether the audit reports every corrupted tensor.
     """
 
@@ -77,12 +70,10 @@ class Outcome:
     kind: str
     dtype: DType
     excess: float
-    elsewhere: bool
     audited: bool
 
 
-@dataclass(frozen=True)
-class Control:
+class Control(NamedTuple):
     """The uncorrupted model: how many layers were compared, how many are reported, the largest error over tolerance."""
 
     dtype: DType
@@ -91,42 +82,33 @@ class Control:
     excess: float
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """All outcomes; `excluded`: {why: how many mutations would say nothing}."""
 
-    outcomes: tuple[Outcome, ...]
-    controls: tuple[Control, ...]
+    outcomes: list[Outcome]
+    controls: list[Control]
     excluded: Mapping[str, int]
 
     @property
-    def survivors(self) -> tuple[Outcome, ...]:
+    def survivors(self) -> list[Outcome]:
         """Mutations that their layer does not show."""
-        return tuple(outcome for outcome in self.outcomes if outcome.excess <= 1)
+        return [outcome for outcome in self.outcomes if outcome.excess <= 1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the options, take the score, print it as Markdown."""
+    """Convert a seeded checkpoint, take the score on normally distributed noise, print it as Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation", description="Take the mutation score.")
     parser.add_argument("--variant", default="d0", help="default: d0")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the image in pixels, default: %(default)s")
     parser.add_argument("--sample", type=int, help="take only so many mutations, drawn with seed 0")
     options = parser.parse_args(arguments)
-    with one_thread():
-        score = seeded_score(get_config(options.variant), options.size, options.sample)
+    images = np.random.default_rng(0).standard_normal((1, options.size, options.size, 3), np.float32)
+    with one_thread(), tempfile.TemporaryDirectory() as name:
+        checkpoint, path = write_demo(options.variant, Path(name))
+        with open_checkpoint(checkpoint) as source:
+            score = mutation_score(prepare(source), load_model(path), images, sample=options.sample)
     command = " ".join(["python -m benchmarks.mutation", *(sys.argv[1:] if arguments is None else arguments)])
     sys.stdout.write("\n\n".join(to_markdown(score, command, options.variant, options.size)) + "\n")
-
-
-def seeded_score(config: EfficientDetConfig, size: int, sample: int | None = None) -> Score:
-    """Write a seeded checkpoint, convert it, and take the score on normally distributed noise (1, size, size, 3)."""
-    images = np.random.default_rng(0).standard_normal((1, size, size, 3), np.float32)
-    with tempfile.TemporaryDirectory() as name:
-        checkpoint, converted = write_seeded_checkpoint(config, Path(name)), Path(name) / "model.pth"
-        with open_checkpoint(checkpoint) as source:
-            preparation = prepare(source)
-            convert_checkpoint(preparation, converted)
-            return mutation_score(preparation, load_model(converted), images, sample=sample)
 
 
 def mutation_score(
@@ -136,19 +118,14 @@ def mutation_score(
     dtypes: Sequence[DType] = ("float64", "float32"),
     sample: int | None = None,
 ) -> Score:
-    """Corrupt every tensor of a converted model in turn.
+    """Corrupt every tensor of a converted float32 model in turn, or of a sample; the model is the same afterwards.
 
-    Args:
-        preparation: of the checkpoint.
-        model: converted from it, in float32; it is the same afterwards.
-        images: (1, H, W, 3), normalised; large enough that every value of a kernel meets a pixel: P7 at least 2x2.
-        dtypes: to compare in.
-        sample: how many mutations, drawn with seed 0; None takes all.
+    The images (1, H, W, 3) must be so large that every value of a kernel meets a pixel: P7 at least 2x2.
     """
     mutations, excluded = plan_mutations(preparation.plan, model.state_dict())
     if sample is not None and sample < len(mutations):
         mutations = random.Random(0).sample(mutations, sample)
-    outcomes, controls = list[Outcome](), list[Control]()
+    score = Score([], [], excluded)
     weights = Weights.of_model(model, preparation)  # shares the memory of the model's tensors
     with torch.inference_mode():
         audited = {mutation: _audited(mutation, model, weights) for mutation in mutations}
@@ -157,25 +134,19 @@ def mutation_score(
             matches = list(match_layers(reference.taps(images), layer_pairs(preparation.plan)))
             compared = in_dtype(model, weights, dtype)
             excesses = [_excess(match, compared, dtype) for match in matches]
-            controls.append(Control(dtype, len(matches), sum(excess > 1 for excess in excesses), max(excesses)))
-            outcomes += [
-                _outcome(mutation, audited[mutation], matches, compared, dtype, weights) for mutation in mutations
-            ]
-    return Score(tuple(outcomes), tuple(controls), excluded)
+            score.controls.append(Control(dtype, len(matches), sum(excess > 1 for excess in excesses), max(excesses)))
+            for mutation in mutations:
+                entries = [weights.targets[key] for key in mutation.tensors]
+                with mutated(compared.state_dict(), mutation):
+                    excess = min(_layer_excess(entry, matches, compared, dtype) for entry in entries)
+                score.outcomes.append(Outcome(mutation, _kind(entries[0]), dtype, excess, audited[mutation]))
+    return score
 
 
-def _outcome(
-    mutation: Mutation, audited: bool, matches: Iterable[Match], model: EfficientDet, dtype: DType, weights: Weights
-) -> Outcome:
-    """Corrupt the model, compare the layers that hold the tensors, and restore it."""
-    entries = [weights.targets[key] for key in mutation.tensors]
-    with mutated(model.state_dict(), mutation):
-        holders = [match for match in matches if any(_holds(match, key) for key in mutation.tensors)]
-        found = [(match, _excess(match, model, dtype)) for match in holders]
-    owners = [max(excess for match, excess in found if match.pair.layer.torch == e.layer.torch) for e in entries]
-    reported = [match for match, excess in found if excess > 1]
-    elsewhere = any(not any(_may_report(match, entry) for entry in entries) for match in reported)
-    return Outcome(mutation, _kind(entries[0]), dtype, min(owners), elsewhere, audited)
+def _layer_excess(entry: Entry, matches: Iterable[Match], model: EfficientDet, dtype: DType) -> float:
+    """Compare the layer that holds a tensor, on all levels that it serves."""
+    owners = [match for match in matches if match.pair.layer.torch == entry.layer.torch]
+    return max(_excess(match, model, dtype) for match in owners)
 
 
 def _excess(match: Match, model: EfficientDet, dtype: DType) -> float:
@@ -185,16 +156,6 @@ def _excess(match: Match, model: EfficientDet, dtype: DType) -> float:
 def _audited(mutation: Mutation, model: EfficientDet, weights: Weights) -> bool:
     with mutated(model.state_dict(), mutation):
         return all(weights.count_different(key) for key in mutation.tensors)
-
-
-def _holds(match: Match, name: str) -> bool:
-    return name.startswith(f"{match.pair.layer.torch}.")
-
-
-def _may_report(match: Match, entry: Entry) -> bool:
-    """Whether a layer computes with a tensor, or is made of layers of which one does."""
-    owns = match.pair.layer.torch == entry.layer.torch
-    return owns or (match.pair.comparison.composite and _holds(match, entry.layer.torch))
 
 
 def _kind(entry: Entry) -> str:
@@ -254,7 +215,7 @@ def to_markdown(score: Score, command: str, variant: str, size: int) -> Iterator
     )
     yield "\n".join(f"* **{word}**: {meaning}." for word, meaning in MEANINGS.items())
     yield f"Versions: {', '.join(f'{name} {version}' for name, version in versions().items())}."
-    heading = ("mutations", "caught", "elsewhere", "audit", "score", "smallest margin")
+    heading = ("mutations", "caught", "audit", "score", "smallest margin")
     yield "## Score"
     rows = _rows((outcome.dtype, outcome.mutation.how, outcome) for outcome in score.outcomes)
     yield _table(("dtype", "mutation", *heading), rows)
@@ -278,7 +239,7 @@ def _rows(outcomes: Iterable[tuple[str, str, Outcome]]) -> list[list[str]]:
     rows = []
     for key, group in groups.items():
         caught = sum(outcome.excess > 1 for outcome in group)
-        counts = len(group), caught, sum(o.elsewhere for o in group), sum(o.audited for o in group)
+        counts = len(group), caught, sum(outcome.audited for outcome in group)
         margin = min(outcome.excess for outcome in group)
         rows.append([*key, *map(str, counts), f"{caught / len(group):.1%}", f"{margin:.2g}"])
     return rows

@@ -21,7 +21,7 @@ from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import ParityError
 from verify.layers.audit import audit_weights
 from verify.layers.pairs import layer_pairs, uncompared
-from verify.layers.parity import MODES, Progress, compare_layers
+from verify.layers.parity import MODES, Progress, compare_layers, one_thread
 from verify.results import DType, LayerResult, Mode, Verification
 from verify.subjects.images import network_input
 from verify.subjects.references import ReferenceKind, build_reference
@@ -61,6 +61,7 @@ class Settings:
         )
 
 
+@one_thread()
 def verify_model(
     path: Path, source: VariableSource, settings: Settings | None = None, progress: Progress | None = None
 ) -> Verification:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 from converter.errors import MappingError
@@ -93,7 +92,7 @@ class Family:
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
     to_tensorflow: bool = False
 
-    @cached_property
+    @property
     def table(self) -> Table:
         """The mapping table.
 

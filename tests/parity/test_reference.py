@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -304,10 +303,7 @@ def test_wrong_shape_of_images(shape: tuple[int, ...]) -> None:
 
 
 def test_tensorflow_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(name: str) -> ModuleType:
-        raise ImportError(f"No module named {name!r}")
-
-    monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
     with pytest.raises(MissingDependencyError, match=r"pip install 'effdet-convert\[tf\]'"):
         TensorFlowReference(get_config("d0"), {})
 

@@ -7,8 +7,7 @@ equals one of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network.bifpn import fusion_weights, max_pool_same
+from verify.layers.parity import Match
 
 EPSILON = 1e-3
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -29,63 +29,46 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class LayerRun:
-    """One layer and what it runs on; tensors are (B, C, H, W).
-
-    Attributes:
-        module: the PyTorch layer.
-        inputs: what TensorFlow's layer was given.
-        expected: what the PyTorch layer must give.
-        scale: rms that errors are relative to.
-        config: of the model.
-        activated: whether an activation belongs to the layer.
-    """
+class LayerRun(NamedTuple):
+    """One layer: the PyTorch module, and the model's config, on TensorFlow's input and output."""
 
     module: Any
-    inputs: Sequence[Tensor]
-    expected: Tensor
-    scale: float
     config: EfficientDetConfig
-    activated: bool
+    match: Match
+
+    @property
+    def features(self) -> Tensor:
+        """What most layers are given, (B, C, H, W)."""
+        return self.match.inputs[0]
 
     @property
     def activation(self) -> str:
         """What the layer ends with."""
-        return self.config.activation if self.activated else "no activation"
+        return self.config.activation if self.match.pair.activated else "no activation"
 
 
-class Output(NamedTuple):
-    """What the layer gives with a mistake in it; `words` completes "it computes with ..."."""
-
-    words: str
-    tensor: Tensor
-
-
-class Computation(NamedTuple):
-    """A mistake: short name, kinds of mapping rows that it applies to, its outputs, and what to do."""
-
-    mistake: str
-    kinds: tuple[str, ...]
-    outputs: Callable[[LayerRun], Iterator[Output]]
-    advice: str
+Outputs = Iterator[tuple[str, Tensor]]  # (words that complete "it computes with ...", what the layer then gives)
 
 
 class Explanation(NamedTuple):
-    """A mistake that gives what a layer gives; `remaining` is the largest difference over rms of the right output."""
+    """A mistake that gives what a layer gives; `remaining` is their largest difference over rms of the right output."""
 
-    computation: Computation
+    mistake: str
     words: str
+    advice: str
     remaining: float
 
 
-def explain_output(kind: str, run: LayerRun, output: Tensor, tolerance: float) -> Explanation | None:
+def explain_output(run: LayerRun, output: Tensor, tolerance: float) -> Explanation | None:
     """Return the first mistake that gives a layer's output (B, C, H, W) within a tolerance; None if none does."""
-    for computation in COMPUTATIONS:
-        for words, tensor in computation.outputs(run) if kind in computation.kinds else ():
-            remaining, mistake = (_distance(tensor, other) / run.scale for other in (output, run.expected))
-            if remaining <= tolerance < mistake:  # an output that is right explains nothing
-                return Explanation(computation, words, remaining)
+    expected, bias = run.match.expected, run.match.bias
+    scale = float(expected.square().mean().sqrt())
+    right = expected if bias is None else expected - bias
+    for mistake, kinds, outputs, advice in COMPUTATIONS:
+        for words, tensor in outputs(run) if run.match.pair.layer.kind in kinds else ():
+            remaining, distance = (_distance(tensor, other) / scale for other in (output, right))
+            if remaining <= tolerance < distance:  # an output that is right explains nothing
+                return Explanation(mistake, words, advice, remaining)
     return None
 
 
@@ -93,39 +76,41 @@ def _distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else math.inf
 
 
-def _other_activations(features: Tensor, right: str, then: Callable[[Tensor], Tensor]) -> Iterator[Output]:
+def _other_activations(features: Tensor, right: str, then: Callable[[Tensor], Tensor]) -> Outputs:
     for name, activation in ACTIVATIONS.items():
         if name != right:
-            yield Output(f"{name} instead of {right}", then(activation(features)))
+            yield f"{name} instead of {right}", then(activation(features))
 
 
-def _epsilon(run: LayerRun) -> Iterator[Output]:
+def _epsilon(run: LayerRun) -> Outputs:
     found = float(_norm(run.module).eps)
-    yield Output(f"epsilon {found:g} instead of {EPSILON:g}", ACTIVATIONS[run.activation](_normalize(run, found)))
+    yield f"epsilon {found:g} instead of {EPSILON:g}", ACTIVATIONS[run.activation](_normalize(run, found))
 
 
-def _norm_activation(run: LayerRun) -> Iterator[Output]:
+def _norm_activation(run: LayerRun) -> Outputs:
     return _other_activations(_normalize(run, EPSILON), run.activation, lambda x: x)
 
 
-def _node_activation(run: LayerRun) -> Iterator[Output]:
+def _node_activation(run: LayerRun) -> Outputs:
     """Yield a node with another activation between fusion and convolution."""
-    return _other_activations(run.module.combine(run.inputs), run.config.activation, run.module.after_combine.conv)
+    return _other_activations(
+        run.module.combine(run.match.inputs), run.config.activation, run.module.after_combine.conv
+    )
 
 
-def _gate_activation(run: LayerRun) -> Iterator[Output]:
+def _gate_activation(run: LayerRun) -> Outputs:
     """Yield a squeeze-excite with another activation between its two convolutions."""
-    squeezed = run.module.conv_reduce(run.inputs[0].mean((2, 3), keepdim=True))
+    squeezed = run.module.conv_reduce(run.features.mean((2, 3), keepdim=True))
 
     def excite(x: Tensor) -> Tensor:
-        return run.inputs[0] * torch.sigmoid(run.module.conv_expand(x))
+        return run.features * torch.sigmoid(run.module.conv_expand(x))
 
     return _other_activations(squeezed, run.config.activation, excite)
 
 
 def _normalize(run: LayerRun, epsilon: float) -> Tensor:
     norm = _norm(run.module)
-    return F.batch_norm(run.inputs[0], norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=epsilon)
+    return F.batch_norm(run.features, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=epsilon)
 
 
 def _norm(module: Any) -> Any:
@@ -133,53 +118,45 @@ def _norm(module: Any) -> Any:
     return module if hasattr(module, "running_mean") else module.bn
 
 
-def _fusion(run: LayerRun) -> Iterator[Output]:
+def _fusion(run: LayerRun) -> Outputs:
     """Yield a node's inputs, resampled and added as another fusion does."""
-    size, weights = run.expected.shape[2:], run.module.edge_weights
-    resampled = [layer(x, *size) for layer, x in zip(run.module.resample.values(), run.inputs, strict=True)]
+    size, weights = run.match.expected.shape[2:], run.module.edge_weights
+    resampled = [layer(x, *size) for layer, x in zip(run.module.resample.values(), run.match.inputs, strict=True)]
     features = torch.stack(resampled)
     ways = {"sum": features.new_ones(len(resampled))}
     if weights is not None:
         ways |= {"attn": fusion_weights(weights, softmax=True), "fastattn": fusion_weights(weights, softmax=False)}
     for name, factors in ways.items():
         if name != run.config.fusion:
-            yield Output(f"{name} instead of {run.config.fusion}", torch.einsum("n,nbchw->bchw", factors, features))
+            yield f"{name} instead of {run.config.fusion}", torch.einsum("n,nbchw->bchw", factors, features)
 
 
-def _padding(run: LayerRun) -> Iterator[Output]:
-    """Yield a convolution with other padding than TensorFlow's SAME: half at the end, rounded up."""
+def _padding(run: LayerRun) -> Outputs:
+    """Yield a convolution with the same padding on every side; TensorFlow's SAME puts less before than after."""
     separable = hasattr(run.module, "conv_dw")
     conv = run.module.conv_dw if separable else run.module
-    right = [same_padding(run.inputs[0].shape[axis + 2], conv.kernel_size[axis], conv.stride[axis]) for axis in (0, 1)]
-    for words, pad in (("the same padding on every side", conv.kernel_size[0] // 2), ("no padding", 0)):
-        padded = F.pad(run.inputs[0], [pad] * 4)
-        if min(padded.shape[2:]) >= max(conv.kernel_size):
-            output = F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
-            words = f"{words}; SAME pads (before, after) rows by {right[0]} and columns by {right[1]}"
-            yield Output(words, run.module.conv_pw(output) if separable else output)
+    padding = conv.kernel_size[0] // 2
+    output = F.conv2d(run.features, conv.weight, conv.bias, conv.stride, padding, conv.dilation, conv.groups)
+    words = f"padding of {padding} on every side instead of TensorFlow's SAME"
+    yield words, run.module.conv_pw(output) if separable else output
 
 
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return TensorFlow's SAME padding (before, after) along one axis."""
-    total = max(((size - 1) // stride) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
-
-
-def _order(run: LayerRun) -> Iterator[Output]:
+def _order(run: LayerRun) -> Outputs:
     """Yield a feature that is pooled before its channels are brought to the BiFPN's, not after."""
-    if not isinstance(run.module.conv, nn.Identity) and run.inputs[0].shape[2] > run.expected.shape[2]:
-        yield Output("the pooling before the convolution", run.module.conv(max_pool_same(run.inputs[0])))
+    if not isinstance(run.module.conv, nn.Identity) and run.features.shape[2] > run.match.expected.shape[2]:
+        yield "the pooling before the convolution", run.module.conv(max_pool_same(run.features))
 
 
 CONVOLUTIONS = ("conv", "conv_bias", "conv_before_bn", "depthwise", "separable_before_bn", "separable_bias")
 ACTIVATION, SETTINGS = "wrong activation", "build the model with the settings of the checkpoint"
 
-COMPUTATIONS: tuple[Computation, ...] = (
-    Computation("batch norm epsilon", ("batch_norm",), _epsilon, f"set its eps to {EPSILON:g}"),
-    Computation(ACTIVATION, ("batch_norm",), _norm_activation, SETTINGS),
-    Computation(ACTIVATION, ("node",), _node_activation, SETTINGS),
-    Computation(ACTIVATION, ("squeeze_excite",), _gate_activation, SETTINGS),
-    Computation("fusion of the inputs", ("combine",), _fusion, SETTINGS),
-    Computation("padding on the wrong side", CONVOLUTIONS, _padding, "pad as TensorFlow's SAME does"),
-    Computation("order of pooling and convolution", ("resample",), _order, "convolve first, then pool"),
+# (mistake, kinds of mapping rows that it applies to, what they give then, what to do)
+COMPUTATIONS: tuple[tuple[str, tuple[str, ...], Callable[[LayerRun], Outputs], str], ...] = (
+    ("batch norm epsilon", ("batch_norm",), _epsilon, f"set its eps to {EPSILON:g}"),
+    (ACTIVATION, ("batch_norm",), _norm_activation, SETTINGS),
+    (ACTIVATION, ("node",), _node_activation, SETTINGS),
+    (ACTIVATION, ("squeeze_excite",), _gate_activation, SETTINGS),
+    ("fusion of the inputs", ("combine",), _fusion, SETTINGS),
+    ("padding on the wrong side", CONVOLUTIONS, _padding, "pad less before than after where the total is odd"),
+    ("order of pooling and convolution", ("resample",), _order, "convolve first, then pool"),
 )

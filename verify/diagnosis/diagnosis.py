@@ -20,7 +20,7 @@ from verify.diagnosis.computation_mistakes import LayerRun, explain_output
 from verify.diagnosis.kernel_mistakes import Candidate
 from verify.diagnosis.tensor_mistakes import describe_difference, explain
 from verify.layers.pairs import layer_pairs
-from verify.layers.parity import Match, match_layers, one_thread
+from verify.layers.parity import Match, match_layers
 from verify.layers.tolerances import tolerance
 from verify.results import Diagnosis, LayerResult
 from verify.subjects.references import build_reference
@@ -49,7 +49,7 @@ def diagnose(
         images: (B, H, W, 3), normalised: the input of the verification.
         study: what observed the comparison in float64; None if there was none.
     """
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode():
         study = study or Study(in_dtype(model, weights, "float64"), weights)
         _show_again(study, layers, weights, images)
     return study.diagnoses(layers)
@@ -193,18 +193,9 @@ def _advice(tensor: WrongTensor) -> str:
 def _computation_diagnosis(match: Match, exact: EfficientDet, condition: str) -> Diagnosis:
     """Name the mistake that gives what a layer gives on the right tensors."""
     pair, output = match.pair, match.run(exact)
-    run = LayerRun(
-        module=exact.get_submodule(pair.alone),
-        inputs=match.inputs,
-        expected=match.expected if match.bias is None else match.expected - match.bias,
-        scale=float(match.expected.square().mean().sqrt()),
-        config=exact.config,
-        activated=pair.activated,
-    )
-    if explained := explain_output(pair.layer.kind, run, output, EXACT):
-        mistake, advice = explained.computation.mistake, explained.computation.advice
-        explanation = f"{condition}{pair.module} computes {pair.layer.tf} with {explained.words}; {advice}."
-        return Diagnosis(pair.name, None, mistake, explanation, explained.remaining)
+    if explained := explain_output(LayerRun(exact.get_submodule(pair.alone), exact.config, match), output, EXACT):
+        explanation = f"{condition}{pair.module} computes {pair.layer.tf} with {explained.words}; {explained.advice}."
+        return Diagnosis(pair.name, None, explained.mistake, explanation, explained.remaining)
     found = match.measure(output)
     explanation = (
         f"{condition}{pair.module} computes something else than {pair.layer.tf}: at NHWC {found.worst} it gives "

@@ -1,7 +1,7 @@
 """Known mistakes in tensors: what a converted file holds when one of them was made.
 
 A hypothesis yields candidates: the tensor as the mistake would have made it from the checkpoint. It explains a wrong
-tensor that equals one of them but for rounding. The table is in order of preference: the special before the general.
+tensor that equals one of them except for rounding. The table is in order of preference: the special before the general.
 """
 
 from __future__ import annotations
@@ -18,17 +18,25 @@ from verify.diagnosis.kernel_mistakes import Candidate, kernel_axes, kernel_flip
 from verify.subjects.weights import WrongTensor, same_bits
 
 CLOSE = 1e-4  # of the distance to the right tensor: float32 rounding is far below, another tensor far above
-BATCH_NORM_EPSILON = 1e-3
-FAST_ATTENTION_EPSILON = 1e-4
-
-
-Hypothesis = Callable[[WrongTensor], Iterator[Candidate]]
+BATCH_NORM_EPSILON, FAST_ATTENTION_EPSILON = np.float32(1e-3), np.float32(1e-4)
+FEW = 3
+WORDS: Mapping[str, str] = {"raw": "raw", "ema": "EMA"}
+# Index of a layer's place -> the word for it; the first that differs tells two layers apart.
+PLACES: Mapping[str, str] = {
+    "head": "head",
+    "cell": "cell",
+    "flat": "block",
+    "node": "node",
+    "offset": "input",
+    "repeat": "repeat",
+    "level": "level",
+}
 
 
 def explain(wrong: WrongTensor) -> Candidate | None:
     """Return the first mistake that explains a tensor; None if none does."""
-    for applies, hypothesis in HYPOTHESES:
-        if wrong.entry.op_name in applies or not applies:
+    for operations, hypothesis in HYPOTHESES:
+        if not operations or wrong.entry.op_name in operations:
             for candidate in hypothesis(wrong):
                 if _explains(candidate.tensor, wrong):
                     return candidate
@@ -45,20 +53,38 @@ def _explains(candidate: Array, wrong: WrongTensor) -> bool:
     return to_candidate <= CLOSE * to_expected
 
 
+def describe_difference(wrong: WrongTensor) -> str:
+    """Return how many values of a tensor differ, and the largest difference."""
+    different = wrong.found != wrong.expected
+    distance = np.nan_to_num(np.abs(wrong.found.astype(np.float64) - wrong.expected), nan=np.inf)
+    worst = np.unravel_index(int(distance.argmax()), distance.shape)
+    position = tuple(map(int, worst))
+    return (
+        f"{int(different.sum())} of {different.size} values differ, most at {position}: expected "
+        f"{wrong.expected[worst]:.7g}, found {wrong.found[worst]:.7g}"
+    )
+
+
 def _not_finite(wrong: WrongTensor) -> Iterator[Candidate]:
-    broken = ~np.isfinite(wrong.found)
-    if broken.any():
-        found = f"{int(broken.sum())} of its {broken.size} values are not finite"
+    if broken := int(np.sum(~np.isfinite(wrong.found))):
+        found = f"has {broken} of {wrong.found.size} values that are not finite"
         yield Candidate("values not finite", wrong.found, found)
 
 
+def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
+    weights = wrong.weights
+    if (tensor := weights.from_other_view(wrong.key)) is not None:
+        view, other = weights.preparation.view.name, weights.other_name
+        count = f"as do {len(weights.in_other_view)} of the {len(weights.wrong)} wrong tensors"
+        found = f"comes from the {WORDS[other]} copy and not from {weights.stored(wrong.entry)}, {count}"
+        yield Candidate(f"{WORDS[other]} for {WORDS[view]}", tensor, found, f"convert again with --weights {view}")
+
+
 def _folding(wrong: WrongTensor) -> Iterator[Candidate]:
-    if wrong.entry.folds is None:
-        return
     mean, bias = wrong.sources
     names = f"{wrong.entry.sources[0]} minus {wrong.entry.folds}"
     yield Candidate("bias not folded", mean, f"is the stored {wrong.entry.sources[0]}; it should be {names}")
-    yield Candidate("bias folded twice", mean - bias - bias, f"has the bias taken off twice; it should be {names}")
+    yield Candidate("bias folded twice", mean - bias - bias, f"has the bias subtracted twice; it should be {names}")
     yield Candidate("bias folded with the wrong sign", mean + bias, f"has the bias added; it should be {names}")
 
 
@@ -69,19 +95,19 @@ def _fusion(wrong: WrongTensor) -> Iterator[Candidate]:
         yield Candidate("fusion weights in another order", weights[list(order)], found)
     positive, exponential = np.maximum(weights, 0), np.exp(weights - weights.max())
     normalised = {
-        "divided by their sum": positive / (positive.sum() + np.float32(FAST_ATTENTION_EPSILON)),
+        "divided by their sum": positive / (positive.sum() + FAST_ATTENTION_EPSILON),
         "after a softmax": exponential / exponential.sum(),
         "after the relu": positive,
     }
     for words, tensor in normalised.items():
-        found = f"holds the weights {words}; the network does that itself, so keep {names} as stored"
+        found = f"holds the weights {words}; the network normalises them itself, so keep {names} as stored"
         yield Candidate("fusion weights normalised already", tensor.astype(weights.dtype), found)
 
 
 def _variance(wrong: WrongTensor) -> Iterator[Candidate]:
     if not wrong.key.endswith("running_var"):
         return
-    variance, source, epsilon = wrong.expected, wrong.entry.sources[0], np.float32(BATCH_NORM_EPSILON)
+    variance, source, epsilon = wrong.expected, wrong.entry.sources[0], BATCH_NORM_EPSILON
     with np.errstate(all="ignore"):  # a checkpoint may hold anything
         forms: Mapping[str, Array] = {
             "standard deviation": np.sqrt(variance),
@@ -94,38 +120,25 @@ def _variance(wrong: WrongTensor) -> Iterator[Candidate]:
         yield Candidate(f"{form} for variance", tensor, f"is the {form} of {source}; PyTorch wants the variance")
 
 
-def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
-    weights = wrong.weights
-    if (tensor := weights.from_other_view(wrong.key)) is None:
-        return
-    view, other = weights.preparation.view.name, weights.other_name
-    count = f"as {len(weights.in_other_view)} of the {len(weights.wrong)} wrong tensors do"
-    yield Candidate(
-        f"{WORDS[other]} for {WORDS[view]}",
-        tensor,
-        f"comes from the {WORDS[other]} copy and not from {weights.stored(wrong.entry)}, {count}",
-        f"convert again with --weights {view}",
-    )
-
-
 def _other_tensor(wrong: WrongTensor) -> Iterator[Candidate]:
     """Yield the right value of another tensor, where the file has just that in this place."""
     weights, entry = wrong.weights, wrong.entry
     holders = [key for key in weights.holders_of(wrong.found) if key != wrong.key]
     exchanged = {key: same_bits(weights.found[key], wrong.expected) for key in holders}
-    # Untrained tensors are all alike: an exchange is likelier than a copy, a neighbour than a stranger.
     places = {key: _different_places(entry, weights.targets[key]) for key in holders}
+    # Untrained tensors are all alike: an exchange is likelier than a copy, a neighbour than a distant tensor.
     for key in sorted(holders, key=lambda key: (not exchanged[key], len(places[key]))):
         other = weights.targets[key]
         names = f"{', '.join(other.inputs)} (of {key}) instead of {', '.join(entry.inputs)}"
-        found = f"was made from {names}" + (", and the other way round" if exchanged[key] else "")
+        found = f"was made from {names}" + (", and vice versa" if exchanged[key] else "")
         yield Candidate(_confusion(entry, other, exchanged[key]), wrong.found, found)
 
 
 def _confusion(entry: Entry, other: Entry, exchanged: bool) -> str:
-    """Name what two tensors of one shape were taken for each other by: the first place where they differ."""
+    """Name what two tensors of one shape were confused by: the first place where they differ."""
     if entry.layer.tf == other.layer.tf:
-        parts = sorted((_variable(entry), _variable(other)))
+        leaves = (tensor.sources[0] if tensor.sources else "counter" for tensor in (entry, other))
+        parts = sorted(leaf.rsplit("/", 1)[-1].replace("_", " ") for leaf in leaves)  # gamma, moving mean
         return f"{parts[0]} and {parts[1]} {'exchanged' if exchanged else 'confused'}"
     what = {"batch_norm": "batch norm"}.get(entry.layer.kind, "tensor")
     place = next(iter(_different_places(entry, other)), "layer")
@@ -137,9 +150,17 @@ def _different_places(entry: Entry, other: Entry) -> list[str]:
     return [word for index, word in PLACES.items() if here.get(index) != there.get(index)]
 
 
-def _variable(entry: Entry) -> str:
-    """Return the TensorFlow name of a variable inside its layer, in words: gamma, moving mean."""
-    return entry.sources[0].rsplit("/", 1)[1].replace("_", " ") if entry.sources else "counter"
+def _untrained(wrong: WrongTensor) -> Iterator[Candidate]:
+    if wrong.found.size > 1 and (wrong.found == wrong.found.flat[0]).all():
+        found = f"is {wrong.found.flat[0]:g} everywhere, like an untrained network's"
+        yield Candidate("not loaded", wrong.found, found)
+
+
+def _rounded(wrong: WrongTensor) -> Iterator[Candidate]:
+    for dtype in (torch.float16, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        tensor = torch.from_numpy(np.array(wrong.expected, np.float32)).to(dtype).float().numpy()
+        yield Candidate(f"rounded to {name}", tensor, f"was stored in {name} on the way; keep float32")
 
 
 def _channel_order(wrong: WrongTensor) -> Iterator[Candidate]:
@@ -147,27 +168,10 @@ def _channel_order(wrong: WrongTensor) -> Iterator[Candidate]:
     for axis, words in enumerate(("output", "input")[: min(wrong.found.ndim, 2)]):
         found, expected = (np.moveaxis(array, axis, 0) for array in (wrong.found, wrong.expected))
         ranks = [np.lexsort(array.reshape(len(array), -1).T[:8]) for array in (found, expected)]
-        if not len(found):
-            continue
         reordered = np.empty_like(expected)
         reordered[ranks[0]] = expected[ranks[1]]
-        yield Candidate(
-            f"{words} channels in another order",
-            np.moveaxis(reordered, 0, axis),
-            f"holds the right values, but its {words} channels are in another order",
-        )
-
-
-def _rounded(wrong: WrongTensor) -> Iterator[Candidate]:
-    for name, dtype in (("float16", torch.float16), ("bfloat16", torch.bfloat16)):
-        tensor = torch.from_numpy(np.array(wrong.expected, np.float32)).to(dtype).float().numpy()
-        yield Candidate(f"rounded to {name}", tensor, f"was stored in {name} on the way; keep float32")
-
-
-def _untrained(wrong: WrongTensor) -> Iterator[Candidate]:
-    if wrong.found.size > 1 and (wrong.found == wrong.found.flat[0]).all():
-        value = f"{wrong.found.flat[0]:g}"
-        yield Candidate("not loaded", wrong.found, f"is {value} everywhere, like an untrained network's")
+        text = f"holds the right values, but its {words} channels are in another order"
+        yield Candidate(f"{words} channels in another order", np.moveaxis(reordered, 0, axis), text)
 
 
 def _linear(wrong: WrongTensor) -> Iterator[Candidate]:
@@ -186,37 +190,12 @@ def _few_values(wrong: WrongTensor) -> Iterator[Candidate]:
     count = int((wrong.found != wrong.expected).sum())
     if count < wrong.found.size and count <= FEW:
         mistake = "one value altered" if count == 1 else "a few values altered"
-        yield Candidate(mistake, wrong.found, f"is right but for {count}: {describe_difference(wrong)}")
+        yield Candidate(mistake, wrong.found, f"is right except for {count}: {describe_difference(wrong)}")
 
 
-def describe_difference(wrong: WrongTensor) -> str:
-    """Return how many values of a tensor differ, and the largest difference."""
-    different = wrong.found != wrong.expected
-    distance = np.nan_to_num(np.abs(wrong.found.astype(np.float64) - wrong.expected), nan=np.inf)
-    worst = np.unravel_index(int(distance.argmax()), distance.shape)
-    position = tuple(map(int, worst))
-    return (
-        f"{int(different.sum())} of {different.size} values differ, most at {position}: expected "
-        f"{wrong.expected[worst]:.7g}, found {wrong.found[worst]:.7g}"
-    )
-
-
-FEW = 3
-WORDS: Mapping[str, str] = {"raw": "raw", "ema": "EMA"}
-# Index of a layer's place -> the word for it; the first that differs tells two layers apart.
-PLACES: Mapping[str, str] = {
-    "head": "head",
-    "cell": "cell",
-    "flat": "block",
-    "node": "node",
-    "offset": "input",
-    "repeat": "repeat",
-    "level": "level",
-}
 KERNELS = ("conv", "depthwise")
-
 # (operations of the mapping table that it applies to, or none for all; hypothesis)
-HYPOTHESES: tuple[tuple[tuple[str, ...], Hypothesis], ...] = (
+HYPOTHESES: tuple[tuple[tuple[str, ...], Callable[[WrongTensor], Iterator[Candidate]]], ...] = (
     ((), _not_finite),
     ((), _other_view),
     (("fold_bias",), _folding),

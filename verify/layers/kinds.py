@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 Inputs = Sequence[Tensor]
@@ -46,43 +45,27 @@ def _plain(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
     return output
 
 
-def _separable(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
-    output: Tensor = module.conv_pw(module.conv_dw(inputs[0]))
-    return output
-
-
-def _resample(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
-    output: Tensor = module(inputs[0], *size)
-    return output
-
-
-def _combine(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
-    output: Tensor = module(list(inputs))
-    return output
-
-
-def _node(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
-    # A node picks its inputs out of all features of the cell so far.
-    features = [torch.empty(0)] * (max(module.offsets) + 1)
-    for offset, feature in zip(module.offsets, inputs, strict=True):
-        features[offset] = feature
-    output: Tensor = module(features)
-    return output
-
-
 COMPARED: Mapping[str, Comparison] = {
     "conv": Comparison(_plain),
     "conv_bias": Comparison(_plain),
     "conv_before_bn": Comparison(_plain, bias="output"),
     "depthwise": Comparison(_plain),
-    "separable_before_bn": Comparison(_separable, output="conv_pw", bias="output", per_level=True),
+    "separable_before_bn": Comparison(
+        lambda module, inputs, _: module.conv_pw(module.conv_dw(inputs[0])),
+        output="conv_pw",
+        bias="output",
+        per_level=True,
+    ),
     "separable_bias": Comparison(_plain, per_level=True),
     "batch_norm": Comparison(_plain, bias="input", activated=True),
     "squeeze_excite": Comparison(_plain, composite=True),
     "block": Comparison(_plain, composite=True),
-    "resample": Comparison(_resample, composite=True),
-    "combine": Comparison(_combine, resampled=True, composite=True),
-    "node": Comparison(_node, composite=True),
+    "resample": Comparison(lambda module, inputs, size: module(inputs[0], *size), composite=True),
+    "combine": Comparison(lambda module, inputs, _: module(inputs), resampled=True, composite=True),
+    # A node picks its inputs out of all features of the cell so far.
+    "node": Comparison(
+        lambda module, inputs, _: module(dict(zip(module.offsets, inputs, strict=True))), composite=True
+    ),
 }
 # Kind that is not compared itself -> the kind of the layer on the same PyTorch module whose output depends on it.
 SHOWN_BY: Mapping[str, str] = {"fusion_of_two": "combine", "fusion_of_three": "combine"}

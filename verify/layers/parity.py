@@ -138,7 +138,7 @@ def _result(match: Match, mode: Mode, dtype: DType, found: Tensor | None, model:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread: a layer alone is over before threads have met, and its sums keep one order."""
+    """Run PyTorch on one thread: most layers alone are over before threads have met, and sums keep one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

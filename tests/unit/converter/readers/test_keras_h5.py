@@ -205,7 +205,7 @@ def attribute(group: str, name: str, value: Any) -> Callable[[Any], None]:
     [
         (array(data=np.ones(5) > 0), "a/kernel:0: .*type bool; expected float or integer"),
         (array(data=np.ones(5, complex)), "a/kernel:0: .*type complex128"),
-        (array(data="text"), "a/kernel:0: .*type object"),
+        (array(data="text"), "a/kernel:0: .*type text"),
         (array(data=h5py.Empty("f4")), "a/kernel:0: it holds nothing"),
         (array(shape=4, dtype="f4"), "a/kernel:0: its values were never written"),
         (array(shape=4, dtype="f4", chunks=2), "a/kernel:0: only 0 of its 2 chunks were written"),
