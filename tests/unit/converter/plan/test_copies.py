@@ -100,6 +100,17 @@ def test_a_trained_network_is_recognised_by_one_read_and_an_absent_one_is_unknow
     assert differing(source, PLAN) is None
 
 
+def test_a_batch_norm_of_an_absurd_size_is_not_computed() -> None:
+    """An index without data can claim any shape."""
+
+    class Claims(MemorySource):
+        def checksum(self, name: str) -> int:
+            return 0
+
+    values = dict.fromkeys(PLAN.variables, np.broadcast_to(np.float32(1), 1 << 45))
+    assert is_untrained(Claims(values), PLAN, "raw") is False
+
+
 @pytest.mark.parametrize("changed", [0, 5])
 def test_counts_the_variables_that_differ(changed: int) -> None:
     same = averages(RAW)

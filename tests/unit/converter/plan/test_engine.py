@@ -95,6 +95,7 @@ def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(AccountingError) as caught:
         found.require_complete("this checkpoint")
     assert caught.value.problems == found.problems
+    assert set(found.consumed) == set(rest)
     assert str(caught.value).splitlines() == [
         "this checkpoint: 1 missing, 1 unexpected, 1 mismatched",
         f"  missing: {first}",
