@@ -53,6 +53,8 @@ class Preparation:
                 f"{name} cannot be written as {target.name}: TensorFlow formats are supported for detectors only; "
                 "write a .pth or .safetensors file"
             )
+        if self.settings.config.redundant_bias:
+            return self
         settings = self.settings.keeping_biases()
         return replace(self, settings=settings, plan=self.family.plan(settings.config))
 

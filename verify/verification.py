@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -21,12 +21,15 @@ from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import ParityError
 from verify.layers.audit import audit_weights
 from verify.layers.pairs import layer_pairs, uncompared
-from verify.layers.parity import MODES, Progress, compare_layers, one_thread
+from verify.layers.parity import MODES, compare_layers, one_thread
 from verify.results import DType, LayerResult, Mode, Verification
 from verify.subjects.images import network_input
 from verify.subjects.references import ReferenceKind, build_reference
 from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype
+
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,9 +27,11 @@ from verify.layers.tolerances import tolerance
 from verify.reference.base import LayerKey, Reference, Tap
 from verify.results import DType, LayerResult, Measures, Mode
 
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Progress
+
 MODES: tuple[Mode, ...] = ("cumulative", "isolated")
 KEPT = 4  # arrays in `RecentTensors`: enough for nine of ten inputs of d0, and at most a few hundred MB
-Progress = Callable[[int, int], None]  # (layers done, layers in all)
 
 
 @dataclass(frozen=True)
