@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
 from converter.writers.targets import TARGETS, Target
+from effdet_torch.file_format import assumptions
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
@@ -75,6 +76,7 @@ def conversion_text(report: Facts) -> str:
         ("model", _model_text(report["variant"], report["config"], report["parameters"])),
         ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
         ("variables", ", ".join(variables)),
+        *_assumed(report),
         *(("note", note) for note in report["notes"]),
     ]
     written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
@@ -101,7 +103,7 @@ def inspection_text(facts: Facts) -> str:
         lines.append(("raw and ema", _difference_text(facts)))
         lines.append(("step", "none" if facts["step"] is None else str(facts["step"])))
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
-    lines += [("note", note) for note in facts["notes"]]
+    lines += [*_assumed(facts), *(("note", note) for note in facts["notes"])]
     lines += [("problem", problem) for problem in facts["problems"]]
     return _table(lines)
 
@@ -122,6 +124,11 @@ def official_text(files: Iterable[OfficialFile]) -> str:
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _assumed(facts: Facts) -> list[tuple[str, str]]:
+    text = assumptions(facts) if "assumed" in facts else None
+    return [] if text is None else [("assumed", text)]
 
 
 def _size_bytes(out: Path) -> int:

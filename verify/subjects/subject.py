@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from converter.conversion import Preparation, prepare
+from converter.hparams.fields import stated_hparams
 from converter.identify.families import BACKBONE, DETECTOR
-from converter.identify.hparams import stated_hparams
 from converter.identify.settings import DECIDED_BY_SHAPES
 from converter.plan.family import Settings
 from converter.source import VariableSource
