@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from reprlib import repr as shorten
+from reprlib import Repr
 from typing import Any
 
 from verify.errors import ReferenceModelError
@@ -28,6 +28,10 @@ from verify.reference.official.values import (
 )
 
 Values = Mapping[str, Any]
+
+_SHORT = Repr()
+_SHORT.maxlevel = 2  # of nesting: aliases in a file can make a value that fills the memory as text
+shorten = _SHORT.repr
 
 
 @dataclass(frozen=True)
