@@ -5,7 +5,7 @@ Source: EfficientDet (arXiv:1911.09070) section 3; the official code's `efficien
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from verify.errors import InputSizeError, ReferenceModelError
 from verify.reference.base import Tap
@@ -30,12 +30,12 @@ class Pyramid(Layers):
         outputs = dict[int, Tensor]()
         for index, node in enumerate(cell_nodes(self._hparams)):
             size = list(inputs[node.level - levels[0]].shape[1:3])
-            x = yield from self._node(f"{scope}/fnode{index}", [*node.inputs], features, size)
+            x = yield from self._node(f"{scope}/fnode{index}", node.inputs, features, size)
             outputs[node.level] = x
             features.append(x)
         return [outputs[level] for level in levels]
 
-    def _node(self, scope: str, offsets: list[int], features: Sequence[Tensor], size: list[int]) -> Step:
+    def _node(self, scope: str, offsets: Sequence[int], features: Sequence[Tensor], size: list[int]) -> Step:
         """One node; `offsets` of its inputs among the features so far, whose number is its own."""
         number, inputs, resampled = len(features), [features[offset] for offset in offsets], []
         for position, (offset, x) in enumerate(zip(offsets, inputs, strict=True)):
@@ -113,51 +113,53 @@ def cell_nodes(hparams: Hparams) -> list[FpnNode]:
     """Return the nodes of one cell in execution order: the listed ones, or those of the named network."""
     if hparams.fpn_config is not None:
         return list(hparams.fpn_config)
-    paths = PATHS[hparams.fpn_name](len(hparams.levels))
-    return [FpnNode(hparams.min_level + row, inputs) for row, inputs in paths]
+    nodes = PATHS[hparams.fpn_name](len(hparams.levels))
+    return [FpnNode(hparams.min_level + row, inputs) for row, inputs in nodes]
 
 
-def _two_paths(rows: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """BiFPN, figure 2 d: down from the coarsest level, then up; yields (row, inputs), row 0 is the finest level."""
-    seen = [[row] for row in range(rows)]  # what exists in each row so far
-    number = rows
+class _Nodes(list[tuple[int, tuple[int, ...]]]):
+    """(row, inputs) of a cell's nodes; row 0 is the finest level, and a cell's inputs are numbered like its rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def add(self, row: int, *inputs: int) -> int:
+        """Add a node and return its number."""
+        self.append((row, inputs))
+        return self.rows + len(self) - 1
+
+
+def _two_paths(rows: int) -> _Nodes:
+    """BiFPN, figure 2 d: down from the coarsest level, then up to it, where a node sees its whole row."""
+    nodes, seen = _Nodes(rows), [[row] for row in range(rows)]
     for row in reversed(range(rows - 1)):
-        yield row, (seen[row][-1], seen[row + 1][-1])
-        seen[row].append(number)
-        number += 1
+        seen[row].append(nodes.add(row, seen[row][-1], seen[row + 1][-1]))
     for row in range(1, rows):
-        yield row, (*seen[row], seen[row - 1][-1])
-        seen[row].append(number)
-        number += 1
+        seen[row].append(nodes.add(row, *seen[row], seen[row - 1][-1]))
+    return nodes
 
 
-def _quad_paths(rows: int) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """QuFPN: down and up as in BiFPN, up and down from the same inputs, then the sum of both for every row.
+def _quad_paths(rows: int) -> _Nodes:
+    """QuFPN: down and up, and apart from that up and down; then a node for every row that adds what both gave it.
 
-    Inside a path a node has its row's input, what the path before left in its row (second paths; not at their end), and
-    its neighbour. The rows where a path begins have no node there: they pass on what they have.
+    No node stands where a path begins: that row passes on what it has. On the way back a node has what the way there
+    left in its row, but not the last one.
     """
-    top, number = rows - 1, rows
-    results = list[list[int]]()
-    for first, second in (
-        (range(top - 1, -1, -1), range(1, rows)),
-        (range(1, rows), range(top - 1, -1, -1)),
-    ):
-        step = first.step
-        there = {first[0] - step: first[0] - step}
-        for row in first:
-            yield row, (row, there[row - step])
-            there[row] = number
-            number += 1
-        back = {second[0] - second.step: there[second[0] - second.step]}
-        for row in second:
-            middle = () if row == second[-1] else (there[row],)
-            yield row, (row, *middle, back[row - second.step])
-            back[row] = number
-            number += 1
-        results.append([back[row] for row in range(rows)])
+    nodes, given = _Nodes(rows), list[dict[int, int]]()
+    down, up = range(rows - 2, -1, -1), range(1, rows)
+    for there, back in ((down, up), (up, down)):
+        left = {there.start - there.step: there.start - there.step}
+        for row in there:
+            left[row] = nodes.add(row, row, left[row - there.step])
+        last = {back.start - back.step: left[back.start - back.step]}
+        for row in back:
+            own = (row,) if row == back[-1] else (row, left[row])
+            last[row] = nodes.add(row, *own, last[row - back.step])
+        given.append(last)
     for row in reversed(range(rows)):
-        yield row, (results[0][row], results[1][row])
+        nodes.add(row, given[0][row], given[1][row])
+    return nodes
 
 
-PATHS = {"bifpn": _two_paths, "bifpn_dyn": _two_paths, "qufpn": _quad_paths}
+PATHS: Mapping[str, Callable[[int], _Nodes]] = {"bifpn": _two_paths, "bifpn_dyn": _two_paths, "qufpn": _quad_paths}
