@@ -78,10 +78,10 @@ def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hpa
     """
     source, stored = preparation.source, preparation.view.stored
     given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
-    path = find_config_file(source.folder) if source.takes_config_file else None
+    path = find_config_file(source.facts.folder) if source.facts.takes_config_file else None
     if path is not None:
         given.append(read_config_file(path))
-    given += [hparams for _, hparams in source.given]
+    given += [hparams for _, hparams in source.facts.given]
     return read_hparams(*given, passed, variant=preparation.settings.config.name)
 
 
