@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
 
 Facts = Mapping[str, Any]
+SCALINGS: Mapping[str, str] = {
+    "mean_std": "",
+    "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
+    "advprop": ", input x * 2 / 255 - 1 (AdvProp)",
+}
 
 
 def conversion_report(
@@ -142,7 +147,7 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
     classes = f"{config['num_classes']} classes, {anchors} anchors per location"
-    scaling = ", input x * 2 / 255 - 1 (AdvProp)" if config["normalization"] == "advprop" else ""
+    scaling = SCALINGS[config["normalization"]]
     return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 
 

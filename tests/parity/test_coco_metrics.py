@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from converter.identify import hparams
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.coco import CocoSplit, read_split
@@ -19,6 +18,7 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from support.coco_samples import convert_trained
+from support.hparams import misread
 from verify.detection_results import StageResult
 from verify.detections.matching import compare_detections
 from verify.detections.results_file import read_results
@@ -161,8 +161,7 @@ def test_a_misread_setting_fails_in_its_stage(
 ) -> None:
     """The reference reads `config.yaml` itself, so what the converter misreads is not on both sides."""
     pytest.importorskip("tensorflow")
-    field, _ = hparams.READERS[name]
-    monkeypatch.setattr(hparams, "READERS", {**hparams.READERS, name: (field, lambda _: value)})
+    misread(monkeypatch, name, value)
     model = convert_trained(shared, tmp_path / "model.pth")
     evaluation = evaluate_coco(model, shared / "coco50", CocoSettings(limit=1, workers=0))
     assert evaluation is not None

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.identify import hparams as converter_hparams
 from converter.locate import open_checkpoint
 from support.golden import error_over_rms
+from support.hparams import misread
 from support.official_cases import OfficialCase, case_folders
 from support.sources import small_config
 from support.variable_shapes import random_variables
@@ -261,9 +261,7 @@ def test_a_misreading_of_the_converter_shows(tmp_path: Path, monkeypatch: pytest
     with open_checkpoint(write_seeded_checkpoint(small_config(activation="relu6"), tmp_path)) as source:
         convert_checkpoint(prepare(source), tmp_path / "right.pth")
         assert verify_model(tmp_path / "right.pth", source, settings).passed
-        field, _ = converter_hparams.READERS["act_type"]
-        readers = {**converter_hparams.READERS, "act_type": (field, lambda _: "swish")}
-        monkeypatch.setattr(converter_hparams, "READERS", readers)
+        misread(monkeypatch, "act_type", "swish")
         convert_checkpoint(prepare(source), tmp_path / "wrong.pth")
         assert not verify_model(tmp_path / "wrong.pth", source, settings).passed
 

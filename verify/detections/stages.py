@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from converter.conversion import Preparation
-from converter.identify.hparams import hparams_of
+from converter.hparams.fields import hparams_of
 from converter.source import VariableSource
 from effdet_torch.data.coco import CocoImage
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
@@ -74,7 +74,7 @@ def _hparams(evaluation: Evaluation, preparation: Preparation) -> Hparams:
     """Read the hyperparameters around the network from the checkpoint; from the model what only its file says."""
     config, size = evaluation.predictor.config, evaluation.settings.image_size
     origins = evaluation.metadata.get("config_origins")
-    passed = hparams_of(config) if origins is None else passed_hparams(config, origins)
+    passed = hparams_of(config) if origins is None else passed_hparams(preparation, config, origins)
     if size is not None:  # the evaluation's own
         passed["image_size"] = size
     hparams = official_hparams(preparation, passed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation
+from converter.hparams.fields import OPTION, hparams_of, stated_hparams
 from converter.identify.families import BACKBONE
-from converter.identify.hparams import OPTION, hparams_of, stated_hparams
+from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
 from verify.errors import ParityError
 from verify.reference.base import Reference
@@ -22,7 +24,7 @@ from verify.subjects.seen import seen_hparams
 
 ReferenceKind = Literal["built-in", "graph"]
 # Origins of settings that the reference finds out by itself, as a file's metadata call them.
-OWN_READING = (CONFIG_FILE, "names and shapes", "variant default", "assumed")
+OWN_READING = ("names and shapes", "variant default", "assumed")
 
 
 class StoredVariables(Mapping[str, NDArray[Any]]):
@@ -52,7 +54,7 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
     """
     variables, config = StoredVariables(preparation), preparation.settings.config
     if kind == "built-in":
-        hparams = official_hparams(preparation, passed_hparams(config, preparation.settings.origins))
+        hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
         return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
     prefix = getattr(preparation.source, "prefix", None)
     meta = find_meta_graph(prefix) if prefix is not None else None
@@ -78,22 +80,27 @@ def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hpa
     """
     source, stored = preparation.source, preparation.view.stored
     given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
-    path = find_config_file(source.facts.folder) if source.facts.takes_config_file else None
-    if path is not None:
+    if (path := _config_file(source)) is not None:
         given.append(read_config_file(path))
     given += [hparams for _, hparams in source.facts.given]
     return read_hparams(*given, passed, variant=preparation.settings.config.name)
 
 
-def passed_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+def passed_hparams(preparation: Preparation, config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
     """Return the hyperparameters of a config that only its metadata know: options, the table of official files.
 
     Args:
+        preparation: of the checkpoint; a `config.yaml` that belongs to it is read again, one that is gone cannot be.
         config: of a model.
         origins: {field of the config: where its value is from}.
     """
-    unread = {field: OPTION for field, origin in origins.items() if not origin.startswith(OWN_READING)}
+    own = OWN_READING if _config_file(preparation.source) is None else (*OWN_READING, CONFIG_FILE)
+    unread = {field: OPTION for field, origin in origins.items() if not origin.startswith(own)}
     return stated_hparams(config, unread)
+
+
+def _config_file(source: VariableSource) -> Path | None:
+    return find_config_file(source.facts.folder) if source.facts.takes_config_file else None
 
 
 def config_hparams(config: EfficientDetConfig) -> Hparams:

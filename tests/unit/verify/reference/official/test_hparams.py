@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from converter.identify.hparams import hparams_of
+from converter.hparams.fields import hparams_of
 from effdet_torch.config import get_config, list_models
 from verify.errors import ReferenceModelError
 from verify.reference.official.defaults import BLOCKS
