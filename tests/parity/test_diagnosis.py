@@ -178,10 +178,9 @@ class Softmax(nn.Module):
 
     def __init__(self, combine: Any) -> None:
         super().__init__()
-        self.edge_weights, self.resample = combine.edge_weights, combine.resample
+        self.edge_weights, self.resample, self.per_channel = combine.edge_weights, combine.resample, False
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        size = inputs[0].shape[2:]
+    def forward(self, inputs: list[Tensor], *size: int) -> Tensor:
         weights = fusion_weights(self.edge_weights, softmax=True)
         features = [layer(x, *size) for layer, x in zip(self.resample.values(), inputs, strict=True)]
         return sum((x * weight for x, weight in zip(features, weights, strict=True)), torch.zeros(()))

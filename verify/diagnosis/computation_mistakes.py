@@ -1,7 +1,7 @@
 """Known mistakes in computations: what a layer gives on the right tensors when it was built with other settings.
 
-A mistake yields outputs, computed from the layer's own tensors on TensorFlow's input. It explains a layer whose output
-equals one of them.
+A mistake yields the ways to compute a layer, from its own tensors on TensorFlow's input. It explains a layer whose
+output equals one of them, while TensorFlow's equals another or none.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LayerRun(NamedTuple):
         return self.config.activation if self.match.pair.activated else "no activation"
 
 
-Outputs = Iterator[tuple[str, Tensor]]  # (words that complete "it computes with ...", what the layer then gives)
+Ways = Iterator[tuple[str, Tensor]]  # (words that complete "it computes with ...", what the layer then gives)
 
 
 class Explanation(NamedTuple):
@@ -64,11 +64,16 @@ def explain_output(run: LayerRun, output: Tensor, tolerance: float) -> Explanati
     expected, bias = run.match.expected, run.match.bias
     scale = float(expected.square().mean().sqrt())
     right = expected if bias is None else expected - bias
-    for mistake, kinds, outputs, advice in COMPUTATIONS:
-        for words, tensor in outputs(run) if run.match.pair.layer.kind in kinds else ():
-            remaining, distance = (_distance(tensor, other) / scale for other in (output, right))
-            if remaining <= tolerance < distance:  # an output that is right explains nothing
-                return Explanation(mistake, words, advice, remaining)
+    for mistake, kinds, ways, advice in COMPUTATIONS:
+        tensors = dict(ways(run)) if run.match.pair.layer.kind in kinds else {}
+        found = {way: _distance(tensor, output) / scale for way, tensor in tensors.items()}
+        wanted = {way: _distance(tensor, right) / scale for way, tensor in tensors.items()}
+        given = min(found, key=lambda way: found[way], default="")
+        # An output that is right explains nothing, and one that is wrong must differ from what would be right.
+        others = [way for way, distance in wanted.items() if distance <= tolerance]
+        if given and found[given] <= tolerance < wanted[given]:
+            words = f"{given} instead of {others[0]}" if others else given
+            return Explanation(mistake, words, advice, found[given])
     return None
 
 
@@ -76,37 +81,38 @@ def _distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max()) if one.shape == other.shape else math.inf
 
 
-def _other_activations(features: Tensor, right: str, then: Callable[[Tensor], Tensor]) -> Outputs:
+def _activations(features: Tensor, then: Callable[[Tensor], Tensor] = lambda x: x) -> Ways:
     for name, activation in ACTIVATIONS.items():
-        if name != right:
-            yield f"{name} instead of {right}", then(activation(features))
+        yield name, then(activation(features))
 
 
-def _epsilon(run: LayerRun) -> Outputs:
+def _epsilon(run: LayerRun) -> Ways:
     found = float(_norm(run.module).eps)
-    yield f"epsilon {found:g} instead of {EPSILON:g}", ACTIVATIONS[run.activation](_normalize(run, found))
+    if found != EPSILON:
+        for epsilon in (found, EPSILON):
+            yield f"epsilon {epsilon:g}", ACTIVATIONS[run.activation](_normalize(run, epsilon))
 
 
-def _norm_activation(run: LayerRun) -> Outputs:
-    return _other_activations(_normalize(run, EPSILON), run.activation, lambda x: x)
+def _norm_activation(run: LayerRun) -> Ways:
+    return _activations(_normalize(run, EPSILON))
 
 
-def _node_activation(run: LayerRun) -> Outputs:
-    """Yield a node with another activation between fusion and convolution."""
+def _node_activation(run: LayerRun) -> Ways:
+    """Yield a node with every activation between fusion and convolution, or after the batch norm."""
     combined = run.module.combine(run.match.inputs, *run.match.expected.shape[2:])
     if run.config.conv_bn_act_pattern:
-        return _other_activations(run.module.after_combine.conv(combined), run.config.activation, lambda x: x)
-    return _other_activations(combined, run.config.activation, run.module.after_combine.conv)
+        return _activations(run.module.after_combine.conv(combined))
+    return _activations(combined, run.module.after_combine.conv)
 
 
-def _gate_activation(run: LayerRun) -> Outputs:
-    """Yield a squeeze-excite with another activation between its two convolutions."""
+def _gate_activation(run: LayerRun) -> Ways:
+    """Yield a squeeze-excite with every activation between its two convolutions."""
     squeezed = run.module.conv_reduce(run.features.mean((2, 3), keepdim=True))
 
     def excite(x: Tensor) -> Tensor:
         return run.features * torch.sigmoid(run.module.conv_expand(x))
 
-    return _other_activations(squeezed, run.config.activation, excite)
+    return _activations(squeezed, excite)
 
 
 def _normalize(run: LayerRun, epsilon: float) -> Tensor:
@@ -119,8 +125,8 @@ def _norm(module: Any) -> Any:
     return module if hasattr(module, "running_mean") else module.bn
 
 
-def _fusion(run: LayerRun) -> Outputs:
-    """Yield a node's inputs, resampled and added as another fusion does."""
+def _fusion(run: LayerRun) -> Ways:
+    """Yield a node's inputs, resampled and added in every way."""
     size, weights = run.match.expected.shape[2:], run.module.edge_weights
     resampled = [layer(x, *size) for layer, x in zip(run.module.resample.values(), run.match.inputs, strict=True)]
     features = torch.stack(resampled)
@@ -129,11 +135,10 @@ def _fusion(run: LayerRun) -> Outputs:
         prefix, weights = "channel_" * run.module.per_channel, weights.reshape(len(resampled), -1)
         ways |= {f"{prefix}{name}": fusion_weights(weights, name == "attn") for name in ("attn", "fastattn")}
     for name, factors in ways.items():
-        if name != run.config.fusion:
-            yield f"{name} instead of {run.config.fusion}", (features * factors[:, None, :, None, None]).sum(dim=0)
+        yield name, (features * factors[:, None, :, None, None]).sum(dim=0)
 
 
-def _padding(run: LayerRun) -> Outputs:
+def _padding(run: LayerRun) -> Ways:
     """Yield a convolution with the same padding on every side; TensorFlow's SAME puts less before than after."""
     separable = hasattr(run.module, "conv_dw")
     conv = run.module.conv_dw if separable else run.module
@@ -143,26 +148,30 @@ def _padding(run: LayerRun) -> Outputs:
     yield words, run.module.conv_pw(output) if separable else output
 
 
-def _order(run: LayerRun) -> Outputs:
-    """Yield a feature that is pooled before its channels are brought to the BiFPN's, not after."""
-    if not isinstance(run.module.conv, nn.Identity) and run.features.shape[2] > run.match.expected.shape[2]:
-        pooled = max_pool_same(run.features, *run.match.expected.shape[2:])
-        yield "the pooling before the convolution", run.module.conv(pooled)
+def _order(run: LayerRun) -> Ways:
+    """Yield a feature that is pooled before its channels are brought to the BiFPN's, and after."""
+    size = run.match.expected.shape[2:]
+    if not isinstance(run.module.conv, nn.Identity) and run.features.shape[2] > size[0]:
+        yield "the pooling before the convolution", run.module.conv(max_pool_same(run.features, *size))
+        yield "the convolution before the pooling", max_pool_same(run.module.conv(run.features), *size)
 
 
 CONVOLUTIONS = (
     *("conv", "conv_bias", "conv_before_bn", "depthwise"),
     *("separable", "separable_before_bn", "separable_bias"),
 )
-ACTIVATION, SETTINGS = "wrong activation", "build the model with the settings of the checkpoint"
+ACTIVATION, SETTINGS = (
+    "wrong activation",
+    "build the model with the settings of the checkpoint: config.yaml or --hparams",
+)
 
 # (mistake, kinds of mapping rows that it applies to, what they give then, what to do)
-COMPUTATIONS: tuple[tuple[str, tuple[str, ...], Callable[[LayerRun], Outputs], str], ...] = (
+COMPUTATIONS: tuple[tuple[str, tuple[str, ...], Callable[[LayerRun], Ways], str], ...] = (
     ("batch norm epsilon", ("batch_norm",), _epsilon, f"set its eps to {EPSILON:g}"),
     (ACTIVATION, ("batch_norm",), _norm_activation, SETTINGS),
     (ACTIVATION, ("node",), _node_activation, SETTINGS),
     (ACTIVATION, ("squeeze_excite",), _gate_activation, SETTINGS),
     ("fusion of the inputs", ("combine",), _fusion, SETTINGS),
     ("padding on the wrong side", CONVOLUTIONS, _padding, "pad less before than after where the total is odd"),
-    ("order of pooling and convolution", ("resample",), _order, "convolve first, then pool"),
+    ("order of pooling and convolution", ("resample",), _order, SETTINGS),
 )

@@ -62,7 +62,7 @@ def test_epsilon_and_activation() -> None:
     assert mistake_of(run, run.match.expected) is None
     assert mistake_of(run, norm(x) + 1) is None
     norm.eps = 1e-5
-    assert mistake_of(run, F.silu(norm(x))) == "batch norm epsilon: epsilon 1e-05 instead of 0.001"
+    assert mistake_of(run, F.silu(norm(x))) == "batch norm epsilon: epsilon 1e-05 instead of epsilon 0.001"
 
 
 def test_order_of_pooling_and_convolution() -> None:
@@ -70,7 +70,10 @@ def test_order_of_pooling_and_convolution() -> None:
     module, x = Resample(3, config).double().eval(), images(1, 3, 8, 8)
     run = run_of("resample", module, x, module(x, 4, 4))
     found = mistake_of(run, module.conv(max_pool_same(x, 4, 4)))
-    assert found == "order of pooling and convolution: the pooling before the convolution"
+    assert found == (
+        "order of pooling and convolution: the pooling before the convolution instead of the convolution before the "
+        "pooling"
+    )
     assert mistake_of(run, run.match.expected) is None
 
 
