@@ -93,6 +93,25 @@ def test_objects_are_calls(protocol: int) -> None:
         assert [found[n].function.path for n in (0, 1)] == ["argparse.Namespace", f"{__name__}.Subclass"]
 
 
+class Slotted:
+    """Pickled as a pair: attributes, and what lies in slots."""
+
+    __slots__ = ("__dict__", "b")
+
+
+@PROTOCOLS
+def test_objects_keep_their_attributes(protocol: int) -> None:
+    cyclic = argparse.Namespace(a=1)
+    cyclic.me = cyclic
+    found = read(pickle.dumps([cyclic, decimal.Decimal("1.5"), argparse.Namespace()], protocol))
+    assert found[0].attributes["a"] == 1
+    assert found[0].attributes["me"] is found[0]
+    assert [found[n].attributes for n in (1, 2)] == [{}, {}]
+    if protocol >= 2:
+        (both := Slotted()).a, both.b = 1, 2
+        assert read(pickle.dumps(both, protocol)).attributes == {"a": 1}
+
+
 def test_the_caller_supplies_what_it_knows() -> None:
     class Pickler(pickle.Pickler):
         def persistent_id(self, value: Any) -> Any:

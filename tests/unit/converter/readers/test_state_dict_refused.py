@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.fx
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import AccountingError, CorruptFileError, SourceError, UnsupportedSourceError
@@ -102,8 +103,18 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "a list": (lambda: [torch.zeros(3)], "it holds no tensors"),
     "a tensor": (lambda: torch.zeros(3), "it holds no tensors"),
     "numbers as keys": (lambda: {1: torch.zeros(3)}, "it holds no tensors"),
-    "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
-    "a model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
+    "a pickled model": (
+        lambda: torch.nn.Linear(2, 2),
+        r"a pickled model \(torch\.nn\.modules\.linear\.Linear\); it begins with 'weight'\. .*model\.state_dict\(\)",
+    ),
+    "a model in a checkpoint": (
+        lambda: {"model": torch.nn.Sequential(torch.nn.ReLU())},
+        r"a pickled model \(torch\.nn\.modules\.container\.Sequential\) without tensors\. .*model\.state_dict\(\)",
+    ),
+    "a model that only code can rebuild": (
+        lambda: {"model": torch.fx.symbolic_trace(torch.nn.Linear(2, 2)), "epoch": 3},
+        r"it holds no tensors, but what only PyTorch can rebuild, by running code \(torch\.fx\.graph_module\.reduce",
+    ),
     "on a ResNet": (lambda: of_effdet("resdet50"), "no key ends in .*; it begins with 'backbone.conv1.weight'"),
     "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
     "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
@@ -119,7 +130,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "two networks": (
         lambda: {f"{name}.{key}": tensor for name in ("student", "teacher") for key, tensor in whole().items()},
-        r"2 networks, .* 'student\.' and 'teacher\.'\. Save the state",
+        r"2 networks, .* under 'student\.' and 'teacher\.'\. Save the state",
     ),
     "too many tensors": (
         lambda: with_tensors(**{f"fpn.cell.{number}.x": 0 for number in range(5000)}),
