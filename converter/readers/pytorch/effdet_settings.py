@@ -122,6 +122,6 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
         problems.append(f"fpn_name {settings['fpn_name']!r} (expected one of {', '.join(FUSIONS.values())})")
     if problems:
         raise UnsupportedSourceError(
-            f"a model that effdet built as {settings.get('name', 'its own')}, with {'; '.join(problems)}: another "
-            "network than the official one, which has the same names and shapes. Use it with effdet"
+            f"a model that effdet built as {settings.get('name', 'its own')}, with {'; '.join(problems)}: its tensors "
+            "may fit the official network, but it computes something else. Use it with effdet"
         )

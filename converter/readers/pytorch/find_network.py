@@ -7,7 +7,7 @@ pickled object as the dictionary of its attributes, a list as a dictionary by po
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,13 @@ class Network:
         )
 
 
-def find_networks(path: Path, content: Any, last: str) -> tuple[list[Network], list[Held]]:
+def find_networks(path: Path, content: Any, last: Collection[str]) -> tuple[list[Network], list[Held]]:
     """Return the networks in a file, and all dictionaries in it, the outermost first.
 
     Args:
         path: for error texts.
         content: what `read_torch_file` or `read_safetensors_file` returned.
-        last: the key by which a network is recognised: its last tensor.
+        last: the keys by one of which a network is recognised: its last tensor.
 
     Raises:
         UnsupportedSourceError: There is none, or one that is not a plain state_dict; the text says what there is.
@@ -101,7 +101,7 @@ def find_networks(path: Path, content: Any, last: str) -> tuple[list[Network], l
             raise UnsupportedSourceError(f"{path}: more than {MAX_PLACES} networks. {SAVE}")
     if not networks:
         raise UnsupportedSourceError(
-            f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {last}; "
+            f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {' or '.join(last)}; "
             f"{_describe(dictionaries, content)}. {SAVE}"
         )
     return networks, dictionaries
@@ -146,7 +146,7 @@ def _shown(key: Any) -> str:
     return str(key)[:80] if isinstance(key, (str, int)) else type(key).__name__
 
 
-def _networks_in(path: Path, held: Held, last: str) -> list[Network]:
+def _networks_in(path: Path, held: Held, last: Collection[str]) -> list[Network]:
     """Return the networks whose keys a dictionary has itself, once for each place."""
     tensors: Tensors = {}
     makers: dict[str, str] = {}
@@ -158,7 +158,7 @@ def _networks_in(path: Path, held: Held, last: str) -> list[Network]:
                 tensors[plain] = value
             elif maker := _maker(value):
                 makers[plain] = maker
-    prefixes = [key.removesuffix(last) for key in tensors if key == last or key.endswith(f".{last}")]
+    prefixes = [key.removesuffix(name) for key in tensors for name in last if key == name or key.endswith(f".{name}")]
     if not prefixes:
         return []
     if len(prefixes) > MAX_PLACES:

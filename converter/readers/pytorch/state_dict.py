@@ -68,7 +68,7 @@ class StateDict(VariableSource):
                 f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
                 "its checkpoint again."
             )
-        last = str(DETECTOR.table.state_dict["class_channels"]["size_of"])
+        last = str(DETECTOR.table.state_dict["class_channels"]["size_of"]).split()
         copies = choose_copies(self._file, *find_networks(self._file, content, last))
         plans = _plans(self._file, copies)
         facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)

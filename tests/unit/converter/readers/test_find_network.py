@@ -34,7 +34,7 @@ RAW, AVERAGES, OTHER = network(0), network(1), network(2)
 
 def found_in(folder: Path, content: Any) -> Copies:
     torch.save(content, folder / "a.pth")
-    networks, dictionaries = find_networks(folder / "a.pth", read_torch_file(folder / "a.pth"), LAST)
+    networks, dictionaries = find_networks(folder / "a.pth", read_torch_file(folder / "a.pth"), [LAST])
     return choose_copies(folder / "a.pth", networks, dictionaries)
 
 
