@@ -21,6 +21,7 @@ VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
 SAVED_MODEL_FILE = "saved_model.pb"
 # Of a folder as Hugging Face's tools write it, best first; the index lists the files of a model in several pieces.
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+PYTORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")  # of archives that do not begin with their pickle
 _INDEX_SUFFIX = ".index.json"
 _HEAD_BYTES = 1024
 _EXPORTED = "Exported weights may be folded or quantised: pass the training checkpoint instead."
@@ -184,7 +185,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (HDF5, lambda head, _: head.startswith(_HDF5)),
     (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
     (WEB_PAGE, lambda head, _: is_web_page(head)),
-    (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in (".pth", ".pt"))),
+    (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in PYTORCH_SUFFIXES)),
     (KERAS_3, lambda head, suffix: head.startswith(_ZIP) and (suffix == ".keras" or b"metadata.json" in head)),
     (ZIP, lambda head, _: head.startswith(_ZIP)),
     (SAFETENSORS, lambda head, suffix: head[8:9] == b"{" and (suffix == ".safetensors" or head[9:10] == b'"')),

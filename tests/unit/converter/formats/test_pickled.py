@@ -89,6 +89,7 @@ def test_objects_are_calls(protocol: int) -> None:
     found = read(pickle.dumps([argparse.Namespace(a=1), Subclass(a=1), decimal.Decimal("1.5"), os.path.join], protocol))
     assert [type(value) for value in found] == [Call, Call, Call, Name]
     assert (found[2].function, found[3]) == (Name("decimal.Decimal"), Name("posixpath.join"))
+    assert found[2].arguments == ("1.5",)
     if protocol >= 2:
         assert [found[n].function.path for n in (0, 1)] == ["argparse.Namespace", f"{__name__}.Subclass"]
 
