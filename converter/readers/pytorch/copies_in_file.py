@@ -10,6 +10,7 @@ from pathlib import Path
 
 from converter.errors import UnsupportedSourceError
 from converter.readers.pytorch.find_network import SAVE, Held, Network, has_tensors
+from converter.readers.pytorch.pickled_model import class_of
 
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # "modelEMA" and "model_ema" are two words each, "schema" is one
 AVERAGES = re.compile(r"ema|swa|shadows?|averag\w*", re.IGNORECASE)
@@ -91,7 +92,10 @@ def _common_parts(networks: list[Network]) -> int:
 
 
 def _parts(network: Network) -> tuple[str, ...]:
-    return (*network.place, *network.prefix.split(".")[:-1])
+    """Return the words of a network's name: its place, the class of a pickled model, the modules around it."""
+    model = network.held.model
+    classes = [] if model is None else [class_of(model).rpartition(".")[2]]  # "ModelEmaV2" of timm
+    return (*network.place, *classes, *network.prefix.split(".")[:-1])
 
 
 def _holds_averages(network: Network, common: int) -> bool:

@@ -169,6 +169,40 @@ def test_averages_alone(tmp_path: Path, content: State) -> None:
     assert_holds(found_in(tmp_path, content), ema=AVERAGES)
 
 
+class Detector(torch.nn.Module):
+    """A module with the keys of some tensors."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__()
+        for key, tensor in state.items():
+            *modules, name = key.split(".")
+            module: torch.nn.Module = self
+            for part in modules:
+                if not hasattr(module, part):
+                    module.add_module(part, torch.nn.Module())
+                module = getattr(module, part)
+            module.register_buffer(name, tensor)
+
+
+class ModelEmaV2(torch.nn.Module):
+    """Called like timm's."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+def test_pickled_averages(tmp_path: Path) -> None:
+    """Of their own class or under their own key; and a module that has both networks."""
+    averages, both = ModelEmaV2(Detector(AVERAGES)), ModelEmaV2(Detector(RAW))
+    both.ema = Detector(AVERAGES)
+    assert_holds(found_in(tmp_path, averages), ema=AVERAGES)
+    assert_holds(found_in(tmp_path, averages.module), raw=AVERAGES)  # the control
+    assert_holds(found_in(tmp_path, {"a": Detector(RAW), "b": averages}), raw=RAW, ema=AVERAGES)
+    assert_holds(found_in(tmp_path, {"model": RAW, "ema": averages.module}), raw=RAW, ema=AVERAGES)
+    assert_holds(found_in(tmp_path, both), raw=RAW, ema=AVERAGES)
+
+
 def test_the_same_network_as_raw_values_and_averages(tmp_path: Path) -> None:
     """As in the first epoch, or of a script that saves one dictionary twice."""
     assert_holds(found_in(tmp_path, {"state_dict": RAW, "state_dict_ema": RAW}), raw=RAW, ema=RAW)
