@@ -22,6 +22,7 @@ BENCHES = ("detbenchtrain", "detbenchpredict")  # timm's saver names the class, 
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # where a model's settings have none
 ADVPROP_INPUT = {"mean_rgb": 0.0, "stddev_rgb": 1.0, "scale_range": True}  # padded with black before it is scaled
 EPSILON = 0.001
+MAX_SHOWN = 80  # characters of a text that a file may make endless
 ACTIVATIONS = {"silu": "swish", "hard_swish": "hswish"}
 # What the package's code always does, in the official names.
 ALWAYS = {
@@ -121,7 +122,8 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
     if settings.get("fpn_name") not in (None, *FUSIONS.values()):
         problems.append(f"fpn_name {settings['fpn_name']!r} (expected one of {', '.join(FUSIONS.values())})")
     if problems:
+        name, found = str(settings.get("name", "its own"))[:MAX_SHOWN], "; ".join(problems)[: 5 * MAX_SHOWN]
         raise UnsupportedSourceError(
-            f"a model that effdet built as {settings.get('name', 'its own')}, with {'; '.join(problems)}: its tensors "
-            "may fit the official network, but it computes something else. Use it with effdet"
+            f"a model that effdet built as {name}, with {found}: its tensors may fit the official network, but it "
+            "computes something else. Use it with effdet"
         )

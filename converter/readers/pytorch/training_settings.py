@@ -32,6 +32,7 @@ SCRIPT_OPTIONS = ("mean", "std")  # of effdet's train.py: they replace the model
 OWN_CONFIG = "effdet_torch.config.EfficientDetConfig"
 FUSION = "fpn_weight_method"
 MAX_VALUES = 10_000
+MAX_NOTE = 1000  # characters
 _OF_ANOTHER_TYPE = (AttributeError, ConfigError, LookupError, TypeError, ValueError)
 
 
@@ -53,7 +54,7 @@ class Training:
     def notes(self) -> list[str]:
         """What the user should know."""
         values = ", ".join(f"{name} {value}" for name, value in self.hparams.items() if name != "name")
-        return [f"{self.origin}: {values}"] if values else []
+        return [f"{self.origin}: {values}"[:MAX_NOTE]] if values else []
 
 
 def training_of(path: Path, network: Network, is_weighted: bool) -> Training:
