@@ -94,7 +94,7 @@ def with_tensors(**shapes: int) -> State:
 RESNET = dict.fromkeys(("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "fc.bias"), torch.zeros(3))
 INCOMPLETE = r"is not a complete state_dict: \d+ missing, \d+ unexpected"
 OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a classifier": (lambda: RESNET, f"of an EfficientDet .* no key ends in {LAST}; it begins with 'conv1.weight'"),
+    "a classifier": (lambda: RESNET, f"of an EfficientDet .* no key ends in {LAST}.*; it begins with 'conv1.weight'"),
     "a backbone": (
         lambda: {key: tensor for key, tensor in whole().items() if key.startswith("backbone.")},
         "no key ends in .*; it begins with 'backbone.conv_stem.weight'",
