@@ -31,8 +31,9 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file. If no such
-            file exists: the name of an official file ("d0", "d4-640"), or an http or https URL.
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file or the folder
+            of one (`model.safetensors`). If no such file exists: the name of an official file ("d0", "d4-640"), or an
+            http or https URL.
         progress: called while a file is downloaded.
 
     Raises:
@@ -115,10 +116,18 @@ def _open_frozen_graph(path: Path) -> VariableSource:
     return FrozenGraph(path)
 
 
-def _open_state_dict(path: Path) -> VariableSource:
+def _open_state_dict(path: Path, file: Path | None = None) -> VariableSource:
     from converter.readers.pytorch.state_dict import StateDict
 
-    return StateDict(path)
+    return StateDict(path, file)
+
+
+def _open_model_folder(path: Path) -> VariableSource:
+    file = formats.model_file(path) or path
+    content = formats.recognize_content(file)
+    if READERS.get(content) is not _open_state_dict:
+        raise UnsupportedSourceError(f"{file}: this is {content.name}; expected a PyTorch model. {content.next_step}")
+    return _open_state_dict(path, file)
 
 
 def _open_archive(path: Path) -> VariableSource:
@@ -146,6 +155,7 @@ READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.PYTORCH_ZIP: _open_state_dict,
     formats.PICKLE: _open_state_dict,
     formats.SAFETENSORS: _open_state_dict,
+    formats.MODEL_FOLDER: _open_model_folder,
     formats.GZIP: _open_archive,
 }
 

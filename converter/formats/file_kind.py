@@ -19,6 +19,10 @@ from converter.formats.protobuf import read_varint
 STATE_FILE = "checkpoint"
 VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
 SAVED_MODEL_FILE = "saved_model.pb"
+# Of a folder as Hugging Face's tools write it, best first; the index lists the files of a model in several pieces.
+MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+PYTORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")  # of archives that do not begin with their pickle
+_INDEX_SUFFIX = ".index.json"
 _HEAD_BYTES = 1024
 _EXPORTED = "Exported weights may be folded or quantised: pass the training checkpoint instead."
 _STATE_DICT = "Pass a state_dict with the keys of the effdet package."
@@ -55,12 +59,19 @@ ONNX = Format("an ONNX model", _EXPORTED)
 SAFETENSORS = Format("a safetensors file", _STATE_DICT)
 PYTORCH_ZIP = Format("a PyTorch file", _STATE_DICT)
 PICKLE = Format("a pickle, probably an old PyTorch file", _STATE_DICT)
+MODEL_FOLDER = Format("a folder with a PyTorch model", "Pass the file inside.")
+MODEL_IN_PIECES = Format(
+    f"a folder with a PyTorch model in several files ({MODEL_FILES[0]}{_INDEX_SUFFIX} lists them)",
+    "Save it as one file: save_file(state_dict, ...) of safetensors, or save_pretrained with a larger max_shard_size.",
+)
 ZIP = Format("a zip archive", "Unpack it and pass the checkpoint inside.")
 TAR = Format("an uncompressed tar archive", "Unpack it and pass the checkpoint inside.")
 GIT_LFS_POINTER = Format("a git-lfs pointer instead of the file itself", "Run `git lfs pull`.")
 WEB_PAGE = Format("a web page or a server's error message", _DOWNLOAD)
 EMPTY = Format("an empty file", _DOWNLOAD)
-EMPTY_FOLDER = Format("a folder without a checkpoint", "Pass the folder with the .index file, or an .h5 or .pb file.")
+EMPTY_FOLDER = Format(
+    "a folder without a checkpoint", "Pass the folder with the .index file, or an .h5, .pb or PyTorch file."
+)
 UNKNOWN = Format("a file of unknown kind", "Pass the folder, prefix or .index file of a checkpoint.")
 
 
@@ -117,7 +128,17 @@ def _recognize_folder(folder: Path) -> Format:
         return SAVED_MODEL
     if (folder / STATE_FILE).is_file() or any(list_prefixes(folder)):
         return CHECKPOINT_FOLDER
-    return SAVED_MODEL if (folder / SAVED_MODEL_FILE).is_file() else EMPTY_FOLDER
+    if (folder / SAVED_MODEL_FILE).is_file():
+        return SAVED_MODEL
+    if model_file(folder):
+        return MODEL_FOLDER
+    is_in_pieces = any((folder / f"{name}{_INDEX_SUFFIX}").is_file() for name in MODEL_FILES)
+    return MODEL_IN_PIECES if is_in_pieces else EMPTY_FOLDER
+
+
+def model_file(folder: Path) -> Path | None:
+    """Return the file of a folder with a PyTorch model; None for any other folder."""
+    return next((folder / name for name in MODEL_FILES if (folder / name).is_file()), None)
 
 
 def saved_model_folder(path: Path) -> Path | None:
@@ -164,7 +185,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (HDF5, lambda head, _: head.startswith(_HDF5)),
     (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
     (WEB_PAGE, lambda head, _: is_web_page(head)),
-    (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in (".pth", ".pt"))),
+    (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in PYTORCH_SUFFIXES)),
     (KERAS_3, lambda head, suffix: head.startswith(_ZIP) and (suffix == ".keras" or b"metadata.json" in head)),
     (ZIP, lambda head, _: head.startswith(_ZIP)),
     (SAFETENSORS, lambda head, suffix: head[8:9] == b"{" and (suffix == ".safetensors" or head[9:10] == b'"')),

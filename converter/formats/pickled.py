@@ -37,9 +37,23 @@ class Name:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Call:
-    """An object that the pickle would create by calling a function; what it would then put into it is dropped."""
+    """An object that the pickle would create by calling a function; items that it would then put into it are dropped.
+
+    Attributes:
+        function: what would be called.
+        arguments: what it would be called with; keyword arguments are dropped.
+        state: what the object would restore itself from, usually its attributes; None if there is nothing.
+    """
 
     function: Any
+    arguments: Any = ()
+    state: Any = None
+
+    @property
+    def attributes(self) -> dict[Any, Any]:
+        """The attributes by their names; {} if the state is not what an ordinary object has."""
+        state = self.state[0] if isinstance(self.state, tuple) and self.state else self.state  # (attributes, slots)
+        return state if isinstance(state, dict) else {}
 
     def __setitem__(self, key: Any, value: Any) -> None:
         """Drop an item."""
@@ -133,7 +147,7 @@ class _Reader(pickle._Unpickler):
         if isinstance(function, Name):
             is_empty = len(arguments) <= _DICTIONARIES.get(function.path, -1)
             made = _Dictionary() if is_empty else self.construct(function.path, arguments)
-        self.append(Call(function) if made is None else made)
+        self.append(Call(function, arguments) if made is None else made)
 
     def load_reduce(self: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -151,6 +165,11 @@ class _Reader(pickle._Unpickler):
             raise ValueError("an impossible index of the memo")
         self.memo[index] = self.stack[-1]
 
+    def load_build(self: Any) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], Call):
+            self.stack[-1].state = state  # kept as it is: nothing is set or called
+
     dispatch: ClassVar[dict[int, Any]] = {
         **{opcode: _OPERATIONS[opcode] for opcode in (getattr(pickle, name)[0] for name in _KEPT.split())},
         pickle.PUT[0]: load_put,
@@ -162,9 +181,9 @@ class _Reader(pickle._Unpickler):
         pickle.EMPTY_SET[0]: _OPERATIONS[pickle.EMPTY_LIST[0]],
         pickle.ADDITEMS[0]: _OPERATIONS[pickle.APPENDS[0]],
         pickle.FROZENSET[0]: _OPERATIONS[pickle.TUPLE[0]],
-        # Whatever would be called is not; keyword arguments and attributes are dropped.
+        # Whatever would be called is not; keyword arguments are dropped.
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_reduce,
         pickle.NEWOBJ_EX[0]: lambda self: (self.stack.pop(), self.load_reduce()),
-        pickle.BUILD[0]: lambda self: self.stack.pop(),
+        pickle.BUILD[0]: load_build,
     }

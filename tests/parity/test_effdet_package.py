@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from converter.hparams.fields import hparams_of
-from effdet_torch import load_model
+from effdet_torch import load_model, make_anchors_yxyx
 from effdet_torch.config import get_config
 from support.commands import run
 from verify.seeded import write_seeded_checkpoint
@@ -197,3 +197,70 @@ def test_a_training_checkpoint_is_a_source(effdet: ModuleType, tmp_path: Path) -
         assert "tensors beside the network's" in done.stdout
         found = load_model(tmp_path / "out.pth").state_dict()
         assert all(torch.equal(found[key], expected[f"model.{key}"]) for key in found)
+
+
+def trained(effdet: ModuleType, name: str, **changes: Any) -> nn.Module:
+    """Return a model of the package with changed settings, whose statistics are those of a trained one."""
+    torch.manual_seed(3)
+    config = effdet.get_efficientdet_config(name)
+    config.update(num_classes=3, image_size=SIZE, **changes)
+    model = quietly(effdet.EfficientDet, config)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, 0, 0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    return model
+
+
+WHOLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "d0": ("tf_efficientdet_d0", {}, ""),
+    "lite0 in a bench": ("tf_efficientdet_lite0", {}, "DetBenchTrain"),
+    "other anchors": ("tf_efficientdet_d0", {"num_scales": 2, "aspect_ratios": [1.0, 3.0], "anchor_scale": 3.0}, ""),
+    "attention": ("tf_efficientdet_d0", {"fpn_name": "bifpn_attn", "fpn_cell_repeats": 1}, "DetBenchPredict"),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "other anchors"])
+def test_a_pickled_model_is_a_source(effdet: ModuleType, tmp_path: Path, kind: str) -> None:
+    assert_pickled_model_is_a_source(effdet, tmp_path, *WHOLE[kind])
+
+
+def test_a_pickled_model_with_other_anchors_is_a_source(effdet: ModuleType, tmp_path: Path) -> None:
+    assert_pickled_model_is_a_source(effdet, tmp_path, *WHOLE["other anchors"])
+
+
+def assert_pickled_model_is_a_source(
+    effdet: ModuleType, folder: Path, name: str, changes: dict[str, Any], bench: str
+) -> None:
+    """Compare outputs, anchors and tensors with the package's own."""
+    model = trained(effdet, name, **changes)
+    torch.save(getattr(effdet, bench)(model) if bench else model, folder / "whole.pth")
+    done = run("effdet-convert", "whole.pth", "ours.pth", "--keep-redundant-bias", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the config of the pickled effdet model: image_size [128, 128]" in done.stdout
+    ours = load_model(folder / "ours.pth")
+    assert distance(ours, model) < ROUNDING
+    assert all(torch.equal(tensor, ours.state_dict()[key]) for key, tensor in model.state_dict().items())
+    theirs = effdet.anchors.Anchors.from_config(model.config).boxes.numpy()
+    assert np.abs(make_anchors_yxyx(ours.config).numpy() - theirs).max() < 1e-4  # pixels
+
+
+@pytest.mark.parametrize("name", ["tf_efficientdet_d0", "tf_efficientdet_lite0"])
+def test_a_training_checkpoint_has_the_packages_anchors(effdet: ModuleType, tmp_path: Path, name: str) -> None:
+    """The bare state_dict is the control: official ratios, up to six pixels away at 512 pixels."""
+    model = trained(effdet, name)
+    size = ["--hparams", "image_size=128"]
+    theirs = effdet.anchors.Anchors.from_config(model.config).boxes.numpy()
+    for arch, expected in (({"arch": name}, True), ({}, False)):
+        torch.save({"state_dict": model.state_dict(), **arch}, tmp_path / "t.pth")
+        done = run("effdet-convert", "t.pth", "ours.pth", *size, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        ours = make_anchors_yxyx(load_model(tmp_path / "ours.pth").config).numpy()
+        assert (np.abs(ours - theirs).max() < 1e-4) == expected
+
+
+def test_a_pickled_model_without_tf_is_refused(effdet: ModuleType, tmp_path: Path) -> None:
+    torch.save({"net": trained(effdet, "efficientdet_d0")}, tmp_path / "whole.pth")
+    done = run("effdet-convert", "whole.pth", "ours.pth", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "a model that effdet built as efficientdet_d0, with pad_type ''" in done.stderr

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
-from converter.formats.pickled import Call, Name
 from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.own_metadata import (
     parse_metadata,
@@ -25,30 +24,28 @@ from converter.identify.own_metadata import (
     stated_config,
     with_metadata,
 )
-from converter.plan.copies import stored_names
+from converter.plan.copies import WORDS, stored_names
 from converter.plan.engine import account_state_dict, revert
 from converter.plan.expand import Entry, Plan
-from converter.plan.table import Table
+from converter.plan.ops import Shape
+from converter.readers.pytorch.copies_in_file import Copies, choose_copies
+from converter.readers.pytorch.find_network import Network, Tensors, find_networks
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
+from converter.readers.pytorch.training_settings import Training, training_of
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 
-Tensors = dict[str, StoredTensor]
-# Keys under which training scripts save each copy: timm's, then effdet's.
-COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")}
-SAVE = "Save the state_dict of the one network to convert: torch.save(model.state_dict(), ...)."
-SAVE_PLAIN = "Save plain tensors: .dequantize(), .to_dense(), .resolve_conj(), .resolve_neg()."
-MAX_TENSORS = 5_000  # of D7x: 2114
 NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern")
+MODEL_CARD = "config.json"  # of a Hugging Face folder, which has no fixed form
+UNREAD_AVERAGES = "what lies under {!r} is called averages, but has no keys of the network: it cannot be read"
 BATCH_COUNTER = ".num_batches_tracked"
-_MAKERS = ("torch._utils._rebuild", "torch._tensor._rebuild")
 NO_METADATA = (
-    "the file holds weights only: image size, input scaling, anchor scale and ratios, fusion method and activation are "
-    "the variant's defaults unless --hparams says otherwise; an AdvProp model needs --hparams scale_range=true"
+    "the file holds weights only; an AdvProp model needs --hparams mean_rgb=0,stddev_rgb=1,scale_range=true, one that "
+    "effdet trained has the anchor ratios (1.4, 0.7) and (0.7, 1.4) instead of 2.0 and 0.5"
 )
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
@@ -59,46 +56,48 @@ NO_BIASES = (
 class StateDict(VariableSource):
     """The variables of a PyTorch file, under their TF1 names."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: Path | None = None) -> None:
         """Read names, shapes and metadata.
+
+        Args:
+            path: what the user named.
+            file: the file itself, where the user named its folder.
 
         Raises:
             SourceError: The file cannot be opened, is damaged, or does not hold the state_dict of an EfficientDet.
             AccountingError: Tensors are missing, unexpected or of another shape.
         """
-        content, metadata = read_model_file(path)
+        self._file = file or path
+        content, metadata = read_model_file(self._file)
         if is_backbone(metadata):
             raise UnsupportedSourceError(
                 f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
                 "its checkpoint again."
             )
+        last = str(DETECTOR.table.state_dict["class_channels"]["size_of"]).split()
+        copies = choose_copies(self._file, *find_networks(self._file, content, last))
+        facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)
+        plans = _plans(self._file, copies, stated_config(metadata))
+        # Two copies are those of further training, under their own names.
+        held_view = facts.held_view if list(plans) == ["raw"] else None
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
-        table = DETECTOR.table
-        copies, notes = find_copies(path, content, table)
-        facts = with_metadata(SourceFacts("PyTorch file", path, path.absolute().parent), metadata)
-        # A config.yaml in the folder belongs to a checkpoint or another tool. Two copies are those of further training,
-        # under their own names.
-        held_view = facts.held_view if list(copies) == ["raw"] else None
-        notes = [*([] if facts.given else [NO_METADATA]), *notes]
-        is_folded = False
-        for view, tensors in copies.items():
-            plan = _plan(path, tensors, stated_config(metadata))
-            self._add(tensors, plan, view if held_view is None else "raw")
-            is_folded = not plan.config.redundant_bias
-            notes += _tensor_notes(tensors, [NO_BIASES] if is_folded and not facts.given else [])
-        super().__init__(
-            replace(
-                facts,
-                takes_config_file=False,
-                held_view=held_view,
-                is_folded=is_folded,
-                notes=tuple(dict.fromkeys(notes)),
-            )
-        )
+        for view, plan in plans.items():
+            self._add(copies.by_view[view].tensors, plan, view if held_view is None else "raw")
         self._variables = {
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
         }
+        facts = replace(
+            facts,
+            takes_config_file=False,
+            held_view=held_view,
+            is_folded=not all(plan.config.redundant_bias for plan in plans.values()),
+            raw_reason=UNREAD_AVERAGES.format(copies.unread[:80]) if copies.unread else "",
+            notes=(*copies.notes, *(note for network in copies.by_view.values() for note in _tensor_notes(network))),
+        )
+        if file and (file.parent / MODEL_CARD).is_file():
+            facts = replace(facts, notes=(*facts.notes, f"{MODEL_CARD} in the folder is not read"))
+        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -111,13 +110,13 @@ class StateDict(VariableSource):
         try:
             return np.asarray(revert(entry, np.zeros(0) if tensor is None else tensor.array())[number])
         except CorruptFileError as error:
-            raise CorruptFileError(f"{self.path}: {entry.target}: {error}. Download or copy it again.") from error
+            raise CorruptFileError(f"{self._file}: {entry.target}: {error}. Download or copy it again.") from error
         except UnsupportedSourceError as error:
-            raise UnsupportedSourceError(f"{self.path}: {entry.target}: {error}.") from error
+            raise UnsupportedSourceError(f"{self._file}: {entry.target}: {error}.") from error
 
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
-        return (self.path,)
+        return (self._file,)
 
     def close(self) -> None:
         """Nothing to do: the file is unmapped when the last array is gone."""
@@ -130,9 +129,20 @@ class StateDict(VariableSource):
                 self._places[names[name]] = tensor, entry, number
 
 
-def _plan(path: Path, tensors: Tensors, stated: EfficientDetConfig | None) -> Plan:
-    """Return the plan that a state_dict fits; a stated config says what its keys do not show."""
-    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+def _plans(path: Path, copies: Copies, stated: EfficientDetConfig | None) -> dict[str, Plan]:
+    """Return {view: the plan that its state_dict fits}; finding one takes longer than reading the file."""
+    shapes = {
+        view: {key: tensor.shape for key, tensor in network.tensors.items()} for view, network in copies.by_view.items()
+    }
+    plans: dict[str, Plan] = {}
+    for view, found in shapes.items():
+        alike = [plan for other, plan in plans.items() if shapes[other] == found]
+        plans[view] = alike[0] if alike else _plan(path, found, stated)
+    return plans
+
+
+def _plan(path: Path, shapes: Mapping[str, Shape], stated: EfficientDetConfig | None) -> Plan:
+    """Return the plan that tensors of these shapes fit; a stated config says what their keys do not show."""
     try:
         config = recognize_state_dict(shapes).config()
         if stated is not None:
@@ -163,77 +173,33 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
     return tensors, parse_metadata(path, texts[METADATA_KEY]) if METADATA_KEY in texts else {}
 
 
-def find_copies(path: Path, content: Any, table: Table) -> tuple[dict[str, Tensors], list[str]]:
-    """Return {view: tensors of the network by their keys}, and notes on what else the file holds.
+def _of_another_tool(file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan]) -> SourceFacts:
+    """Return the facts about a file of another tool: what it says of its training, and what it leaves open."""
+    known = [training_of(file, network, plans[view].config.fusion != "sum") for view, network in copies.by_view.items()]
+    training = next((training for training in known if training.hparams), Training())
+    open_questions = [] if training.is_whole else [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    notes = [*open_questions, *training.notes, *_place_notes(copies), *facts.notes]
+    given = ((training.origin, training.hparams),) if training.hparams else ()
+    return replace(facts, given=given, notes=tuple(dict.fromkeys(notes)))
 
-    Raises:
-        UnsupportedSourceError: There is no state_dict of an EfficientDet.
-    """
-    held = content if isinstance(content, dict) else {}
-    last = str(table.state_dict["fpn_channels"]["size_of"])
-    named = {
-        view: next((held[key] for key in keys if isinstance(held.get(key), dict)), None)
-        for view, keys in COPIES.items()
-    }
-    if named["raw"] is None and named["ema"] is None:
-        named["raw"] = held
-    found = {view: _of_network(path, tensors, last) for view, tensors in named.items() if tensors is not None}
-    notes = [f"{len(o)} tensors beside the network's: {', '.join(map(repr, o[:3]))}" for _, o in found.values() if o]
-    used = [id(tensors) for tensors in named.values()]
-    notes += [
-        f"another network under {str(key)[:80]!r} is not used; to convert it, save it to a file of its own first"
-        for key, value in held.items()
-        if id(value) not in used and _has_network(value, last)
+
+def _place_notes(copies: Copies) -> list[str]:
+    """Return a note on where each network lies, unless its keys are the outermost ones."""
+    return [
+        f"the {WORDS[view]} are the network under {network}"
+        for view, network in copies.by_view.items()
+        if network.place or network.prefix
     ]
-    return {view: tensors for view, (tensors, _) in found.items()}, notes
 
 
-def _has_network(value: Any, last: str) -> bool:
-    """Whether a value is a state_dict, or holds one directly."""
-    if not isinstance(value, dict):
-        return False
-    ends = any(isinstance(key, str) and key.endswith(last) for key in value)
-    return ends or any(isinstance(inner, dict) and last in inner for inner in value.values())
-
-
-def _of_network(path: Path, state_dict: Mapping[Any, Any], last: str) -> tuple[Tensors, list[str]]:
-    """Return the tensors of the network, without the name of a module around it, and the keys of all others."""
-    tensors = {
-        key: value for key, value in state_dict.items() if isinstance(value, StoredTensor) and isinstance(key, str)
-    }
-    prefixes = [key.removesuffix(last) for key in tensors if key == last or key.endswith(f".{last}")]
-    if not prefixes:
-        example = f"it begins with {next(iter(tensors))[:80]!r}" if tensors else "it holds no tensors"
-        raise UnsupportedSourceError(
-            f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {last}; {example}. "
-            f"{SAVE}"
-        )
-    if len(prefixes) > 1:
-        named = " and ".join(map(repr, prefixes[:3]))
-        raise UnsupportedSourceError(f"{path}: {len(prefixes)} networks, whose keys begin with {named}. {SAVE}")
-    prefix = prefixes[0]
-    for key, value in state_dict.items():
-        if isinstance(key, str) and key.startswith(prefix) and (maker := _maker(value)):
-            raise UnsupportedSourceError(
-                f"{path}: {key[:200]!r} is not a plain tensor: it is created by {maker}. {SAVE_PLAIN}"
-            )
-    network = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    if len(network) > MAX_TENSORS:
-        raise UnsupportedSourceError(f"{path}: {len(network)} tensors; expected an EfficientDet. {SAVE}")
-    return network, [key for key in tensors if not key.startswith(prefix)]
-
-
-def _tensor_notes(tensors: Tensors, notes: list[str]) -> list[str]:
-    """Add notes on what the result does not keep of a file's tensors."""
-    if wide := [key for key, tensor in tensors.items() if tensor.dtype == "float64"]:
+def _tensor_notes(network: Network) -> list[str]:
+    """Return notes on what the result does not keep of a network's dictionary."""
+    notes = []
+    if beside := network.beside:
+        notes.append(f"{len(beside)} tensors beside the network's: {', '.join(map(repr, beside[:3]))}")
+    if wide := [key for key, tensor in network.tensors.items() if tensor.dtype == "float64"]:
         notes.append(f"{len(wide)} tensors are float64; the result has float32")
-    counters = [tensor for key, tensor in tensors.items() if key.endswith(BATCH_COUNTER)]
+    counters = [tensor for key, tensor in network.tensors.items() if key.endswith(BATCH_COUNTER)]
     if any(tensor.array().any() for tensor in counters):
         notes.append("the batch counters of batch norms are not kept, as TensorFlow has none: they start at 0")
     return notes
-
-
-def _maker(value: Any) -> str | None:
-    """Return the PyTorch function that would create a tensor of another kind: quantized, sparse, without values."""
-    is_tensor = isinstance(value, Call) and isinstance(value.function, Name) and value.function.path.startswith(_MAKERS)
-    return value.function.path if is_tensor else None

@@ -103,6 +103,8 @@ def _read_zip(path: Path, data: memoryview) -> Any:
         raise CorruptFileError(str(error)) from error
     if "constants.pkl" in members:
         raise UnsupportedSourceError("a TorchScript program; give the state_dict of its model")
+    if "archive_format" in members:
+        raise UnsupportedSourceError("a program of torch.export; give the state_dict of its model")
     if "data.pkl" not in members:
         raise UnsupportedSourceError("an archive, but not one of torch.save; give a file with a state_dict")
     size = members["data.pkl"].file_size

@@ -89,14 +89,16 @@ def test_both_copies_of_a_training_in_pytorch(begin: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("key", ["ema", "ema_state_dict", "swa"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_another_network_in_the_file_is_noted(begin: Any, tmp_path: Path, key: str, wrapped: bool) -> None:
+def test_averages_under_other_keys_are_used(begin: Any, tmp_path: Path, key: str, wrapped: bool) -> None:
     tensors, _ = begin
-    other = {"module": dict(tensors)} if wrapped else dict(tensors)
+    half = {name: tensor * 0.5 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    other = {"module": half} if wrapped else half
     torch.save({"state_dict": tensors, key: other, "optimizer": {"state": {}}}, tmp_path / "last.pth")
-    with open_checkpoint(tmp_path / "last.pth") as source:
-        assert [note for note in source.facts.notes if "another network under" in note] == [
-            f"another network under {key!r} is not used; to convert it, save it to a file of its own first"
-        ]
+    for view, expected in (("ema", half), ("raw", tensors), (None, half)):
+        convert(tmp_path / "last.pth", tmp_path / "out.pth", weights=view)
+        found, stated = read_model_file(tmp_path / "out.pth")
+        assert stated["view"]["name"] == (view or "ema")
+        assert torch.equal(found["backbone.conv_stem.weight"], expected["backbone.conv_stem.weight"])
 
 
 def test_what_is_not_kept_is_noted(begin: Any, checkpoint: Path, tmp_path: Path) -> None:

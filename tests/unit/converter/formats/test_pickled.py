@@ -89,8 +89,28 @@ def test_objects_are_calls(protocol: int) -> None:
     found = read(pickle.dumps([argparse.Namespace(a=1), Subclass(a=1), decimal.Decimal("1.5"), os.path.join], protocol))
     assert [type(value) for value in found] == [Call, Call, Call, Name]
     assert (found[2].function, found[3]) == (Name("decimal.Decimal"), Name("posixpath.join"))
+    assert found[2].arguments == ("1.5",)
     if protocol >= 2:
         assert [found[n].function.path for n in (0, 1)] == ["argparse.Namespace", f"{__name__}.Subclass"]
+
+
+class Slotted:
+    """Pickled as a pair: attributes, and what lies in slots."""
+
+    __slots__ = ("__dict__", "b")
+
+
+@PROTOCOLS
+def test_objects_keep_their_attributes(protocol: int) -> None:
+    cyclic = argparse.Namespace(a=1)
+    cyclic.me = cyclic
+    found = read(pickle.dumps([cyclic, decimal.Decimal("1.5"), argparse.Namespace()], protocol))
+    assert found[0].attributes["a"] == 1
+    assert found[0].attributes["me"] is found[0]
+    assert [found[n].attributes for n in (1, 2)] == [{}, {}]
+    if protocol >= 2:
+        (both := Slotted()).a, both.b = 1, 2
+        assert read(pickle.dumps(both, protocol)).attributes == {"a": 1}
 
 
 def test_the_caller_supplies_what_it_knows() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.errors import ViewError
+from converter.errors import UnsupportedSourceError, ViewError
 from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import NO_BIASES, NO_METADATA, StateDict
 from converter.source import VariableInfo
@@ -170,6 +170,43 @@ def test_a_training_checkpoint_has_two_copies(tmp_path: Path, state: State, keys
     with open_checkpoint(saved(tmp_path / "b.pth", {keys[1]: other})) as source:
         assert all(name.endswith(EMA) for name in source.variables)
         assert prepare(source).view.name == "ema"
+
+
+def test_the_place_of_a_network_is_noted(tmp_path: Path, own: Path, state: State) -> None:
+    content = {"model_state_dict": {f"module.{key}": tensor for key, tensor in state.items()}, "epoch": 3}
+    path = saved(tmp_path / "a.pth", content)
+    assert not differing(path, own)
+    with open_checkpoint(path) as source:
+        assert "the raw values are the network under 'model_state_dict / module.'" in source.facts.notes
+        assert prepare(source).view.reason == "the checkpoint has no averages (EMA)"
+
+
+def test_averages_that_cannot_be_read_are_the_reason_for_raw_values(tmp_path: Path, state: State) -> None:
+    """Never "has no averages" beside them."""
+    with open_checkpoint(saved(tmp_path / "a.pth", {"net": state, "ema": [torch.zeros(3)]})) as source:
+        view = prepare(source).view
+        assert (view.name, "what lies under 'ema' is called averages" in view.reason) == ("raw", True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_as_hugging_face_writes_it(tmp_path: Path, own: Path, state: State, name: str) -> None:
+    folder = tmp_path / "detector"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (save_file if name.endswith(".safetensors") else torch.save)(state, folder / name)  # type: ignore[operator]
+    assert not differing(folder, own)
+    with open_checkpoint(folder) as source:
+        assert (source.path, source.files()) == (folder, (folder / name,))
+        assert "config.json in the folder is not read" in source.facts.notes
+
+
+def test_a_folder_whose_model_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UnsupportedSourceError, match=r"a PyTorch model in several files .* Save it as one file"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(UnsupportedSourceError, match=r"model\.safetensors: this is a git-lfs pointer"):
+        open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
+from converter.locate import open_checkpoint
 from converter.readers.pytorch import torch_file
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.torch_file import LEGACY_MAGIC, read_torch_file
@@ -107,6 +108,21 @@ def test_a_torchscript_program(path: Path) -> None:
         torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), path)
     with pytest.raises(UnsupportedSourceError, match="a TorchScript program; give the state_dict"):
         read_torch_file(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt"])
+def test_programs_are_named_under_any_suffix(tmp_path: Path, suffix: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / f"a{suffix}")
+    with pytest.raises(UnsupportedSourceError, match="a TorchScript program"):
+        open_checkpoint(tmp_path / f"a{suffix}")
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),)), tmp_path / "a.pt2")
+    with pytest.raises(UnsupportedSourceError, match=r"a program of torch\.export; give the state_dict"):
+        open_checkpoint(tmp_path / "a.pt2")
 
 
 def test_members_that_are_not_where_the_archive_says(path: Path) -> None:

@@ -1,0 +1,129 @@
+"""How the `effdet` package trains its models: its settings -> official hyperparameters.
+
+A training checkpoint has the name of its model, a pickled model has all its settings.
+
+Source: the package's `config/model_config.py` and `data/input_config.py`, 0.4.1; its training script's options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from converter.errors import UnsupportedSourceError
+from converter.identify.effdet_package import FUSIONS
+from effdet_torch.architecture import timm_name
+from effdet_torch.config import VARIANTS
+
+# The package's own anchors: (width, height) in units of the anchor scale, where the official ones are 2.0 and 0.5.
+OWN_RATIOS = [[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]]
+PREFIX, OWN_PREFIX, ADVPROP = "tf_efficientdet_", "efficientdet_", "_ap"
+BENCHES = ("detbenchtrain", "detbenchpredict")  # timm's saver names the class, unless the script names the model
+COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # where a model's settings have none
+ADVPROP_INPUT = {"mean_rgb": 0.0, "stddev_rgb": 1.0, "scale_range": True}  # padded with black before it is scaled
+EPSILON = 0.001
+MAX_SHOWN = 80  # characters of a text that a file may make endless
+ACTIVATIONS = {"silu": "swish", "hard_swish": "hswish"}
+# What the package's code always does, in the official names.
+ALWAYS = {
+    "survival_prob": None,
+    "conv_after_downsample": False,
+    "conv_bn_act_pattern": False,
+    "apply_bn_for_resampling": True,
+    "separable_conv": True,
+}
+# Settings that change what the network computes, or where its tensors belong, without another name or shape.
+SAME_NETWORK: Mapping[str, Any] = {
+    "pad_type": "same",
+    "head_bn_level_first": False,
+    "conv_bn_relu_pattern": False,
+    "apply_resample_bn": True,
+    "separable_conv": True,
+    "downsample_type": "max",
+    "upsample_type": "nearest",
+    "head_act_type": None,
+    "fpn_config": None,
+}
+
+
+def settings_of_name(name: str) -> dict[str, Any]:
+    """Return the package's settings of a model by its name, in part; {} if the package has no such name.
+
+    Those of a bench, whose model is not known, are the ones that all models have.
+    """
+    variant = name.removeprefix(PREFIX).removesuffix(ADVPROP)
+    if name.startswith(PREFIX) and variant in VARIANTS:
+        config = VARIANTS[variant]
+        is_half = name.endswith(ADVPROP) or variant.startswith("lite")
+        return {
+            "name": name,
+            "backbone_name": timm_name(config.backbone),
+            "image_size": list(config.image_size),
+            "num_scales": config.num_scales,
+            "aspect_ratios": OWN_RATIOS,
+            "anchor_scale": config.anchor_scale,
+            "act_type": config.activation,
+            "fpn_name": FUSIONS[config.fusion],
+            **(dict.fromkeys(COLOURS, [0.5] * 3) if is_half else {}),
+            **({"fill_color": 0} if name.endswith(ADVPROP) else {}),
+        }
+    if name.startswith(OWN_PREFIX):
+        variant = name.removeprefix(OWN_PREFIX)
+        known = {"backbone_name": timm_name(VARIANTS[variant].backbone)[3:]} if variant in VARIANTS else {}
+        return {"name": name, "pad_type": "", **known}
+    return {"aspect_ratios": OWN_RATIOS} if name in BENCHES else {}
+
+
+def training_hparams(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the package's settings of a model into official hyperparameters: those that tensors do not show.
+
+    Args:
+        settings: plain values, see the package's `config/model_config.py`; what is absent is not returned either.
+
+    Raises:
+        UnsupportedSourceError: They describe another network than the official one with these tensors.
+    """
+    _require_same_network(settings)
+    variant = str(settings.get("name", "")).removeprefix(PREFIX).removesuffix(ADVPROP)
+    hparams: dict[str, Any] = {"name": f"efficientdet-{variant}"} if variant in VARIANTS else {}
+    for name in ("image_size", "num_scales", "aspect_ratios", "anchor_scale"):
+        if settings.get(name) is not None:
+            hparams[name] = settings[name]
+    if "act_type" in settings:
+        hparams["act_type"] = ACTIVATIONS.get(settings["act_type"], settings["act_type"])
+    if "fpn_name" in settings:
+        fusions = {fpn: fusion for fusion, fpn in FUSIONS.items()} | {None: "fastattn"}
+        hparams["fpn_weight_method"] = fusions[settings["fpn_name"]]
+    if "name" in settings:
+        colours = {name: tuple(settings.get(name) or usual) for name, usual in COLOURS.items()}
+        is_advprop = settings.get("fill_color") == 0 and set(colours["mean"] + colours["std"]) == {0.5}
+        mean, std = ([round(255 * value, 6) for value in colours[name]] for name in COLOURS)
+        hparams |= ADVPROP_INPUT if is_advprop else {"mean_rgb": mean, "stddev_rgb": std, "scale_range": False}
+        hparams |= ALWAYS
+    return hparams
+
+
+def _require_same_network(settings: Mapping[str, Any]) -> None:
+    backbone = settings.get("backbone_name", "tf_")
+    arguments = settings.get("backbone_args") or {}
+    inside = arguments.get("act_layer", "relu6" if "lite" in backbone else "swish")
+    activation = settings.get("act_type", inside)
+    problems = [
+        f"{name} {settings[name]!r} (expected {expected!r})"
+        for name, expected in SAME_NETWORK.items()
+        if settings.get(name, expected) != expected
+    ]
+    if (epsilon := (settings.get("norm_kwargs") or {}).get("eps", EPSILON)) != EPSILON:
+        problems.append(f"batch norm epsilon {epsilon} (expected {EPSILON})")
+    if not backbone.startswith("tf_"):
+        problems.append(f"backbone {backbone} (expected tf_{backbone}: padding and batch norm epsilon differ)")
+    if ACTIVATIONS.get(activation, activation) != ACTIVATIONS.get(inside, inside):
+        problems.append(f"act_type {activation!r} beside the backbone's {inside!r}")
+    if settings.get("fpn_name") not in (None, *FUSIONS.values()):
+        problems.append(f"fpn_name {settings['fpn_name']!r} (expected one of {', '.join(FUSIONS.values())})")
+    if problems:
+        name, found = str(settings.get("name", "its own"))[:MAX_SHOWN], "; ".join(problems)[: 5 * MAX_SHOWN]
+        raise UnsupportedSourceError(
+            f"a model that effdet built as {name}, with {found}: its tensors may fit the official network, but it "
+            "computes something else. Use it with effdet"
+        )
