@@ -1,0 +1,93 @@
+"""Follow a graph from an operation back to what it computes from, and recognise a computation by its operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any, NamedTuple
+
+from converter.readers.tensorflow.graphs.nodes import Graph, Node
+
+CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative"}
+_PASSED_ON = {"Identity", "IdentityN", "Cast", "Snapshot", "StopGradient", "PreventGradient", "CheckNumerics"}
+_VARIABLES = {"VarHandleOp", "VariableV2", "Variable", "ReadVariableOp", "VarIsInitializedOp", "Assign"}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}  # of layers whose operations are in functions of their own
+_NOT_COMPUTING = {*_PASSED_ON, *_VARIABLES, *_CALLS, "AssignVariableOp", "Const", "NoOp", "Placeholder"}
+_SAME = {"AddV2": "Add", "AddN": "Add", "Div": "RealDiv", "SelectV2": "Select"}
+_NOTHING = Node((), "", (), memoryview(b""))
+
+
+class Finding(NamedTuple):
+    """A hyperparameter as one place of a graph shows it; `value` is None where the place does not show it clearly."""
+
+    hparam: str
+    value: Any
+    node: str
+
+
+class Rule(NamedTuple):
+    """A computation: the types of operations that it must have, and the others that it may have (None: any)."""
+
+    value: str
+    needs: Set[str]
+    may_have: Set[str] | None = frozenset()
+
+
+class Walk(NamedTuple):
+    """Names of what a walk met: nodes inside, and what they get from outside, in the order of the inputs."""
+
+    inside: list[str]
+    leaves: list[str]
+
+
+def node_of(graph: Graph, name: str) -> Node:
+    """Return a node; an empty one for arguments of functions and nodes that were not kept."""
+    return graph.nodes.get(name, _NOTHING)
+
+
+def origin(graph: Graph, reference: str) -> tuple[str, int]:
+    """Return the node and the number of its output that a reference means, behind operations that only pass it on."""
+    seen = set[str]()
+    while True:
+        name, _, output = reference.partition(":")
+        index = int(number) if (number := output.rpartition(":")[2]).isdecimal() else 0
+        node = node_of(graph, name)
+        if node.operation not in _PASSED_ON or index >= len(node.inputs) or name in seen:
+            return name, index
+        seen.add(name)
+        reference = node.inputs[index]
+
+
+def walk(graph: Graph, reference: str, is_inside: Callable[[Node], bool]) -> Walk:
+    """Go back from a tensor through everything inside, depth first."""
+    found, seen, waiting = Walk([], []), set[str](), [reference]
+    while waiting:
+        name, _ = origin(graph, waiting.pop())
+        if not is_inside(node := node_of(graph, name)):
+            found.leaves.append(name)
+        elif name not in seen:
+            seen.add(name)
+            found.inside.append(name)
+            waiting.extend(item for item in reversed(node.inputs) if not item.startswith("^"))
+    return found
+
+
+def resample_scope(node: Node) -> tuple[str, ...]:
+    """Return the scope in which a level is brought to another size and number of channels; () outside of any."""
+    for depth, part in enumerate(node.place[:4]):
+        if part.startswith("resample_") and depth in (0, 3):
+            return node.place[: depth + 1]
+    return ()
+
+
+def operations(graph: Graph, names: Iterable[str]) -> set[str]:
+    """Return the types of the operations that compute something, the same under one name in all versions."""
+    found = {node_of(graph, name).operation for name in names} - _NOT_COMPUTING
+    return {_SAME.get(operation, operation) for operation in found}
+
+
+def recognise(found: Set[str], rules: Sequence[Rule]) -> str | None:
+    """Return the value of the first rule that fits."""
+    for rule in rules:
+        if rule.needs <= found and (rule.may_have is None or found <= rule.needs | rule.may_have):
+            return rule.value
+    return None
