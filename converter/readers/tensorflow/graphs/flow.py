@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from converter.readers.tensorflow.graphs.nodes import Graph, Node
@@ -25,11 +25,22 @@ class Finding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A computation: the types of operations that it must have, and the others that it may have (None: any)."""
+    """A computation by the types of its operations.
+
+    Attributes:
+        value: what it is.
+        needs: the operations that it must have, the most telling first.
+        may_have: others that it may have; None: any.
+    """
 
     value: str
-    needs: Set[str]
+    needs: tuple[str, ...]
     may_have: Set[str] | None = frozenset()
+
+    def fits(self, found: Set[str]) -> bool:
+        """Whether operations are this computation."""
+        needs = set(self.needs)
+        return needs <= found and (self.may_have is None or found <= needs | self.may_have)
 
 
 class Walk(NamedTuple):
@@ -85,9 +96,14 @@ def operations(graph: Graph, names: Iterable[str]) -> set[str]:
     return {_SAME.get(operation, operation) for operation in found}
 
 
-def recognise(found: Set[str], rules: Sequence[Rule]) -> str | None:
-    """Return the value of the first rule that fits."""
+def recognise(hparam: str, graph: Graph, names: Sequence[str], rules: Sequence[Rule]) -> Iterator[Finding]:
+    """Yield what some nodes compute together, by the first rule that fits; nothing if they compute nothing."""
+    found = operations(graph, names)
     for rule in rules:
-        if rule.needs <= found and (rule.may_have is None or found <= rule.needs | rule.may_have):
-            return rule.value
-    return None
+        if rule.fits(found):
+            yield Finding(
+                hparam, rule.value, next(name for name in names if rule.needs[0] in operations(graph, [name]))
+            )
+            return
+    if found:
+        yield Finding(hparam, None, next(name for name in names if operations(graph, [name])))

@@ -25,9 +25,9 @@ from converter.readers.tensorflow.graphs.flow import (
 from converter.readers.tensorflow.graphs.nodes import Graph, Node, attribute, shapes
 
 FUSIONS = (
-    Rule("attn", {"Softmax", "Mul", "Sum"}, {"Pack"}),
-    Rule("fastattn", {"Relu", "RealDiv", "Mul", "Add"}),
-    Rule("sum", {"Add"}),
+    Rule("attn", ("Softmax", "Mul", "Sum"), {"Pack"}),
+    Rule("fastattn", ("Relu", "RealDiv", "Mul", "Add")),
+    Rule("sum", ("Add",)),
 )
 PER_CHANNEL = "weights of the fusion per channel"  # not a hyperparameter: a part of `fpn_weight_method`
 NODES = "nodes of fpn_config"  # a part of `fpn_config`
@@ -50,9 +50,7 @@ def fusion_evidence(graph: Graph) -> Iterator[Finding]:
         elif _fuses(node, node.place[:3]):
             scopes[node.place[:3]].append(name)
     for names in scopes.values():
-        if found := operations(graph, names):
-            shown = next(name for name in names if operations(graph, [name]))
-            yield Finding("fpn_weight_method", recognise(found, FUSIONS), shown)
+        yield from recognise("fpn_weight_method", graph, names, FUSIONS)
     yield from _cell(graph)
 
 

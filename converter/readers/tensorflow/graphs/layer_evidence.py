@@ -25,14 +25,14 @@ from converter.readers.tensorflow.graphs.flow import (
 from converter.readers.tensorflow.graphs.nodes import Graph, Node
 
 ACTIVATIONS = (
-    Rule("swish", {"Sigmoid", "Mul"}),
-    Rule("swish", {"swish_f32"}),  # a function of the first versions of TensorFlow
-    Rule("swish", {"Silu"}),
-    Rule("relu6", {"Relu6"}),
-    Rule("relu", {"Relu"}),
-    Rule("hswish", {"Relu6", "Add", "Mul", "RealDiv"}),
-    Rule("mish", {"Softplus", "Tanh", "Mul"}),
-    Rule("srelu", {"Log", "Select", "Greater", "Mul", "Sub"}, None),
+    Rule("swish", ("Sigmoid", "Mul")),
+    Rule("swish", ("swish_f32",)),  # a function of the first versions of TensorFlow
+    Rule("swish", ("Silu",)),
+    Rule("relu6", ("Relu6",)),
+    Rule("relu", ("Relu",)),
+    Rule("hswish", ("Relu6", "Add", "Mul", "RealDiv")),
+    Rule("mish", ("Softplus", "Tanh", "Mul")),
+    Rule("srelu", ("Log", "Select", "Greater", "Mul", "Sub"), None),
 )
 _HEADS = ("class_net", "box_net")
 _SRELU = "srelu"  # the only activation with a scope of its own
@@ -59,9 +59,7 @@ def _activations_in_scopes(graph: Graph) -> Iterator[Finding]:
             if len(inner) == 1 or inner[0].startswith(_SRELU):
                 scopes[name.rsplit("/", len(inner))[0]].append(name)
     for names in scopes.values():
-        if found := operations(graph, names):
-            shown = next(name for name in names if operations(graph, [name]))
-            yield Finding("act_type", recognise(found, ACTIVATIONS), shown)
+        yield from recognise("act_type", graph, names, ACTIVATIONS)
 
 
 def _heads(graph: Graph) -> Iterator[Finding]:
@@ -78,7 +76,7 @@ def _heads(graph: Graph) -> Iterator[Finding]:
         if not between or max(norms, default=-1) != position - 1:
             continue  # the first convolution, or not the official structure
         if position == 1:
-            yield Finding("act_type", recognise(operations(graph, between), ACTIVATIONS), between[0])
+            yield from recognise("act_type", graph, between, ACTIVATIONS)
         else:  # a residual adds what an earlier repeat gave
             yield Finding("survival_prob", len(norms) > 1, between[0])
 

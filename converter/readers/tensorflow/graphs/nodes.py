@@ -33,7 +33,7 @@ _INPUT_SHAPES = "_input_shapes"  # attribute of a function
 
 # Keras numbers what has no name of its own (the stem), and TensorFlow 1 what is built a second time.
 _PLACE = re.compile(r"(?:^|/)((?:class|box)_net|fpn_cells|resample_p\d+|stem)(?:_\d+)?/(.+)")
-_BACKWARD = re.compile(r"(?:^|/)grad")  # gradients/..., gradient_tape/...
+_TRAINING = re.compile(r"(?:^|/)(?:grad|update_)")  # gradients/..., gradient_tape/..., Momentum/update_...
 _AROUND = {"Placeholder", "IteratorGetNext", "Identity", "IdentityN", "Cast", "Transpose", "Const"}
 
 Shape = tuple[int, ...]  # an unknown size is -1
@@ -132,7 +132,7 @@ def _add(nodes: dict[str, Node], message: memoryview) -> None:
         elif number == _NAME:
             name = _text(payload)
             if found := _PLACE.search(name):
-                place = () if _BACKWARD.search(name) else (found[1], *found[2].split("/"))
+                place = () if _TRAINING.search(name) else (found[1], *found[2].split("/"))
         else:
             operation = _text(payload)
             if not place and operation not in _AROUND:

@@ -81,7 +81,14 @@ def test_an_activation_needs_all_of_its_operations_and_no_other(operations: list
 
 @pytest.mark.parametrize(
     "name",
-    ["gradients/b/stem/Relu_grad/Sigmoid", "gradient_tape/b/stem/Relu", "system/Sigmoid", "stem", "b/stem/bn/Relu"],
+    [
+        "gradients/b/stem/Relu_grad/Sigmoid",
+        "gradient_tape/b/stem/Relu",
+        "Momentum/update_b/stem/srelu/srelu_beta",
+        "system/Relu",
+        "stem",
+        "b/stem/bn/Relu",
+    ],
 )
 def test_names_of_other_things(name: str) -> None:
     assert evidence(body(name, "Relu")).hparams == {}
