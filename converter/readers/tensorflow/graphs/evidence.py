@@ -55,8 +55,8 @@ def _read(path: Path, container: tuple[int, ...]) -> GraphEvidence:
     origin = f"graph ({path.name})"
     try:
         return read_evidence(map_file(path), container, origin)
-    except (SourceError, OSError, ValueError) as error:  # ValueError: no file can be mapped that was cut meanwhile
-        return GraphEvidence(origin, notes=(f"{origin}: it is damaged ({error}), so it shows nothing of the network",))
+    except (SourceError, OSError, ValueError) as error:  # ValueError: the file became empty in between
+        return GraphEvidence(origin, notes=(f"{origin} cannot be read ({error}), so it shows nothing of the network",))
 
 
 def _agreed(origin: str, findings: Iterable[Finding]) -> GraphEvidence:

@@ -151,6 +151,29 @@ def test_a_weight_of_unknown_shape_leaves_the_method_open() -> None:
         assert evidence(*fast, weight).hparams == {"fpn_weight_method": method}
 
 
+@pytest.mark.parametrize(
+    ("operations", "expected"),
+    [
+        (["AddN"], "sum"),  # as the first official code writes it
+        (["Add"], "sum"),
+        (["Relu", "AddN", "AddV2", "Mul", "RealDiv"], "fastattn"),
+        (["Pack", "Softmax", "Mul", "Sum"], "attn"),
+        (["Softmax", "Relu", "Mul", "Sum"], None),
+        (["Relu", "AddV2", "Mul"], None),
+        (["AddV2", "Mul"], None),
+        (["Maximum"], None),
+    ],
+)
+def test_a_fusion_needs_all_of_its_operations_and_no_other(operations: list[str], expected: str | None) -> None:
+    scope = "fpn_cells/cell_1/fnode3"
+    weight = body(f"{scope}/WSM", "VarHandleOp", (), shape_attribute("shape"))
+    others = [f"{scope}/op_after_combine8/Relu6", f"{scope}/WSM/Initializer/ones", f"{scope}/resample_0_0_8/MaxPool"]
+    nodes = [body(f"{scope}/op_{place}", operation) for place, operation in enumerate(operations)]
+    found = evidence(weight, *nodes, *(body(name, name.rsplit("/")[-1]) for name in others))
+    assert found.hparams.get("fpn_weight_method") == expected
+    assert len(found.notes) == (expected is None)
+
+
 # Anchors.
 
 CONFIGS = [
@@ -210,7 +233,7 @@ def test_a_damaged_file_shows_nothing(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     found = graph_of(path, META_GRAPH_DEF)()
     assert found.hparams == {}
-    assert all("graph (model.meta): it is damaged (" in note for note in found.notes)
+    assert all("graph (model.meta) cannot be read (" in note for note in found.notes)
     assert len(found.notes) == (content != b"")
 
 
