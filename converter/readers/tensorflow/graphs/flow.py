@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 from converter.readers.tensorflow.graphs.nodes import Graph, Node
 
-CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative"}
+_CONVOLUTIONS = {"Conv2D", "DepthwiseConv2dNative"}
 _PASSED_ON = {"Identity", "IdentityN", "Cast", "Snapshot", "StopGradient", "PreventGradient", "CheckNumerics"}
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable", "ReadVariableOp", "VarIsInitializedOp", "Assign"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}  # of layers whose operations are in functions of their own
 _NOT_COMPUTING = {*_PASSED_ON, *_VARIABLES, *_CALLS, "AssignVariableOp", "Const", "NoOp", "Placeholder"}
 _SAME = {"AddV2": "Add", "AddN": "Add", "Div": "RealDiv", "SelectV2": "Select"}
 _NOTHING = Node((), "", (), memoryview(b""))
+_MAX_STEPS = 1000  # of one walk; the longest of real ones, through heads with residuals in training, have 300
 
 
 class Finding(NamedTuple):
@@ -44,7 +45,10 @@ class Rule(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Names of what a walk met: nodes inside, and what they get from outside, in the order of the inputs."""
+    """Names of what a walk met: nodes inside, and what they get from outside, in the order of the inputs.
+
+    Both are empty if it was too long for a network's.
+    """
 
     inside: list[str]
     leaves: list[str]
@@ -57,21 +61,22 @@ def node_of(graph: Graph, name: str) -> Node:
 
 def origin(graph: Graph, reference: str) -> tuple[str, int]:
     """Return the node and the number of its output that a reference means, behind operations that only pass it on."""
-    seen = set[str]()
-    while True:
+    for _ in range(_MAX_STEPS):
         name, _, output = reference.partition(":")
         index = int(number) if (number := output.rpartition(":")[2]).isdecimal() else 0
         node = node_of(graph, name)
-        if node.operation not in _PASSED_ON or index >= len(node.inputs) or name in seen:
+        if node.operation not in _PASSED_ON or index >= len(node.inputs):
             return name, index
-        seen.add(name)
         reference = node.inputs[index]
+    return "", 0  # a circle
 
 
 def walk(graph: Graph, reference: str, is_inside: Callable[[Node], bool]) -> Walk:
     """Go back from a tensor through everything inside, depth first."""
     found, seen, waiting = Walk([], []), set[str](), [reference]
-    while waiting:
+    for _ in range(_MAX_STEPS):
+        if not waiting:
+            return found
         name, _ = origin(graph, waiting.pop())
         if not is_inside(node := node_of(graph, name)):
             found.leaves.append(name)
@@ -79,7 +84,15 @@ def walk(graph: Graph, reference: str, is_inside: Callable[[Node], bool]) -> Wal
             seen.add(name)
             found.inside.append(name)
             waiting.extend(item for item in reversed(node.inputs) if not item.startswith("^"))
-    return found
+    return Walk([], [])
+
+
+def begins_layer(graph: Graph, node: Node, depth: int) -> bool:
+    """Whether a node is the first convolution in a scope that has `depth` parts."""
+    if node.operation not in _CONVOLUTIONS or not node.inputs:
+        return False
+    before, _ = origin(graph, node.inputs[0])
+    return node_of(graph, before).place[:depth] != node.place[:depth]
 
 
 def resample_scope(node: Node) -> tuple[str, ...]:

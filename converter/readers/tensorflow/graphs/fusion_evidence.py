@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 
 from converter.readers.tensorflow.graphs.flow import (
-    CONVOLUTIONS,
     Finding,
     Rule,
+    begins_layer,
     node_of,
     operations,
-    origin,
     recognise,
     resample_scope,
     walk,
@@ -31,6 +30,7 @@ FUSIONS = (
 )
 PER_CHANNEL = "weights of the fusion per channel"  # not a hyperparameter: a part of `fpn_weight_method`
 NODES = "nodes of fpn_config"  # a part of `fpn_config`
+_FIRST_CELL = ("fpn_cells", "cell_0")
 _WEIGHT = "WSM"
 _AFTER = re.compile(r"op_after_combine(\d+)")
 _HEAD_NORM = re.compile(r"class-\d+-bn-(\d+)")
@@ -67,7 +67,8 @@ def _fuses(node: Node, scope: tuple[str, ...]) -> bool:
 def _activates(node: Node, scope: tuple[str, ...]) -> bool:
     """Whether a node lies between the sum and the convolution of a BiFPN node."""
     inner = node.place[3:]
-    return node.place[:3] == scope and bool(_AFTER.fullmatch(inner[0])) and inner[1] not in ("conv", "bn")
+    is_after = node.place[:3] == scope and len(inner) > 1 and bool(_AFTER.fullmatch(inner[0]))
+    return is_after and inner[1] not in ("conv", "bn")
 
 
 def _cell(graph: Graph) -> Iterator[Finding]:
@@ -92,19 +93,12 @@ def _cell(graph: Graph) -> Iterator[Finding]:
 def _roots(graph: Graph) -> Iterator[tuple[int, tuple[str, tuple[str, ...]]]]:
     """Yield (number of a feature, (its fused tensor, scope of its node)) of the first cell."""
     for node in graph.nodes.values():
-        place = node.place
-        if place[:2] != ("fpn_cells", "cell_0") or len(place) < 6 or node.operation not in CONVOLUTIONS:
-            continue
-        after = _AFTER.fullmatch(place[3])
-        if (
-            after
-            and place[4] == "conv"
-            and node.inputs
-            and node_of(graph, origin(graph, node.inputs[0])[0]).place[:5] != place[:5]
-        ):
-            _, leaves = walk(graph, node.inputs[0], partial(_activates, scope=place[:3]))
-            if len(set(leaves)) == 1:
-                yield int(after[1]), (leaves[0], place[:3])
+        scope, inner = node.place[:3], node.place[3:]
+        if scope[:2] == _FIRST_CELL and inner[1:2] == ("conv",) and begins_layer(graph, node, depth=5):
+            after = _AFTER.fullmatch(inner[0])
+            leaves = set(walk(graph, node.inputs[0], partial(_activates, scope=scope)).leaves)
+            if after and len(leaves) == 1:
+                yield int(after[1]), (leaves.pop(), scope)
 
 
 def _inputs(graph: Graph, root: tuple[str, tuple[str, ...]], min_level: int) -> list[tuple[int, bool]]:
@@ -118,17 +112,18 @@ def _inputs(graph: Graph, root: tuple[str, tuple[str, ...]], min_level: int) -> 
         offset = _offset(node, scope, len(found), min_level)
         if offset is None:
             return []
-        found.append((offset, bool(resample_scope(node)[3:]) and _resizes(graph, leaf)))
+        found.append((offset, node.place[:3] == scope and _resizes(graph, leaf)))
     return found
 
 
 def _offset(node: Node, scope: tuple[str, ...], position: int, min_level: int) -> int | None:
     """Return the number of the feature that a node's input is, by the scope it comes from."""
+    inner = node.place[3] if len(node.place) > 3 else ""
     if node.place[:3] == scope:
-        named = _INPUT.fullmatch(node.place[3])
+        named = _INPUT.fullmatch(inner)
         return int(named[2]) if named and int(named[1]) == position else None
-    if node.place[:2] == scope[:2] and len(node.place) > 3:
-        after = _AFTER.fullmatch(node.place[3])
+    if node.place[:2] == scope[:2]:
+        after = _AFTER.fullmatch(inner)
         return int(after[1]) if after else None
     coarse = _FEATURE.fullmatch(node.place[0]) if node.place else None
     return int(coarse[1]) - min_level if coarse else None

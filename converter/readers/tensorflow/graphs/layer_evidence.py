@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from converter.readers.tensorflow.graphs.flow import (
-    CONVOLUTIONS,
     Finding,
     Rule,
+    begins_layer,
     node_of,
     operations,
-    origin,
     recognise,
     resample_scope,
     walk,
@@ -84,10 +83,8 @@ def _heads(graph: Graph) -> Iterator[Finding]:
 def _head_convolutions(graph: Graph) -> Iterator[tuple[str, int | None]]:
     """Yield (first convolution of a layer, its number; None for the prediction)."""
     for name, node in graph.nodes.items():
-        if node.operation in CONVOLUTIONS and node.inputs and (layer := _match(_LAYER, node)):
-            before, _ = origin(graph, node.inputs[0])
-            if node_of(graph, before).place[:2] != node.place[:2]:
-                yield name, None if layer[1] == _PREDICT else int(layer[1])
+        if (layer := _match(_LAYER, node)) and begins_layer(graph, node, depth=2):
+            yield name, None if layer[1] == _PREDICT else int(layer[1])
 
 
 def _match(pattern: re.Pattern[str], node: Node) -> re.Match[str] | None:

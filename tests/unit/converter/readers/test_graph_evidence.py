@@ -251,6 +251,24 @@ def test_damage_is_an_error_or_evidence(data: st.DataObject) -> None:
     assert found.hparams.keys() <= {"act_type", "image_size"}
 
 
+PARTS = ["class_net", "class-1", "class-0-bn-3", "class-predict", "fpn_cells", "cell_0", "fnode0", "WSM", "resample_p6"]
+PARTS += ["op_after_combine1", "op_after_combine5", "resample_0_0_1", "conv", "bn", "b", "stem", "conv2d", "srelu", "x"]
+OPERATIONS = ["Conv2D", "DepthwiseConv2dNative", "MaxPool", "Identity", "IdentityN", "Transpose", "Add", "Mul", "Relu"]
+OPERATIONS += ["Const", "Placeholder", "IteratorGetNext", "VarHandleOp"]
+NAMES = st.lists(st.sampled_from(PARTS), min_size=1, max_size=6).map("/".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), names=st.lists(NAMES, min_size=1, max_size=12))
+def test_any_graph_of_these_names_is_read(data: st.DataObject, names: list[str]) -> None:
+    references = st.sampled_from([*names, *(f"{name}:1" for name in names), "^x", "", ":", "x:y:7"])
+    nodes = [
+        body(name, data.draw(st.sampled_from(OPERATIONS)), data.draw(st.lists(references, max_size=3)))
+        for name in names
+    ]
+    evidence(*nodes)
+
+
 def test_a_large_graph_is_read_fast() -> None:
     """A long chain, and a fusion of very many: no recursion, no time that grows with the square."""
     scope = "fpn_cells/cell_0/fnode0"
@@ -258,9 +276,9 @@ def test_a_large_graph_is_read_fast() -> None:
         body(f"class_net/op_{k}", "Mul", [f"class_net/op_{k - 1}", f"class_net/op_{k - 1}"]) for k in range(20_000)
     ]
     sums = [body(f"{scope}/add_{k}", "AddV2", [f"{scope}/add_{k - 1}", f"{scope}/add_{k - 1}"]) for k in range(20_000)]
-    convolution = body("class_net/class-1/Conv2D", "Conv2D", ["class_net/op_19999"])
+    ends = [body(f"class_net/class-1_{k}/Conv2D", "Conv2D", [f"class_net/op_{19_999 - k}"]) for k in range(200)]
     started = time.process_time()
-    assert evidence(*chain, *sums, convolution).hparams["fpn_weight_method"] == "sum"
+    assert evidence(*chain, *sums, *ends).hparams["fpn_weight_method"] == "sum"
     assert time.process_time() - started < 5
 
 
