@@ -129,6 +129,7 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
         "variant": settings.config.name,
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
+        "assumed": dict(settings.assumed),
         "source": {
             "kind": source.kind,
             "name": source.path.absolute().name,

@@ -53,6 +53,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "variant": settings.config.name,
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
+        "assumed": dict(settings.assumed),
         "parameters": plan.parameters,
         "step": _training_step(source, plan),
         "views": views,

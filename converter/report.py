@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from converter.conversion import Preparation, build_metadata
 from converter.writers.targets import TARGETS, Target
+from effdet_torch.file_format import assumptions
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
 
 Facts = Mapping[str, Any]
+SCALINGS: Mapping[str, str] = {
+    "mean_std": "",
+    "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
+    "advprop": ", input x * 2 / 255 - 1 (AdvProp)",
+}
 
 
 def conversion_report(
@@ -75,6 +81,7 @@ def conversion_text(report: Facts) -> str:
         ("model", _model_text(report["variant"], report["config"], report["parameters"])),
         ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
         ("variables", ", ".join(variables)),
+        *_assumed(report),
         *(("note", note) for note in report["notes"]),
     ]
     written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
@@ -101,7 +108,7 @@ def inspection_text(facts: Facts) -> str:
         lines.append(("raw and ema", _difference_text(facts)))
         lines.append(("step", "none" if facts["step"] is None else str(facts["step"])))
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
-    lines += [("note", note) for note in facts["notes"]]
+    lines += [*_assumed(facts), *(("note", note) for note in facts["notes"])]
     lines += [("problem", problem) for problem in facts["problems"]]
     return _table(lines)
 
@@ -124,6 +131,11 @@ def official_text(files: Iterable[OfficialFile]) -> str:
     )
 
 
+def _assumed(facts: Facts) -> list[tuple[str, str]]:
+    text = assumptions(facts) if "assumed" in facts else None
+    return [] if text is None else [("assumed", text)]
+
+
 def _size_bytes(out: Path) -> int:
     files = out.iterdir() if out.is_dir() else [out]
     return sum(path.stat().st_size for path in files)
@@ -135,7 +147,7 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
     classes = f"{config['num_classes']} classes, {anchors} anchors per location"
-    scaling = ", input x * 2 / 255 - 1 (AdvProp)" if config["normalization"] == "advprop" else ""
+    scaling = SCALINGS[config["normalization"]]
     return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 
 

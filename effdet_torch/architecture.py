@@ -1,9 +1,9 @@
-"""What follows from an EfficientDet's compound-scaling numbers: backbone blocks and BiFPN nodes, without torch.
+"""What follows from a backbone's name: its blocks and their channels, without torch.
 
 These lists are the index sets of the mapping tables and the plan of the PyTorch model, so the two cannot disagree.
 
-Source: EfficientNet (arXiv:1905.11946) table 1; EfficientDet (arXiv:1911.09070) figures 2 and 3; the official code's
-`efficientnet_builder`, `efficientnet_lite_builder` and `fpn_configs`.
+Source: EfficientNet (arXiv:1905.11946) table 1; the official code's `efficientnet_builder` and
+`efficientnet_lite_builder`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ BACKBONES: Mapping[str, tuple[float, float]] = {
     "efficientnet-b5": (1.6, 2.2),
     "efficientnet-b6": (1.8, 2.6),
     "efficientnet-b7": (2.0, 3.1),
+    "efficientnet-b8": (2.2, 3.6),
+    "efficientnet-l2": (4.3, 5.3),
     "efficientnet-lite0": (1.0, 1.0),
     "efficientnet-lite1": (1.0, 1.1),
     "efficientnet-lite2": (1.1, 1.2),
@@ -42,8 +44,8 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
-STAGE_OF_LEVEL = {3: 2, 4: 4, 5: 6}
-MIN_LEVEL = 3
+STAGE_OF_LEVEL = {1: 0, 2: 1, 3: 2, 4: 4, 5: 6}
+BACKBONE_TOP = max(STAGE_OF_LEVEL)
 STEM_CHANNELS = 32
 SQUEEZE_EXCITE_RATIO = 0.25
 
@@ -68,28 +70,6 @@ class Block:
         return self.mid_channels != self.in_channels
 
 
-@dataclass(frozen=True)
-class NodeInput:
-    """One input of a BiFPN node; `offset` counts the cell's inputs first (0 = P3), then its nodes in order."""
-
-    position: int
-    offset: int
-    level: int
-    channels: int
-    needs_conv: bool  # a 1x1 convolution and a batch norm bring `channels` to the BiFPN's
-
-
-@dataclass(frozen=True)
-class Node:
-    """One node of a BiFPN cell; `feature` is its own offset, which TensorFlow puts into the variable names."""
-
-    cell: int
-    index: int
-    level: int
-    feature: int
-    inputs: tuple[NodeInput, ...]
-
-
 def timm_name(backbone: str) -> str:
     """Return what timm calls a backbone: the models with TensorFlow's padding and normalisation."""
     return f"tf_{backbone.replace('-', '_')}"
@@ -106,7 +86,7 @@ def stem_channels(backbone: str) -> int:
 
 
 def backbone_channels(backbone: str) -> dict[int, int]:
-    """Return {level: channels} of the features that the backbone gives: P3, P4, P5."""
+    """Return {level: channels} of the features that the backbone gives: P1 to P5."""
     width = BACKBONES[backbone][0]
     return {level: _round_channels(STAGES[stage][-1] * width) for level, stage in STAGE_OF_LEVEL.items()}
 
@@ -166,47 +146,6 @@ def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> di
         if level >= min_level:
             sizes[level] = (rows, columns)
     return sizes
-
-
-@cache
-def bifpn_nodes(backbone: str, levels: range, channels: int, cells: int) -> tuple[Node, ...]:
-    """Return the nodes of all BiFPN cells in execution order.
-
-    Args:
-        backbone: its channels decide which inputs of the first cell need a convolution.
-        levels: pyramid levels.
-        channels: channels inside the BiFPN.
-        cells: how often the cell is repeated.
-    """
-    graph = _bifpn_graph(levels)
-    level_of = [*levels, *(level for level, _ in graph)]
-    backbone_features = dict(enumerate(backbone_channels(backbone).values()))
-
-    def node_input(cell: int, position: int, offset: int) -> NodeInput:
-        found = backbone_features.get(offset, channels) if cell == 0 else channels
-        return NodeInput(position, offset, level_of[offset], found, needs_conv=found != channels)
-
-    return tuple(
-        Node(cell, index, level, len(levels) + index, tuple(node_input(cell, *item) for item in enumerate(offsets)))
-        for cell in range(cells)
-        for index, (level, offsets) in enumerate(graph)
-    )
-
-
-def _bifpn_graph(levels: range) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (level, input offsets) of one cell's nodes: top-down, then bottom-up."""
-    offsets_of = {level: [offset] for offset, level in enumerate(levels)}
-    graph: list[tuple[int, tuple[int, ...]]] = []
-
-    def add(level: int, inputs: list[int]) -> None:
-        offsets_of[level].append(len(levels) + len(graph))
-        graph.append((level, tuple(inputs)))
-
-    for level in reversed(levels[:-1]):
-        add(level, [offsets_of[level][-1], offsets_of[level + 1][-1]])
-    for level in levels[1:]:
-        add(level, [*offsets_of[level], offsets_of[level - 1][-1]])
-    return graph
 
 
 def _round_channels(channels: float, divisor: int = 8) -> int:

@@ -10,21 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture import (
-    BACKBONES,
-    MIN_LEVEL,
-    Block,
-    Node,
-    backbone_blocks,
-    bifpn_nodes,
-    feature_sizes,
-)
+from effdet_torch.architecture import Block, backbone_blocks, feature_sizes
+from effdet_torch.checks import CHECKS
 from effdet_torch.errors import ConfigError
+from effdet_torch.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 
-LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
-Fusion = Literal["fastattn", "attn", "sum"]
-Activation = Literal["swish", "relu6"]
-Normalization = Literal["mean_std", "advprop"]
+Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
+Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
+Normalization = Literal["mean_std", "scale_range", "advprop"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +28,23 @@ class EfficientDetConfig:
         name: variant the values started from, for example "d0".
         backbone: TensorFlow scope of the backbone, a key of `BACKBONES`.
         image_size: (height, width) in pixels; any positive size.
-        fusion: how a BiFPN node adds its inputs: "fastattn" (paper, section 3.3), "attn" (softmax) or "sum".
+        fusion: how a node of the pyramid adds its inputs: "fastattn" (paper, section 3.3), "attn" (softmax) or "sum";
+            with "channel_", every channel has its own weights.
         num_classes: class channels per anchor; the official COCO models have 90 (COCO category id - 1).
-        aspect_ratios: width / height of the anchors.
-        anchor_scale: anchor size at octave 0 in units of the level's stride.
-        normalization: "mean_std" subtracts and divides, then pads with 0; "advprop" pads, then maps 0..255 to -1..1.
+        aspect_ratios: width / height of the anchors; or the factors (width, height) of the anchor's size.
+        anchor_scale: anchor size at octave 0 in units of the level's stride; one for all levels or one for each.
+        normalization: "mean_std" subtracts and divides, then pads with 0; "scale_range" then maps every value x to
+            x * 2 / 255 - 1, padding included; "advprop" is "scale_range" without mean and deviation.
         redundant_bias: keep the convolution biases in front of batch norms, as the official models store them.
+        fpn_name: "bifpn" or "qufpn", the graph of a pyramid cell.
+        fpn_config: another graph, the nodes of a cell (see `pyramid`); empty for the one of `fpn_name`.
+        survival_prob: of the heads' repeats in training. Above 0, a repeat adds its input, at inference as well.
+        conv_after_downsample: pool before the 1x1 convolution of an input, not after it.
+        conv_bn_act_pattern: a node activates after its batch norm, not before its convolution.
+        apply_bn_for_resampling: batch norms follow the 1x1 convolutions of inputs.
+        separable_conv: convolutions of nodes and heads are separable.
+        nms_configs: official settings of the postprocessing that differ from the defaults, as (name, value).
+        label_map: (category id, name) of the classes that have a name.
     """
 
     name: str
@@ -54,30 +58,38 @@ class EfficientDetConfig:
     activation: Activation = "swish"
     num_classes: int = 90
     num_scales: int = 3
-    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
-    anchor_scale: float = 4.0
+    aspect_ratios: tuple[float | tuple[float, float], ...] = (1.0, 2.0, 0.5)
+    anchor_scale: float | tuple[float, ...] = 4.0
     normalization: Normalization = "mean_std"
     mean_rgb: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std_rgb: tuple[float, float, float] = (58.395, 57.12, 57.375)
     redundant_bias: bool = False
+    min_level: int = 3
+    fpn_name: Literal["bifpn", "qufpn"] = "bifpn"
+    fpn_config: Cell = ()
+    survival_prob: float = 0.0
+    conv_after_downsample: bool = False
+    conv_bn_act_pattern: bool = False
+    apply_bn_for_resampling: bool = True
+    separable_conv: bool = True
+    nms_configs: tuple[tuple[str, str | float], ...] = ()
+    label_map: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            _require(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
-        for name in ("fpn_channels", "fpn_cells", "head_repeats", "num_classes", "num_scales"):
-            _require(_is_positive_int(getattr(self, name)), name, getattr(self, name), "a positive integer")
-        _require(_is_positive_int(self.max_level) and 5 <= self.max_level <= 12, "max_level", self.max_level, "5 to 12")
-        _require(_is_pair(self.image_size), "image_size", self.image_size, "(height, width), two positive integers")
-        _require(_are_positive(self.aspect_ratios), "aspect_ratios", self.aspect_ratios, "positive numbers")
-        _require(_are_positive((self.anchor_scale,)), "anchor_scale", self.anchor_scale, "a positive number")
-        _require(_are_positive(self.std_rgb, 3), "std_rgb", self.std_rgb, "three positive numbers")
-        _require(_are_numbers(self.mean_rgb, 3), "mean_rgb", self.mean_rgb, "three numbers")
-        _require(isinstance(self.redundant_bias, bool), "redundant_bias", self.redundant_bias, "true or false")
+        for name, (is_valid, expected) in CHECKS.items():
+            if not is_valid(value := getattr(self, name)):
+                raise ConfigError(f"{name} is {value!r}; expected {expected}")
+        if isinstance(self.anchor_scale, tuple) and len(self.anchor_scale) != len(self.levels):
+            raise ConfigError(
+                f"anchor_scale has {len(self.anchor_scale)} values; expected one, or {len(self.levels)} for the levels "
+                f"{self.min_level} to {self.max_level}"
+            )
+        require_cell(self.cell, self.levels)
 
     @property
     def levels(self) -> range:
-        """Pyramid levels, 3 (stride 8) to `max_level`."""
-        return range(MIN_LEVEL, self.max_level + 1)
+        """Pyramid levels, `min_level` (3: stride 8) to `max_level`."""
+        return range(self.min_level, self.max_level + 1)
 
     @property
     def anchors_per_location(self) -> int:
@@ -90,9 +102,14 @@ class EfficientDetConfig:
         return backbone_blocks(self.backbone)
 
     @property
+    def cell(self) -> Cell:
+        """The graph of one cell of the pyramid."""
+        return self.fpn_config or CELLS[self.fpn_name](self.levels)
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes of all BiFPN cells in execution order."""
-        return bifpn_nodes(self.backbone, self.levels, self.fpn_channels, self.fpn_cells)
+        """The nodes of all cells in execution order."""
+        return fpn_nodes(self.cell, self.levels, self.backbone, self.fpn_channels, self.fpn_cells)
 
     def feature_sizes(self) -> dict[int, tuple[int, int]]:
         """Return {level: (height, width)} of the feature maps for `image_size`.
@@ -100,7 +117,7 @@ class EfficientDetConfig:
         Raises:
             ConfigError: The image is too small for the levels.
         """
-        return feature_sizes(*self.image_size, MIN_LEVEL, self.max_level)
+        return feature_sizes(*self.image_size, self.min_level, self.max_level)
 
     def keeping_biases(self) -> EfficientDetConfig:
         """Return the config of the same model with the biases in front of batch norms."""
@@ -108,11 +125,11 @@ class EfficientDetConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists, fit for JSON; `from_dict` is the inverse."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EfficientDetConfig:
-        """Build a config from `to_dict` output.
+        """Build a config from `to_dict` output, also that of earlier versions, which had fewer settings.
 
         Raises:
             ConfigError: A key is unknown or missing, or a value has the wrong type or range.
@@ -120,11 +137,18 @@ class EfficientDetConfig:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(known)):
             raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {', '.join(known)}")
-        settings: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         try:
-            return cls(**settings)
-        except TypeError as error:
+            return cls(**{key: _frozen(value) for key, value in values.items()})
+        except (RecursionError, TypeError) as error:
             raise ConfigError(f"model settings do not form a config: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -150,37 +174,6 @@ class BackboneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for JSON; `is_backbone` recognises them."""
         return asdict(self)
-
-
-def _require(valid: bool, name: str, value: object, expected: str) -> None:
-    if not valid:
-        raise ConfigError(f"{name} is {value!r}; expected {expected}")
-
-
-def _is_positive_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_pair(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_positive_int, value))
-
-
-def _are_numbers(values: object, count: int | None = None) -> bool:
-    if not isinstance(values, tuple) or not values or count not in (None, len(values)):
-        return False
-    return all(isinstance(value, (int, float)) and -LARGEST < value < LARGEST for value in values)
-
-
-def _are_positive(values: object, count: int | None = None) -> bool:
-    return _are_numbers(values, count) and isinstance(values, tuple) and min(values) > 0
-
-
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "backbone": tuple(BACKBONES),
-    "fusion": ("fastattn", "attn", "sum"),
-    "activation": ("swish", "relu6"),
-    "normalization": ("mean_std", "advprop"),
-}
 
 
 def _variant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
 
 
@@ -15,3 +15,28 @@ def newer_format(metadata: Mapping[str, Any]) -> str:
     if isinstance(version, int) and version <= FORMAT_VERSION:
         return ""
     return f"is written in format {version!r}; this version reads up to {FORMAT_VERSION}. Update effdet-convert."
+
+
+def assumptions(metadata: Mapping[str, Any]) -> str | None:
+    """Return, in words, what a converted file only assumes about its network; None if that is nothing.
+
+    Args:
+        metadata: `assumed` is {official hyperparameter: value}; a file of an earlier version has no such entry.
+    """
+    if "assumed" not in metadata:
+        return "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
+    values = ", ".join(f"{name} {_words(value)}" for name, value in metadata["assumed"].items())
+    if not values:
+        return None
+    return (
+        f"{values} (no config.yaml and no --hparams states them); if that is wrong, pass --hparams or put config.yaml "
+        "beside the checkpoint, and convert it again"
+    )
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return "*".join(map(_words, value))  # as --hparams takes it
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value).lower()

@@ -49,7 +49,7 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
 
 def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
     """Parse a size as the official code writes it."""
-    from converter.identify.hparams import read_image_size
+    from converter.hparams.values import image_size as read_image_size
 
     try:
         return None if text is None else read_image_size(text)

@@ -157,7 +157,7 @@ class Verification:
     @property
     def outputs(self) -> tuple[LayerResult, ...]:
         """The class and box outputs per level: cumulative comparisons of the prediction layers."""
-        return tuple(x for x in self.layers if x.mode == "cumulative" and x.kind == "separable_bias")
+        return tuple(x for x in self.layers if x.mode == "cumulative" and x.tf.endswith("-predict"))
 
     @property
     def passed(self) -> bool:

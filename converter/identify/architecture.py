@@ -7,10 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
-from effdet_torch.architecture import MIN_LEVEL
-from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, variants_with
+from effdet_torch.architecture import BACKBONE_TOP
+from effdet_torch.config import VARIANTS, EfficientDetConfig, Fusion, get_config, variants_with
 
-ARCHITECTURE = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level")
+# Fields of the config that names and shapes decide, besides the classes.
+ARCHITECTURE = (
+    "backbone",
+    "fpn_channels",
+    "fpn_cells",
+    "head_repeats",
+    "min_level",
+    "max_level",
+    "separable_conv",
+    "apply_bn_for_resampling",
+    "conv_bn_act_pattern",
+)
+UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
+
+
+def weights_of(fusion: str) -> str:
+    """Return which weights a kind of fusion has."""
+    if fusion == "sum":
+        return UNWEIGHTED
+    return PER_CHANNEL if fusion.startswith("channel_") else SCALAR
 
 
 @dataclass(frozen=True)
@@ -21,8 +40,13 @@ class DetectorArchitecture:
     fpn_channels: int
     fpn_cells: int
     head_repeats: int
+    min_level: int
     max_level: int
-    weighted: bool
+    num_nodes: int
+    fusion_weights: str
+    separable_conv: bool
+    apply_bn_for_resampling: bool
+    conv_bn_act_pattern: bool
     num_classes: int
     anchors_per_location: int
 
@@ -30,20 +54,28 @@ class DetectorArchitecture:
     def from_answers(cls, answers: Mapping[str, Any]) -> DetectorArchitecture:
         """Build the architecture from the answers to the questions of the detector's table.
 
+        A state_dict numbers levels from 0 and has no biases in front of batch norms: where it leaves a question open,
+        the official default is the answer.
+
         Raises:
             UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
         """
-        same = dict(answers)
-        boxes, classes, levels = (same.pop(name) for name in ("box_channels", "class_channels", "num_levels"))
+        boxes, classes = answers["box_channels"], answers["class_channels"]
         anchors, rest = divmod(boxes, 4)
         if rest or not anchors or classes % anchors:
             raise UnsupportedSourceError(
                 f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
                 f"prediction {classes} (expected anchors x classes)"
             )
+        min_level = answers.get("min_level", BACKBONE_TOP - 2)
         return cls(
-            **same,
-            max_level=MIN_LEVEL + levels - 1,
+            **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "num_nodes")},
+            min_level=min_level,
+            max_level=min_level + answers["num_levels"] - 1,
+            fusion_weights=PER_CHANNEL if answers["channel_weights"] else SCALAR if answers["weighted"] else UNWEIGHTED,
+            separable_conv=answers["separable_heads"],
+            apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
+            conv_bn_act_pattern=not answers.get("node_biases", True),
             num_classes=classes // anchors,
             anchors_per_location=anchors,
         )
@@ -51,29 +83,43 @@ class DetectorArchitecture:
     def matches(self, config: EfficientDetConfig) -> bool:
         """Whether a variant has this architecture, whatever its classes."""
         same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
-        return same and self.weighted == (config.fusion != "sum")
+        return same and self.fusion_weights == weights_of(config.fusion) and self.num_nodes == len(config.cell)
 
     def variants(self) -> list[str]:
         """Return the variants with this architecture: none if it is a custom one, two for d6 and d7."""
         return [name for name, config in VARIANTS.items() if self.matches(config)]
 
+    def fusion(self, usual: Fusion) -> Fusion:
+        """Return a kind of fusion with these weights: the usual one, or the closest to it."""
+        if weights_of(usual) == self.fusion_weights:
+            return usual
+        choices: Mapping[str, Fusion] = {UNWEIGHTED: "sum", SCALAR: "fastattn", PER_CHANNEL: "channel_fastattn"}
+        return choices[self.fusion_weights]
+
     def config(self) -> EfficientDetConfig:
         """Return a config with exactly these variables; of its anchors, only the number is right."""
+        base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
-            variants_with(self.backbone)[0],
+            base.name,
             **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
-            fusion="fastattn" if self.weighted else "sum",
+            fusion=self.fusion(base.fusion),
             num_scales=self.anchors_per_location,
             aspect_ratios=(1.0,),
         )
 
     def describe(self) -> str:
         """Return the architecture in words."""
-        fusion = "weighted fusion" if self.weighted else "unweighted fusion"
-        return (
-            f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {fusion}, "
-            f"heads x {self.head_repeats}, levels {MIN_LEVEL}-{self.max_level}"
-        )
+        parts = [
+            f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {self.fusion_weights} fusion",
+            f"heads x {self.head_repeats}, levels {self.min_level}-{self.max_level}",
+        ]
+        unusual = {
+            "convolutions not separable": not self.separable_conv,
+            "no batch norms after resampling": not self.apply_bn_for_resampling,
+            "nodes activate last": self.conv_bn_act_pattern,
+            f"{self.num_nodes} nodes per cell": self.num_nodes != len(self.config().cell),
+        }
+        return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from effdet_torch.architecture import MIN_LEVEL, timm_name
+from effdet_torch.architecture import timm_name
 from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 
 FUSIONS = {"fastattn": "bifpn_fa", "attn": "bifpn_attn", "sum": "bifpn_sum"}
@@ -18,7 +18,7 @@ SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "fpn_channels": lambda channels: {"fpn_channels": channels},
     "fpn_cells": lambda cells: {"fpn_cell_repeats": cells},
     "head_repeats": lambda repeats: {"box_class_repeats": repeats},
-    "max_level": lambda level: {"max_level": level, "num_levels": level - MIN_LEVEL + 1},
+    "levels": lambda levels: {"min_level": levels[0], "max_level": levels[-1], "num_levels": len(levels)},
     "fusion": lambda fusion: {"fpn_name": FUSIONS[fusion]},
     "activation": lambda activation: {"act_type": activation, "backbone_args": {"act_layer": activation}},
     "num_scales": lambda scales: {"num_scales": scales},

@@ -14,6 +14,7 @@ from functools import cache
 
 from converter.identify.families import FAMILIES
 
+MAX_COUNT = 32  # of numbered variables, far more than the inputs of any node
 MAX_SCOPES = 16  # official names have up to 5; the prefixes of a name with many scopes would fill the memory
 
 
@@ -45,7 +46,8 @@ def spelled_scopes() -> frozenset[str]:
 @cache
 def _leaves() -> frozenset[str]:
     kinds = [kind for family in FAMILIES for kind in family.table.kinds.values()]
-    return frozenset(source for parts in kinds for part in parts for source in part.sources)
+    parts = [part for parts in kinds for part in parts]
+    return frozenset(name for part in parts for name in part.numbered(MAX_COUNT if part.count else 1))
 
 
 def _scopes(name: str) -> list[tuple[str, str, int]]:

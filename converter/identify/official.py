@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from converter.identify.hparams import config_fields, parse_hparams
+from converter.hparams.fields import config_fields
+from converter.hparams.syntax import parse_hparams
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.identify.hparams import METADATA, hparams_of
+from converter.hparams.fields import METADATA, hparams_of
 from converter.plan.table import VIEWS
 from converter.source import SourceFacts
 from effdet_torch.config import EfficientDetConfig
@@ -29,13 +29,13 @@ def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFact
     Raises:
         CorruptFileError: Their config is not valid.
     """
-    if isinstance(metadata.get("config"), dict):
-        try:
-            config = EfficientDetConfig.from_dict(metadata["config"])
-        except ConfigError as error:
-            raise CorruptFileError(
-                f"{facts.path}: the config in its metadata is not valid: {str(error)[:200]}. Convert again."
-            ) from error
+    try:
+        config = stated_config(metadata)
+    except ConfigError as error:
+        raise CorruptFileError(
+            f"{facts.path}: the config in its metadata is not valid: {str(error)[:200]}. Convert again."
+        ) from error
+    if config is not None:
         facts = replace(facts, given=((METADATA, hparams_of(config)),), takes_config_file=False)
     if isinstance(origins := metadata.get("config_origins"), dict):
         facts = replace(facts, origins={str(field): str(origin) for field, origin in origins.items()})
@@ -44,6 +44,16 @@ def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFact
     if isinstance(metadata.get("source"), dict):
         facts = replace(facts, provenance={"from": metadata["source"]})
     return facts
+
+
+def stated_config(metadata: Mapping[str, Any]) -> EfficientDetConfig | None:
+    """Return the config that metadata state, if they do.
+
+    Raises:
+        ConfigError: It is not valid.
+    """
+    config = metadata.get("config")
+    return EfficientDetConfig.from_dict(config) if isinstance(config, dict) else None
 
 
 def plain_metadata(value: Any) -> dict[str, Any]:

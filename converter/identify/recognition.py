@@ -10,12 +10,13 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
-from converter.plan.table import placeholders
+from converter.plan.table import LOWEST, placeholders
 from converter.plan.yaml_nodes import Size
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
 
 Rule = Mapping[str, Size]
+LARGEST_NUMBER = 16  # above any pyramid level
 FIRST_NAMES, MAX_SHOWN = 3, 200  # names in an error text, and characters of each
 UNKNOWN = ("another network", "Check that it is the right file.")
 # Names of other networks: (pattern, what the network probably is, next step); the first match counts.
@@ -133,25 +134,36 @@ class Probe:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
             return next((name for name, scope in self._candidates(rule) if self._exists(scope)), None)
+        if "lowest" in rule:
+            return self._lowest(str(rule["lowest"]))
         if "count" in rule:
-            first, template = int(rule["first"]), str(rule["count"])
-            numbers = itertools.takewhile(lambda n: self._exists(template.format(n=n)), itertools.count(first))
-            return sum(1 for _ in numbers) or None
+            template = str(rule["count"])
+            first = self._lowest(template) if rule["first"] == LOWEST else int(rule["first"])
+            numbers = itertools.count(0 if first is None else first)
+            return sum(1 for _ in itertools.takewhile(lambda n: self._exists(template.format(n=n)), numbers)) or None
         if "size_of" in rule:
-            stored = (template.format(variable=rule["size_of"]) for template in self.views)  # any copy will do
-            info = next((self.variables[name] for name in stored if name in self.variables), None)
-            axis = int(rule["axis"])
-            return info.shape[axis] if info is not None and axis < len(info.shape) else None
+            shape, axis = self._shape(str(rule["size_of"])), int(rule["axis"])
+            return shape[axis] if shape is not None and axis < len(shape) else None
+        if "matches" in rule:
+            pattern = re.compile(str(rule["matches"]))
+            return any(map(pattern.search, self.variables))
+        if "axes" in rule:
+            shape = self._shape(str(rule["exists"]))
+            return shape is not None and len(shape) == rule["axes"]
         return self._exists(str(rule["exists"]))
 
     def expected(self, rule: Rule) -> str:
         """Return what a rule looks for, in words."""
         if "which" in rule:
             return f"one of the scopes {', '.join(scope for _, scope in self._candidates(rule))}"
+        if "lowest" in rule or rule.get("first") == LOWEST:
+            return f"a scope {rule.get('lowest', rule.get('count'))}"
         if "count" in rule:
             return f"the scope {str(rule['count']).format(n=rule['first'])}"
         if "size_of" in rule:
-            return f"the variable {rule['size_of']} with at least {int(rule['axis']) + 1} axes"
+            return (
+                f"the variable {' or '.join(str(rule['size_of']).split())} with at least {int(rule['axis']) + 1} axes"
+            )
         return f"the scope {rule['exists']}"
 
     def _exists(self, scope: str) -> bool:
@@ -159,6 +171,14 @@ class Probe:
         prefix = f"{scope}{self.separator}"
         place = bisect.bisect_left(self.names, prefix)
         return place < len(self.names) and self.names[place].startswith(prefix)
+
+    def _shape(self, names: str) -> tuple[int, ...] | None:
+        """Return the shape of the first of some variables that is stored, in any copy."""
+        stored = (template.format(variable=name) for name in names.split() for template in self.views)
+        return next((self.variables[name].shape for name in stored if name in self.variables), None)
+
+    def _lowest(self, template: str) -> int | None:
+        return next((n for n in range(LARGEST_NUMBER) if self._exists(template.format(n=n))), None)
 
     def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
         template = str(rule["which"])

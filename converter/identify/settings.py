@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.identify.architecture import ARCHITECTURE, BackboneArchitecture, DetectorArchitecture
-from converter.identify.hparams import METADATA, OPTION, config_fields, given_hparams, misspelled
-from converter.identify.official import find_official
+from converter.hparams.fields import METADATA, OPTION, Stated, stated_fields
+from converter.hparams.given import given_hparams
+from converter.hparams.syntax import merged
+from converter.identify.architecture import (
+    ARCHITECTURE,
+    BackboneArchitecture,
+    DetectorArchitecture,
+    weights_of,
+)
+from converter.identify.evidence import (
+    ASSUMED,
+    FROM_SHAPES,
+    assumptions,
+    known_official,
+    origins_of_hidden,
+)
 from converter.plan.family import Request, Settings
-from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config, variants_with
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
+from effdet_torch.errors import UsageError
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
-FROM_SHAPES = "names and shapes"
-FROM_VARIANT = "variant default"
-PREPARATION = ("image_size", "normalization")  # these differ between official files of the same variant
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
+
+Hparams = Mapping[str, Any]
 
 
 def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     """Settle the config of a detector.
 
-    Names and shapes decide the architecture. Every other value comes from the last of: the variant's default, a
-    `config.yaml` beside the source, the source itself (with the origin stated in its metadata), `--hparams`.
+    Names and shapes decide the architecture. Every other value comes from the last of: the official file that the
+    source is, a `config.yaml` beside it, the source itself (with the origin stated in its metadata), `--hparams`. What
+    none of them states is assumed to be the variant's, and listed.
 
     Args:
         found: what names and shapes show.
@@ -39,28 +50,64 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         ConfigError: A variant or hyperparameter does not exist.
     """
     source = request.source
-    given = given_hparams(source, request.hparams)
-    variant, notes = _choose_variant(found, given, request)
+    given, notes = given_hparams(source, request.hparams)
+    official = known_official(source, found)
+    if official is not None:
+        given = [(f"the official {official.short_name}", official.hparams), *given]
+    variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
+    stated = stated_fields(_merged(given))
     values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
-    if found.weighted != (base.fusion != "sum"):
-        values["fusion"] = "fastattn" if found.weighted else "sum"
-    origins = dict.fromkeys(values, FROM_SHAPES)
-    for origin, hparams in given:
-        for name, value in config_fields(hparams).items():
-            _refuse_contradiction(found, name, value, origin)
-            values[name] = value
-            if name not in DECIDED_BY_SHAPES:
-                origins[name] = source.facts.origins.get(name, origin) if origin == METADATA else origin
-        notes += misspelled(hparams) if origin == OPTION else []
-    if assumed := _assumed_scales(found, base, values):
-        values["num_scales"], note = assumed
-        origins["num_scales"] = FROM_SHAPES
-        notes.append(note)
+    values["fusion"] = found.fusion(base.fusion)
+    for field, statement in stated.items():
+        _refuse_contradiction(found, field, statement)
+        values[field] = statement.value
+    assumed_scales = _assumed_scales(found, base, values)
+    if assumed_scales:
+        values["num_scales"], note = assumed_scales
+        more.append(note)
     config = get_config(variant, **values, redundant_bias=request.redundant_bias)
-    notes += _official_name_notes(source.path, config)
-    names = [field.name for field in fields(config) if field.name not in ("name", "redundant_bias")]
-    return Settings(config, {name: origins.get(name, FROM_VARIANT) for name in names}, tuple(notes))
+    _require_graph(found, config)
+    otherwise = ASSUMED if official is None else given[0][0]
+    origins = _origins(found, given, stated, otherwise, source.facts.origins)
+    return Settings(config, origins, (*notes, *more), assumptions(config, origins))
+
+
+def _merged(given: Sequence[tuple[str, Hparams]]) -> dict[str, tuple[str, Any]]:
+    """Return {name: (origin, value)}; a later origin replaces an earlier one, groups name by name."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, hparams in given:
+        values = merged(values, hparams)
+        origins.update(dict.fromkeys(hparams, origin))
+    return {name: (origins[name], value) for name, value in values.items()}
+
+
+def _origins(
+    found: DetectorArchitecture,
+    given: Sequence[tuple[str, Hparams]],
+    stated: Mapping[str, Stated],
+    otherwise: str,
+    of_metadata: Mapping[str, str],
+) -> dict[str, str]:
+    """Return {field: origin}; a converted file states the origins of what its metadata hold."""
+    names = {name: origin for origin, hparams in given for name in hparams}
+    origins = {field: statement.origin for field, statement in stated.items()}
+    origins |= origins_of_hidden(found, names, otherwise)
+    origins = {
+        field: of_metadata.get(field, origin) if origin == METADATA else origin for field, origin in origins.items()
+    }
+    origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
+    known = [field.name for field in fields(EfficientDetConfig) if field.name not in ("name", "redundant_bias")]
+    return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]}
+
+
+def _require_graph(found: DetectorArchitecture, config: EfficientDetConfig) -> None:
+    if found.num_nodes != len(config.cell):
+        raise ConversionError(
+            f"the cells of the checkpoint's pyramid have {found.num_nodes} nodes, those of {config.fpn_name} "
+            f"{len(config.cell)}: another fpn_name or fpn_config; pass --hparams, or put config.yaml beside it"
+        )
 
 
 def settle_backbone(found: BackboneArchitecture, request: Request) -> Settings:
@@ -77,22 +124,6 @@ def settle_backbone(found: BackboneArchitecture, request: Request) -> Settings:
     return Settings(BackboneConfig(found.backbone), {"backbone": FROM_SHAPES})
 
 
-def _official_name_notes(path: Path, config: EfficientDetConfig) -> list[str]:
-    """Return a note if an official name implies settings that the config lacks: the file itself does not hold them."""
-    stem, folder = path.name.partition(".")[0], path.absolute().parent.name
-    for name in (f"{stem}-{folder}", stem):  # AdvProp's files have the names of others, in another folder
-        with suppress(ConfigError):
-            official = find_official(name)
-            if official is not None and official.variant == config.name:
-                changes = {key: value for key, value in official.hparams.items() if key != "name"}
-                if changes and any(getattr(official.config, field) != getattr(config, field) for field in PREPARATION):
-                    hparams = ",".join(f"{key}={value}" for key, value in changes.items())
-                    return [
-                        f"looks like the official {official.short_name} by its name; if so, pass --hparams {hparams}"
-                    ]
-    return []
-
-
 def _choose_variant(
     found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], request: Request
 ) -> tuple[str, list[str]]:
@@ -103,7 +134,7 @@ def _choose_variant(
         if not found.matches(wanted):
             raise ConversionError(_not_this_variant(found, wanted, candidates))
         return wanted.name, []
-    alike = candidates or variants_with(found.backbone)
+    alike = candidates or variants_with(found.backbone) or list(VARIANTS)
     # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
     path = request.source.path.absolute()
     hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
@@ -125,23 +156,23 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
         for name in ARCHITECTURE
         if getattr(found, name) != getattr(wanted, name)
     ]
-    if found.weighted != (wanted.fusion != "sum"):
-        differences.append(f"{'weighted' if found.weighted else 'unweighted'} fusion (expected {wanted.fusion})")
+    if found.fusion_weights != weights_of(wanted.fusion):
+        differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
     what_next = "no official variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
     return f"not {wanted.name}: {', '.join(differences)}; {what_next}"
 
 
-def _refuse_contradiction(found: DetectorArchitecture, name: str, value: Any, origin: str) -> None:
-    if name in DECIDED_BY_SHAPES and value != getattr(found, name):
+def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: Stated) -> None:
+    value, name, origin = stated
+    if field in DECIDED_BY_SHAPES and value != getattr(found, field):
         raise ConversionError(
-            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, name)}; {_fix(origin)}"
+            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, field)}; {_fix(origin)}"
         )
-    if name == "fusion" and (value != "sum") != found.weighted:
-        has = "has" if found.weighted else "has no"
+    if field == "fusion" and weights_of(value) != found.fusion_weights:
         raise ConversionError(
-            f"{origin} sets fusion to {value!r}, but the checkpoint {has} fusion weights; {_fix(origin)}"
+            f"{origin} sets {name} to {value!r}, but the checkpoint's fusion is {found.fusion_weights}; {_fix(origin)}"
         )
 
 

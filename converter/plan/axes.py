@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture import STAGE_OF_LEVEL, backbone_blocks, backbone_channels, stem_channels
+from effdet_torch.architecture import BACKBONE_TOP, backbone_blocks, backbone_channels, stem_channels
 from effdet_torch.config import BackboneConfig, EfficientDetConfig
-
-BACKBONE_TOP = max(STAGE_OF_LEVEL)
 
 
 def backbone_axes(config: BackboneConfig | EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
@@ -26,14 +24,15 @@ def backbone_constants(config: BackboneConfig | EfficientDetConfig) -> dict[str,
 
 def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
     """Return {axis: [{placeholder or quantity: value}]} of a detector."""
+    per_channel = config.fusion.startswith("channel_")
     nodes = [
         {
             "cell": node.cell,
             "node": node.index,
             "feature": node.feature,
-            "weighted": config.fusion != "sum",
-            "has_two_inputs": len(node.inputs) == 2,
-            "has_three_inputs": len(node.inputs) == 3,
+            "num_inputs": len(node.inputs),
+            "has_scalar_weights": config.fusion != "sum" and not per_channel,
+            "has_channel_weights": per_channel,
         }
         for node in config.nodes
     ]
@@ -51,7 +50,10 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
             {"head": head, "predict_channels": config.anchors_per_location * per_anchor}
             for head, per_anchor in predictions.items()
         ],
-        "repeat": [{"repeat": repeat} for repeat in range(config.head_repeats)],
+        "repeat": [
+            {"repeat": repeat, "is_residual": repeat > 0 and config.survival_prob > 0}
+            for repeat in range(config.head_repeats)
+        ],
         "extra_level": [
             {"level": level, "level_index": index} for index, level in enumerate(config.levels) if level > BACKBONE_TOP
         ],
@@ -61,10 +63,14 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
 
 def detector_constants(config: EfficientDetConfig) -> dict[str, Any]:
     """Return the quantities that every row of the detector's table may use."""
-    p5_channels = backbone_channels(config.backbone)[5]
+    p5_channels = backbone_channels(config.backbone)[BACKBONE_TOP]
     return {
         **backbone_constants(config),
         "p5_channels": p5_channels,
         "fpn_channels": config.fpn_channels,
+        "p6_index": BACKBONE_TOP + 1 - config.min_level,
+        "resampling_has_bn": config.apply_bn_for_resampling,
+        "separable": config.separable_conv,
+        "activates_last": config.conv_bn_act_pattern,
         "p6_needs_conv": config.max_level > BACKBONE_TOP and p5_channels != config.fpn_channels,
     }

@@ -214,7 +214,8 @@ def _entries(table: Table, layer: Layer, place: _Place, keep_redundant_bias: boo
             target = None
         if keep_redundant_bias or (op == "fold_bias" and folds is None):
             op, folded = ("keep" if op in ("fold_bias", "redundant_bias") else op), None
-        sources = tuple(f"{layer.tf}/{name}" for name in part.sources)
+        count = place.size(row.sizes[part.count]) if part.count else 1
+        sources = tuple(f"{layer.tf}/{name}" for name in part.numbered(count))
         shape = tuple(place.size(row.sizes[size] if isinstance(size, str) else size) for size in part.shape)
         yield Entry(target, op, sources, shape, layer, folded)
 

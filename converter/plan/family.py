@@ -51,11 +51,13 @@ class Settings:
         config: of the family's own type.
         origins: {field: "names and shapes", the name of a file, "--hparams" or "variant default"}.
         notes: what the user should know about these values.
+        assumed: {hyperparameter: value} of what nothing shows and nobody states.
     """
 
     config: Any
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    assumed: Mapping[str, Any] = field(default_factory=dict)
 
     def keeping_biases(self) -> Settings:
         """Return the same settings, with the biases in front of batch norms kept."""
@@ -73,6 +75,7 @@ class Family:
         axes: config -> index sets over which the table's groups repeat.
         constants: config -> quantities that every row may use.
         questions: the names of the rules that the table's `recognition` must have.
+        open_questions: those that a state_dict cannot answer.
         choices: {placeholder of a `which` rule: names that can replace it}.
         architecture: answers -> what they show; raises UnsupportedSourceError for an unsupported network.
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
@@ -89,6 +92,7 @@ class Family:
     choices: Mapping[str, Collection[str]]
     architecture: Callable[[Mapping[str, Any]], Architecture]
     settle: Callable[[Any, Request], Settings]
+    open_questions: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
     to_tensorflow: bool = False
 
@@ -105,7 +109,9 @@ class Family:
             wanted = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
             if unknown := sorted(wanted - self.choices.keys()):
                 raise MappingError(f"{table.file}: {self.name} has no choices for the placeholder {unknown[0]!r}")
-            if unanswered := [name for name in self.questions if name not in rules and name not in self.choices]:
+            open_in = self.open_questions if rules is table.state_dict else ()
+            answered = {*rules, *self.choices, *open_in}
+            if unanswered := [name for name in self.questions if name not in answered]:
                 raise MappingError(f"{table.file}: no rule answers {unanswered[0]!r}, which {self.name} needs")
         return table
 

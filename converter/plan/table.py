@@ -20,18 +20,35 @@ INHERITED = ("views", "ignored", "training_step")  # optional in a table that in
 SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
 FILE = "mappings/{}.yaml"
-# The keys of the four rules of recognition.
-PROBES = (("which",), ("size_of", "axis"), ("count", "first"), ("exists",))
+# The keys of the rules of recognition.
+PROBES = (
+    ("which",),
+    ("size_of", "axis"),
+    ("lowest",),
+    ("count", "first"),
+    ("exists",),
+    ("exists", "axes"),
+    ("matches",),
+)
+LOWEST = "lowest"  # instead of a number as the `first` to count
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of a kind: PyTorch suffix, TensorFlow suffixes, operation, and the TensorFlow shape of each source."""
+    """One tensor of a kind: PyTorch suffix, TensorFlow suffixes, operation, and the TensorFlow shape of each source.
+
+    With a `count`, the letter of a size, there are so many sources: NAME, NAME_1, NAME_2, ...
+    """
 
     target: str
     sources: tuple[str, ...]
     op: str
     shape: tuple[Size, ...]
+    count: str = ""
+
+    def numbered(self, count: int) -> list[str]:
+        """Return the names of so many sources, numbered as TensorFlow numbers variables of one name."""
+        return [f"{name}_{number}" if number else name for number in range(count) for name in self.sources]
 
 
 @dataclass(frozen=True)
@@ -171,7 +188,7 @@ class _Parser(NodeReader):
         return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
 
     def part(self, target: str, node: yaml.Node) -> Part:
-        fields = self.fields(node, ("from", "op", "shape"), required=("op",))
+        fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))
         op = self.text(fields["op"])
         if op not in OPS:
             raise self.error(fields["op"], f"unknown operation {op!r}; known are {', '.join(OPS)}")
@@ -181,9 +198,13 @@ class _Parser(NodeReader):
         names = [source] if isinstance(source, yaml.ScalarNode) else self.sequence(source)
         sources = tuple(self.text(name) for name in names)
         shape = tuple(self.size(size) for size in self.sequence(fields.get("shape")))
-        if not OPS[op].accepts([(1,) * len(shape)] * len(sources)):
-            raise self.error(node, f"operation {op!r} cannot take {len(sources)} sources with {len(shape)} axes")
-        return Part(target, sources, op, shape)
+        count = self.text(fields["count"]) if "count" in fields else ""
+        if count and len(sources) != 1:
+            raise self.error(fields["count"], "'count' numbers the sources of one name")
+        number = len(sources) + bool(count)  # a count stands for several sources
+        if not OPS[op].accepts([(1,) * len(shape)] * number):
+            raise self.error(node, f"operation {op!r} cannot take {number} sources with {len(shape)} axes")
+        return Part(target, sources, op, shape, count)
 
     def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
         required = ("name", "tf", "torch", "rows")
@@ -198,12 +219,13 @@ class _Parser(NodeReader):
         )
 
     def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
-        *names, sizes = self.cells(node, "[TensorFlow scope, PyTorch module, kind, sizes]")
+        *names, given = self.cells(node, "[TensorFlow scope, PyTorch module, kind, sizes]")
         tf, torch, kind = map(self.text, names)
         if kind not in kinds:
             raise self.error(node, f"unknown kind {kind!r}; known are {', '.join(kinds)}")
-        letters = sorted({size for part in kinds[kind] for size in part.shape if isinstance(size, str)})
-        options = self.fields(sizes, (*letters, "when", "folds"), required=letters)
+        sizes_of = [(*part.shape, part.count) for part in kinds[kind]]
+        letters = sorted({size for sizes in sizes_of for size in sizes if isinstance(size, str) and size})
+        options = self.fields(given, (*letters, "when", "folds"), required=letters)
         if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
             raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
         return Row(
@@ -231,9 +253,9 @@ class _Parser(NodeReader):
             raise self.error(fields["count"], "'count' needs the placeholder {n}")
         if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:
             raise self.error(fields["which"], "'which' needs one placeholder")
-        return {
-            key: self.integer(value) if key in ("axis", "first") else self.text(value) for key, value in fields.items()
-        }
+        is_lowest = "first" in fields and fields["first"].value == LOWEST
+        numbers = ("axis", "axes") if is_lowest else ("axis", "axes", "first")
+        return {key: self.integer(value) if key in numbers else self.text(value) for key, value in fields.items()}
 
 
 def placeholders(template: str) -> set[str]:

@@ -18,7 +18,8 @@ import numpy as np
 import yaml
 
 from converter.formats.file_kind import STATE_FILE
-from converter.identify.hparams import CONFIG_FILE, hparams_of
+from converter.hparams.fields import hparams_of
+from converter.hparams.given import CONFIG_FILE
 from converter.plan.copies import View, stored_names
 from converter.plan.engine import convert
 from converter.plan.expand import Plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -32,17 +33,28 @@ def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | N
 
 @lru_cache(maxsize=8)
 def _anchors_yxyx(config: EfficientDetConfig) -> NDArray[np.float32]:
-    levels = [_level_anchors_yxyx(config, size) for size in config.feature_sizes().values()]
+    scale, sizes = config.anchor_scale, config.feature_sizes().values()
+    scales = scale if isinstance(scale, tuple) else (scale,) * len(sizes)
+    levels = [_level_anchors_yxyx(config, size, scale) for size, scale in zip(sizes, scales, strict=True)]
     return np.concatenate(levels).astype(np.float32)
 
 
-def _level_anchors_yxyx(config: EfficientDetConfig, feature_size: tuple[int, int]) -> NDArray[np.float64]:
+def _size_factors(aspect_ratio: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the factors (width, height) of an anchor's size."""
+    if isinstance(aspect_ratio, tuple):
+        return aspect_ratio
+    return math.sqrt(aspect_ratio), 1 / math.sqrt(aspect_ratio)
+
+
+def _level_anchors_yxyx(
+    config: EfficientDetConfig, feature_size: tuple[int, int], anchor_scale: float
+) -> NDArray[np.float64]:
     """Return one level's anchors, (height * width * anchors per location, 4) float64."""
     stride_y, stride_x = (image / feature for image, feature in zip(config.image_size, feature_size, strict=True))
     octaves = 2.0 ** (np.arange(config.num_scales) / config.num_scales)
-    width_factors = np.sqrt(np.array(config.aspect_ratios))
-    half_height = np.outer(config.anchor_scale * stride_y * octaves, 1.0 / width_factors).ravel() / 2
-    half_width = np.outer(config.anchor_scale * stride_x * octaves, width_factors).ravel() / 2
+    width_factors, height_factors = np.array([_size_factors(ratio) for ratio in config.aspect_ratios]).T
+    half_height = np.outer(anchor_scale * stride_y * octaves, height_factors).ravel() / 2
+    half_width = np.outer(anchor_scale * stride_x * octaves, width_factors).ravel() / 2
     y = np.arange(stride_y / 2, config.image_size[0], stride_y)[:, None, None]
     x = np.arange(stride_x / 2, config.image_size[1], stride_x)[None, :, None]
     corners = np.broadcast_arrays(y - half_height, x - half_width, y + half_height, x + half_width)

@@ -22,8 +22,8 @@ def preprocess(
 ) -> tuple[Tensor, Tensor]:
     """Normalise, resize and pad images of any size into one batch.
 
-    An image keeps its aspect ratio and its top left corner; the rest of the canvas is the mean colour (0 after
-    "mean_std", -1 after "advprop").
+    An image keeps its aspect ratio and its top left corner; the rest of the canvas is the mean colour: 0 after
+    "mean_std"; otherwise 0 before the last step, so -1.
 
     Args:
         images: RGB, (height, width, 3) each, 0..255, usually uint8.
@@ -49,7 +49,7 @@ def preprocess(
         height, width, image_scale = scaled_size((image.shape[0], image.shape[1]), config.image_size)
         canvas[:, :height, :width] = _resize(image, (height, width), config)
         scales.append(image_scale)
-    if config.normalization == "advprop":
+    if config.normalization != "mean_std":
         batch = batch * 2 / 255 - 1
     return batch, torch.tensor(scales, device=batch.device)
 

@@ -1,9 +1,11 @@
-"""Bidirectional feature pyramid network: P3, P4, P5 -> the fused P3..P7 (P8).
+"""Bidirectional feature pyramid network: P3, P4, P5 -> the fused P3..P7 (P8), or other levels.
 
-The graph comes from `architecture.bifpn_nodes`; this file only says what a node computes:
+The graph comes from `pyramid.fpn_nodes`; this file only says what a node computes:
 
     inputs -> [1x1 conv, BN where channels differ] -> max pool or nearest to the node's size
            -> weighted sum -> activation -> separable conv -> BN
+
+Settings of the config change the order of these steps, or leave one out.
 
 Source: EfficientDet (arXiv:1911.09070) section 3; the official code's `FNode`, `OpAfterCombine`, `ResampleFeatureMap`.
 """
@@ -13,59 +15,70 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet_torch.architecture import Node, backbone_channels
-from effdet_torch.config import EfficientDetConfig, Fusion
+from effdet_torch.architecture import BACKBONE_TOP, backbone_channels
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network.backbone import ACTIVATIONS, batch_norm
+from effdet_torch.pyramid import Node, last_nodes
 
 FAST_ATTENTION_EPS = 1e-4
 TRUNCATED_NORMAL_STD = 0.87962566103423978  # of a standard normal cut off at +-2
 
 
-def max_pool_same(features: Tensor) -> Tensor:
-    """Max pool 3x3 with stride 2 and TensorFlow's SAME padding, which counts as -inf.
+def max_pool_same(features: Tensor, height: int, width: int) -> Tensor:
+    """Max pool to a size with TensorFlow's SAME padding, which counts as -inf.
 
-    SAME puts one row on either side of an odd size, and a single one at the bottom (right) of an even size. `ceil_mode`
-    is the latter: it lets the last window hang over the edge, so no padded copy is made.
+    The window is one larger than the stride: to the next level 3x3 with stride 2. SAME divides the padding between both
+    sides, and puts an odd row at the bottom (right). `ceil_mode` is the latter: it lets the last window hang over the
+    edge, so no padded copy is made.
 
     Args:
         features: (B, C, H, W).
+        height: of the result.
+        width: of the result.
 
     Returns:
-        (B, C, ceil(H / 2), ceil(W / 2)).
+        (B, C, height, width).
     """
-    height, width = features.shape[2], features.shape[3]
-    return F.max_pool2d(features, kernel_size=3, stride=2, padding=(height % 2, width % 2), ceil_mode=True)
+    rows, columns = features.shape[2], features.shape[3]
+    y_stride, x_stride = max((rows - 1) // height + 1, 2), max((columns - 1) // width + 1, 2)
+    y_padding = ((rows + y_stride - 1) // y_stride * y_stride + 1 - rows) // 2
+    x_padding = ((columns + x_stride - 1) // x_stride * x_stride + 1 - columns) // 2
+    window, stride = (y_stride + 1, x_stride + 1), (y_stride, x_stride)
+    return F.max_pool2d(features, window, stride, padding=(y_padding, x_padding), ceil_mode=True)
 
 
 def fusion_weights(edge_weights: Tensor, softmax: bool, eps: float = FAST_ATTENTION_EPS) -> Tensor:
     """Normalise the learnt weights of a node's inputs.
 
     Args:
-        edge_weights: (number of inputs,), any sign.
+        edge_weights: (number of inputs,) or (number of inputs, C), any sign.
         softmax: "attn", softmax(w); otherwise "fastattn", relu(w) / (sum(relu(w)) + eps).
         eps: keeps the division finite when no weight is positive.
 
     Returns:
-        (number of inputs,), none negative.
+        The same shape, none negative.
     """
     if softmax:
         return torch.softmax(edge_weights, dim=0)
     positive = F.relu(edge_weights)
-    return positive / (positive.sum() + eps)
+    return positive / (positive.sum(dim=0) + eps)
 
 
 class ConvBatchNorm(nn.Module):
-    """1x1 convolution and batch norm, without activation."""
+    """Convolution that keeps the size, then a batch norm if wanted; no activation."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, bias: bool, norm: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
-        self.bn = batch_norm(out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.bn = batch_norm(out_channels) if norm else nn.Identity()
         nn.init.xavier_uniform_(self.conv.weight)
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
@@ -96,22 +109,33 @@ class SeparableConv(nn.Module):
         return convolved
 
 
-class Resample(nn.Module):
-    """Bring features to the channels of the BiFPN, then to the size of a neighbouring level."""
+def node_conv(config: EfficientDetConfig, out_channels: int, *, bias: bool, norm: bool = False) -> nn.Module:
+    """Build the 3x3 convolution of a node or a head, separable unless the config says otherwise."""
+    convolution = SeparableConv if config.separable_conv else partial(ConvBatchNorm, kernel_size=3)
+    return convolution(config.fpn_channels, out_channels, bias=bias, norm=norm)
 
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool) -> None:
+
+class Resample(nn.Module):
+    """Bring features to the channels of the BiFPN and to the size of another level."""
+
+    def __init__(self, in_channels: int, config: EfficientDetConfig) -> None:
         super().__init__()
-        same = in_channels == out_channels
-        self.conv = nn.Identity() if same else ConvBatchNorm(in_channels, out_channels, bias=bias)
+        norm, bias = config.apply_bn_for_resampling, config.redundant_bias or not config.apply_bn_for_resampling
+        same = in_channels == config.fpn_channels
+        self.conv = nn.Identity() if same else ConvBatchNorm(in_channels, config.fpn_channels, bias=bias, norm=norm)
+        self.pool_first = config.conv_after_downsample
 
     def forward(self, features: Tensor, height: int, width: int) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, height, width).
 
         Nearest upsampling reads source row floor(i * H / height), as TensorFlow does without half-pixel centres.
         """
+        is_larger = features.shape[2] > height or features.shape[3] > width
+        if is_larger and self.pool_first:
+            features = max_pool_same(features, height, width)
         resampled: Tensor = self.conv(features)
-        if resampled.shape[2] > height or resampled.shape[3] > width:
-            return max_pool_same(resampled)
+        if is_larger and not self.pool_first:
+            return max_pool_same(resampled, height, width)
         if resampled.shape[2] < height or resampled.shape[3] < width:
             return F.interpolate(resampled, size=[height, width], mode="nearest")
         return resampled
@@ -120,27 +144,27 @@ class Resample(nn.Module):
 class Combine(nn.Module):
     """Resample the inputs of a node and add them, each times its fusion weight unless the fusion is "sum"."""
 
-    def __init__(self, node: Node, channels: int, fusion: Fusion, *, bias: bool) -> None:
+    def __init__(self, node: Node, config: EfficientDetConfig) -> None:
         super().__init__()
-        weighted = fusion != "sum"
-        self.softmax = fusion == "attn"
-        self.edge_weights = nn.Parameter(torch.ones(len(node.inputs))) if weighted else None
-        self.resample = nn.ModuleDict(
-            {str(item.offset): Resample(item.channels, channels, bias=bias) for item in node.inputs}
-        )
+        self.softmax = config.fusion in ("attn", "channel_attn")
+        self.per_channel = config.fusion.startswith("channel_")
+        shape = (len(node.inputs), config.fpn_channels) if self.per_channel else (len(node.inputs),)
+        self.edge_weights = nn.Parameter(torch.ones(shape)) if config.fusion != "sum" else None
+        self.resample = nn.ModuleDict({item.key: Resample(item.channels, config) for item in node.inputs})
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Map inputs [(B, C_i, H_i, W_i)] to (B, C, H_0, W_0): the first one has the node's own level."""
-        height, width = inputs[0].shape[2], inputs[0].shape[3]
+    def forward(self, inputs: list[Tensor], height: int, width: int) -> Tensor:
+        """Map inputs [(B, C_i, H_i, W_i)] to (B, C, height, width), the size of the node's level."""
         resampled: list[Tensor] = []
         for index, resample in enumerate(self.resample.values()):
             resampled.append(resample(inputs[index], height, width))
         edge_weights = self.edge_weights
         if edge_weights is not None:
             weights = fusion_weights(edge_weights, self.softmax)
+            if self.per_channel:
+                weights = weights[:, :, None, None]
             resampled = [features * weights[index] for index, features in enumerate(resampled)]
-        combined = resampled[0] + resampled[1]
-        for features in resampled[2:]:
+        combined = resampled[0]
+        for features in resampled[1:]:
             combined = combined + features
         return combined
 
@@ -150,28 +174,30 @@ class BiFPNNode(nn.Module):
 
     def __init__(self, node: Node, config: EfficientDetConfig) -> None:
         super().__init__()
-        channels, bias = config.fpn_channels, config.redundant_bias
         self.offsets = [item.offset for item in node.inputs]
-        self.combine = Combine(node, channels, config.fusion, bias=bias)
-        self.after_combine = nn.Sequential(
-            OrderedDict(
-                act=ACTIVATIONS[config.activation](),
-                conv=SeparableConv(channels, channels, bias=bias, norm=True),
-            )
-        )
+        self.level_index = node.level - config.min_level
+        self.combine = Combine(node, config)
+        activates_last = config.conv_bn_act_pattern
+        bias = config.redundant_bias and not activates_last
+        steps = [
+            ("act", ACTIVATIONS[config.activation]()),
+            ("conv", node_conv(config, config.fpn_channels, bias=bias, norm=True)),
+        ]
+        self.after_combine = nn.Sequential(OrderedDict(reversed(steps) if activates_last else steps))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Map all features of the cell so far to the node's (B, C, H, W)."""
-        output: Tensor = self.after_combine(self.combine([features[offset] for offset in self.offsets]))
+        height, width = features[self.level_index].shape[2], features[self.level_index].shape[3]
+        output: Tensor = self.after_combine(self.combine([features[i] for i in self.offsets], height, width))
         return output
 
 
 class BiFPNCell(nn.Module):
-    """One top-down and one bottom-up pass."""
+    """One pass through the graph: top-down and bottom-up."""
 
     def __init__(self, nodes: Iterable[Node], config: EfficientDetConfig) -> None:
         super().__init__()
-        self.num_levels = len(config.levels)
+        self.outputs = last_nodes(config.cell, config.levels)
         self.fnode = nn.ModuleList(BiFPNNode(node, config) for node in nodes)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
@@ -179,28 +205,25 @@ class BiFPNCell(nn.Module):
         features = list(features)  # a copy: the caller's list stays as it is
         for node in self.fnode:
             features.append(node(features))
-        # The lowest level ends with the last top-down node, the others are the bottom-up nodes in order.
-        return features[-self.num_levels :]
+        return [features[offset] for offset in self.outputs]
 
 
 class BiFPN(nn.Module):
-    """Extend P3, P4, P5 by coarser levels, then fuse them `config.fpn_cells` times."""
+    """Extend the backbone's levels by coarser ones, then fuse them `config.fpn_cells` times."""
 
     def __init__(self, config: EfficientDetConfig) -> None:
         super().__init__()
         channels = backbone_channels(config.backbone)
-        bias = config.redundant_bias
         self.resample = nn.ModuleDict()
-        for level_index in range(len(channels), len(config.levels)):
-            is_p6 = level_index == len(channels)
-            in_channels = channels[max(channels)] if is_p6 else config.fpn_channels
-            self.resample[str(level_index)] = Resample(in_channels, config.fpn_channels, bias=bias)
+        for level in range(BACKBONE_TOP + 1, config.max_level + 1):
+            in_channels = channels.get(level - 1, config.fpn_channels)
+            self.resample[str(level - config.min_level)] = Resample(in_channels, config)
         self.cell = nn.ModuleList(
             BiFPNCell([node for node in config.nodes if node.cell == cell], config) for cell in range(config.fpn_cells)
         )
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Map [P3, P4, P5] to [(B, C, H_l, W_l)] of all levels, fine to coarse; each level halves, rounding up."""
+        """Map the backbone's features to [(B, C, H_l, W_l)] of all levels; each level halves, rounding up."""
         features = list(features)
         for resample in self.resample.values():
             height, width = features[-1].shape[2], features[-1].shape[3]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from effdet_torch.config import Activation, EfficientDetConfig
 from effdet_torch.network.backbone import ACTIVATIONS, batch_norm
-from effdet_torch.network.bifpn import SeparableConv
+from effdet_torch.network.bifpn import node_conv
 
 PRIOR_PROBABILITY = 0.01
 BOX_COORDINATES = 4
@@ -43,24 +44,46 @@ class LevelBatchNorms(nn.ModuleList):
         return activated
 
 
+class Residual(nn.Module):
+    """Add the input of a repeat to its output, which training drops with the probability 1 - `survival_prob`.
+
+    Without a `survival_prob` there is nothing to add.
+    """
+
+    def __init__(self, survival_prob: float) -> None:
+        super().__init__()
+        self.adds = survival_prob > 0
+        self.drop = StochasticDepth(1 - survival_prob, mode="row")
+
+    def forward(self, output: Tensor, features: Tensor) -> Tensor:
+        """Map output and input of a repeat, (B, C, H, W) each, to their sum."""
+        if not self.adds:
+            return output
+        dropped: Tensor = self.drop(output)
+        return dropped + features
+
+
 class Head(nn.Module):
     """Predict `outputs` channels per anchor on every level; channel = anchor * outputs + output."""
 
     def __init__(self, config: EfficientDetConfig, outputs: int, bias_init: float = 0.0) -> None:
         super().__init__()
         channels, repeats = config.fpn_channels, range(config.head_repeats)
-        self.conv_rep = nn.ModuleList(SeparableConv(channels, channels, bias=config.redundant_bias) for _ in repeats)
+        self.conv_rep = nn.ModuleList(node_conv(config, channels, bias=config.redundant_bias) for _ in repeats)
         self.bn_rep = nn.ModuleList(
             LevelBatchNorms(BatchNormAct(channels, config.activation) for _ in config.levels) for _ in repeats
         )
-        self.predict = SeparableConv(channels, config.anchors_per_location * outputs, bias=True)
-        if self.predict.conv_pw.bias is not None:
-            nn.init.constant_(self.predict.conv_pw.bias, bias_init)
+        self.add_rep = nn.ModuleList(Residual(config.survival_prob if repeat else 0.0) for repeat in repeats)
+        self.predict = node_conv(config, config.anchors_per_location * outputs, bias=True)
+        for name, parameter in self.predict.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.constant_(parameter, bias_init)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Map [(B, C, H_l, W_l)] to [(B, anchors * outputs, H_l, W_l)], fine to coarse."""
-        for conv, norms in zip(self.conv_rep, self.bn_rep, strict=True):
-            features = norms([conv(level_features) for level_features in features])
+        for conv, norms, add in zip(self.conv_rep, self.bn_rep, self.add_rep, strict=True):
+            outputs = norms([conv(level_features) for level_features in features])
+            features = [add(output, features[level]) for level, output in enumerate(outputs)]
         return [self.predict(level_features) for level_features in features]
 
 

@@ -8,6 +8,7 @@ Every intermediate result that can be compared with TensorFlow is the output of 
     fpn.resample.3, .4 (.5)         P6, P7 (P8) as they enter the BiFPN
     fpn.cell.C.fnode.J              BiFPN node, after its batch norm
     class_net.bn_rep.R.L            head repeat R on level L, after the activation; box_net likewise
+    class_net.add_rep.R             head repeat R > 0 plus its input, if the heads are residual; once per level
     class_net.predict               class logits; called once per level, fine to coarse; box_net likewise
 
 None of these outputs is overwritten in place later. State dict keys are those of the `effdet` package.
@@ -48,7 +49,7 @@ class EfficientDet(nn.Module):
         self.config = config
         self.metadata = dict[str, Any]()
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
-        self.backbone = create_backbone(config.backbone, config.activation, drop_path_rate)
+        self.backbone = create_backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
         self.fpn = BiFPN(config)
         self.class_net = create_class_head(config)
         self.box_net = create_box_head(config)

@@ -153,7 +153,14 @@ def test_names_of_tf2_are_fully_accounted_for(shared: Path, dialect: str, ignore
 
 def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
     table = DETECTOR.table
-    layers = [layer for variant in VARIANTS for layer in plan_of(variant).layers]
+    others = [
+        {"fusion": "channel_attn", "survival_prob": 0.8},
+        {"separable_conv": False, "apply_bn_for_resampling": False},
+        {"conv_bn_act_pattern": True},
+        {"conv_bn_act_pattern": True, "separable_conv": False},
+    ]
+    configs = [*VARIANTS.values(), *(get_config("d0", **other) for other in others)]
+    layers = [layer for config in configs for layer in DETECTOR.plan(config).layers]
     assert {layer.kind for layer in layers} == set(table.kinds)
     assert {layer.row.where for layer in layers} == {row.where for group in table.groups for row in group.rows}
 

@@ -50,7 +50,7 @@ def verified(folder: Path, damage: Callable[[dict[str, Tensor]], None] | None = 
         return verify_model(path, source, Settings(image_size=(64, 64)))
 
 
-@pytest.mark.parametrize("kind", ["conv_before_bn", "separable_bias", "fusion_of_three", "resample"])
+@pytest.mark.parametrize("kind", ["conv_before_bn", "separable_bias", "fusion", "resample"])
 def test_a_renamed_kind(kind: str, edit: Callable[[Edit], None], tmp_path: Path) -> None:
     edit(rename_kind(kind))
     with pytest.raises(ParityError, match=f"no comparison covers the kind 'renamed_{kind}'"):

@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from converter.identify.hparams import hparams_of
+from converter.hparams.fields import hparams_of
 from effdet_torch import load_model
 from effdet_torch.config import get_config
 from support.commands import run

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.hparams.fields import config_fields
 from converter.locate import open_checkpoint
 from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF, META_GRAPH_DEF, SAVED_MODEL
@@ -32,6 +33,13 @@ USUAL = {
     },
 }
 REWIRED = ((5, (3, 2)), (4, (1, 4)), (3, (0, 5)), (4, (1, 5, 6)), (5, (7, 4)), (6, (3, 7, 8)))
+
+
+def test_what_graphs_show_are_official_hyperparameters() -> None:
+    """Names and values are read like those of a config.yaml, but for the residuals, whose probability is unknown."""
+    fields = config_fields({**USUAL, "survival_prob": 0.8})
+    assert fields["fpn_config"] == BIFPN
+    assert (fields["fusion"], fields["activation"], fields["image_size"]) == ("fastattn", "swish", (64, 64))
 
 
 def fused(method: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError
-from converter.identify.hparams import CONFIG_FILE
+from converter.hparams.given import CONFIG_FILE
 from converter.identify.settings import FROM_SHAPES, FROM_VARIANT
 from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth

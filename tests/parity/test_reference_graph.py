@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig, get_config
 from support.golden import error_over_rms
 from support.meta_graph import EMA, edit_graph, write_checkpoint
+from support.reference import built_in
 from support.tolerances import FLOAT32_RANDOM_INPUT
 from support.variable_shapes import random_variables
 from verify.errors import GraphError, InputSizeError
@@ -64,8 +65,8 @@ def images() -> NDArray[Any]:
     return np.random.default_rng(0).normal(size=(1, 72, 128, 3)).astype(np.float32)
 
 
-def _errors(graph: GraphReference, built_in: TensorFlowReference, images: NDArray[Any]) -> dict[Any, float]:
-    expected = built_in.run(images)
+def _errors(graph: GraphReference, other: TensorFlowReference, images: NDArray[Any]) -> dict[Any, float]:
+    expected = other.run(images)
     return {key: error_over_rms(output, expected[key]) for key, output in graph.run(images).items()}
 
 
@@ -73,7 +74,7 @@ def _errors(graph: GraphReference, built_in: TensorFlowReference, images: NDArra
 def test_equals_built_in_reference(view: str, checkpoint: Checkpoint, images: NDArray[Any]) -> None:
     variables = checkpoint.view(view)
     graph = _graph(checkpoint, view)
-    errors = _errors(graph, TensorFlowReference(checkpoint.config, variables), images)
+    errors = _errors(graph, built_in(checkpoint.config, variables), images)
     assert len(errors) == 1 + 16 + 3 * 8 + 2 * 5 * (3 + 1)
     assert {key: error for key, error in errors.items() if not error <= FLOAT32_RANDOM_INPUT} == {}
     assert graph.describe()["layers"] == f"{len(errors)} of {len(errors)}"
@@ -81,7 +82,7 @@ def test_equals_built_in_reference(view: str, checkpoint: Checkpoint, images: ND
 
 
 def test_other_view_shows(checkpoint: Checkpoint, images: NDArray[Any]) -> None:
-    errors = _errors(_graph(checkpoint, "raw"), TensorFlowReference(checkpoint.config, checkpoint.view("ema")), images)
+    errors = _errors(_graph(checkpoint, "raw"), built_in(checkpoint.config, checkpoint.view("ema")), images)
     assert min(errors.values()) > 1e-2
 
 
@@ -89,7 +90,7 @@ def test_other_view_shows(checkpoint: Checkpoint, images: NDArray[Any]) -> None:
 def test_outputs_are_the_predictions(checkpoint: Checkpoint, images: NDArray[Any]) -> None:
     variables = checkpoint.view("ema")
     found = _graph(checkpoint, "ema").outputs(images)
-    expected = TensorFlowReference(checkpoint.config, variables).outputs(images)
+    expected = built_in(checkpoint.config, variables).outputs(images)
     assert list(found.class_logits) == list(found.box_deltas) == [3, 4, 5, 6, 7]
     for level in range(3, 8):
         assert error_over_rms(found.class_logits[level], expected.class_logits[level]) <= FLOAT32_RANDOM_INPUT

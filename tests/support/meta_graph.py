@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from verify.reference.base import Tap, import_tensorflow
 from verify.reference.network import Forward
+from verify.subjects.references import config_hparams
 
 EMA = "/ExponentialMovingAverage"
 
@@ -36,7 +37,7 @@ def write_checkpoint(
         images = tf.compat.v1.placeholder(tf.float32, (1, *config.image_size, 3), name="input")
         variables = {name: tf.compat.v1.get_variable(name, value.shape) for name, value in raw.items()}
         names = _OfficialNames(tf, config)
-        for tap in Forward(tf, config, variables, "float32")(images):
+        for tap in Forward(tf, config_hparams(config), variables, "float32")(images):
             names.add(tap)
         tf.compat.v1.train.Saver().export_meta_graph(f"{prefix}.meta")
 

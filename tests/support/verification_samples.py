@@ -30,7 +30,7 @@ NASTY = "<script>alert(1)</script>|`a``b`*&\"'\x1b[31m\n\udc80"
 PLACES: tuple[tuple[str, str, str, int | None, int, int], ...] = (
     ("efficientnet-b0/stem/conv2d", "backbone.conv_stem", "conv", None, 256, 32),
     ("efficientnet-b0/stem/tpu_batch_normalization", "backbone.bn1", "batch_norm", None, 256, 32),
-    ("fpn_cells/cell_0/fnode0/fuse", "fpn.cell.0.fnode.0.combine", "fusion_of_two", None, 8, 64),
+    ("fpn_cells/cell_0/fnode0/fuse", "fpn.cell.0.fnode.0.combine", "fusion", None, 8, 64),
     (BROKEN, "fpn.cell.1.fnode.2.after_combine.conv.bn", "batch_norm", None, 32, 64),
     ("class_net/class-predict", "class_net.predict", "separable_bias", 3, 64, 810),
     ("class_net/class-predict", "class_net.predict", "separable_bias", 7, 4, 810),

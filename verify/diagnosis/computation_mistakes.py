@@ -24,7 +24,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "swish": F.silu,
     "relu6": F.relu6,
     "relu": F.relu,
-    "hard swish": F.hardswish,
+    "hswish": F.hardswish,
     "mish": F.mish,
 }
 
@@ -93,9 +93,10 @@ def _norm_activation(run: LayerRun) -> Outputs:
 
 def _node_activation(run: LayerRun) -> Outputs:
     """Yield a node with another activation between fusion and convolution."""
-    return _other_activations(
-        run.module.combine(run.match.inputs), run.config.activation, run.module.after_combine.conv
-    )
+    combined = run.module.combine(run.match.inputs, *run.match.expected.shape[2:])
+    if run.config.conv_bn_act_pattern:
+        return _other_activations(run.module.after_combine.conv(combined), run.config.activation, lambda x: x)
+    return _other_activations(combined, run.config.activation, run.module.after_combine.conv)
 
 
 def _gate_activation(run: LayerRun) -> Outputs:
@@ -123,12 +124,13 @@ def _fusion(run: LayerRun) -> Outputs:
     size, weights = run.match.expected.shape[2:], run.module.edge_weights
     resampled = [layer(x, *size) for layer, x in zip(run.module.resample.values(), run.match.inputs, strict=True)]
     features = torch.stack(resampled)
-    ways = {"sum": features.new_ones(len(resampled))}
+    ways = {"sum": features.new_ones(len(resampled), 1)}
     if weights is not None:
-        ways |= {"attn": fusion_weights(weights, softmax=True), "fastattn": fusion_weights(weights, softmax=False)}
+        prefix, weights = "channel_" * run.module.per_channel, weights.reshape(len(resampled), -1)
+        ways |= {f"{prefix}{name}": fusion_weights(weights, name == "attn") for name in ("attn", "fastattn")}
     for name, factors in ways.items():
         if name != run.config.fusion:
-            yield f"{name} instead of {run.config.fusion}", torch.einsum("n,nbchw->bchw", factors, features)
+            yield f"{name} instead of {run.config.fusion}", (features * factors[:, None, :, None, None]).sum(dim=0)
 
 
 def _padding(run: LayerRun) -> Outputs:
@@ -144,10 +146,14 @@ def _padding(run: LayerRun) -> Outputs:
 def _order(run: LayerRun) -> Outputs:
     """Yield a feature that is pooled before its channels are brought to the BiFPN's, not after."""
     if not isinstance(run.module.conv, nn.Identity) and run.features.shape[2] > run.match.expected.shape[2]:
-        yield "the pooling before the convolution", run.module.conv(max_pool_same(run.features))
+        pooled = max_pool_same(run.features, *run.match.expected.shape[2:])
+        yield "the pooling before the convolution", run.module.conv(pooled)
 
 
-CONVOLUTIONS = ("conv", "conv_bias", "conv_before_bn", "depthwise", "separable_before_bn", "separable_bias")
+CONVOLUTIONS = (
+    *("conv", "conv_bias", "conv_before_bn", "depthwise"),
+    *("separable", "separable_before_bn", "separable_bias"),
+)
 ACTIVATION, SETTINGS = "wrong activation", "build the model with the settings of the checkpoint"
 
 # (mistake, kinds of mapping rows that it applies to, what they give then, what to do)

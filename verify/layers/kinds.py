@@ -45,27 +45,29 @@ def _plain(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
     return output
 
 
+def _separable(module: Any, inputs: Inputs, size: Sequence[int]) -> Tensor:
+    output: Tensor = module.conv_pw(module.conv_dw(inputs[0]))
+    return output
+
+
 COMPARED: Mapping[str, Comparison] = {
     "conv": Comparison(_plain),
-    "conv_bias": Comparison(_plain),
-    "conv_before_bn": Comparison(_plain, bias="output"),
+    "conv_bias": Comparison(_plain, per_level=True),
+    "conv_before_bn": Comparison(_plain, bias="output", per_level=True),
     "depthwise": Comparison(_plain),
-    "separable_before_bn": Comparison(
-        lambda module, inputs, _: module.conv_pw(module.conv_dw(inputs[0])),
-        output="conv_pw",
-        bias="output",
-        per_level=True,
-    ),
+    "separable": Comparison(_separable, output="conv_pw"),
+    "separable_before_bn": Comparison(_separable, output="conv_pw", bias="output", per_level=True),
     "separable_bias": Comparison(_plain, per_level=True),
     "batch_norm": Comparison(_plain, bias="input", activated=True),
     "squeeze_excite": Comparison(_plain, composite=True),
     "block": Comparison(_plain, composite=True),
     "resample": Comparison(lambda module, inputs, size: module(inputs[0], *size), composite=True),
-    "combine": Comparison(lambda module, inputs, _: module(inputs), resampled=True, composite=True),
-    # A node picks its inputs out of all features of the cell so far.
+    "combine": Comparison(lambda module, inputs, size: module(inputs, *size), resampled=True, composite=True),
+    # Alone, a node is given its inputs; in the network, it picks them out of all features of the cell so far.
     "node": Comparison(
-        lambda module, inputs, _: module(dict(zip(module.offsets, inputs, strict=True))), composite=True
+        lambda module, inputs, size: module.after_combine(module.combine(inputs, *size)), composite=True
     ),
+    "residual": Comparison(lambda module, inputs, _: module(*inputs), per_level=True, composite=True),
 }
 # Kind that is not compared itself -> the kind of the layer on the same PyTorch module whose output depends on it.
-SHOWN_BY: Mapping[str, str] = {"fusion_of_two": "combine", "fusion_of_three": "combine"}
+SHOWN_BY: Mapping[str, str] = {"fusion": "combine", "channel_fusion": "combine"}

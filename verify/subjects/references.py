@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation
+from converter.hparams.fields import OPTION, hparams_of, stated_hparams
 from converter.identify.families import BACKBONE
+from converter.source import VariableSource
+from effdet_torch.config import EfficientDetConfig
 from verify.errors import ParityError
 from verify.reference.base import Reference
 from verify.reference.meta_graph import GraphReference, find_meta_graph
 from verify.reference.network import TensorFlowReference
+from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
+from verify.reference.official.hparams import Hparams, read_hparams
 from verify.results import DType
+from verify.subjects.seen import seen_hparams
 
 ReferenceKind = Literal["built-in", "graph"]
+# Origins of settings that the reference finds out by itself, as a file's metadata call them.
+OWN_READING = ("names and shapes", "variant default", "assumed")
 
 
 class StoredVariables(Mapping[str, NDArray[Any]]):
@@ -45,7 +54,8 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
     """
     variables, config = StoredVariables(preparation), preparation.settings.config
     if kind == "built-in":
-        return TensorFlowReference(config, variables, dtype, preparation.family is BACKBONE)
+        hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
+        return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
     prefix = getattr(preparation.source, "prefix", None)
     meta = find_meta_graph(prefix) if prefix is not None else None
     if meta is None:
@@ -53,3 +63,46 @@ def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType)
     if dtype != "float32":
         raise ParityError(f"{meta.name} computes in float32: add --dtype float32")
     return GraphReference(meta, config, variables)
+
+
+def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hparams:
+    """Read the hyperparameters of a checkpoint a second time, independently of the converter.
+
+    The last one counts: the variant's default, names and shapes, a `config.yaml` that belongs to the source, what the
+    source itself knows, `passed`.
+
+    Args:
+        preparation: says which source, copy and variant.
+        passed: hyperparameters in the official syntax that the user passed on conversion.
+
+    Raises:
+        ReferenceModelError: One of them cannot be read, or the reference cannot compute it.
+    """
+    source, stored = preparation.source, preparation.view.stored
+    given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
+    if (path := _config_file(source)) is not None:
+        given.append(read_config_file(path))
+    given += [hparams for _, hparams in source.facts.given]
+    return read_hparams(*given, passed, variant=preparation.settings.config.name)
+
+
+def passed_hparams(preparation: Preparation, config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hyperparameters of a config that only its metadata know: options, the table of official files.
+
+    Args:
+        preparation: of the checkpoint; a `config.yaml` that belongs to it is read again, one that is gone cannot be.
+        config: of a model.
+        origins: {field of the config: where its value is from}.
+    """
+    own = OWN_READING if _config_file(preparation.source) is None else (*OWN_READING, CONFIG_FILE)
+    unread = {field: OPTION for field, origin in origins.items() if not origin.startswith(own)}
+    return stated_hparams(config, unread)
+
+
+def _config_file(source: VariableSource) -> Path | None:
+    return find_config_file(source.facts.folder) if source.facts.takes_config_file else None
+
+
+def config_hparams(config: EfficientDetConfig) -> Hparams:
+    """Return the hyperparameters of a model that no checkpoint belongs to."""
+    return read_hparams(hparams_of(config))

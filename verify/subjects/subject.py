@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from converter.conversion import Preparation, prepare
-from converter.identify.families import BACKBONE, DETECTOR
-from converter.identify.hparams import stated_hparams
+from converter.conversion import Preparation
+from converter.identify.architecture import DetectorArchitecture, weights_of
+from converter.identify.families import BACKBONE, DETECTOR, family_of
 from converter.identify.settings import DECIDED_BY_SHAPES
-from converter.plan.family import Settings
+from converter.plan.copies import select_view
+from converter.plan.engine import account
+from converter.plan.family import Architecture, Settings
 from converter.source import VariableSource
 from effdet_torch.architecture import BACKBONES
-from effdet_torch.config import is_backbone, variants_with
+from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.checkpoint import build_model, fill_backbone, read_model_file
 from effdet_torch.network.model import EfficientDet, create_model
@@ -36,28 +38,40 @@ def load_converted(path: Path) -> EfficientDet:
 def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparation:
     """Account for a checkpoint as the one that a model was made from.
 
+    The plan is the model's. What names and shapes do not show of the checkpoint, the references find out by themselves.
+
     Raises:
         ParityError: The checkpoint holds another network, or another number of classes or anchors.
     """
-    view = model.metadata.get("view", {}).get("name")
-    stated = stated_hparams(model.config, model.metadata.get("config_origins", {}))
-    preparation = prepare(source, None, view, stated, model.config.redundant_bias)
-    is_alone = preparation.family is BACKBONE
+    family, found = family_of(source)
+    is_alone = family is BACKBONE
     if is_alone != is_backbone(model.metadata):
         what = "a backbone alone" if is_alone else "a whole detector"
         raise ParityError(f"{source.path} is not the checkpoint of this model: it holds {what}, the model does not")
-    names = ("backbone",) if is_alone else (*DECIDED_BY_SHAPES, "fusion", "activation")
-    for name in names:
-        found, expected = getattr(preparation.settings.config, name), getattr(model.config, name)
-        if found != expected:
-            raise ParityError(
-                f"{source.path} is not the checkpoint of this model: its {name} is {found}, the model's {expected} "
-                f"(checkpoint: {preparation.settings.config.name}, model: {model.config.name})"
-            )
+    config = model.config
+    plan = DETECTOR.plan(config)
     if is_alone:  # compared as a part of the detector that carries it
-        plan = DETECTOR.plan(model.config).within(model.config.backbone)
-        return replace(preparation, settings=Settings(model.config), plan=plan)
-    anchors = preparation.settings.config.anchors_per_location, model.config.anchors_per_location
-    if anchors[0] != anchors[1]:
-        raise ParityError(f"{source.path} has {anchors[0]} anchors per location, the model {anchors[1]}")
-    return preparation
+        plan = plan.within(config.backbone)
+    _require_same(found, config, source.path)
+    view = select_view(source, plan, model.metadata.get("view", {}).get("name"))
+    accounting = account(source.variables, plan, view)
+    accounting.require_complete(f"{source.path} is not a complete {config.name}")
+    origins = model.metadata.get("config_origins", {})
+    return Preparation(source, family, Settings(config, origins), plan, view, accounting)
+
+
+def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -> None:
+    """Check that names and shapes show the architecture of a config."""
+    expected: dict[str, Any] = {"backbone": config.backbone}
+    if isinstance(found, DetectorArchitecture):
+        expected = {
+            **{name: getattr(config, name) for name in (*DECIDED_BY_SHAPES, "anchors_per_location")},
+            "fusion_weights": weights_of(config.fusion),
+            "num_nodes": len(config.cell),
+        }
+    for name, value in expected.items():
+        if (shown := getattr(found, name)) != value:
+            raise ParityError(
+                f"{path} is not the checkpoint of this model: its {name} is {shown}, the model's {value} "
+                f"(checkpoint: {found.describe()}; model: {config.name})"
+            )

@@ -18,7 +18,13 @@ from converter.errors import CorruptFileError, SourceError, UnsupportedSourceErr
 from converter.formats.file_kind import SAFETENSORS, recognize_content
 from converter.formats.pickled import Call, Name
 from converter.identify.families import DETECTOR, recognize_state_dict
-from converter.identify.own_metadata import parse_metadata, plain_metadata, require_version, with_metadata
+from converter.identify.own_metadata import (
+    parse_metadata,
+    plain_metadata,
+    require_version,
+    stated_config,
+    with_metadata,
+)
 from converter.plan.copies import stored_names
 from converter.plan.engine import account_state_dict, revert
 from converter.plan.expand import Entry, Plan
@@ -27,7 +33,7 @@ from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
 from converter.source import SourceFacts, VariableInfo, VariableSource
-from effdet_torch.config import is_backbone
+from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 
@@ -37,6 +43,7 @@ COPIES = {"raw": ("state_dict", "model"), "ema": ("state_dict_ema", "model_ema")
 SAVE = "Save the state_dict of the one network to convert: torch.save(model.state_dict(), ...)."
 SAVE_PLAIN = "Save plain tensors: .dequantize(), .to_dense(), .resolve_conj(), .resolve_neg()."
 MAX_TENSORS = 5_000  # of D7x: 2114
+NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern")
 BATCH_COUNTER = ".num_batches_tracked"
 _MAKERS = ("torch._utils._rebuild", "torch._tensor._rebuild")
 NO_METADATA = (
@@ -75,7 +82,7 @@ class StateDict(VariableSource):
         notes = [*([] if facts.given else [NO_METADATA]), *notes]
         is_folded = False
         for view, tensors in copies.items():
-            plan = _plan(path, tensors)
+            plan = _plan(path, tensors, stated_config(metadata))
             self._add(tensors, plan, view if held_view is None else "raw")
             is_folded = not plan.config.redundant_bias
             notes += _tensor_notes(tensors, [NO_BIASES] if is_folded and not facts.given else [])
@@ -123,11 +130,13 @@ class StateDict(VariableSource):
                 self._places[names[name]] = tensor, entry, number
 
 
-def _plan(path: Path, tensors: Tensors) -> Plan:
-    """Return the plan that a state_dict fits."""
+def _plan(path: Path, tensors: Tensors, stated: EfficientDetConfig | None) -> Plan:
+    """Return the plan that a state_dict fits; a stated config says what its keys do not show."""
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
     try:
         config = recognize_state_dict(shapes).config()
+        if stated is not None:
+            config = replace(config, **{name: getattr(stated, name) for name in NOT_IN_KEYS})
     except (ConfigError, UnsupportedSourceError) as error:
         raise UnsupportedSourceError(f"{path}: {error}") from error
     folded, kept = (DETECTOR.plan(replace(config, redundant_bias=bias)) for bias in (False, True))
@@ -161,7 +170,7 @@ def find_copies(path: Path, content: Any, table: Table) -> tuple[dict[str, Tenso
         UnsupportedSourceError: There is no state_dict of an EfficientDet.
     """
     held = content if isinstance(content, dict) else {}
-    last = str(table.state_dict["class_channels"]["size_of"])
+    last = str(table.state_dict["fpn_channels"]["size_of"])
     named = {
         view: next((held[key] for key in keys if isinstance(held.get(key), dict)), None)
         for view, keys in COPIES.items()

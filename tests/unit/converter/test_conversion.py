@@ -59,7 +59,13 @@ INCOMPLETE = {name: array for name, array in CHECKPOINT.items() if not name.star
             "sets num_classes to 3, but the checkpoint's shape",
         ),
         (CHECKPOINT, {"hparams": "num_classes"}, ConfigError, "not of the form key=value"),
-        (CHECKPOINT, {"hparams": "separable_conv=False"}, ConfigError, "separable_conv is False, which is unsupported"),
+        (
+            CHECKPOINT,
+            {"hparams": "separable_conv=False"},
+            ConversionError,
+            "sets separable_conv to False, but the checkp",
+        ),
+        (CHECKPOINT, {"hparams": "act_type=srelu"}, ConfigError, "act_type = 'srelu' is not supported"),
         (INCOMPLETE, {}, AccountingError, "folder/model is not a complete d0: 1 missing, 0 unexpected, 0 mism"),
         ({"a/b": np.zeros(1, np.float32)}, {}, UnsupportedSourceError, "It looks like another network, which is not"),
         (seeded(plan_of(small_config())), {"weights": "ema"}, ViewError, "no averages"),
@@ -106,6 +112,7 @@ def test_metadata_describe_the_file(tmp_path: Path) -> None:
         "variant": "d0",
         "config": small_config(redundant_bias=True).to_dict(),
         "config_origins": dict(prepared.settings.origins),
+        "assumed": prepared.settings.assumed,
         "source": {
             "kind": "memory",
             "name": "model.index",

@@ -16,6 +16,7 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from converter.report import conversion_report, inspection_text
 from converter.writers.targets import TARGETS
+from effdet_torch.config import get_config
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.checkpoint import load_model, read_model_file
 from support.sources import (
@@ -174,10 +175,10 @@ def test_files_of_a_later_version_are_refused(
 ) -> None:
     monkeypatch.setattr("converter.conversion.FORMAT_VERSION", 99)
     convert(checkpoint, tmp_path / f"m{suffix}")
-    with pytest.raises(UnsupportedSourceError, match=r"is written in format 99; this version reads up to 1\. Update"):
+    with pytest.raises(UnsupportedSourceError, match=r"is written in format 99; this version reads up to 2\. Update"):
         open_checkpoint(tmp_path / f"m{suffix}")
     if suffix != ".h5":
-        with pytest.raises(ModelFileError, match="is written in format 99; this version reads up to 1"):
+        with pytest.raises(ModelFileError, match="is written in format 99; this version reads up to 2"):
             load_model(tmp_path / f"m{suffix}")
 
 
@@ -190,19 +191,18 @@ def test_metadata_that_are_not_json(checkpoint: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "changes"),
     [
-        ("efficientdet-d4-640", "the official d4-640 by its name; if so, pass --hparams image_size=640"),
-        ("efficientdet-d4-640.tar.gz", "the official d4-640 by its name; if so, pass --hparams image_size=640"),
-        ("advprop/efficientdet-d4.tar.gz", "d4-advprop by its name; if so, pass --hparams mean_rgb=0,stdd"),
-        ("efficientdet-d4", ""),
-        ("d9-640", ""),
+        ("efficientdet-d4-640", {"image_size": (640, 640)}),
+        ("efficientdet-d4-640.tar.gz", {"image_size": (640, 640)}),
+        ("advprop/efficientdet-d4.tar.gz", {"normalization": "advprop", "mean_rgb": (0.0,) * 3, "std_rgb": (1.0,) * 3}),
+        ("efficientdet-d4", {}),
+        ("d9-640", None),
     ],
 )
-def test_an_official_name_on_disk_implies_settings(path: str, words: str) -> None:
-    source = MemorySource(placeholders(plan_of("d4")), path=path)
-    notes = prepare(source).settings.notes
-    assert (len(notes) == 1 and words in notes[0]) if words else not notes
-    if words:
-        hparams = notes[0].rpartition("--hparams ")[2]
-        assert prepare(source, hparams=hparams).settings.notes == ()
+def test_an_official_name_on_disk_implies_settings(path: str, changes: dict[str, Any] | None) -> None:
+    settings = prepare(MemorySource(placeholders(plan_of("d4")), path=path)).settings
+    assert settings.config == get_config("d4", **(changes or {}))
+    assert bool(settings.assumed) == (changes is None)
+    if changes:
+        assert settings.origins[next(iter(changes))].startswith("the official d4-")

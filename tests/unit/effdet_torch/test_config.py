@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.architecture import BACKBONES, backbone_channels, bifpn_nodes, feature_sizes
+from effdet_torch.architecture import BACKBONES, backbone_channels, feature_sizes
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
 
@@ -108,11 +108,11 @@ def test_bifpn_nodes_need_a_conv_in_the_first_cell_only() -> None:
     nodes = get_config("d0").nodes
     needy = {(node.cell, item.offset, item.channels) for node in nodes for item in node.inputs if item.needs_conv}
     assert needy == {(0, 0, 40), (0, 1, 112), (0, 2, 320)}
-    same = bifpn_nodes("efficientnet-b0", range(3, 8), 112, 1)  # P4 already has the BiFPN's channels
+    same = get_config("d0", fpn_channels=112, fpn_cells=1).nodes  # P4 already has the BiFPN's channels
     assert {item.offset for node in same for item in node.inputs if item.needs_conv} == {0, 2}
 
 
 @pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_backbone_channels_are_those_of_the_last_blocks(backbone: str) -> None:
     last = {block.stage: block.out_channels for block in get_config("d0", backbone=backbone).blocks}
-    assert backbone_channels(backbone) == {3: last[2], 4: last[4], 5: last[6]}
+    assert backbone_channels(backbone) == {1: last[0], 2: last[1], 3: last[2], 4: last[4], 5: last[6]}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from converter.hparams.fields import MEANINGS
 from converter.identify import official
-from converter.identify.hparams import READERS
 from converter.identify.official import MIRROR_VARIABLE, find_official, official_files
 from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError
@@ -69,7 +69,7 @@ def test_every_entry_is_usable() -> None:
         assert re.fullmatch(re.escape(BASE) + r"[a-z0-9]+/[a-z0-9-]+(\.h5|\.tgz|\.tar\.gz)", file.url)
         assert isinstance(file.ap, float)
         assert file.hparams["name"] == f"efficientdet-{file.variant}"
-        assert set(file.hparams) <= {"name", *READERS}  # others would be ignored
+        assert set(file.hparams) <= {"name", *(meaning.name for meaning in MEANINGS)}  # others would be ignored
         expected = get_config(file.variant)
         if "-640" in file.name:
             expected = get_config(file.variant, image_size=640)

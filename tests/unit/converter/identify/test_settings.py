@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converter.errors import ConversionError
-from converter.identify.settings import FROM_SHAPES, FROM_VARIANT, settle_detector
+from converter.hparams.fields import hparams_of
+from converter.identify.evidence import ASSUMED
+from converter.identify.settings import FROM_SHAPES, settle_detector
 from converter.plan.family import Request, Settings
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import assumptions
 from support.sources import MemorySource, architecture_of, placeholders, plan_of, small_config
 
-SHAPE_FIELDS = {"backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level", "num_classes"}
+SHAPE_FIELDS = {
+    *("backbone", "fpn_channels", "fpn_cells", "head_repeats", "min_level", "max_level", "num_classes"),
+    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern"),
+}
 architecture = cache(lambda config: architecture_of(placeholders(plan_of(config))))
 
 
@@ -38,10 +45,61 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
     result = settled(variant, path=f"efficientdet-{variant}/model")
     assert result.config == get_config(variant)
     assert result.notes == ()
-    assert {name for name, origin in result.origins.items() if origin == FROM_SHAPES} == SHAPE_FIELDS
-    assert set(result.origins.values()) == {FROM_SHAPES, FROM_VARIANT}
-    assert result.origins.keys() == get_config(variant).to_dict().keys() - {"name", "redundant_bias"}
+    assert result.assumed == {}
+    shown = {name for name, origin in result.origins.items() if origin == FROM_SHAPES}
+    assert shown - {"fusion"} == SHAPE_FIELDS
+    assert ("fusion" in shown) == (get_config(variant).fusion == "sum")
+    assert set(result.origins.values()) == {FROM_SHAPES, f"the official {variant}"}
+    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias"}
+    assert result.origins.keys() == fields | {"backbone_config"}
     assert settled(variant, redundant_bias=True).config.redundant_bias
+
+
+HIDDEN = [
+    *("act_type", "fpn_weight_method", "fpn_config", "survival_prob", "conv_after_downsample", "backbone_config"),
+    *("image_size", "num_scales", "aspect_ratios", "anchor_scale", "mean_rgb", "stddev_rgb", "scale_range"),
+    "nms_configs",
+]
+
+
+def test_what_nothing_shows_and_nobody_states_is_assumed_and_listed() -> None:
+    result = settled("d0")
+    assert list(result.assumed) == HIDDEN
+    assert assumptions({"assumed": result.assumed}) == (
+        "act_type swish, fpn_weight_method fastattn, fpn_config none, survival_prob none, "
+        "conv_after_downsample false, backbone_config none, image_size 512, num_scales 3, aspect_ratios 1*2*0.5, "
+        "anchor_scale 4, mean_rgb 123.675*116.28*103.53, stddev_rgb 58.395*57.12*57.375, scale_range false, "
+        "nms_configs none (no config.yaml and no --hparams states them); if that is wrong, pass --hparams or put "
+        "config.yaml beside the checkpoint, and convert it again"
+    )
+    stated = settled("d0", from_file(act_type="swish", survival_prob=None), ("--hparams", {"fpn_name": "bifpn"}))
+    assert list(stated.assumed) == [name for name in HIDDEN if name not in ("act_type", "survival_prob", "fpn_config")]
+    assert (stated.origins["survival_prob"], stated.origins["fpn_config"]) == ("config.yaml", "--hparams")
+    everything = hparams_of(get_config("d0")) | {"backbone_config": None}
+    assert settled("d0", ("config.yaml", everything)).assumed == {}
+
+
+def test_what_makes_no_difference_is_not_listed() -> None:
+    assert "fpn_weight_method" not in settled("d6").assumed
+    assert "survival_prob" not in settled(small_config(head_repeats=1)).assumed
+
+
+@pytest.mark.parametrize("path", ["efficientdet-d0.tar.gz", "x/efficientdet-d0/model", "efficientdet-d0.h5"])
+def test_an_official_file_is_known_by_name_shapes_and_no_optimizer(path: str) -> None:
+    request = partial(settle_detector, architecture("d0"))
+    assert request(Request(MemorySource({}, path))).assumed == {}
+    assert request(Request(MemorySource({"a/Momentum": np.zeros(1)}, path))).assumed  # a training checkpoint
+    assert settled("d0", path=path.replace("efficientdet-", "my-")).assumed
+    assert settled(get_config("d0", num_classes=3), path=path).assumed
+    assert settled(get_config("d0", fpn_cells=4), path=path).assumed
+
+
+@pytest.mark.parametrize("graph", [{"fpn_name": "qufpn"}, {"fpn_config": ((3, (0, 1)), (4, (1, 3)), (5, (2, 4)))}])
+def test_another_pyramid_must_be_stated(graph: dict[str, Any]) -> None:
+    config = small_config(**graph)
+    with pytest.raises(ConversionError, match=r"have \d+ nodes, those of bifpn 4: another fpn_name or fpn_config"):
+        settled(config)
+    assert settled(config, ("--hparams", hparams_of(config))).config == config
 
 
 def test_d6_is_assumed_without_a_hint() -> None:
@@ -117,9 +175,9 @@ def test_a_custom_architecture_starts_from_its_backbone() -> None:
     result = settled(small_config())
     assert result.config == small_config()
     assert result.config.name == "d0"
-    assert result.notes == (
+    assert result.notes[0] == (
         "a custom architecture, not one of the official variants: efficientnet-b0, BiFPN 1 x 8 channels, "
-        "weighted fusion, heads x 1, levels 3-5; unspecified settings default to d0's",
+        "weighted fusion, heads x 1, levels 3-5; unspecified settings default to d0's"
     )
 
 
@@ -136,7 +194,8 @@ def test_a_custom_architecture_starts_from_the_variant_that_is_named(variant: st
 @pytest.mark.parametrize(("base", "fusion"), [("d0", "sum"), ("d6", "fastattn"), ("lite0", "fastattn")])
 def test_the_variables_decide_whether_fusion_is_weighted(base: str, fusion: str) -> None:
     result = settled(get_config(base, fusion=fusion))
-    assert (result.config.fusion, result.origins["fusion"]) == (fusion, FROM_SHAPES)
+    origin = FROM_SHAPES if fusion == "sum" else ASSUMED  # which kind of weights, no shape shows
+    assert (result.config.fusion, result.origins["fusion"]) == (fusion, origin)
 
 
 def test_a_file_distinguishes_softmax_from_fast_normalised_fusion() -> None:
@@ -149,7 +208,7 @@ def test_the_last_source_of_a_value_decides() -> None:
     result = settled("d0", file, option)
     assert (result.config.image_size, result.config.anchor_scale) == ((384, 640), 5.0)
     names = ("image_size", "anchor_scale", "num_classes", "mean_rgb")
-    origins = ["config.yaml", "--hparams", FROM_SHAPES, FROM_VARIANT]  # num_classes: confirmed by the file
+    origins = ["config.yaml", "--hparams", FROM_SHAPES, ASSUMED]  # num_classes: confirmed by the file
     assert [result.origins[name] for name in names] == origins
     assert settled("d0", option, file).config.anchor_scale == 3.0
 
@@ -158,12 +217,15 @@ def test_the_last_source_of_a_value_decides() -> None:
     ("hparams", "words"),
     [
         ({"num_classes": 20}, "config.yaml sets num_classes to 20, but the checkpoint's shapes show 90; fix config.y"),
-        ({"backbone_name": "efficientnet-b1"}, "sets backbone to efficientnet-b1, but the checkpoint's shapes show"),
-        ({"fpn_num_filters": 88}, "sets fpn_channels to 88, but the checkpoint's shapes show 64"),
-        ({"fpn_cell_repeats": 4}, "sets fpn_cells to 4, but the checkpoint's shapes show 3"),
-        ({"box_class_repeats": 4}, "sets head_repeats to 4, but the checkpoint's shapes show 3"),
+        (
+            {"backbone_name": "efficientnet-b1"},
+            "sets backbone_name to efficientnet-b1, but the checkpoint's shapes show",
+        ),
+        ({"fpn_num_filters": 88}, "sets fpn_num_filters to 88, but the checkpoint's shapes show 64"),
+        ({"fpn_cell_repeats": 4}, "sets fpn_cell_repeats to 4, but the checkpoint's shapes show 3"),
+        ({"box_class_repeats": 4}, "sets box_class_repeats to 4, but the checkpoint's shapes show 3"),
         ({"max_level": 8}, "sets max_level to 8, but the checkpoint's shapes show 7"),
-        ({"fpn_weight_method": "sum"}, "sets fusion to 'sum', but the checkpoint has fusion weights"),
+        ({"fpn_weight_method": "sum"}, "sets fpn_weight_method to 'sum', but the checkpoint's fusion is weighted"),
     ],
 )
 def test_contradictions_are_refused(hparams: dict[str, Any], words: str) -> None:
@@ -172,7 +234,9 @@ def test_contradictions_are_refused(hparams: dict[str, Any], words: str) -> None
 
 
 def test_fusion_weights_that_do_not_exist_are_refused() -> None:
-    with pytest.raises(ConversionError, match="sets fusion to 'attn', but the checkpoint has no fusion weights"):
+    with pytest.raises(
+        ConversionError, match="sets fpn_weight_method to 'attn', but the checkpoint's fusion is unweighted"
+    ):
         settled("d6", ("--hparams", {"fpn_weight_method": "attn"}), variant="d6")
 
 
@@ -187,7 +251,7 @@ def test_unspecified_anchors_are_taken_as_scales_and_noted(ratios: tuple[float, 
     config = get_config("d0", num_scales=5, aspect_ratios=ratios)
     given = [] if len(ratios) == 3 else [("--hparams", {"aspect_ratios": list(ratios)})]
     result = settled(config, *given)
-    assert (result.config, result.origins["num_scales"]) == (config, FROM_SHAPES)
+    assert (result.config, result.origins["num_scales"]) == (config, ASSUMED)
     (note,) = result.notes
     count = f"3 scales x {len(ratios)} aspect ratios, but the heads have {5 * len(ratios)} anchors per location"
     assert note == f"{count}; 5 scales are assumed; pass --hparams if that is wrong"
@@ -204,10 +268,3 @@ def test_unspecified_anchors_are_taken_as_scales_and_noted(ratios: tuple[float, 
 def test_anchors_that_cannot_fit_are_refused(anchors: dict[str, Any], hparams: dict[str, Any]) -> None:
     with pytest.raises(ConversionError, match=r"anchors per location; pass both: --hparams num_scales=\.\.\."):
         settled(get_config("d0", **anchors), ("--hparams", hparams))
-
-
-def test_a_misspelled_option_is_questioned() -> None:
-    wrong = {"image_sise": 640, "num_epochs": 3}
-    note = "hyperparameter image_sise is not used; did you mean image_size?"
-    assert settled("d0", ("--hparams", wrong)).notes == (note,)
-    assert not settled("d0", ("config.yaml", wrong)).notes

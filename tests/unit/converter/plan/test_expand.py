@@ -93,8 +93,7 @@ def test_rows_pair_the_layers_that_belong_together() -> None:
     assert {key: plan.targets[key].sources for key in expected} == expected
     # Every row that has variables is among them.
     covered = {plan.targets[key].layer.row.where for key in expected}
-    rows = [row for group in plan.table.groups for row in group.rows]
-    assert covered == {row.where for row in rows if plan.table.kinds[row.kind]}
+    assert covered == {layer.row.where for layer in plan.layers if plan.table.kinds[layer.kind]}
 
 
 def test_rows_without_variables_pair_outputs() -> None:
@@ -130,7 +129,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "stem_channels",
         "stem_chanels",
         STEM,
-        "'stem_chanels' is an unknown quantity here; known are backbone",
+        "'stem_chanels' is an unknown quantity here; known are activates_last, backbone",
     ),
     "quantity of an axis": ("in: 3, out: stem", "in: flat, out: stem", STEM, "'flat' is an unknown quantity here"),
     "text as a size": ("stem_channels", "backbone", STEM, "'backbone' is 'efficientnet-b0', which is not a size"),
@@ -150,14 +149,20 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "gamma is already defined by",
     ),
     "source twice": (
-        "[WSM, WSM_1]",
-        "[WSM, WSM]",
-        "fusion_of_two,",
-        "fpn_cells/cell_0/fnode0/WSM is already defined by",
+        "bias:   {from: bias, op: keep",
+        "bias:   {from: kernel, op: keep",
+        "se/conv2d,",
+        "blocks_0/se/conv2d/kernel is already defined by",
+    ),
+    "count is no size": (
+        "{n: num_inputs, when",
+        "{n: has_scalar_weights, when",
+        "has_scalar_weights, when",
+        "is True, which is",
     ),
     "bias lost": (
-        ", folds: conv2d/bias}",
-        "}",
+        ", folds: conv2d/bias, when: resampling_has_bn}",
+        ", when: resampling_has_bn}",
         "k: 1, in: p5",
         "resample_p6/conv2d/bias is not folded by any batch norm",
     ),

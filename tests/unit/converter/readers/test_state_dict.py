@@ -187,8 +187,10 @@ def test_other_precisions(tmp_path: Path, state: State, dtype: torch.dtype, suff
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_is_recognised(tmp_path: Path, backbone: str) -> None:
-    variant = next(config.name for config in VARIANTS.values() if config.backbone == backbone)
-    small = get_config(variant, fpn_channels=8, fpn_cells=1, head_repeats=1, max_level=5, num_classes=2)
+    variant = next((config.name for config in VARIANTS.values() if config.backbone == backbone), "d7x")
+    small = get_config(
+        variant, backbone=backbone, fpn_channels=8, fpn_cells=1, head_repeats=1, max_level=5, num_classes=2
+    )
     shapes = {key: entry.target_shape for key, entry in plan_of(small).targets.items()}
     path = saved(tmp_path / "a.pth", {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()})
     with open_checkpoint(path) as source:

@@ -20,7 +20,7 @@ from effdet_torch.errors import EffdetError
 from support.sources import MemorySource, placeholders, plan_of, seeded, small_config
 
 State = dict[str, Any]
-LAST = "class_net.predict.conv_pw.bias"
+LAST = "class_net.bn_rep.0.0.bn.weight"
 KERNEL = "backbone.conv_stem.weight"
 STEM = "efficientnet-b0/stem/conv2d/kernel"
 
@@ -104,10 +104,10 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "numbers as keys": (lambda: {1: torch.zeros(3)}, "it holds no tensors"),
     "a whole model": (lambda: torch.nn.Linear(2, 2), r"it holds no tensors.* torch\.save\(model\.state_dict\(\)"),
     "a model in a checkpoint": (lambda: {"model": torch.nn.Linear(2, 2)}, r"torch\.save\(model\.state_dict\(\)"),
-    "on a ResNet": (lambda: of_effdet("resdet50"), "no key ends in .*; it begins with 'backbone.conv1.weight'"),
-    "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
-    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
-    "another BiFPN": (lambda: of_effdet("efficientdet_q0"), INCOMPLETE),
+    "on a ResNet": (lambda: of_effdet("resdet50"), "backbone fit no EfficientNet"),
+    "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "no key ends in .*; it begins with 'backbone.conv_stem"),
+    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), f"no key ends in {LAST}"),
+    "another BiFPN": (lambda: of_effdet("efficientdet_q0"), f"no key ends in {LAST}"),
     "some of the biases": (lambda: with_tensors(**{"class_net.conv_rep.0.conv_pw.bias": 8}), INCOMPLETE),
     "a custom head": (
         lambda: with_tensors(**{"box_net.predict.conv_pw.bias": 35}),

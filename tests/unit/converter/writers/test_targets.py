@@ -11,7 +11,7 @@ import yaml
 
 from converter.conversion import Preparation, convert_checkpoint, prepare
 from converter.errors import CorruptFileError
-from converter.identify.hparams import config_fields
+from converter.hparams.fields import config_fields
 from converter.locate import open_checkpoint
 from converter.plan.copies import stored_names
 from converter.writers.targets import TARGETS, choose_target

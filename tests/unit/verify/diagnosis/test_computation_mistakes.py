@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effdet_torch.config import get_config
 from effdet_torch.network.backbone import batch_norm
 from effdet_torch.network.bifpn import Resample, max_pool_same
 from support.sources import plan_of, small_config
@@ -65,9 +66,10 @@ def test_epsilon_and_activation() -> None:
 
 
 def test_order_of_pooling_and_convolution() -> None:
-    module, x = Resample(3, 4, bias=True).double().eval(), images(1, 3, 8, 8)
+    config = get_config("d0", fpn_channels=4, redundant_bias=True)
+    module, x = Resample(3, config).double().eval(), images(1, 3, 8, 8)
     run = run_of("resample", module, x, module(x, 4, 4))
-    found = mistake_of(run, module.conv(max_pool_same(x)))
+    found = mistake_of(run, module.conv(max_pool_same(x, 4, 4)))
     assert found == "order of pooling and convolution: the pooling before the convolution"
     assert mistake_of(run, run.match.expected) is None
 

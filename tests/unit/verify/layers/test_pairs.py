@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from converter.identify.families import DETECTOR
 from converter.plan.table import load_table
 from support.sources import plan_of, small_config
 from support.tables import edit_tables, rename_kind
@@ -18,6 +19,11 @@ from verify.layers.pairs import layer_pairs, uncompared
 from verify.results import LayerResult, Measures
 
 CONFIG = small_config()
+OTHERS = (
+    CONFIG,
+    small_config(fusion="channel_attn", survival_prob=0.8, head_repeats=2),
+    small_config(conv_bn_act_pattern=True),
+)
 HEAD = "class_net.bn_rep.0.0.bn"
 
 
@@ -30,10 +36,13 @@ def _own_tables() -> Iterator[None]:
 @pytest.mark.parametrize("kind", [*COMPARED, *SHOWN_BY])
 def test_a_renamed_kind_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     edit_tables(monkeypatch, tmp_path / "mappings", rename_kind(kind))
-    plan = plan_of(CONFIG)
+    plans = map(DETECTOR.plan, OTHERS)
+    plan = next(plan for plan in plans if any("renamed" in layer.kind for layer in plan.layers))
     first = next(layer for layer in plan.layers if "renamed" in layer.kind)
     # Fusion weights are shown by `combine`: without it, they are refused as well.
-    words = rf"yaml, line \d+: no comparison covers the kind '(renamed_{kind}|fusion_of_\w+)'.*verify/layers/kinds.py"
+    words = (
+        rf"yaml, line \d+: no comparison covers the kind '(renamed_{kind}|(channel_)?fusion)'.*verify/layers/kinds.py"
+    )
     with pytest.raises(ParityError, match=words) as caught:
         layer_pairs(plan)
     if kind != "combine":
@@ -42,7 +51,7 @@ def test_a_renamed_kind_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_every_kind_of_the_tables_is_known_and_used() -> None:
-    assert {layer.kind for layer in plan_of(CONFIG).layers} == {*COMPARED, *SHOWN_BY}
+    assert {layer.kind for config in OTHERS for layer in plan_of(config).layers} == {*COMPARED, *SHOWN_BY}
 
 
 def test_completeness_counts_the_rows_of_the_plan() -> None:

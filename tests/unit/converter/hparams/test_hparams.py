@@ -8,15 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from converter.identify.hparams import (
-    FIXED,
-    config_fields,
-    given_hparams,
-    hparams_of,
-    parse_hparams,
-    read_hparams_file,
-    stated_hparams,
-)
+from converter.hparams.blocks import own_blocks
+from converter.hparams.fields import config_fields, hparams_of, stated_hparams
+from converter.hparams.given import given_hparams
+from converter.hparams.syntax import parse_hparams, read_hparams_file
 from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError
 from support.sources import MemorySource
@@ -42,6 +37,8 @@ def test_reads_the_config_of_a_training(shared: Path) -> None:
         ("image_size: !!python/tuple\n- 384\n- 640\n", {"image_size": (384, 640)}),
         ("nested: !!python/tuple [!!python/tuple [1], 2]", {"nested": ((1,), 2)}),
         ("1: a\nno: b", {"1": "a", "False": "b"}),
+        # A block of a backbone is plain data: nothing is imported, nothing is called.
+        ("b: !!python/object/new:backbone.efficientnet_model.BlockArgs [3, [1, 1], 0.25]", {"b": [3, [1, 1], 0.25]}),
     ],
 )
 def test_reads_tuples_and_any_names(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
@@ -57,9 +54,10 @@ NOT_PLAIN: list[str | bytes] = [
     "a: !!python/tuple {b: !!python/object/apply:os.system ['touch PROOF']}",
     *("a: !!python/tuple 3", "a: !local b", "a: [", "a: b: c", "a: *nobody", '!!int "": b', 'a: !!int ""'),
     *('a: !!float ""', "a: !!timestamp x", "a: 2001-99-99", "? [a]\n: b", "a: &a !!python/tuple [*a]"),
+    *("a: 1\nb: 2\na: 3", "a: {b: 1, b: 2}", "a: !!python/object/new:os.BlockArgs {b: 1}"),
     *("a: " + "[" * 5000, "a: \x00", "--- a\n--- b", b"a: \xff\xfe"),
 ]
-WORDS = r"is not plain YAML .*; fix it, or move it away and pass its values with --hparams"
+WORDS = r"is not plain YAML .*; fix it, or pass its values with --hparams"
 OTHER = {"": "contains a NoneType; expected names and values", "- a": "contains a list", "word": "contains a str"}
 
 
@@ -77,12 +75,14 @@ def test_refuses_files_without_running_anything(
 
 def test_sources_of_hyperparameters_weakest_first(tmp_path: Path) -> None:
     source = MemorySource({}, str(tmp_path / "model"))
-    assert given_hparams(source) == given_hparams(source, "") == []
-    assert given_hparams(source, "num_classes=3") == [("--hparams", {"num_classes": 3})]
+    assert given_hparams(source) == given_hparams(source, "") == ([], [])
+    assert given_hparams(source, "num_classes=3") == ([("--hparams", {"num_classes": 3})], [])
     write(tmp_path, "num_classes: 20")
     source = MemorySource({}, str(tmp_path / "model"), given=(("its metadata", {"num_classes": 4}),))
     for option in ({"num_classes": 3}, *(str(write(tmp_path, "num_classes: 3", name)) for name in ("a.yaml", "b.yml"))):
-        assert given_hparams(source, option) == [
+        given, notes = given_hparams(source, option)
+        assert not notes
+        assert given == [
             ("config.yaml", {"num_classes": 20}),
             ("its metadata", {"num_classes": 4}),
             ("--hparams", {"num_classes": 3}),
@@ -91,8 +91,78 @@ def test_sources_of_hyperparameters_weakest_first(tmp_path: Path) -> None:
         given_hparams(source, str(tmp_path / "absent.yaml"))
 
 
+@pytest.mark.parametrize("folder", ["archive", "backup", "Archive_2", "saved_model"])
+def test_the_config_above_a_copy_is_used_and_said(tmp_path: Path, folder: str) -> None:
+    write(tmp_path, "num_classes: 20")
+    (tmp_path / folder).mkdir()
+    source = MemorySource({}, str(tmp_path / folder / "model"))
+    origin = f"config.yaml above {folder}/"
+    note = f"config.yaml of the folder above {folder}/ is used"
+    assert given_hparams(source) == ([(origin, {"num_classes": 20})], [note])
+    write(tmp_path / folder, "num_classes: 3")  # its own comes first
+    assert given_hparams(source) == ([("config.yaml", {"num_classes": 3})], [])
+
+
+def test_the_config_above_any_other_folder_is_pointed_out(tmp_path: Path) -> None:
+    above = write(tmp_path, "num_classes: 20")
+    (tmp_path / "run2").mkdir()
+    given, (note,) = given_hparams(MemorySource({}, str(tmp_path / "run2" / "model")))
+    assert given == []
+    assert "above run2/ is not used" in note
+    assert note.endswith(f"pass --hparams {above}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("image_sise", r"unknown hyperparameter image_sise; did you mean image_size\?"),
+        ("qwertyuiop", "unknown hyperparameter qwertyuiop; the official code has no such hyperparameter"),
+    ],
+)
+def test_unknown_names_are_refused_wherever_they_stand(tmp_path: Path, name: str, words: str) -> None:
+    source = MemorySource({}, str(tmp_path / "model"))
+    for option in ({name: 1}, f"num_classes=3,{name}=1", str(write(tmp_path, f"{name}: 1", "own.yaml"))):
+        with pytest.raises(ConfigError, match=f"^--hparams: {words}"):
+            given_hparams(source, option)
+    path = write(tmp_path, f"{name}: 1")
+    with pytest.raises(ConfigError, match=f"^config.yaml: {words}.*Fix {path}, or move it away"):
+        given_hparams(source)
+
+
+def test_every_name_of_official_runs_is_known(shared: Path) -> None:
+    sources = shared / "reference" / "sources"
+    files = [*sources.rglob("*config.yaml"), shared / "trained_d0_256" / "config.yaml"]
+    assert len(files) > 30
+    for path in files:
+        given = given_hparams(MemorySource({}), str(path))
+        assert given.hparams
+
+
+@pytest.mark.parametrize("text", ["a=1,a=2", "a.b=1,a.b=2", "a=1,a.b=2", "a.b=1,a=2"])
+def test_a_name_is_given_once(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^hyperparameter a(\.b)? is given twice; give it once$"):
+        parse_hparams(text)
+
+
+CHANGES: list[dict[str, Any]] = [
+    {},
+    {
+        "image_size": (384, 640),
+        "normalization": "advprop",
+        "fusion": "attn",
+        "mean_rgb": (0.0,) * 3,
+        "std_rgb": (1.0,) * 3,
+    },
+    {"normalization": "scale_range", "activation": "mish", "survival_prob": 0.8, "conv_after_downsample": True},
+    {"fpn_name": "qufpn", "fusion": "channel_attn", "separable_conv": False, "label_map": ((1, "a"), (7, "b"))},
+    {"fpn_config": ((3, (0, 1)), (4, (1, 3)), (5, (2, 4))), "max_level": 5, "apply_bn_for_resampling": False},
+    {"min_level": 2, "conv_bn_act_pattern": True, "anchor_scale": (4.0, 4.0, 4.0, 4.0, 5.0, 6.0), "max_level": 7},
+    {"aspect_ratios": ((1.0, 1.0), (1.4, 0.7), 0.5), "nms_configs": (("method", "hard"), ("iou_thresh", 0.6))},
+]
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("changes", [{}, {"image_size": (384, 640), "normalization": "advprop", "fusion": "attn"}])
+@pytest.mark.parametrize("changes", CHANGES)
 def test_hparams_of_a_config_give_the_same_config(variant: str, changes: dict[str, Any]) -> None:
     config = get_config(variant, **changes)
     hparams = hparams_of(config)
@@ -119,6 +189,7 @@ def test_only_values_from_the_option_are_stated_again() -> None:
         ("scale_range=true,a=False,b=TRUE", {"scale_range": True, "a": False, "b": True}),
         ("act_type=relu6,name='x'", {"act_type": "relu6", "name": "x"}),
         ("label_map=None", {"label_map": None}),
+        ("nms_configs.method=hard,nms_configs.iou_thresh=0.6", {"nms_configs": {"method": "hard", "iou_thresh": 0.6}}),
         ("a=b=c", {"a": "b=c"}),
     ],
 )
@@ -143,6 +214,21 @@ def test_refuses_incomplete_pairs(text: str) -> None:
         ({"image_size": [384, 640]}, {"image_size": (384, 640)}),
         ({"num_classes": 20.0}, {"num_classes": 20}),
         ({"num_classes": None}, {}),
+        ({"survival_prob": None}, {"survival_prob": 0.0}),
+        ({"fpn_weight_method": None, "fpn_name": None}, {"fusion": "fastattn", "fpn_name": "bifpn"}),
+        ({"backbone_config": None, "fpn_config": None}, {"fpn_config": ()}),
+        ({"aspect_ratios": [[1.0, 1], [1.4, 0.7]]}, {"aspect_ratios": ((1.0, 1.0), (1.4, 0.7))}),
+        ({"anchor_scale": [3, 4]}, {"anchor_scale": (3.0, 4.0)}),
+        ({"act_type": "silu"}, {"activation": "swish"}),
+        ({"label_map": {1: "a", 5: "b"}}, {"label_map": ((1, "a"), (5, "b"))}),
+        ({"label_map": "waymo"}, {"label_map": ((1, "vehicle"), (2, "pedestrian"), (3, "cyclist"))}),
+        ({"nms_configs": {"method": "gaussian", "iou_thresh": None, "max_output_size": 100}}, {"nms_configs": ()}),
+        ({"nms_configs": {"sigma": 0.3}}, {"nms_configs": (("sigma", 0.3),)}),
+        (
+            {"fpn_config": {"nodes": [{"feat_level": 4, "inputs_offsets": [0, 1]}], "weight_method": "sum"}},
+            {"fpn_config": ((4, (0, 1)),), "fusion": "sum"},
+        ),
+        ({"heads": ["object_detection"]}, {}),
         ({"aspect_ratios": 1}, {"aspect_ratios": (1.0,)}),
         ({"aspect_ratios": [1, "2", 0.5]}, {"aspect_ratios": (1.0, 2.0, 0.5)}),
         ({"anchor_scale": 3}, {"anchor_scale": 3.0}),
@@ -150,7 +236,7 @@ def test_refuses_incomplete_pairs(text: str) -> None:
         ({"anchor_scale": "44"}, {"anchor_scale": 44.0}),  # one number, not one per digit
         ({"mean_rgb": "123"}, {"mean_rgb": (123.0,) * 3}),
         ({"stddev_rgb": [1, 2, 3]}, {"std_rgb": (1.0, 2.0, 3.0)}),
-        ({"scale_range": True}, {"normalization": "advprop"}),
+        ({"scale_range": True}, {"normalization": "scale_range"}),
         ({"scale_range": False}, {"normalization": "mean_std"}),
         ({"fpn_weight_method": "attn"}, {"fusion": "attn"}),
         ({"act_type": "swish_native"}, {"activation": "swish"}),
@@ -158,7 +244,6 @@ def test_refuses_incomplete_pairs(text: str) -> None:
         ({"fpn_num_filters": 8, "fpn_cell_repeats": 2}, {"fpn_channels": 8, "fpn_cells": 2}),
         ({"box_class_repeats": 2, "max_level": 6}, {"head_repeats": 2, "max_level": 6}),
         ({"learning_rate": 0.1, "name": "efficientdet-d0", "momentum": 0.9}, {}),
-        (dict(FIXED), {}),
     ],
 )
 def test_turns_official_names_into_fields(hparams: dict[str, Any], fields: dict[str, Any]) -> None:
@@ -169,8 +254,16 @@ INVALID: dict[str, list[object]] = {
     "image_size": ["640x384x3", "wide", [1, 2, 3], 512.5, {"height": 1}, float("inf")],
     "num_classes": ["many", 90.5, True, [90]],
     "num_scales": [2.5],
-    "aspect_ratios": [[], [[1.0, 1.0], [1.4, 0.7]], "all"],
-    "anchor_scale": [[], [3, 4]],
+    "aspect_ratios": [[], [[1.0, 1.0, 1.0]], "all"],
+    "anchor_scale": [[], ["a"]],
+    "separable_conv": [1, "yes"],
+    "fpn_name": ["nasfpn", "bifpn_sum"],
+    "fpn_config": [3, {"nodes": 3}, {"nodes": [{"feat_level": 3}], "weight_method": "sum"}, {"nodes": []}],
+    "heads": [["segmentation"]],
+    "nms_configs": [3, {"methods": "hard"}, {"method": "soft"}],
+    "label_map": ["labels.yaml", {"a": "b"}],
+    "survival_prob": [True, "often"],
+    "backbone_config": [{"blocks": []}, {"blocks": [[3]]}, {"width": 1}, 3],
     "mean_rgb": [[1, 2], "abc"],
     "scale_range": ["yes"],
     "act_type": [["swish"]],
@@ -182,16 +275,24 @@ INVALID: dict[str, list[object]] = {
 def test_refuses_invalid_values(name: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         config_fields({name: value})
-    assert str(caught.value).startswith(f"hyperparameter {name} has the invalid value {value!r} (")
+    assert str(caught.value).startswith(f"--hparams: the hyperparameter {name} = {value!r} is not supported: ")
 
 
 def test_lists_the_values_of_a_choice() -> None:
-    with pytest.raises(ConfigError, match=r"invalid value 'gelu' \(expected one of swish, swish_native, relu6"):
+    with pytest.raises(ConfigError, match=r"act_type = 'gelu' is not supported: expected one of swish, swish_native"):
         config_fields({"act_type": "gelu"})
+    with pytest.raises(ConfigError, match=r"act_type = 'srelu' is not supported: srelu has a learnt variable"):
+        config_fields({"act_type": "srelu"})
 
 
-@pytest.mark.parametrize("name", FIXED)
-def test_refuses_switches_to_another_network(name: str) -> None:
-    value = 2 if name == "min_level" else not FIXED[name]
-    with pytest.raises(ConfigError, match=f"hyperparameter {name} is {value!r}, which is unsupported"):
-        config_fields({name: value})
+BLOCKS = {"kernel_size": 5, "id_skip": False, "se_ratio": 0.5, "fused_conv": 1, "strides": [2, 2], "super_pixel": 1}
+
+
+@pytest.mark.parametrize(("name", "value"), BLOCKS.items())
+def test_another_block_is_refused_by_what_differs(name: str, value: object) -> None:
+    blocks = own_blocks()
+    config_fields({"backbone_config": {"blocks": blocks}})
+    config_fields({"backbone_config": {"blocks": [list(block.values()) for block in blocks]}})  # as a file lists them
+    blocks[0][name] = value
+    with pytest.raises(ConfigError, match=rf"backbone_config is not supported: block 0 has {name} "):
+        config_fields({"backbone_config": {"blocks": blocks}})

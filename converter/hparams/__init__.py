@@ -1,0 +1,1 @@
+"""Hyperparameters in the official syntax: where they are stated, and what they mean."""

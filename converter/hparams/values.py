@@ -1,0 +1,169 @@
+"""Read the values of hyperparameters; a value that cannot be read is a ValueError, which says what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from converter.hparams.blocks import require_own_blocks
+from effdet_torch.checks import NMS_NAMES
+from effdet_torch.pyramid import Cell
+
+LISTS = (list, tuple)
+_VOC = """
+    aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep
+    sofa train tvmonitor
+"""
+# Label maps that the official code knows by name.
+LABEL_MAPS: Mapping[str, tuple[str, ...]] = {
+    "waymo": ("vehicle", "pedestrian", "cyclist"),
+    "voc": tuple(_VOC.split()),
+}
+
+
+def integer(value: Any) -> int:
+    """Return an integer, also one that is written as a float."""
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError("expected an integer")
+    return number
+
+
+def switch(value: Any) -> bool:
+    """Return true or false."""
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def one_of(choices: Mapping[Any, str]) -> Callable[[Any], str]:
+    """Return the reader of a value out of several."""
+
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(map(str, choices))}")
+        return choices[value]
+
+    return read
+
+
+def image_size(value: Any) -> tuple[int, int]:
+    """Return (height, width) from a side, "WIDTHxHEIGHT", or (height, width)."""
+    if isinstance(value, str) and "x" in value.lower():
+        width, height = value.lower().split("x")
+        return integer(height), integer(width)
+    if isinstance(value, LISTS):
+        height, width = value
+        return integer(height), integer(width)
+    return integer(value), integer(value)
+
+
+def aspect_ratios(value: Any) -> tuple[float | tuple[float, float], ...]:
+    """Return ratios width / height, or pairs of factors (width, height)."""
+    ratios = value if isinstance(value, LISTS) else [value]
+    if not ratios:
+        raise ValueError("expected at least one")
+    return tuple(_pair(ratio) if isinstance(ratio, LISTS) else float(ratio) for ratio in ratios)
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    width, height = map(float, value)
+    return width, height
+
+
+def anchor_scale(value: Any) -> float | tuple[float, ...]:
+    """Return one scale, or one for every level; several that are the same are one."""
+    scales = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),)
+    if not scales:
+        raise ValueError("expected at least one")
+    return scales if len(set(scales)) > 1 else scales[0]
+
+
+def per_channel(value: Any) -> tuple[float, ...]:
+    """Return one value per colour."""
+    channels = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),) * 3
+    if len(channels) != 3:
+        raise ValueError("expected one number or three")
+    return channels
+
+
+def survival_probability(value: Any) -> float:
+    """Return a probability; 0 means that the heads are not residual."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return float(value)
+
+
+def nodes(value: Any) -> Cell:
+    """Return the nodes of an `fpn_config`."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("nodes"), LISTS):
+        raise ValueError("expected nodes, each with feat_level and inputs_offsets")
+    try:
+        return tuple(
+            (integer(node["feat_level"]), tuple(integer(offset) for offset in node["inputs_offsets"]))
+            for node in value["nodes"]
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a node lacks feat_level or inputs_offsets ({error})") from error
+
+
+def weight_method(value: Any) -> str:
+    """Return the weight method of an `fpn_config`, the only one that counts: those of its nodes are not used."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("weight_method"), str):
+        raise ValueError("expected a weight_method beside its nodes")
+    return str(value["weight_method"])
+
+
+def nms_configs(value: Any) -> tuple[tuple[str, str | float], ...]:
+    """Return the settings of the postprocessing that differ from the official defaults."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected names ({', '.join(NMS_NAMES)}) and values")
+    if unknown := sorted(map(str, set(value) - {*NMS_NAMES, "pyfunc"})):
+        raise ValueError(f"unknown setting {unknown[0]}; known are {', '.join(NMS_NAMES)}")
+    if value.get("method") not in (None, "", "hard", "gaussian"):
+        raise ValueError(f"method is {value['method']!r}; expected hard or gaussian")
+    given = {name: value[name] for name in NMS_NAMES if value.get(name)}  # None and 0 mean the default
+    if "method" in value and not value["method"]:
+        given["method"] = "hard"
+    defaults = {"method": "gaussian", "max_output_size": 100}
+    return tuple((name, found) for name, found in given.items() if found != defaults.get(name))
+
+
+def label_map(value: Any) -> tuple[tuple[int, str], ...]:
+    """Return (category id, name) from a mapping of them, or the name of a map that the official code knows."""
+    if isinstance(value, str) and value in LABEL_MAPS:
+        return tuple(enumerate(LABEL_MAPS[value], start=1))
+    if value == "coco":
+        return ()  # the names of a model with COCO's 90 classes
+    if not isinstance(value, Mapping):
+        raise ValueError("expected category ids and names; a file of them must be passed with --hparams FILE")
+    return tuple((integer(number), str(name)) for number, name in value.items())
+
+
+def detector_heads(value: Any) -> None:
+    """Check that there is a head for detection, the only kind that is converted."""
+    if "object_detection" not in value:
+        raise ValueError("expected object_detection; no other head can be converted alone")
+
+
+def backbone_config(value: Any) -> None:
+    """Check that the blocks of the backbone are its own."""
+    require_own_blocks(value)
+
+
+def activation(value: Any) -> str:
+    """Return our name of an activation."""
+    if value == "srelu":
+        raise ValueError("srelu has a learnt variable at every place, which is not supported")
+    return one_of(ACTIVATIONS)(value)
+
+
+ACTIVATIONS: Mapping[Any, str] = {
+    "swish": "swish",
+    "swish_native": "swish",
+    "silu": "swish",
+    "hswish": "hswish",
+    "relu": "relu",
+    "relu6": "relu6",
+    "mish": "mish",
+}

@@ -1,0 +1,97 @@
+"""What names and shapes do not show of a network, and on what its values rest: evidence, or an assumption."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from converter.hparams.fields import hparams_of
+from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
+from converter.identify.official import PREFIX, OfficialFile, find_official
+from converter.source import VariableSource
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
+
+FROM_SHAPES = "names and shapes"
+ASSUMED = "assumed"
+ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
+SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/RMSProp", "/RMSProp_1")
+
+
+class Hidden(NamedTuple):
+    """Something that names and shapes do not show.
+
+    Attributes:
+        name: the official hyperparameter.
+        fields: of the config that it sets.
+        others: hyperparameters that state it as well.
+        matters: whether it makes a difference for a network.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    matters: Callable[[DetectorArchitecture], bool] = lambda _: True
+
+
+HIDDEN: tuple[Hidden, ...] = (
+    Hidden("act_type", ("activation",)),
+    Hidden("fpn_weight_method", ("fusion",), ("fpn_config",), lambda found: found.fusion_weights != UNWEIGHTED),
+    Hidden("fpn_config", ("fpn_name", "fpn_config"), ("fpn_name",)),
+    Hidden("survival_prob", ("survival_prob",), (), lambda found: found.head_repeats > 1),
+    Hidden("conv_after_downsample", ("conv_after_downsample",)),
+    Hidden("backbone_config", ("backbone_config",)),
+    Hidden("image_size", ("image_size",)),
+    Hidden("num_scales", ("num_scales",)),
+    Hidden("aspect_ratios", ("aspect_ratios",)),
+    Hidden("anchor_scale", ("anchor_scale",)),
+    Hidden("mean_rgb", ("mean_rgb",)),
+    Hidden("stddev_rgb", ("std_rgb",)),
+    Hidden("scale_range", ("normalization",)),
+    Hidden("nms_configs", ("nms_configs",)),
+)
+
+
+def known_official(source: VariableSource, found: DetectorArchitecture) -> OfficialFile | None:
+    """Return the official file that a source is: by the name of the file or folder, its shapes and its content.
+
+    A training checkpoint holds slots of its optimizer; an official one does not.
+    """
+    if any(name.endswith(SLOTS) for name in source.variables):
+        return None
+    path = source.path.absolute()
+    stem, folder = path.name.partition(".")[0], path.parent.name
+    for name in (f"{stem}-{folder}", stem, folder):  # AdvProp's files have the names of others, in another folder
+        with suppress(ConfigError):
+            official = find_official(name) if name.lower().startswith(PREFIX) else None
+            if official is not None and _has_shapes_of(official.config, found):
+                return official
+    return None
+
+
+def _has_shapes_of(config: EfficientDetConfig, found: DetectorArchitecture) -> bool:
+    heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
+    return heads and found.matches(config)
+
+
+def origins_of_hidden(found: DetectorArchitecture, stated: Mapping[str, str], otherwise: str) -> dict[str, str]:
+    """Return {field: origin} of everything that names and shapes do not show.
+
+    Args:
+        found: what they show.
+        stated: {hyperparameter: who states it}.
+        otherwise: the origin of what nobody states.
+    """
+    origins = {}
+    for hidden in HIDDEN:
+        origin = next((stated[name] for name in (hidden.name, *hidden.others) if name in stated), otherwise)
+        origins.update(dict.fromkeys(hidden.fields, origin if hidden.matters(found) else FROM_SHAPES))
+    return origins
+
+
+def assumptions(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return {hyperparameter: value} of everything that is only assumed."""
+    values: dict[str, Any] = hparams_of(config)
+    hidden = [h for h in HIDDEN if any(origins.get(field) in (ASSUMED, ASSUMED_BEFORE) for field in h.fields)]
+    return {h.name: values.get(h.name) for h in hidden}

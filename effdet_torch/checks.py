@@ -1,0 +1,94 @@
+"""What the values of a model's settings must be: field -> a check, and what it expects in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from effdet_torch.architecture import BACKBONES
+from effdet_torch.pyramid import CELLS
+
+LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
+NMS_NAMES = ("method", "iou_thresh", "score_thresh", "sigma", "max_nms_inputs", "max_output_size")
+
+Test = Callable[[Any], bool]
+Check = tuple[Test, str]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_positive_int(value: Any) -> bool:
+    return _is_int(value) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _all(is_valid: Test, values: Any, count: int | None = None) -> bool:
+    has_count = isinstance(values, tuple) and (len(values) == count if count else bool(values))
+    return has_count and all(map(is_valid, values))
+
+
+def _are_pairs(values: Any, is_first: Test, is_second: Test) -> bool:
+    pairs = isinstance(values, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in values)
+    return pairs and all(is_first(first) and is_second(second) for first, second in values)
+
+
+def _one_of(choices: Collection[str]) -> Check:
+    return lambda value: _is_text(value) and value in choices, f"one of {', '.join(choices)}"
+
+
+def _integer(low: int, high: int) -> Check:
+    return lambda value: _is_int(value) and low <= value <= high, f"{low} to {high}"
+
+
+_POSITIVE: Check = (_is_positive_int, "a positive integer")
+_SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
+
+CHECKS: Mapping[str, Check] = {
+    "backbone": _one_of(BACKBONES),
+    "fusion": _one_of(("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")),
+    "activation": _one_of(("swish", "relu6", "relu", "hswish", "mish")),
+    "normalization": _one_of(("mean_std", "scale_range", "advprop")),
+    "fpn_name": _one_of(CELLS),
+    **dict.fromkeys(("fpn_channels", "fpn_cells", "head_repeats", "num_classes", "num_scales"), _POSITIVE),
+    "min_level": _integer(1, 5),
+    "max_level": _integer(5, 12),
+    "image_size": (lambda value: _all(_is_positive_int, value, 2), "(height, width), two positive integers"),
+    "aspect_ratios": (
+        lambda value: _all(lambda ratio: _is_positive(ratio) or _all(_is_positive, ratio, 2), value),
+        "positive numbers, or pairs of them",
+    ),
+    "anchor_scale": (
+        lambda value: _is_positive(value) or _all(_is_positive, value),
+        "a positive number, or one for every level",
+    ),
+    "std_rgb": (lambda value: _all(_is_positive, value, 3), "three positive numbers"),
+    "mean_rgb": (lambda value: _all(_is_number, value, 3), "three numbers"),
+    "survival_prob": (lambda value: _is_number(value) and 0 <= value <= 1, "0 to 1"),
+    "redundant_bias": _SWITCH,
+    "conv_after_downsample": _SWITCH,
+    "conv_bn_act_pattern": _SWITCH,
+    "apply_bn_for_resampling": _SWITCH,
+    "separable_conv": _SWITCH,
+    "fpn_config": (
+        lambda value: _are_pairs(value, _is_int, lambda offsets: _all(_is_int, offsets)),
+        "nodes (level, offsets of the inputs)",
+    ),
+    "nms_configs": (
+        lambda value: _are_pairs(value, NMS_NAMES.__contains__, lambda given: _is_text(given) or _is_number(given)),
+        f"pairs of a name ({', '.join(NMS_NAMES)}) and a value",
+    ),
+    "label_map": (lambda value: _are_pairs(value, _is_int, _is_text), "pairs of a category id and a name"),
+}
