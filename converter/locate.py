@@ -111,7 +111,7 @@ def _open_h5(path: Path) -> VariableSource:
 
 
 def _open_frozen_graph(path: Path) -> VariableSource:
-    from converter.readers.tensorflow.frozen_graph import FrozenGraph
+    from converter.readers.tensorflow.graphs.frozen_graph import FrozenGraph
 
     return FrozenGraph(path)
 
@@ -164,10 +164,21 @@ def _open_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None = No
     """Open a checkpoint of TF1 or TF2."""
     bundle = _read_bundle(prefix, path, archive)
     if OBJECT_GRAPH not in bundle.variables:
-        return bundle
+        return _with_meta_graph(bundle)
     from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
 
     return ObjectCheckpoint(bundle)
+
+
+def _with_meta_graph(bundle: TensorBundle) -> TensorBundle:
+    """Return a checkpoint that knows of the graph beside it, if there is one."""
+    meta = bundle.prefix.with_name(f"{bundle.prefix.name}.meta")
+    if not meta.is_file():
+        return bundle
+    from converter.readers.tensorflow.graphs.evidence import graph_of
+    from converter.readers.tensorflow.graphs.nodes import META_GRAPH_DEF
+
+    return bundle.with_facts(replace(bundle.facts, graph=graph_of(meta, META_GRAPH_DEF)))
 
 
 def _read_bundle(prefix: Path, path: Path, archive: ExtractedArchive | None) -> TensorBundle:

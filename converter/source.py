@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,24 @@ class VariableInfo:
 
 
 @dataclass(frozen=True)
+class GraphEvidence:
+    """What a TensorFlow graph shows of the network that it computes; what it does not show clearly is left out.
+
+    Attributes:
+        origin: the graph, in words: "graph (model.meta)".
+        hparams: hyperparameters with official names and values. `survival_prob` says only whether the heads have
+            residuals: the probability itself is not in the graph.
+        nodes: {hyperparameter: a node of the graph that shows it}.
+        notes: what is not clear, and why.
+    """
+
+    origin: str
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class SourceFacts:
     """What is known about a source besides its variables.
 
@@ -40,6 +58,7 @@ class SourceFacts:
         origins: {field of the config: where its value is from}, as the file itself says.
         provenance: what the file itself says of where it is from, fit for JSON.
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
+        graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 
     kind: str
@@ -53,6 +72,7 @@ class SourceFacts:
     origins: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    graph: Callable[[], GraphEvidence] | None = field(default=None, compare=False)
 
 
 class VariableSource(ABC):

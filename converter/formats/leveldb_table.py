@@ -1,7 +1,7 @@
 """LevelDB tables (sorted string tables): the container of a TensorFlow checkpoint's index.
 
     data block | ... | metaindex block | index block | footer
-    block   = entries, restart offsets, number of restarts; then a type byte and a checksum
+    block   = entries, restart offsets, number of restarts; then a type byte (0, or 1: snappy) and a checksum
     entry   = sizes of the shared key bytes, own key bytes and value (three varints), own key bytes, value
     footer  = offset and size of the metaindex and the index block, padding, magic number; 48 bytes
 
@@ -15,8 +15,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.errors import CorruptFileError
 from converter.formats.protobuf import read_varint
+from converter.formats.snappy import decompress
 
 TABLE_MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 _FOOTER_BYTES = 48
@@ -49,7 +50,6 @@ def read_table(table: bytes) -> dict[bytes, bytes]:
 
     Raises:
         CorruptFileError: The bytes are not a table, or damaged.
-        UnsupportedSourceError: A block is compressed.
     """
     if len(table) < _FOOTER_BYTES or not table.endswith(TABLE_MAGIC):
         raise CorruptFileError(f"a table's magic number is missing at the end of its {len(table)} bytes")
@@ -64,12 +64,12 @@ def read_table(table: bytes) -> dict[bytes, bytes]:
 
     entries: dict[bytes, bytes] = {}
     data_end, last_key = 0, b""
-    for _, handle in _block_entries(index):
+    for _, handle in _block_entries(index, index_size):
         offset, size, _ = _read_handle(handle, 0)
         if offset < data_end:
             raise CorruptFileError(f"data blocks overlap at byte {offset}")
         data_end = offset + size + _TRAILER_BYTES
-        for key, value in _block_entries(_read_block(table, offset, size, blocks_end)):
+        for key, value in _block_entries(_read_block(table, offset, size, blocks_end), size):
             if key <= last_key and entries:
                 raise CorruptFileError(f"key {key[:80]!r} is not in order")
             entries[key] = value
@@ -85,7 +85,7 @@ def _read_handle(data: bytes, position: int) -> tuple[int, int, int]:
 
 
 def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
-    """Return a block without its trailer, checked against its checksum."""
+    """Return the content of a block, checked against its checksum."""
     stop = offset + size
     if stop + _TRAILER_BYTES > end:
         raise CorruptFileError(f"a block at byte {offset} of {size} bytes runs past the last block's end at byte {end}")
@@ -95,23 +95,31 @@ def _read_block(table: bytes, offset: int, size: int, end: int) -> bytes:
         raise CorruptFileError(
             f"the block at byte {offset} does not match its checksum: stored {stored:#010x}, computed {computed:#010x}"
         )
-    compression = table[stop]
-    if compression == _SNAPPY:
-        raise UnsupportedSourceError(f"the block at byte {offset} is compressed with snappy; expected no compression")
-    if compression != _UNCOMPRESSED:
-        raise CorruptFileError(f"the block at byte {offset} has compression type {compression}; expected 0")
-    return table[offset:stop]
+    content, compression = table[offset:stop], table[stop]
+    if compression == _UNCOMPRESSED:
+        return content
+    if compression != _SNAPPY:
+        raise CorruptFileError(f"the block at byte {offset} has compression type {compression}; expected 0 or 1")
+    try:
+        return decompress(content)
+    except CorruptFileError as error:
+        raise CorruptFileError(f"the block at byte {offset}: {error}") from error
 
 
-def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (key, value) of one block and check that its restart points are entries with complete keys."""
+def _block_entries(block: bytes, stored_size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (key, value) of one block and check that its restart points are entries with complete keys.
+
+    Args:
+        block: its content.
+        stored_size: bytes that it takes in the file, which bound what it may expand to.
+    """
     end = len(block) - 4
     count = int.from_bytes(block[end:], "little") if end >= 0 else 0
     end -= 4 * count
     if end < 0 or count == 0:
         raise CorruptFileError(f"a block of {len(block)} bytes cannot have {count} restart points")
     whole_keys = {0}
-    position, key, budget = 0, b"", _MAX_EXPANSION * len(block)
+    position, key, budget = 0, b"", _MAX_EXPANSION * stored_size
     while position < end:
         start = position
         # One byte each is the usual case; the restart array behind `end` makes the three reads safe.

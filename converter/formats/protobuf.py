@@ -60,7 +60,10 @@ def fields(message: Data) -> Iterator[tuple[int, int, int | Data]]:
             yield number, wire_type, value
             continue
         if wire_type == LENGTH_DELIMITED:
-            size, position = read_varint(message, position, end)
+            if position < end and (size := message[position]) < 0x80:  # the usual case again
+                position += 1
+            else:
+                size, position = read_varint(message, position, end)
         elif wire_type in _FIXED_BYTES:
             size = _FIXED_BYTES[wire_type]
         else:

@@ -75,7 +75,7 @@ def read_index(table: bytes) -> BundleIndex:
 
     Raises:
         CorruptFileError: The bytes are damaged or contradict themselves.
-        UnsupportedSourceError: The bundle is big-endian, compressed, or of a newer version.
+        UnsupportedSourceError: The bundle is big-endian, or of a newer version.
     """
     records = read_table(table)
     if _HEADER_KEY not in records:

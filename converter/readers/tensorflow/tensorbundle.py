@@ -47,7 +47,7 @@ class TensorBundle(VariableSource):
         Raises:
             MissingFileError: There is no index file.
             CorruptFileError: The index is damaged.
-            UnsupportedSourceError: The bundle is big-endian, compressed, or of a newer version.
+            UnsupportedSourceError: The bundle is big-endian, or of a newer version.
         """
         self.prefix = Path(prefix)
         self._archive = archive

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.identify.naming import ends_like_a_variable, undo_counters
-from converter.readers.tensorflow.graph_def import GraphParts, decode_constant, read_graph
+from converter.readers.tensorflow.graphs.evidence import graph_of
+from converter.readers.tensorflow.graphs.graph_def import GraphParts, decode_constant, read_graph
+from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF
 from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import SourceFacts, VariableInfo, VariableSource
 
@@ -33,7 +35,8 @@ class FrozenGraph(VariableSource):
             CorruptFileError: The file is damaged or cut off.
             UnsupportedSourceError: The graph is quantised or folded, or the names of its variables are lost.
         """
-        super().__init__(SourceFacts("frozen graph", path, path.absolute().parent, raw_reason=_ONE_COPY))
+        folder, graph = path.absolute().parent, graph_of(path, GRAPH_DEF)
+        super().__init__(SourceFacts("frozen graph", path, folder, raw_reason=_ONE_COPY, graph=graph))
         try:
             parts = read_graph(map_file(path), _is_wanted)
         except CorruptFileError as error:

@@ -63,8 +63,26 @@ def read_graph(graph: memoryview, is_wanted: Callable[[str], bool]) -> GraphPart
         if operation == "Const" and is_wanted(name):
             if name in parts.constants:
                 raise CorruptFileError(f"two constants are called {name!r}")
-            parts.constants[name] = _read_constant(node, name)
+            parts.constants[name] = read_constant(node, name)
     return parts
+
+
+def read_constant(node: Message[memoryview], name: str) -> Constant:
+    """Return the constant of a NodeDef.
+
+    Raises:
+        CorruptFileError: It has no value, or its dtype or shape is invalid.
+    """
+    attributes = (Message(attribute) for attribute in node.payloads(_ATTRIBUTE))
+    values = [Message(a.payload(_VALUE)).payload(_TENSOR) for a in attributes if _text(a.payload(_KEY)) == "value"]
+    if not values:
+        raise CorruptFileError(f"the constant {name!r} has no value")
+    tensor = Message(values[-1])
+    try:
+        info, _ = describe_tensor(tensor.integer(_DTYPE), bytes(tensor.payload(_SHAPE)))
+    except CorruptFileError as error:
+        raise CorruptFileError(f"{name}: {error}") from error
+    return Constant(info, tensor)
 
 
 def decode_constant(constant: Constant) -> NDArray[Any]:
@@ -93,19 +111,6 @@ def decode_constant(constant: Constant) -> NDArray[Any]:
     filled = np.full(count, values[-1] if len(values) else 0, np.dtype(info.dtype))
     filled[: len(values)] = values
     return filled.reshape(info.shape)
-
-
-def _read_constant(node: Message[memoryview], name: str) -> Constant:
-    attributes = (Message(attribute) for attribute in node.payloads(_ATTRIBUTE))
-    values = [Message(a.payload(_VALUE)).payload(_TENSOR) for a in attributes if _text(a.payload(_KEY)) == "value"]
-    if not values:
-        raise CorruptFileError(f"the constant {name!r} has no value")
-    tensor = Message(values[-1])
-    try:
-        info, _ = describe_tensor(tensor.integer(_DTYPE), bytes(tensor.payload(_SHAPE)))
-    except CorruptFileError as error:
-        raise CorruptFileError(f"{name}: {error}") from error
-    return Constant(info, tensor)
 
 
 def _text(data: memoryview) -> str:
