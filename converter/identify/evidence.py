@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from converter.hparams.fields import hparams_of
+from converter.errors import ConversionError
+from converter.hparams.fields import Stated, hparams_of, stated_fields
 from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
-from converter.source import VariableSource
+from converter.source import GraphEvidence, VariableSource
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
+from effdet_torch.pyramid import CELLS
 
 FROM_SHAPES = "names and shapes"
 ASSUMED = "assumed"
+FREE = ("image_size", "num_scales", "aspect_ratios", "anchor_scale")  # the weights work with others, too
 ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
 SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/RMSProp", "/RMSProp_1")
 
@@ -73,6 +76,66 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
 def _has_shapes_of(config: EfficientDetConfig, found: DetectorArchitecture) -> bool:
     heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
     return heads and found.matches(config)
+
+
+def graph_fields(graph: GraphEvidence, levels: range) -> dict[str, Stated]:
+    """Return the config fields that a graph shows.
+
+    A graph shows that heads are residual, not their `survival_prob`: it is then 1, which drops nothing in training.
+
+    Raises:
+        ConfigError: The network of the graph is not supported.
+    """
+    hparams = dict(graph.hparams)
+    if "survival_prob" in hparams:
+        hparams["survival_prob"] = float(hparams["survival_prob"])
+    shown = stated_fields({name: (graph.origin, value) for name, value in hparams.items()})
+    known = {cell(levels): name for name, cell in CELLS.items()}
+    if "fpn_config" in shown and (name := known.get(shown["fpn_config"].value)):
+        shown |= {field: shown["fpn_config"]._replace(value=value) for field, value in _named(name).items()}
+    return shown
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"fpn_name": name, "fpn_config": ()}
+
+
+def with_graph(
+    stated: Mapping[str, Stated], shown: Mapping[str, Stated], levels: range, option: str
+) -> tuple[dict[str, Stated], list[str]]:
+    """Return all fields that are stated or shown by a graph, and notes.
+
+    Args:
+        stated: what files and the user state.
+        shown: see `graph_fields`; it counts for what nobody states, and confirms the rest.
+        levels: of the pyramid.
+        option: the origin of what the user states, who may choose other sizes and anchors than the graph has.
+
+    Raises:
+        ConversionError: The graph contradicts a statement.
+    """
+    result, notes = {**shown, **stated}, list[str]()
+    for field in shown.keys() & stated.keys():
+        ours, graphs = stated[field], shown[field]
+        if _comparable(field, stated, levels) == _comparable(field, shown, levels):
+            result[field] = ours._replace(origin=graphs.origin)
+            continue
+        contradiction = (
+            f"{ours.origin} sets {ours.name} to {ours.value!r}, but the {graphs.origin} has {graphs.value!r}"
+        )
+        if field not in FREE or ours.origin != option:
+            raise ConversionError(f"{contradiction}; fix {ours.origin}")
+        notes.append(f"{contradiction}: the former is used")
+    return result, notes
+
+
+def _comparable(field: str, fields: Mapping[str, Stated], levels: range) -> Any:
+    """Return a field's value in a form that is the same for the same network."""
+    value = fields[field].value
+    if field in ("fpn_config", "fpn_name"):
+        nodes, name = (fields[key].value if key in fields else None for key in ("fpn_config", "fpn_name"))
+        return nodes or CELLS[name or "bifpn"](levels)
+    return value > 0 if field == "survival_prob" else value
 
 
 def origins_of_hidden(found: DetectorArchitecture, stated: Mapping[str, str], otherwise: str) -> dict[str, str]:

@@ -21,8 +21,10 @@ from converter.identify.evidence import (
     ASSUMED,
     FROM_SHAPES,
     assumptions,
+    graph_fields,
     known_official,
     origins_of_hidden,
+    with_graph,
 )
 from converter.plan.family import Request, Settings
 from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
@@ -37,9 +39,9 @@ Hparams = Mapping[str, Any]
 def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     """Settle the config of a detector.
 
-    Names and shapes decide the architecture. Every other value comes from the last of: the official file that the
-    source is, a `config.yaml` beside it, the source itself (with the origin stated in its metadata), `--hparams`. What
-    none of them states is assumed to be the variant's, and listed.
+    Names and shapes decide the architecture. Every other value comes from the last of: TensorFlow's graph, the official
+    file that the source is, a `config.yaml` beside it, the source itself (with the origin stated in its metadata),
+    `--hparams`. What none of them states is assumed to be the variant's, and listed.
 
     Args:
         found: what names and shapes show.
@@ -57,6 +59,11 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
     stated = stated_fields(_merged(given))
+    graph = source.facts.graph() if source.facts.graph is not None else None
+    if graph is not None:
+        levels = range(found.min_level, found.max_level + 1)
+        stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
+        more += [*graph.notes, *contradictions]
     values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
     values["fusion"] = found.fusion(base.fusion)
     for field, statement in stated.items():
@@ -91,8 +98,9 @@ def _origins(
     of_metadata: Mapping[str, str],
 ) -> dict[str, str]:
     """Return {field: origin}; a converted file states the origins of what its metadata hold."""
-    names = {name: origin for origin, hparams in given for name in hparams}
     origins = {field: statement.origin for field, statement in stated.items()}
+    names = {name: origin for origin, hparams in given for name in hparams}
+    names |= {statement.name: statement.origin for statement in stated.values()}
     origins |= origins_of_hidden(found, names, otherwise)
     origins = {
         field: of_metadata.get(field, origin) if origin == METADATA else origin for field, origin in origins.items()

@@ -14,6 +14,7 @@ from converter.hparams.fields import hparams_of
 from converter.identify.evidence import ASSUMED
 from converter.identify.settings import FROM_SHAPES, settle_detector
 from converter.plan.family import Request, Settings
+from converter.source import GraphEvidence
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import assumptions
@@ -268,3 +269,70 @@ def test_unspecified_anchors_are_taken_as_scales_and_noted(ratios: tuple[float, 
 def test_anchors_that_cannot_fit_are_refused(anchors: dict[str, Any], hparams: dict[str, Any]) -> None:
     with pytest.raises(ConversionError, match=r"anchors per location; pass both: --hparams num_scales=\.\.\."):
         settled(get_config("d0", **anchors), ("--hparams", hparams))
+
+
+# What TensorFlow's graph shows.
+
+GRAPH = "graph (model.meta)"
+
+
+def with_graph(config: EfficientDetConfig | str, hparams: dict[str, Any], *given: Any, **options: Any) -> Settings:
+    graph = GraphEvidence(GRAPH, hparams, notes=("image_size is not clear",))
+    source = MemorySource({}, given=given, graph=lambda: graph)
+    return settle_detector(architecture(config), Request(source, **options))
+
+
+def test_a_graph_shows_what_nobody_states() -> None:
+    shown = {"act_type": "relu6", "survival_prob": True, "conv_after_downsample": False, "image_size": "640x384"}
+    result = with_graph("d0", shown)
+    config = get_config("d0", activation="relu6", survival_prob=1.0, image_size=(384, 640))
+    assert result.config == config
+    assert list(result.assumed) == [name for name in HIDDEN if name not in shown]
+    assert {field for field, origin in result.origins.items() if origin == GRAPH} == {
+        *("activation", "survival_prob", "conv_after_downsample", "image_size"),
+    }
+    assert result.notes == ("image_size is not clear",)
+
+
+def test_the_graph_of_a_usual_pyramid_names_it() -> None:
+    nodes = [{"feat_level": level, "inputs_offsets": list(offsets)} for level, offsets in get_config("d0").cell]
+    graph = {"fpn_config": {"nodes": nodes, "weight_method": "attn"}}
+    result = with_graph("d0", graph)
+    assert result.config == get_config("d0", fusion="attn")
+    assert (result.origins["fpn_name"], result.origins["fpn_config"], result.origins["fusion"]) == (GRAPH,) * 3
+    stated = with_graph("d0", graph, from_file(**graph))  # the same nodes, spelled out by the other source
+    assert stated.config.cell == get_config("d0").cell
+    other = {"fpn_config": {"nodes": [{**nodes[0], "inputs_offsets": [3, 2]}, *nodes[1:]], "weight_method": "attn"}}
+    with pytest.raises(ConversionError, match=r"^config.yaml sets fpn_config to .* but the graph \(model.meta\) has"):
+        with_graph("d0", graph, from_file(**other))
+
+
+def test_a_graph_confirms_a_statement() -> None:
+    graph = {"act_type": "swish", "survival_prob": True}
+    result = with_graph("d0", graph, from_file(act_type="silu", survival_prob=0.7))
+    assert (result.config.activation, result.config.survival_prob) == ("swish", 0.7)
+    assert (result.origins["activation"], result.origins["survival_prob"]) == (GRAPH, GRAPH)
+
+
+@pytest.mark.parametrize(
+    ("shown", "stated"),
+    [
+        ({"act_type": "relu6"}, {"act_type": "swish"}),
+        ({"survival_prob": False}, {"survival_prob": 0.8}),
+        ({"survival_prob": True}, {"survival_prob": None}),
+        ({"fpn_weight_method": "attn"}, {"fpn_weight_method": None}),
+        ({"conv_after_downsample": True}, {"conv_after_downsample": False}),
+        ({"image_size": 640}, {"image_size": 512}),
+    ],
+)
+def test_a_graph_that_contradicts_a_statement_is_an_error(shown: dict[str, Any], stated: dict[str, Any]) -> None:
+    name = next(iter(shown))
+    with pytest.raises(ConversionError, match=rf"^config.yaml sets {name} to .* has .*; fix config.yaml$"):
+        with_graph("d0", shown, from_file(**stated))
+    if name == "image_size":  # the user may choose another
+        result = with_graph("d0", shown, hparams=stated)
+        assert result.config.image_size == (512, 512)
+        assert "the former is used" in result.notes[-1]
+    else:
+        with pytest.raises(ConversionError, match=rf"^--hparams sets {name} to"):
+            with_graph("d0", shown, hparams=stated)
