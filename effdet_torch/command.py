@@ -41,10 +41,10 @@ Examples:
 @click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Minimum score to report.")
 @click.option(
     "--profile",
-    default="serving",
+    default="model",
     show_default=True,
     metavar="NAME",
-    help="serving, serving-hard, official-eval, official-eval-hard or hard.",
+    help="model (serving with the model's own nms_configs), serving, serving-hard, official-eval, official-eval-hard or hard.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
@@ -52,7 +52,7 @@ Examples:
     "--labels",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Class names: one per line, or {id: name} as .json or .yaml; default: COCO's for 90 classes.",
+    help="Class names: one per line, or {id: name} as .json or .yaml; default: the model's, or COCO's for 90 classes.",
 )
 @click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
 @VERSION
@@ -76,6 +76,7 @@ def detect(
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
+    from effdet_torch.file_format import assumptions
     from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
     from effdet_torch.inference.labels import read_labels
     from effdet_torch.inference.predict import Predictor
@@ -85,6 +86,8 @@ def detect(
         require_unique_ids(paths)
     label_map = None if labels is None else read_labels(labels)
     predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=label_map)
+    if assumed := assumptions(predictor.model.metadata):
+        click.echo(f"assumed: {assumed}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif), len(paths)))
     if results is not None:
         write_json(results, [entry for file in found for entry in file.to_coco()], indent=None)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
@@ -70,6 +71,9 @@ PROFILES: Mapping[str, Profile] = {
 }
 
 
+OWN = "model"  # the name of the profile that a model brings along
+
+
 class Detections(NamedTuple):
     """Detections of a batch, best first; rows from `num_detections` on are padding and 0.
 
@@ -93,17 +97,43 @@ class Candidates(NamedTuple):
     classes: Tensor
 
 
-def get_profile(profile: str | Profile) -> Profile:
+def get_profile(profile: str | Profile, config: EfficientDetConfig | None = None) -> Profile:
     """Return a profile by its name.
+
+    Args:
+        profile: its name; "model" is the model's own, see `own_profile`.
+        config: of the model.
 
     Raises:
         ConfigError: There is no profile of this name.
     """
     if isinstance(profile, Profile):
         return profile
+    if profile == OWN and config is not None:
+        return own_profile(config)
     if profile not in PROFILES:
-        raise ConfigError(f"unknown postprocessing profile {profile!r}; expected one of {', '.join(PROFILES)}")
+        known = ", ".join([*([] if config is None else [OWN]), *PROFILES])
+        raise ConfigError(f"unknown postprocessing profile {profile!r}; expected one of {known}")
     return PROFILES[profile]
+
+
+def own_profile(config: EfficientDetConfig) -> Profile:
+    """Return "serving" with the `nms_configs` that the model was trained with.
+
+    Source: EfficientDet official code, `postprocess.nms` and `topk_class_boxes`.
+    """
+    given: dict[str, Any] = dict(config.nms_configs)
+    is_hard = given.get("method") == "hard"
+    serving = PROFILES["serving-hard" if is_hard else "serving"]
+    return replace(
+        serving,
+        candidates="top_k" if "max_nms_inputs" in given else serving.candidates,
+        sigma=serving.sigma if is_hard else given.get("sigma", serving.sigma),
+        iou_threshold=given.get("iou_thresh", serving.iou_threshold),
+        score_threshold=given.get("score_thresh", serving.score_threshold),
+        max_candidates=given.get("max_nms_inputs", serving.max_candidates),
+        max_detections=given.get("max_output_size", serving.max_detections),
+    )
 
 
 def postprocess(

@@ -19,7 +19,7 @@ from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.engine import TorchEngine, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES
-from effdet_torch.inference.postprocess import Profile, get_profile, postprocess
+from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
@@ -63,14 +63,15 @@ class Predictor:
 
     Args:
         model: a converted file, or a model, which is then moved to `device` and switched to eval mode.
-        profile: how detections are made; a name in `effdet_torch.inference.postprocess.PROFILES`, or your own.
+        profile: how detections are made; a name in `effdet_torch.inference.postprocess.PROFILES`, "model" for the
+            model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1.
         autocast: run the network in torch's mixed precision of the device.
         channels_last: run the network on NHWC memory; often faster.
-        label_map: {category id: name}; by default COCO's for 90 classes, otherwise names are "class 7".
+        label_map: {category id: name}; by default the model's, or COCO's for 90 classes; others are "class 7".
 
     Attributes:
         config: of the model, with the image size in use.
@@ -86,7 +87,7 @@ class Predictor:
         self,
         model: EfficientDet | str | Path,
         *,
-        profile: str | Profile = "serving",
+        profile: str | Profile = OWN,
         device: torch.device | str | None = None,
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
@@ -97,13 +98,14 @@ class Predictor:
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
-        self.profile, self.score_threshold = get_profile(profile), score_threshold
         self.device = usable_device(_default_device(model) if device is None else device, rank)
         self.model = load_model(model) if isinstance(model, (str, Path)) else model
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
+        self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
         self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
         if label_map is None:
-            label_map = COCO_NAMES if self.config.num_classes == COCO_NUM_CLASSES else {}
+            is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
+            label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
         self.label_map = label_map
         self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
 

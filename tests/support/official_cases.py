@@ -18,6 +18,14 @@ from verify.reference.base import HeadOutputs
 
 Arrays = dict[str, NDArray[Any]]
 SIZE = 128
+_NAMES = """
+    act_hswish act_relu act_relu6 act_silu anchor_scale_list base bb_fused
+    bb_kernel bb_superpixel conv_after_down conv_bn_act conv_bn_act_sum d0_backbone_lite0 fpn_filters_eq_p5
+    fpn_qufpn fpncfg_attn fpncfg_fewer fpncfg_same fpncfg_wm_sum_conflict full_conv heads_both
+    heads_seg_only label_map max_level5 min_level2 nms_hard no_bn_resample scale_range
+    survival_b0 wm_attn wm_channel_fastattn
+"""
+CASES = tuple(_NAMES.split())
 
 
 @dataclass(frozen=True)

@@ -276,8 +276,8 @@ def test_anchors_that_cannot_fit_are_refused(anchors: dict[str, Any], hparams: d
 GRAPH = "graph (model.meta)"
 
 
-def with_graph(config: EfficientDetConfig | str, hparams: dict[str, Any], *given: Any, **options: Any) -> Settings:
-    graph = GraphEvidence(GRAPH, hparams, notes=("image_size is not clear",))
+def with_graph(config: EfficientDetConfig | str, shown: dict[str, Any], *given: Any, **options: Any) -> Settings:
+    graph = GraphEvidence(GRAPH, shown, notes=("image_size is not clear",))
     source = MemorySource({}, given=given, graph=lambda: graph)
     return settle_detector(architecture(config), Request(source, **options))
 
