@@ -111,6 +111,7 @@ def convert_checkpoint(
     target = target or choose_target(out)
     if bare:
         require_bare(target)
+        tuple(preparation.family.package_notes(preparation.settings.config))  # refuses what the package cannot build
     preparation = preparation.for_target(target)
     metadata = build_metadata(preparation)
     stored = None if bare else metadata

@@ -10,7 +10,15 @@ from typing import Any
 
 from effdet_torch.architecture import timm_name
 from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
+from effdet_torch.errors import UsageError
 
+ACTIVATIONS = {
+    "swish": "swish",
+    "relu6": "relu6",
+    "relu": "relu",
+    "hswish": "hard_swish",
+    "mish": "mish",
+}  # timm's names
 FUSIONS = {"fastattn": "bifpn_fa", "attn": "bifpn_attn", "sum": "bifpn_sum"}
 
 # Field of our config -> settings of the package's config, used if the field differs from the variant's.
@@ -20,7 +28,7 @@ SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "head_repeats": lambda repeats: {"box_class_repeats": repeats},
     "levels": lambda levels: {"min_level": levels[0], "max_level": levels[-1], "num_levels": len(levels)},
     "fusion": lambda fusion: {"fpn_name": FUSIONS[fusion]},
-    "activation": lambda activation: {"act_type": activation, "backbone_args": {"act_layer": activation}},
+    "activation": lambda name: {"act_type": ACTIVATIONS[name], "backbone_args": {"act_layer": ACTIVATIONS[name]}},
     "num_scales": lambda scales: {"num_scales": scales},
     "aspect_ratios": lambda ratios: {"aspect_ratios": list(ratios)},
     "anchor_scale": lambda scale: {"anchor_scale": scale},
@@ -28,6 +36,23 @@ SETTINGS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "std_rgb": lambda std: {"std": tuple(round(value / 255, 6) for value in std)},
     # AdvProp maps 0..255 to -1..1; it comes last because it replaces mean and deviation.
     "normalization": lambda kind: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} if kind == "advprop" else {},
+}
+
+
+# Field of our config -> whether the package can compute a value; others it can all compute.
+KNOWN: Mapping[str, Callable[[Any], bool]] = {
+    "fusion": lambda fusion: fusion in FUSIONS,
+    "normalization": lambda kind: kind != "scale_range",
+    "anchor_scale": lambda scale: not isinstance(scale, tuple),
+    "min_level": lambda level: level == 3,
+    "fpn_name": lambda name: name == "bifpn",
+    "fpn_config": lambda nodes: not nodes,
+    "survival_prob": lambda probability: not probability,
+    "conv_after_downsample": lambda is_set: not is_set,
+    "conv_bn_act_pattern": lambda is_set: not is_set,
+    "apply_bn_for_resampling": lambda is_set: is_set,
+    "separable_conv": lambda is_set: is_set,
+    "activation": lambda name: name in ACTIVATIONS,
 }
 
 
@@ -56,7 +81,16 @@ def effdet_code(config: EfficientDetConfig) -> str:
 
 
 def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
-    """Yield what users of the `effdet` package need to know about a bare state_dict."""
+    """Yield what users of the `effdet` package need to know about a bare state_dict.
+
+    Raises:
+        UsageError: The package cannot build this network.
+    """
+    if lacking := [name for name, is_known in KNOWN.items() if not is_known(getattr(config, name))]:
+        raise UsageError(
+            f"the effdet package cannot build this network: {', '.join(f'{n} {getattr(config, n)}' for n in lacking)}; "
+            "omit --layout effdet"
+        )
     yield f"for effdet: {effdet_code(config)}"
     if not config.redundant_bias:
         yield (

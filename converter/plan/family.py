@@ -79,7 +79,8 @@ class Family:
         choices: {placeholder of a `which` rule: names that can replace it}.
         architecture: answers -> what they show; raises UnsupportedSourceError for an unsupported network.
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
-        package_notes: config -> how to build the model of a bare state_dict with other packages, in words.
+        package_notes: config -> how to build the model of a bare state_dict with other packages, in words; raises
+            UsageError if they cannot.
         to_tensorflow: whether it can be written in TensorFlow's formats.
     """
 

@@ -87,8 +87,26 @@ OWN: dict[str, dict[str, Any]] = {
         "redundant_bias": True,
     },
     "relu6": {"activation": "relu6", "fpn_cells": 1, "head_repeats": 1},
-    "AdvProp": {"normalization": "advprop"},
+    "AdvProp": {"normalization": "advprop", "mean_rgb": (0.0,) * 3, "std_rgb": (1.0,) * 3},
+    "pairs and mish": {"aspect_ratios": ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), "activation": "mish", "fpn_cells": 1},
+    "hard swish": {"activation": "hswish", "fpn_cells": 1},
 }
+UNKNOWN: list[dict[str, Any]] = [
+    *({"survival_prob": 0.8}, {"conv_after_downsample": True}, {"fusion": "channel_attn"}, {"fpn_name": "qufpn"}),
+    *({"conv_bn_act_pattern": True}, {"separable_conv": False}, {"apply_bn_for_resampling": False}, {"min_level": 2}),
+    *({"normalization": "scale_range"}, {"anchor_scale": (4.0, 4.0, 4.0, 4.0, 5.0)}),
+]
+
+
+@pytest.mark.parametrize("settings", UNKNOWN)
+def test_a_network_that_the_package_cannot_build_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = get_config("d0", image_size=SIZE, fpn_cells=1, **settings)
+    write_seeded_checkpoint(config, tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "config.yaml").write_text(yaml.safe_dump(hparams_of(config)))
+    done = run("effdet-convert", "checkpoint", "bare.pth", "--layout", "effdet", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"the effdet package cannot build this network: {next(iter(settings))}" in done.stderr
+    assert not (tmp_path / "bare.pth").exists()
 
 
 @pytest.mark.parametrize("name", OWN)

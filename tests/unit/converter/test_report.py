@@ -28,7 +28,7 @@ from support.sources import (
 
 PLAN = plan_of(small_config())
 CHECKPOINT, VALUES = training_checkpoint(PLAN), seeded(PLAN)
-ADVPROP = "image_size=640x384,scale_range=true"
+ADVPROP = "image_size=640x384,mean_rgb=0,stddev_rgb=1,scale_range=true"
 
 
 def converted(target: str = "pth", bare: bool = False, hparams: str | None = None, **options: Any) -> str:

@@ -31,6 +31,12 @@ PUBLISHED = {
 }
 
 
+LATER = {
+    *("min_level", "fpn_name", "fpn_config", "survival_prob", "conv_after_downsample", "conv_bn_act_pattern"),
+    *("apply_bn_for_resampling", "separable_conv", "nms_configs", "label_map"),
+}
+
+
 def test_variants_are_the_published_ones() -> None:
     found = {
         name: (
@@ -116,3 +122,46 @@ def test_bifpn_nodes_need_a_conv_in_the_first_cell_only() -> None:
 def test_backbone_channels_are_those_of_the_last_blocks(backbone: str) -> None:
     last = {block.stage: block.out_channels for block in get_config("d0", backbone=backbone).blocks}
     assert backbone_channels(backbone) == {1: last[0], 2: last[1], 3: last[2], 4: last[4], 5: last[6]}
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"min_level": 0}, "min_level is 0; expected 1 to 5"),
+    ({"fpn_name": "nasfpn"}, "fpn_name is 'nasfpn'; expected one of bifpn, qufpn"),
+    ({"fusion": "max"}, "fusion is 'max'; expected one of fastattn"),
+    ({"fpn_config": ((3, (0, 1)),)}, "the fpn has no node on level 4"),
+    ({"fpn_config": ((9, (0, 1)),)}, "fpn node 0 is on level 9; expected 3 to 7"),
+    ({"fpn_config": ((3, (0, 5)),)}, r"fpn node 0 takes the features \[0, 5\]; expected offsets from 0 to 4"),
+    ({"fpn_config": ((3, ()),)}, "fpn_config is .*; expected nodes"),
+    ({"anchor_scale": (4.0, 5.0)}, "anchor_scale has 2 values; expected one, or 5 for the levels 3 to 7"),
+    ({"anchor_scale": ()}, "anchor_scale is"),
+    ({"aspect_ratios": ((1.0, 2.0, 3.0),)}, "aspect_ratios is"),
+    ({"survival_prob": 1.5}, "survival_prob is 1.5; expected 0 to 1"),
+    ({"separable_conv": 1}, "separable_conv is 1; expected true or false"),
+    ({"nms_configs": (("speed", 3),)}, "nms_configs is"),
+    ({"label_map": (("a", "b"),)}, "label_map is"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG)
+def test_settings_that_are_no_network_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        get_config("d0", **changes)
+
+
+def test_settings_of_earlier_versions_can_be_read() -> None:
+    """Their files state fewer of them."""
+    config = get_config("d0", aspect_ratios=((1.4, 0.7), 2.0), label_map=((1, "a"),), fpn_config=get_config("d0").cell)
+    values = config.to_dict()
+    assert EfficientDetConfig.from_dict(json.loads(json.dumps(values))) == config
+    earlier = {name: value for name, value in get_config("d6").to_dict().items() if name not in LATER}
+    assert EfficientDetConfig.from_dict(earlier) == get_config("d6")
+
+
+def test_qufpn_has_four_paths_and_sums() -> None:
+    cell = get_config("d0", fpn_name="qufpn").cell
+    assert len(cell) == 21
+    assert [level for level, _ in cell[-5:]] == [7, 6, 5, 4, 3]
+    assert all(len(offsets) == 2 for _, offsets in cell[-5:])
+    levels = [*range(3, 8), *(level for level, _ in cell)]
+    for level, offsets in cell[-5:]:  # the sums add two features of their own level
+        assert {levels[offset] for offset in offsets} == {level}

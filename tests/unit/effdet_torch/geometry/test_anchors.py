@@ -65,3 +65,22 @@ def test_odd_size_has_a_fractional_stride() -> None:
     anchors = make_anchors_yxyx(get_config("lite0", image_size=(320, 330)))
     center_x = (anchors[-9, 1] + anchors[-9, 3]) / 2  # last location of P7: 3 x 3 locations, stride 110
     assert center_x == pytest.approx(2.5 * 110)
+
+
+def test_pairs_are_factors_of_width_and_height() -> None:
+    """A number r stands for the pair (sqrt(r), 1 / sqrt(r)), as in the official code."""
+    pairs = get_config("d0", image_size=128, aspect_ratios=((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)))
+    anchors = make_anchors_yxyx(pairs)[:9].double()
+    height, width = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
+    torch.testing.assert_close(width[:3], torch.tensor([32.0, 44.8, 22.4], dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(height[:3], torch.tensor([32.0, 22.4, 44.8], dtype=torch.float64), atol=1e-4, rtol=0)
+    roots = tuple((ratio**0.5, ratio**-0.5) for ratio in (1.0, 2.0, 0.5))
+    same = make_anchors_yxyx(get_config("d0", image_size=128, aspect_ratios=roots))
+    torch.testing.assert_close(same, make_anchors_yxyx(get_config("d0", image_size=128)), atol=1e-4, rtol=0)
+
+
+def test_other_levels_have_other_strides() -> None:
+    config = get_config("d0", image_size=128, min_level=2, max_level=5)
+    first = make_anchors_yxyx(config)[0]
+    assert first.tolist() == [-6.0, -6.0, 10.0, 10.0]  # stride 4, scale 4
+    assert len(make_anchors_yxyx(config)) == 9 * (32**2 + 16**2 + 8**2 + 4**2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from effdet_torch.inference.postprocess import (
     Profile,
     best_class,
     flatten_levels,
+    get_profile,
     postprocess,
     top_k,
 )
@@ -166,3 +170,23 @@ def test_unknown_profile_and_anchors_of_another_size() -> None:
     anchors = make_anchors_yxyx(get_config("d0", image_size=128))
     with pytest.raises(ConfigError, match="make the anchors for the image size"):
         postprocess(*random_outputs(), anchors, torch.ones(2), CONFIG.image_size)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, PROFILES["serving"]),
+        ({"method": "hard"}, PROFILES["serving-hard"]),
+        ({"sigma": 0.3, "max_output_size": 20}, replace(PROFILES["serving"], sigma=0.3, max_detections=20)),
+        ({"method": "hard", "iou_thresh": 0.6}, replace(PROFILES["serving-hard"], iou_threshold=0.6)),
+        ({"method": "hard", "sigma": 0.3}, PROFILES["serving-hard"]),  # hard NMS has no sigma
+        ({"score_thresh": 0.2}, replace(PROFILES["serving"], score_threshold=0.2)),
+        ({"max_nms_inputs": 300}, replace(PROFILES["serving"], candidates="top_k", max_candidates=300)),
+    ],
+)
+def test_a_model_has_a_profile_of_its_own(given: dict[str, Any], expected: Profile) -> None:
+    config = get_config("d0", nms_configs=tuple(given.items()))
+    assert get_profile("model", config) == expected
+    assert get_profile("serving", config) == PROFILES["serving"]
+    with pytest.raises(ConfigError, match="unknown postprocessing profile 'model'; expected one of official-eval"):
+        get_profile("model")

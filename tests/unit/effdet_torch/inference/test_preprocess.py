@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -42,3 +44,16 @@ def test_an_image_of_the_right_height_is_only_normalised_then_padded() -> None:
 def test_not_an_rgb_image_and_no_image(shape: tuple[int, ...] | None) -> None:
     with pytest.raises(EffdetError, match="expected RGB" if shape else "no images"):
         preprocess([np.zeros(shape, np.uint8)] if shape else [], CONFIG)
+
+
+def test_scale_range_follows_mean_deviation_and_padding() -> None:
+    """((x - mean) / std) * 2 / 255 - 1, and the padding is 0 before that; AdvProp is mean 0 and deviation 1."""
+    image = _image(64, 32)
+    size: dict[str, Any] = {"image_size": 64, "mean_rgb": (100.0, 110.0, 120.0), "std_rgb": (50.0, 51.0, 52.0)}
+    plain, _ = preprocess([image], get_config("d0", **size))
+    scaled, _ = preprocess([image], get_config("d0", **size, normalization="scale_range"))
+    torch.testing.assert_close(scaled, plain * 2 / 255 - 1, atol=1e-6, rtol=0)
+    assert (scaled[..., 32:] == -1).all()
+    advprop, _ = preprocess([image], get_config("d0", image_size=64, normalization="advprop"))
+    zero: dict[str, Any] = {"image_size": 64, "mean_rgb": (0.0,) * 3, "std_rgb": (1.0,) * 3}
+    assert torch.equal(preprocess([image], get_config("d0", **zero, normalization="scale_range"))[0], advprop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effdet_torch.config import EfficientDetConfig, get_config
-from effdet_torch.network.heads import Head, create_box_head, create_class_head
+from effdet_torch.network.heads import Head, Residual, create_box_head, create_class_head
 
 CONFIG = get_config("d0", fpn_channels=8, head_repeats=2, num_classes=5)
 
@@ -67,3 +68,31 @@ def test_the_config_decides_activation_and_biases_of_the_repeats(
     assert {type(norm.act) for norms in head.bn_rep for norm in norms} == {activation}
     assert all((conv.conv_pw.bias is not None) == redundant_bias for conv in head.conv_rep)
     assert head.predict.conv_pw.bias is not None
+
+
+def test_residual_repeats_add_their_input_at_inference_too() -> None:
+    """From the second repeat on, after the activation; the other repeats and the parameters stay as they are."""
+    torch.manual_seed(0)
+    config = get_config("d0", fpn_channels=8, head_repeats=3, max_level=5)
+    plain: Any
+    residual: Any
+    plain, residual = (create_box_head(replace(config, survival_prob=p)).eval() for p in (0.0, 0.8))
+    residual.load_state_dict(plain.state_dict())
+    given = [torch.randn(2, 8, side, side) for side in (4, 2, 1)]
+    expected = given
+    for repeat in range(3):
+        convolved = [plain.conv_rep[repeat](level) for level in expected]
+        outputs = plain.bn_rep[repeat](convolved)
+        expected = [new + old if repeat else new for new, old in zip(outputs, expected, strict=True)]
+    for found, level in zip(residual(given), expected, strict=True):
+        torch.testing.assert_close(found, plain.predict(level))
+    assert not torch.allclose(residual(given)[0], plain(given)[0])
+
+
+def test_residual_repeats_are_dropped_whole_in_training() -> None:
+    residual = Residual(0.5).train()
+    torch.manual_seed(0)
+    output, given = torch.ones(64, 3, 2, 2), torch.zeros(64, 3, 2, 2)
+    kept = residual(output, given)[:, 0, 0, 0]
+    assert set(kept.tolist()) == {0.0, 2.0}  # scaled by 1 / survival_prob, image by image
+    assert torch.equal(residual.eval()(output, given), output)
