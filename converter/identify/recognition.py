@@ -76,9 +76,11 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
         if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
+            besides = [what for scope, what in family.table.unconverted.items() if probe.exists(scope)]
             raise UnsupportedSourceError(
                 f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
+                + "".join(f". It holds a {what}" for what in besides)
             )
     raise UnsupportedSourceError(_unknown(source, families))
 
@@ -132,17 +134,17 @@ class Probe:
     def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
-            return next((name for name, scope in self._candidates(rule) if self._exists(scope)), None)
+            return next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
         if "count" in rule:
             first, template = int(rule["first"]), str(rule["count"])
-            numbers = itertools.takewhile(lambda n: self._exists(template.format(n=n)), itertools.count(first))
+            numbers = itertools.takewhile(lambda n: self.exists(template.format(n=n)), itertools.count(first))
             return sum(1 for _ in numbers) or None
         if "size_of" in rule:
             stored = (template.format(variable=rule["size_of"]) for template in self.views)  # any copy will do
             info = next((self.variables[name] for name in stored if name in self.variables), None)
             axis = int(rule["axis"])
             return info.shape[axis] if info is not None and axis < len(info.shape) else None
-        return self._exists(str(rule["exists"]))
+        return self.exists(str(rule["exists"]))
 
     def expected(self, rule: Rule) -> str:
         """Return what a rule looks for, in words."""
@@ -154,7 +156,7 @@ class Probe:
             return f"the variable {rule['size_of']} with at least {int(rule['axis']) + 1} axes"
         return f"the scope {rule['exists']}"
 
-    def _exists(self, scope: str) -> bool:
+    def exists(self, scope: str) -> bool:
         """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name."""
         prefix = f"{scope}{self.separator}"
         place = bisect.bisect_left(self.names, prefix)

@@ -17,6 +17,7 @@ from converter.plan.ops import OPS, Op, Shape
 from converter.plan.table import Row, Table
 from converter.plan.yaml_nodes import Size
 
+STATISTICS = (".running_mean", ".running_var")  # of a batch norm, as PyTorch calls them
 Values = Mapping[str, Any]
 Axes = Mapping[str, Sequence[Values]]
 
@@ -111,6 +112,12 @@ class Plan:
     def targets(self) -> dict[str, Entry]:
         """{PyTorch key: entry}; the state_dict of the model, in order."""
         return {entry.target: entry for entry in self.entries if entry.target is not None}
+
+    @cached_property
+    def trainable(self) -> frozenset[str]:
+        """The TensorFlow names that training changes by gradients: all but the statistics of batch norms."""
+        statistics = {n for e in self.entries if (e.target or "").endswith(STATISTICS) for n in e.sources}
+        return frozenset(self.variables.keys() - statistics)
 
     @property
     def parameters(self) -> int:

@@ -159,7 +159,7 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
 
 
 def test_the_check_for_untrained_copies_finds_batch_norms() -> None:
-    """`copies` looks for this kind and these tensors; under other names, every copy would seem untrained."""
+    """`copies` looks for a kind with these tensors; under other names, there would be no evidence."""
     assert {part.target for part in DETECTOR.table.kinds["batch_norm"]} >= set(UNTRAINED)
     assert any(entry.layer.kind == "batch_norm" for entry in plan_of("d0").targets.values())
 

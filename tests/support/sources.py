@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from converter.conversion import prepare
 from converter.errors import MissingFileError
 from converter.identify.families import DETECTOR, family_of
 from converter.plan.copies import ViewName, select_view
@@ -52,6 +53,21 @@ class MemorySource(VariableSource):
 
     def close(self) -> None:
         self.closed = True
+
+
+def state_dict(source: VariableSource, view: ViewName | None = None) -> dict[str, Array]:
+    """Convert everything, as the command does, and close the source."""
+    with source:
+        done = prepare(source, weights=view)
+        return {name: np.array(array) for name, array in convert(source, done.plan, done.view)}
+
+
+def assert_same(found: Mapping[str, Array], variables: Mapping[str, Array]) -> None:
+    """Check that a state_dict is, bit for bit, what variables give."""
+    wanted = state_dict(MemorySource(variables))
+    assert found.keys() == wanted.keys()
+    different = [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()]
+    assert not different, different
 
 
 def converted(
