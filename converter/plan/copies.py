@@ -107,7 +107,7 @@ def unknown_copies(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[st
     trainable: dict[str, set[str]] = {}
     for name, info in variables.items():
         own = name.removesuffix(average)
-        original, copy = ("", "") if own in plan.variables else _copy_of(own, plan)
+        original, copy = ("", "") if own in plan.variables else copy_of(own, plan)
         if copy and copy not in known and info.shape == plan.variables[original]:
             found.setdefault(copy, []).append(name)
             trainable.setdefault(copy, set()).add(original)
@@ -115,8 +115,11 @@ def unknown_copies(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[st
     return {copy: names for copy, names in found.items() if len(trainable[copy] & plan.trainable) > most}
 
 
-def _copy_of(name: str, plan: Plan) -> tuple[str, str]:
+def copy_of(name: str, plan: Plan) -> tuple[str, str]:
     """Return (variable X, "X/NAME" or "NAME/X"); empty if the name is none of these."""
+    variable, _, slot = name.rpartition("/")
+    if variable in plan.variables:  # nearly always
+        return variable, f"X/{slot}"
     parts = name.split("/")
     for cut in range(1, len(parts)):
         first, last = "/".join(parts[:cut]), "/".join(parts[cut:])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from converter.errors import AccountingError
-from converter.plan.copies import View, unknown_copies
+from converter.plan.copies import View, copy_of, unknown_copies
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array, Shape
 from converter.source import VariableInfo, VariableSource
@@ -138,10 +138,13 @@ def _stored_shape(info: VariableInfo) -> str:
 def _ignored(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, str]:
     """Return {name: written reason} of the variables that do not belong to the model, by the table or by a rule."""
     reasons: dict[str, str] = {}
+    slots: dict[str, str] = {}
     scopes: dict[str, str] = {}
     for template, reason in plan.table.ignored:
         if template.endswith("/"):
             scopes[template.format_map(plan.constants)] = reason
+        elif template.startswith("{variable}/"):
+            slots[template.format(variable="X")] = reason
         elif "{variable}" in template:
             reasons.update({template.format(variable=variable): reason for variable in plan.variables})
         else:
@@ -152,7 +155,7 @@ def _ignored(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, str
     ignored = {}
     for name, info in variables.items():
         scope = next((scope for scope in scopes if f"{name}/".startswith(scope)), "")
-        if why := reasons.get(name) or scopes.get(scope):
+        if why := reasons.get(name) or slots.get(copy_of(name, plan)[1]) or scopes.get(scope):
             ignored[name] = why
         elif (not info.shape) + (info.dtype not in FLOATING) + (name.split("/")[0] not in network) >= 2:
             ignored[name] = STATE

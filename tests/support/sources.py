@@ -111,8 +111,9 @@ def placeholders(plan: Plan) -> dict[str, Array]:
 
 
 def seeded(plan: Plan, seed: int = 0) -> dict[str, Array]:
-    """Variables that are all different, each drawn from its own stream."""
-    return {name: _draw(f"{seed}/{name}", shape) for name, shape in plan.variables.items()}
+    """Variables that are all different, each drawn from its own stream; variances are not negative."""
+    drawn = {name: _draw(f"{seed}/{name}", shape) for name, shape in plan.variables.items()}
+    return drawn | {name: np.abs(drawn[name]) for name in plan.variances}
 
 
 def initial(plan: Plan) -> dict[str, Array]:
