@@ -121,6 +121,19 @@ def test_averages_of_every_form_are_converted(
         assert_same(state_dict(open_checkpoint(path)), RAW)
 
 
+def test_averages_of_a_whole_d0(tmp_path: Path) -> None:
+    raw, averaged = (seeded(plan_of("d0"), seed) for seed in (0, 1))
+    model = detector(raw)
+    optimizer = LossScale(sgd())
+    optimizer.inner_optimizer.build(model.trainable_variables)
+    for variable, average in zip(
+        model.trainable_variables, optimizer.inner_optimizer._model_variables_moving_average, strict=True
+    ):
+        average.assign(averaged[variable.name.removesuffix(":0")])
+    path = tf.train.Checkpoint(model=model, optimizer=optimizer).save(str(tmp_path / "run"))
+    assert_same(state_dict(open_checkpoint(path)), {n: averaged[n] if is_trained(n) else raw[n] for n in raw})
+
+
 SLOTS = {
     "SGD": (lambda: optimizers.SGD(0.0, momentum=0.9), {"momentum (SGD) or first moment (Adam and others)"}),
     "legacy SGD": (lambda: legacy.SGD(0.0, momentum=0.9), {"momentum (in Keras 3's Adam the first moment)"}),
