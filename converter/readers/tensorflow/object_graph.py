@@ -39,7 +39,7 @@ _SIGNS = {"_variables", "learning_rate", "decay"}  # one of these beside a step 
 _AVERAGED, _AVERAGES = "_trainable_variables", "_model_variables_moving_average"
 _SLOTS = {"average": AVERAGE}  # other slots keep their names
 # Training on a TF-Hub module: attribute -> scope. The module's own variables are attributes under their TF1 names.
-_HUB_MODULE, _HUB_HEADS = "base_model/", {"classes/": "class_net/class-predict/", "boxes/": "box_net/box-predict/"}
+_HUB_MODULE, _HUB_HEADS = "base_model/", {"classes": "class_net/class-predict", "boxes": "box_net/box-predict"}
 _NUMBERED = re.compile(f"/{AVERAGE}_[0-9]+$")
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
 
@@ -81,35 +81,38 @@ def read_names(graph: bytes, keys: Iterable[str]) -> Names:
     # The last is the innermost: in Keras 3 an outer optimizer, which scales the loss, does not count.
     steps = [nodes[n].children[c] for n in sorted(optimizers) for c in _STEP_COUNTERS if c in nodes[n].children]
     namer = _Namer(slots, model, official, full_names, nodes[steps[-1]].key if steps else "")
-    names: dict[str, str] = {}
-    for key in (*model, *(key for key in keys if key not in model)):
-        name = model[key] if key in model else namer.name(key)
-        if name in names and key not in model and not name.endswith(AVERAGE):
-            name = f"{_OPTIMIZER}/{key}"  # for example the momenta of two optimizers
-        if name in names:
-            raise UnsupportedSourceError(f"{names[name]} and {key} are both named {name!r}; expected one model")
-        names[name] = key
-    shadows = {name for name in names if name.endswith(f"/{AVERAGE}")}
-    in_model = {name for name, key in names.items() if key in model} - shadows
+    names = _unique(keys, model, namer)
+    averages = {name for name in names if name.endswith(f"/{AVERAGE}")}
+    in_model = {name for name, key in names.items() if key in model} - averages
     return Names(
         {name: key for name, key in names.items() if name in in_model},
         {name: key for name, key in names.items() if name not in in_model},
     )
 
 
+def _unique(keys: Iterable[str], model: Mapping[str, str], namer: _Namer) -> dict[str, str]:
+    """Return {name: key}; of what is not needed, such as the momenta of two optimizers, the second has its own name."""
+    names: dict[str, str] = {}
+    for key in (*model, *(key for key in keys if key not in model)):
+        name = model[key] if key in model else namer.name(key)
+        if name in names and key not in model and not name.endswith(f"/{AVERAGE}"):
+            name = f"{_OPTIMIZER}/{key}"
+        if name in names:
+            raise UnsupportedSourceError(f"{names[name]} and {key} are both named {name!r}; expected one model")
+        names[name] = key
+    return names
+
+
 def _optimizers(nodes: Sequence[Node]) -> set[int]:
     """Return the objects that keep slots, or count steps and have what optimizers have, or are called so."""
     called = {node.children[_OPTIMIZER] for node in nodes if _OPTIMIZER in node.children}
-    return {
+    counting = {
         place
         for place, node in enumerate(nodes)
-        if place != ROOT
-        and (
-            place in called
-            or node.slots
-            or (_SIGNS & node.children.keys() and {*_STEP_COUNTERS} & node.children.keys())
-        )
+        if _SIGNS & node.children.keys() and not node.children.keys().isdisjoint(_STEP_COUNTERS)
     }
+    keeping = {place for place, node in enumerate(nodes) if node.slots}
+    return (called | counting | keeping) - {ROOT}
 
 
 def _slots(nodes: Sequence[Node], optimizers: Iterable[int]) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -126,20 +129,21 @@ def _slots(nodes: Sequence[Node], optimizers: Iterable[int]) -> Iterator[tuple[s
                     yield nodes[average].key, (nodes[variables[place]].key, "average")
 
 
-def _given_names(keys: Sequence[str], full_names: Mapping[str, str]) -> dict[str, str]:
+def _given_names(keys: Iterable[str], full_names: Mapping[str, str]) -> dict[str, str]:
     """Return {key: name in the file}: the full name where it has a scope, which every variable of a layer has."""
-    named = {}
-    is_hub = any(key.startswith(_HUB_MODULE) and local_name(key.removesuffix(VALUE)).endswith(_OUTPUT) for key in keys)
-    for key in keys:
-        path = key.removesuffix(VALUE)
-        full_name = full_names.get(key, "")
-        named[key] = full_name if "/" in full_name or full_name == _STEP else path
-        if is_hub and key.startswith(_HUB_MODULE):
-            named[key] = local_name(path).removesuffix(_OUTPUT)
-        for attribute, scope in _HUB_HEADS.items():
-            if is_hub and key.startswith(attribute):
-                named[key] = scope + path.removeprefix(attribute)
-    return named
+    paths = {key: key.removesuffix(VALUE) for key in keys}
+    full = {key: full_names.get(key, "") for key in paths}
+    given = {key: full[key] if "/" in full[key] or full[key] == _STEP else path for key, path in paths.items()}
+    if any(path.startswith(_HUB_MODULE) and path.endswith(_OUTPUT) for path in paths.values()):
+        given |= {key: name for key, path in paths.items() if (name := _hub_name(path))}
+    return given
+
+
+def _hub_name(path: str) -> str:
+    if path.startswith(_HUB_MODULE):
+        return local_name(path).removesuffix(_OUTPUT)
+    head, _, leaf = path.rpartition("/")
+    return f"{_HUB_HEADS[head]}/{leaf}" if head in _HUB_HEADS else ""
 
 
 def _official_names(given: Iterable[str]) -> dict[str, str]:
