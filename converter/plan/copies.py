@@ -7,6 +7,7 @@ SavedModel and in bundles exported from one, the raw name holds the average and 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -98,21 +99,27 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
 def unknown_copies(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, list[str]]:
     """Return {"X/NAME" or "NAME/X": names} of copies of most trainable variables X that the table does not know.
 
-    They may be averages under a name of their own: an optimizer's slots have names that the table lists.
+    They may be averages under a name of their own: an optimizer's slots have names that the table lists. Variables
+    without a name, which are in a list "LIST/NUMBER", are copies if they have the shapes of most trainable ones.
     """
     templates = [*plan.table.views.values(), *(template for template, _ in plan.table.ignored)]
     known = {t.replace("{variable}", "X") for t in templates if "{variable}" in t}
     average = plan.table.views["ema"].format(variable="")
-    found: dict[str, list[str]] = {}
-    trainable: dict[str, set[str]] = {}
+    found: dict[str, list[str]] = defaultdict(list)
+    shapes: dict[str, Counter[tuple[int, ...]]] = defaultdict(Counter)
     for name, info in variables.items():
         own = name.removesuffix(average)
-        original, copy = ("", "") if own in plan.variables else copy_of(own, plan)
-        if copy and copy not in known and info.shape == plan.variables[original]:
-            found.setdefault(copy, []).append(name)
-            trainable.setdefault(copy, set()).add(original)
-    most = len(plan.trainable) / 2
-    return {copy: names for copy, names in found.items() if len(trainable[copy] & plan.trainable) > most}
+        if own in plan.variables:
+            continue
+        original, copy = copy_of(own, plan)
+        if not copy and own[-1:].isdecimal():
+            copy = f"{own.rpartition('/')[0]}/NUMBER"
+        elif copy in ("", *known) or info.shape != plan.variables[original]:
+            continue
+        found[copy].append(name)
+        shapes[copy][info.shape] += not original or original in plan.trainable
+    wanted = Counter(plan.variables[name] for name in plan.trainable)
+    return {copy: names for copy, names in found.items() if (shapes[copy] & wanted).total() > wanted.total() / 2}
 
 
 def copy_of(name: str, plan: Plan) -> tuple[str, str]:

@@ -201,10 +201,13 @@ def test_the_state_of_a_training_loop_is_ignored(tmp_path: Path, model: Any) -> 
         ("optimizer", "{}/shadow"),
         ("optimizer", "shadow/{}"),
         ("optimizer", "{}"),
+        ("outside", ""),
+        ("optimizer", ""),
     ],
 )
 def test_an_unknown_copy_is_an_error_that_names_it(tmp_path: Path, model: Any, named: str, place: str) -> None:
-    copies = [tf.Variable(v, name=named.format(v.name.removesuffix(":0"))) for v in model.trainable_variables]
+    names = [named.format(variable.name.removesuffix(":0")) or None for variable in model.trainable_variables]
+    copies = [tf.Variable(v, name=name) for v, name in zip(model.trainable_variables, names, strict=True)]
     holder = tf.train.Checkpoint(shadow=copies)
     path = tf.train.Checkpoint(model=model, **{place: holder}).write(str(tmp_path / "run"))
     with pytest.raises(ViewError, match=r"\d+ variables X have .*shadow.*may be the averages.*--weights raw"):

@@ -145,6 +145,17 @@ def test_an_unknown_copy_is_never_overlooked(template: str, shown: str) -> None:
         select_view(source, PLAN, "ema")
 
 
+@pytest.mark.parametrize("place", ["shadow", "optimizer/_shadow", "a/b"])
+def test_a_list_without_names_is_never_overlooked(place: str) -> None:
+    """An optimizer of one's own, or a dictionary of variables."""
+    shadow = {f"{place}/{number}": RAW[name] for number, name in enumerate(sorted(PLAN.trainable))}
+    source = MemorySource({**RAW, **shadow})
+    with pytest.raises(ViewError, match=rf"{len(shadow)} variables X have another one .*{place}/NUMBER.*--weights raw"):
+        select_view(source, PLAN)
+    few = dict(list(shadow.items())[: len(shadow) // 3])
+    assert select_view(MemorySource({**RAW, **few}), PLAN).name == "raw"
+
+
 def test_beside_known_averages_an_unknown_copy_needs_a_choice() -> None:
     source = MemorySource({**RAW, **AVERAGES, **copies("{}/slow_weights")})
     with pytest.raises(ViewError, match="use --weights ema for the known averages, or --weights raw"):
