@@ -63,6 +63,9 @@ Examples:
 @click.option(
     "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: reversible bit for bit."
 )
+@click.option(
+    "--allow-nonfinite", is_flag=True, help="Convert NaN, infinite values and negative variances instead of refusing."
+)
 @click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters in the official syntax.")
 @click.option(
     "--to",
@@ -97,6 +100,7 @@ def convert(
     variant: str | None,
     weights: Any,
     keep_redundant_bias: bool,
+    allow_nonfinite: bool,
     hparams: str | None,
     to: str | None,
     layout: str,
@@ -125,7 +129,7 @@ def convert(
         metadata = None
         if out is not None and not dry_run:
             with progress_bar(out.name, least=BIG_BYTES) as progress:
-                metadata = convert_checkpoint(preparation, out, progress, target, bare)
+                metadata = convert_checkpoint(preparation, out, progress, target, bare, allow_nonfinite)
         result = conversion_report(preparation, metadata, out, target, bare)
     if report is not None:
         write_json(report, result)

@@ -13,6 +13,7 @@ from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan
 from converter.plan.family import Family, Request, Settings
+from converter.plan.values import CheckedSource
 from converter.source import VariableSource
 from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
@@ -21,6 +22,8 @@ from effdet_torch.file_format import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
+
+UNUSABLE = "unusable_values"  # metadata: {stored name: what is wrong}, where --allow-nonfinite was needed
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def convert_checkpoint(
     progress: Progress | None = None,
     target: Target | None = None,
     bare: bool = False,
+    allow_nonfinite: bool = False,
 ) -> dict[str, Any]:
     """Write the converted model, and return the metadata that went into it.
 
@@ -103,9 +107,11 @@ def convert_checkpoint(
         progress: called after every tensor.
         target: what to write; None: chosen by the suffix of `out`.
         bare: write the tensors only, without metadata, as the `effdet` package publishes them.
+        allow_nonfinite: write values that no network can use as they are; the metadata then list them.
 
     Raises:
         UsageError: The suffix is unknown, the folder does not exist, or the target cannot hold this network or layout.
+        UnusableValuesError: Values are not finite, variances are negative, or all kernels are zero.
         ConversionError: A variable is damaged, or the output cannot be written.
     """
     target = target or choose_target(out)
@@ -114,8 +120,13 @@ def convert_checkpoint(
         tuple(preparation.family.package_notes(preparation.settings.config))  # refuses what the package cannot build
     preparation = preparation.for_target(target)
     metadata = build_metadata(preparation)
+    plan, view = preparation.plan, preparation.view
+    checked = CheckedSource(preparation.source, plan, view)
+    if allow_nonfinite and (faults := checked.faults()):  # before the metadata are written, thus in a pass of its own
+        metadata[UNUSABLE] = faults
     stored = None if bare else metadata
-    target.convert(preparation.source, preparation.plan, preparation.view, out, stored, progress)
+    finish = (lambda: None) if allow_nonfinite else checked.require_usable
+    target.convert(checked, plan, view, out, stored, progress, finish)
     return metadata
 
 

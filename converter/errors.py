@@ -7,6 +7,7 @@ EffdetError
     |   +-- CorruptFileError        bytes that do not parse or do not match their checksum
     |   +-- UnsupportedSourceError  recognised, but it cannot be converted
     +-- ViewError               the wanted copy (EMA or raw) is absent, partial or untrained
+    +-- UnusableValuesError     values that no network can use: NaN, infinite ones, negative variances
     +-- MappingError            a mapping table is wrong; names file and line
     +-- AccountingError         missing, unexpected or mismatched variables, all of them listed
 """
@@ -36,6 +37,10 @@ class UnsupportedSourceError(SourceError):
 
 class ViewError(ConversionError):
     """The wanted copy of the variables (EMA or raw) is absent, partial or untrained."""
+
+
+class UnusableValuesError(ConversionError):
+    """Values that no network can use: NaN, infinite ones, negative variances, nothing but zeros in all kernels."""
 
 
 class MappingError(ConversionError):

@@ -9,7 +9,7 @@ from typing import Any
 from converter.conversion import describe_files
 from converter.errors import ConversionError, MissingFileError
 from converter.identify.families import family_of
-from converter.plan.copies import View, ViewName, differing, is_untrained, stored_in, stored_names
+from converter.plan.copies import View, ViewName, differing, is_untrained, stored_in, stored_names, unknown_copy
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Request
@@ -74,7 +74,8 @@ def _contents(source: VariableSource, plan: Plan) -> dict[str, Any]:
     if not any(name in source.variables for name in raw.values()):
         view = View("ema", "", ema, {})
     accounting = account(source.variables, plan, view)
-    return {"ignored": dict(Counter(accounting.ignored.values())), "problems": accounting.problems}
+    unknown = filter(None, [unknown_copy(source, plan)])
+    return {"ignored": dict(Counter(accounting.ignored.values())), "problems": [*unknown, *accounting.problems]}
 
 
 def _training_step(source: VariableSource, plan: Plan) -> int | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.conversion import Preparation, build_metadata
+from converter.conversion import UNUSABLE, Preparation, build_metadata
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.file_format import assumptions
+from effdet_torch.values import described
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
@@ -39,7 +40,7 @@ def conversion_report(
         "to": target.name,
         "out": None if out is None or metadata is None else {"path": str(out), "size_bytes": _size_bytes(out)},
         **(metadata or build_metadata(preparation, checksums=False)),
-        "notes": list(_notes(preparation, target, bare)),
+        "notes": [*_notes(preparation, target, bare), *_accepted(metadata or {})],
         "tensors": len(target.specs(plan)),
         "parameters": preparation.parameters,
         "accounting": {
@@ -57,12 +58,20 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
     source, settings = preparation.source, preparation.settings
     yield from source.facts.notes
     yield from settings.notes
+    for what in preparation.plan.table.unconverted.values():
+        if count := list(preparation.accounting.ignored.values()).count(what):
+            yield f"the file also holds a {what}: {count} variables"
     if source.facts.is_folded and settings.config.redundant_bias:
         yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":
         yield "raw values are also written under the names of the averages, which official evaluation reads"
     if bare:
         yield from preparation.family.package_notes(settings.config)
+
+
+def _accepted(metadata: Facts) -> Iterator[str]:
+    if faults := metadata.get(UNUSABLE):
+        yield f"accepted by --allow-nonfinite: {described(faults)}"
 
 
 def conversion_text(report: Facts) -> str:

@@ -105,12 +105,17 @@ class TensorFinding:
 
 
 @dataclass(frozen=True)
+class UnusableValues(TensorFinding):
+    """Values that no network can use, whether or not the checkpoint has them too."""
+
+
+@dataclass(frozen=True)
 class AuditResult:
     """The converted file's tensors against the checkpoint, bit for bit.
 
     Attributes:
         tensors: how many were compared.
-        findings: tensors that differ, are missing or unexpected, hold values that are not finite, or variances <= 0.
+        findings: values that no network can use; tensors that differ, are missing or unexpected, or variances of 0.
         checksums: {source file: "equal", "different", "not recorded"}.
     """
 
@@ -122,6 +127,11 @@ class AuditResult:
     def passed(self) -> bool:
         """Whether there are no findings; a source file with a different checksum is reported but does not fail."""
         return not self.findings
+
+    @property
+    def unusable(self) -> tuple[UnusableValues, ...]:
+        """The findings that say more than any comparison of layers."""
+        return tuple(finding for finding in self.findings if isinstance(finding, UnusableValues))
 
 
 @dataclass(frozen=True)

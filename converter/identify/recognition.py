@@ -77,9 +77,11 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
         if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
+            besides = [what for scope, what in family.table.unconverted.items() if probe.exists(scope)]
             raise UnsupportedSourceError(
                 f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
+                + "".join(f". It holds a {what}" for what in besides)
             )
     raise UnsupportedSourceError(_unknown(source, families))
 
@@ -133,14 +135,14 @@ class Probe:
     def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
-            return next((name for name, scope in self._candidates(rule) if self._exists(scope)), None)
+            return next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
         if "lowest" in rule:
             return self._lowest(str(rule["lowest"]))
         if "count" in rule:
             template = str(rule["count"])
             first = self._lowest(template) if rule["first"] == LOWEST else int(rule["first"])
             numbers = itertools.count(0 if first is None else first)
-            return sum(1 for _ in itertools.takewhile(lambda n: self._exists(template.format(n=n)), numbers)) or None
+            return sum(1 for _ in itertools.takewhile(lambda n: self.exists(template.format(n=n)), numbers)) or None
         if "size_of" in rule:
             shape, axis = self._shape(str(rule["size_of"])), int(rule["axis"])
             return shape[axis] if shape is not None and axis < len(shape) else None
@@ -150,7 +152,7 @@ class Probe:
         if "axes" in rule:
             shape = self._shape(str(rule["exists"]))
             return shape is not None and len(shape) == rule["axes"]
-        return self._exists(str(rule["exists"]))
+        return self.exists(str(rule["exists"]))
 
     def expected(self, rule: Rule) -> str:
         """Return what a rule looks for, in words."""
@@ -166,7 +168,7 @@ class Probe:
             )
         return f"the scope {rule['exists']}"
 
-    def _exists(self, scope: str) -> bool:
+    def exists(self, scope: str) -> bool:
         """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name."""
         prefix = f"{scope}{self.separator}"
         place = bisect.bisect_left(self.names, prefix)
@@ -178,7 +180,7 @@ class Probe:
         return next((self.variables[name].shape for name in stored if name in self.variables), None)
 
     def _lowest(self, template: str) -> int | None:
-        return next((n for n in range(LARGEST_NUMBER) if self._exists(template.format(n=n))), None)
+        return next((n for n in range(LARGEST_NUMBER) if self.exists(template.format(n=n))), None)
 
     def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
         template = str(rule["which"])

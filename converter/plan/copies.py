@@ -7,6 +7,7 @@ SavedModel and in bundles exported from one, the raw name holds the average and 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ import numpy as np
 from converter.errors import MissingFileError, ViewError
 from converter.formats.leveldb_table import extend_crc32c
 from converter.plan.expand import Plan
-from converter.source import VariableSource
+from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
 
 ViewName = Literal["ema", "raw"]
@@ -70,6 +71,9 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
     if source.facts.held_view is not None:
         return _held_view(source, names, wanted)
     has_averages = any(stored in source.variables for stored in names["ema"].values())
+    if wanted is None and (problem := unknown_copy(source, plan)):
+        choice = "--weights ema for the known averages, or --weights raw" if has_averages else "--weights raw"
+        raise ViewError(f"{source.path}: {problem}; if it is not what you want, use {choice}")
     if wanted == "raw" or (wanted is None and (source.facts.raw_reason or not has_averages)):
         reason = "asked for" if wanted else source.facts.raw_reason or "the checkpoint has no averages (EMA)"
         return View("raw", reason, names["raw"], dict.fromkeys(names["ema"].values(), "ema"))
@@ -92,6 +96,57 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
     return View("ema", reason, names["ema"], dict.fromkeys(names["raw"].values(), "raw"))
 
 
+def unknown_copies(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, list[str]]:
+    """Return {"X/NAME" or "NAME/X": names} of copies of most trainable variables X that the table does not know.
+
+    They may be averages under a name of their own: an optimizer's slots have names that the table lists. Variables
+    without a name, which are in a list "LIST/NUMBER", are copies if they have the shapes of most trainable ones.
+    """
+    templates = [*plan.table.views.values(), *(template for template, _ in plan.table.ignored)]
+    known = {t.replace("{variable}", "X") for t in templates if "{variable}" in t}
+    average = plan.table.views["ema"].format(variable="")
+    found: dict[str, list[str]] = defaultdict(list)
+    shapes: dict[str, Counter[tuple[int, ...]]] = defaultdict(Counter)
+    for name, info in variables.items():
+        own = name.removesuffix(average)
+        if own in plan.variables:
+            continue
+        original, copy = copy_of(own, plan)
+        if not copy and own[-1:].isdecimal():
+            copy = f"{own.rpartition('/')[0]}/NUMBER"
+        elif copy in ("", *known) or info.shape != plan.variables[original]:
+            continue
+        found[copy].append(name)
+        shapes[copy][info.shape] += not original or original in plan.trainable
+    wanted = Counter(plan.variables[name] for name in plan.trainable)
+    return {copy: names for copy, names in found.items() if (shapes[copy] & wanted).total() > wanted.total() / 2}
+
+
+def copy_of(name: str, plan: Plan) -> tuple[str, str]:
+    """Return (variable X, "X/NAME" or "NAME/X"); empty if the name is none of these."""
+    variable, _, slot = name.rpartition("/")
+    if variable in plan.variables:  # nearly always
+        return variable, f"X/{slot}"
+    parts = name.split("/")
+    for cut in range(1, len(parts)):
+        first, last = "/".join(parts[:cut]), "/".join(parts[cut:])
+        if last in plan.variables:
+            return last, f"{first}/X"
+        if first in plan.variables:
+            return first, f"X/{last}"
+    return "", ""
+
+
+def unknown_copy(source: VariableSource, plan: Plan) -> str:
+    """Return in words that a source holds a copy that the table does not know; empty if it does not."""
+    for copy, names in unknown_copies(source.variables, plan).items():
+        return (
+            f"{len(names)} variables X have another one of the same shape, {copy}, which is no known slot of an "
+            f"optimizer and may be the averages (the first is {names[0]})"
+        )
+    return ""
+
+
 def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], wanted: ViewName | None) -> View:
     held: ViewName = "ema" if source.facts.held_view == "ema" else "raw"
     if wanted not in (None, held):
@@ -111,10 +166,11 @@ def _are_known_same(source: VariableSource, names: Mapping[str, Mapping[str, str
 def is_untrained(source: VariableSource, plan: Plan, view: ViewName) -> bool | None:
     """Return whether all batch norms of a view still hold their initial values; None if the data is not available."""
     names = stored_in(source, plan, view)
+    kinds = {kind for kind, parts in plan.table.kinds.items() if UNTRAINED.keys() <= {part.target for part in parts}}
     norms = [
         (names[entry.sources[0]], UNTRAINED[suffix])
         for key, entry in plan.targets.items()
-        if entry.layer.kind == "batch_norm" and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
+        if entry.layer.kind in kinds and (suffix := key.rsplit(".", 1)[1]) in UNTRAINED
     ]
     try:
         # The last layers go first: `all` stops at the first trained value. Without batch norms there is no evidence.

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from converter.errors import AccountingError
-from converter.plan.copies import View
+from converter.plan.copies import View, copy_of, unknown_copies
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array, Shape
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
 
 SHOWN = 30  # problems in an error text; the report lists all
+# Two of three: a single number, not floating point, outside of the network's scopes.
+STATE = "state of training: counters and other numbers that do not belong to a layer"
 FLOATING = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -67,7 +69,7 @@ def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Ac
     """Compare the stored variables with what a plan needs; nothing is read."""
     needed = {view.stored[name]: shape for name, shape in plan.variables.items()}
     rest = [name for name in variables if name not in needed and name not in view.others]
-    ignored = _ignored(rest, plan)
+    ignored = _ignored({name: variables[name] for name in rest}, plan)
     return Accounting(
         consumed=tuple(name for name in needed if name in variables),
         other_view=tuple(name for name in variables if name not in needed and name in view.others),
@@ -133,20 +135,28 @@ def _stored_shape(info: VariableInfo) -> str:
     return str(info.shape) if info.dtype in FLOATING else f"{info.shape} of dtype {info.dtype}"
 
 
-def _ignored(names: Iterable[str], plan: Plan) -> dict[str, str]:
-    """Return {name: written reason} of those names that the table lists as not belonging to the model."""
+def _ignored(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, str]:
+    """Return {name: written reason} of the variables that do not belong to the model, by the table or by a rule."""
     reasons: dict[str, str] = {}
+    slots: dict[str, str] = {}
     scopes: dict[str, str] = {}
     for template, reason in plan.table.ignored:
         if template.endswith("/"):
             scopes[template.format_map(plan.constants)] = reason
+        elif template.startswith("{variable}/"):
+            slots[template.format(variable="X")] = reason
         elif "{variable}" in template:
             reasons.update({template.format(variable=variable): reason for variable in plan.variables})
         else:
             reasons[template] = reason
+    for copy, names in unknown_copies(variables, plan).items():
+        reasons.update(dict.fromkeys(names, f"another copy of the variables, under the unknown name {copy}"))
+    network = {name.split("/")[0] for name in plan.variables}
     ignored = {}
-    for name in names:
+    for name, info in variables.items():
         scope = next((scope for scope in scopes if f"{name}/".startswith(scope)), "")
-        if why := reasons.get(name) or scopes.get(scope):
+        if why := reasons.get(name) or slots.get(copy_of(name, plan)[1]) or scopes.get(scope):
             ignored[name] = why
+        elif (not info.shape) + (info.dtype not in FLOATING) + (name.split("/")[0] not in network) >= 2:
+            ignored[name] = STATE
     return ignored

@@ -17,6 +17,7 @@ from converter.plan.ops import OPS, Op, Shape
 from converter.plan.table import Row, Table
 from converter.plan.yaml_nodes import Size
 
+MEAN, VARIANCE = ".running_mean", ".running_var"  # the statistics of a batch norm, as PyTorch calls them
 Values = Mapping[str, Any]
 Axes = Mapping[str, Sequence[Values]]
 
@@ -111,6 +112,19 @@ class Plan:
     def targets(self) -> dict[str, Entry]:
         """{PyTorch key: entry}; the state_dict of the model, in order."""
         return {entry.target: entry for entry in self.entries if entry.target is not None}
+
+    @cached_property
+    def trainable(self) -> frozenset[str]:
+        """The TensorFlow names that training changes by gradients: all but the statistics of batch norms."""
+        return frozenset(self.variables.keys() - self._sources_of(MEAN) - self.variances)
+
+    @cached_property
+    def variances(self) -> frozenset[str]:
+        """The TensorFlow names of the variances of batch norms."""
+        return self._sources_of(VARIANCE)
+
+    def _sources_of(self, suffix: str) -> frozenset[str]:
+        return frozenset(name for key, entry in self.targets.items() if key.endswith(suffix) for name in entry.sources)
 
     @property
     def parameters(self) -> int:

@@ -72,10 +72,14 @@ class Target:
         out: Path,
         metadata: Metadata = None,
         progress: Progress | None = None,
+        finish: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write a source; an existing output is replaced only if everything succeeds."""
+        """Write a source; an existing output is replaced only if everything succeeds.
+
+        `finish` is called after the last tensor, and may raise.
+        """
         specs = self.specs(plan)
-        self.write(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress), metadata)
+        self.write(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress, finish), metadata)
 
 
 def choose_target(out: Path | None, to: str | None = None) -> Target:
@@ -192,13 +196,16 @@ def _folder(path: Path) -> Iterator[None]:
         raise
 
 
-def _counted(tensors: Tensors, specs: Specs, progress: Progress | None) -> Iterator[tuple[str, Array]]:
+def _counted(
+    tensors: Tensors, specs: Specs, progress: Progress | None, finish: Callable[[], None]
+) -> Iterator[tuple[str, Array]]:
     done, total = 0, sum(spec.size_bytes for spec in specs.values())
     for name, array in tensors:
         yield name, array
         done += specs[name].size_bytes
         if progress is not None:
             progress(done, total)
+    finish()
 
 
 TARGETS: Mapping[str, Target] = {

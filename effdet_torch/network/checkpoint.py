@@ -22,15 +22,21 @@ from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, listed
 from effdet_torch.file_format import METADATA_KEY, newer_format
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.values import ValueCheck, described
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
+VARIANCE = ".running_var"
 BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
 CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
 
 
 def load_model(
-    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    path: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    allow_nonfinite: bool = False,
 ) -> EfficientDet:
     """Build the model that a converted file describes and load its weights, strictly.
 
@@ -38,14 +44,17 @@ def load_model(
         path: a `.pth` or `.safetensors` file written by effdet-convert.
         device: where the model goes.
         dtype: floating-point type of the model; None keeps the file's.
+        allow_nonfinite: load values that no network can use: NaN, infinite ones, negative variances, only zeros.
 
     Returns:
         The model in eval mode; `.config` and `.metadata` say what it is and where it came from.
 
     Raises:
-        ModelFileError: The file is missing, damaged, unsafe or another tool's, or its tensors do not fit its config.
+        ModelFileError: The file is missing, damaged, unsafe or another tool's, its tensors do not fit its config, or
+            they hold values that no network can use.
     """
-    return build_model(Path(path), *read_model_file(path), device=device, dtype=dtype)
+    found = read_model_file(path)
+    return build_model(Path(path), *found, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
 
 
 def build_model(
@@ -55,6 +64,7 @@ def build_model(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    allow_nonfinite: bool = False,
 ) -> EfficientDet:
     """Build the model of a file that was read by `read_model_file`; see `load_model`."""
     if is_backbone(metadata):
@@ -70,8 +80,10 @@ def build_model(
         raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
     expected = model.state_dict()
     tensors = {**_counters(expected), **tensors}
-    described = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
-    _require_fit(path, described, expected, tensors)
+    fits = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
+    _require_fit(path, fits, expected, tensors)
+    if not allow_nonfinite:
+        _require_usable(path, tensors)
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
@@ -95,7 +107,11 @@ def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
 
 
 def fill_backbone(
-    model: EfficientDet, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    model: EfficientDet,
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    allow_nonfinite: bool = False,
 ) -> EfficientDet:
     """Fill a backbone from a file that was read by `read_model_file`; see `load_backbone`."""
     if not is_backbone(metadata):
@@ -106,6 +122,8 @@ def fill_backbone(
     wanted = model.backbone.state_dict()
     tensors = {**_counters(wanted), **tensors}
     _require_fit(path, f"backbone {expected}", wanted, tensors)
+    if not allow_nonfinite:
+        _require_usable(path, tensors)
     model.backbone.load_state_dict(tensors, strict=True)
     return model
 
@@ -213,6 +231,19 @@ def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: M
         text = "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
         raise ModelFileError(
             f"the tensors of {path} do not fit its {what}: {text}. Convert the checkpoint again with effdet-convert."
+        )
+
+
+def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    check = ValueCheck()
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point():  # NumPy has no bfloat16
+            values = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+            check.look(key, values.detach().numpy(), is_variance=key.endswith(VARIANCE))
+    if faults := check.found():
+        raise ModelFileError(
+            f"{path} holds {described(faults)}. Convert an earlier checkpoint of this training; "
+            "load_model(..., allow_nonfinite=True) loads it as it is."
         )
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
 from effdet_torch.network.checkpoint import read_model_file
 from support.commands import run
+from support.sources import write_checkpoint
 
 QUICK = ("--image-size", "65", "--dtype", "float32")
 
@@ -52,6 +56,26 @@ def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
         "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
     ]
     assert report["diagnoses"][0]["tensor"] == "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
+
+
+def test_unusable_values_are_said_in_the_first_line_even_if_the_checkpoint_has_them(demo: Path) -> None:
+    variable, tensor = "class_net/class-predict/bias", "class_net.predict.conv_pw.bias"
+    with TensorBundle(demo / "demo" / "checkpoint" / "model") as bundle:
+        arrays = {name: np.array(bundle.read(name)) for name in bundle.variables}
+    arrays[variable][7] = arrays[f"{variable}/ExponentialMovingAverage"][7] = np.nan
+    write_checkpoint(demo / "diverged.ckpt", arrays)
+    done = run("effdet-convert", "diverged.ckpt", "diverged.pth", "--variant", "lite0", cwd=demo)
+    assert (done.returncode, (demo / "diverged.pth").exists()) == (1, False)
+    assert variable in done.stderr
+    done = run("effdet-convert", "diverged.ckpt", "diverged.pth", "--allow-nonfinite", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    assert "accepted by --allow-nonfinite" in done.stdout
+    Image.new("RGB", (64, 64)).save(demo / "photo.png")
+    done = run("effdet-detect", "diverged.pth", "photo.png", cwd=demo)
+    assert (done.returncode, tensor in done.stderr) == (1, True)
+    done = run("effdet-verify", "diverged.pth", "--reference", "diverged.ckpt", *QUICK, cwd=demo)
+    assert done.returncode == 1, done.stderr
+    assert f"no network can use: {tensor}: 1 of 810 values are not finite" in " ".join(done.stdout.split())[:200]
 
 
 def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:

@@ -9,34 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.conversion import prepare
 from converter.errors import UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
-from converter.plan.copies import ViewName
-from converter.plan.engine import convert
-from converter.source import VariableSource
-from support.keras_model import Arrays, detector, is_trained, keras, tf
-from support.sources import MemorySource, averages, initial, plan_of, seeded, small_config
+from support.keras_model import MovingAverage, detector, is_trained, keras, tf
+from support.sources import (
+    MemorySource,
+    assert_same,
+    averages,
+    initial,
+    plan_of,
+    seeded,
+    small_config,
+    state_dict,
+)
 
 v1 = tf.compat.v1
 legacy = keras.optimizers.legacy
 
 PLAN = plan_of(small_config())
 RAW, AVERAGED = seeded(PLAN, 0), seeded(PLAN, 1)
-
-
-def state_dict(source: VariableSource, view: ViewName | None = None) -> Arrays:
-    """Convert everything, as the command does."""
-    with source:
-        done = prepare(source, weights=view)
-        return {name: np.array(array) for name, array in convert(source, done.plan, done.view)}
-
-
-def assert_same(found: Arrays, variables: Arrays) -> None:
-    wanted = state_dict(MemorySource(variables))
-    assert found.keys() == wanted.keys()
-    assert [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()] == []
 
 
 def test_the_comparison_sees_one_bit() -> None:
@@ -167,28 +159,6 @@ class ExportModel(tf.Module):
         return self.model(x, training=False)
 
 
-class MovingAverage(legacy.Optimizer):
-    """Averages in slots around another optimizer, tracked as TensorFlow Addons does."""
-
-    def __init__(self, inner: Any) -> None:
-        super().__init__("MovingAverage")
-        self._optimizer = inner
-        self._track_trackable(inner, "awg_optimizer")
-        self._set_hyper("average_decay", 0.9)
-
-    def _create_slots(self, var_list: list[Any]) -> None:
-        self._optimizer._create_slots(var_list)
-        for variable in var_list:
-            self.add_slot(variable, "average", variable.read_value())
-
-    def _create_hypers(self) -> None:
-        self._optimizer._create_hypers()
-        super()._create_hypers()
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
-
-
 @pytest.mark.parametrize("fresh", [True, False], ids=["first model", "second model"])
 @pytest.mark.parametrize("name", ["model.h5", "ckpt-1"])
 def test_weights_of_any_model_of_a_process(tmp_path: Path, name: str, fresh: bool) -> None:
@@ -235,7 +205,7 @@ def test_tf2_training_checkpoints_with_averages(tmp_path: Path) -> None:
     used = {name: AVERAGED[name] if is_trained(name) else RAW[name] for name in RAW}
     source = open_checkpoint(tmp_path / "ckpt-final")
     assert source.facts.notes == (
-        f"the optimizer keeps averages of {sum(map(is_trained, RAW))} variables; the variables are raw values",
+        f"training kept averages of {sum(map(is_trained, RAW))} variables; the variables are raw values",
     )
     assert_same(state_dict(source), used)
     assert_same(state_dict(open_checkpoint(tmp_path / "ckpt-final"), "raw"), RAW)

@@ -53,6 +53,28 @@ class Head(Scope):
     """The classifier on top of the backbone."""
 
 
+class MovingAverage(keras.optimizers.legacy.Optimizer):
+    """Averages in slots around another optimizer, tracked as TensorFlow Addons does."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__("MovingAverage")
+        self._optimizer = inner
+        self._track_trackable(inner, "awg_optimizer")
+        self._set_hyper("average_decay", 0.9)
+
+    def _create_slots(self, var_list: list[Any]) -> None:
+        self._optimizer._create_slots(var_list)
+        for variable in var_list:
+            self.add_slot(variable, "average", variable.read_value())
+
+    def _create_hypers(self) -> None:
+        self._optimizer._create_hypers()
+        super()._create_hypers()
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
 def make_layer(key: str, content: dict[str, Any]) -> Scope:
     if key == "stem":
         stem = Stem({})

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from converter.conversion import prepare
 from converter.errors import MissingFileError
 from converter.identify.families import DETECTOR, family_of
 from converter.plan.copies import ViewName, select_view
@@ -54,6 +55,21 @@ class MemorySource(VariableSource):
         self.closed = True
 
 
+def state_dict(source: VariableSource, view: ViewName | None = None) -> dict[str, Array]:
+    """Convert everything, as the command does, and close the source."""
+    with source:
+        done = prepare(source, weights=view)
+        return {name: np.array(array) for name, array in convert(source, done.plan, done.view)}
+
+
+def assert_same(found: Mapping[str, Array], variables: Mapping[str, Array]) -> None:
+    """Check that a state_dict is, bit for bit, what variables give."""
+    wanted = state_dict(MemorySource(variables))
+    assert found.keys() == wanted.keys()
+    different = [name for name in wanted if found[name].tobytes() != wanted[name].tobytes()]
+    assert not different, different
+
+
 def converted(
     plan: Plan, arrays: Mapping[str, Any], view: ViewName | None = None, dtype: DTypeLike = np.float32
 ) -> dict[str, Array]:
@@ -95,8 +111,9 @@ def placeholders(plan: Plan) -> dict[str, Array]:
 
 
 def seeded(plan: Plan, seed: int = 0) -> dict[str, Array]:
-    """Variables that are all different, each drawn from its own stream."""
-    return {name: _draw(f"{seed}/{name}", shape) for name, shape in plan.variables.items()}
+    """Variables that are all different, each drawn from its own stream; variances are not negative."""
+    drawn = {name: _draw(f"{seed}/{name}", shape) for name, shape in plan.variables.items()}
+    return drawn | {name: np.abs(drawn[name]) for name in plan.variances}
 
 
 def initial(plan: Plan) -> dict[str, Array]:

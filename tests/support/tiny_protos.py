@@ -18,29 +18,67 @@ _LISTS = {"float32": 5, "float64": 6}
 
 @dataclass
 class ObjectGraph:
-    """A TrackableObjectGraph under construction, and the values of its keys."""
+    """A TrackableObjectGraph under construction, and the values of its keys; a path makes the objects on its way."""
 
-    nodes: list[bytes] = field(default_factory=list)
+    children: list[dict[str, int]] = field(default_factory=lambda: [{}])
+    attributes: dict[int, bytes] = field(default_factory=dict)
+    slots: dict[int, bytes] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
-    slots: bytes = b""
+
+    def object(self, path: str) -> int:
+        """Return the number of the object at a path."""
+        place = 0
+        for name in filter(None, path.split("/")):
+            if name not in self.children[place]:
+                self.children[place][name] = len(self.children)
+                self.children.append({})
+            place = self.children[place][name]
+        return place
+
+    def link(self, path: str, place: int) -> None:
+        """Make an object an attribute of another one as well."""
+        owner, _, name = path.rpartition("/")
+        self.children[self.object(owner)][name] = place
 
     def add(self, path: str, full_name: str, value: Any = 0.0, attribute: str = VALUE) -> int:
         """Add an object with a value; return its number."""
-        key = f"{path}/{attribute}"
-        parts = (attribute.split("/")[1], full_name, key)
-        tensor = b"".join(nested(number, part.encode()) for number, part in enumerate(parts, start=1))
-        self.nodes.append(nested(2, tensor))
-        self.values[key] = np.asarray(value, np.float32) if isinstance(value, float) else value
-        return len(self.nodes) - 1
+        place = self.object(path)
+        self._attach(place, f"{path}/{attribute}", full_name, value)
+        return place
 
-    def add_slot(self, variable: int, slot: str, path: str, value: Any = 0.0) -> None:
-        """Add a slot, as `add` adds a variable."""
-        place = self.add(f"{path}/.OPTIMIZER_SLOT/optimizer/{slot}", f"SGD/{path}/{slot}", value)
-        self.slots += nested(3, number(1, variable) + nested(2, slot.encode()) + number(3, place))
+    def rename(self, path: str, full_name: str) -> None:
+        """Give the object at a path another full name."""
+        place = self.object(path)
+        self.attributes[place] = b""
+        key = f"{path}/{VALUE}"
+        self._attach(place, key, full_name, self.values[key])
+
+    def add_slot(self, variable: int, slot: str, path: str, value: Any = 0.0, optimizer: str = "optimizer") -> int:
+        """Add a slot of a variable, whose path is given; no attribute refers to a slot."""
+        place = len(self.children)
+        self.children.append({})
+        self._attach(place, f"{path}/.OPTIMIZER_SLOT/{optimizer}/{slot}/{VALUE}", f"SGD/{path}/{slot}", value)
+        owner = self.object(optimizer)
+        added = nested(3, number(1, variable) + nested(2, slot.encode()) + number(3, place))
+        self.slots[owner] = self.slots.get(owner, b"") + added
+        return place
+
+    def _attach(self, place: int, key: str, full_name: str, value: Any) -> None:
+        parts = (key.rsplit("/", 1)[1], full_name, key)
+        tensor = b"".join(nested(number, part.encode()) for number, part in enumerate(parts, start=1))
+        self.attributes[place] = self.attributes.get(place, b"") + nested(2, tensor)
+        self.values[key] = np.asarray(value, np.float32) if isinstance(value, float) else value
 
     def data(self) -> bytes:
         """Return the protocol buffer."""
-        return b"".join(nested(1, node) for node in [*self.nodes, self.slots])
+        links = [
+            b"".join(nested(1, number(1, child) + nested(2, name.encode())) for name, child in children.items())
+            for children in self.children
+        ]
+        return b"".join(
+            nested(1, link + self.attributes.get(place, b"") + self.slots.get(place, b""))
+            for place, link in enumerate(links)
+        )
 
     def write(self, prefix: Path) -> Path:
         """Write the checkpoint."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from converter.conversion import sha256
+from converter.plan.expand import VARIANCE
 from converter.source import VariableSource
-from verify.results import AuditResult, TensorFinding
+from effdet_torch.values import ValueCheck
+from verify.results import AuditResult, TensorFinding, UnusableValues
 from verify.subjects.weights import Weights
 
 
@@ -22,7 +22,11 @@ def audit_weights(weights: Weights, metadata: Mapping[str, Any]) -> AuditResult:
         metadata: of the converted file; its recorded checksums are compared with the checkpoint's files.
     """
     found, targets = weights.found, weights.targets
-    findings = [TensorFinding(key, "missing in the file") for key in targets if key not in found]
+    check = ValueCheck()
+    for key, tensor in found.items():
+        check.look(key, tensor, is_variance=key.endswith(VARIANCE))
+    findings: list[TensorFinding] = [UnusableValues(*fault) for fault in check.found().items()]
+    findings += [TensorFinding(key, "missing in the file") for key in targets if key not in found]
     findings += [TensorFinding(key, "not a tensor of this model") for key in found if key not in targets]
     for key in targets:
         if key in found:
@@ -36,10 +40,8 @@ def _audit_tensor(weights: Weights, key: str) -> Iterator[str]:
     if found.shape != entry.target_shape:
         yield f"shape {found.shape}; expected {entry.target_shape}"
         return
-    if not np.isfinite(found).all():
-        yield f"{int(np.sum(~np.isfinite(found)))} of {found.size} values are not finite"
-    if key.endswith("running_var") and (found <= 0).any():
-        yield f"variance is not positive: {float(found.min())} at channel {int(found.argmin())}"
+    if key.endswith(VARIANCE) and (found == 0).any():
+        yield f"variance is zero at channel {int((found == 0).argmax())}"
     if different := weights.wrong.get(key):
         yield f"{different} of {found.size} values differ from {weights.stored(entry) or 'the constant of the table'}"
 

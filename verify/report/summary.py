@@ -93,6 +93,10 @@ def part(layer: LayerResult) -> str:
 def headline(verification: Verification) -> str:
     """Return the verdict in one sentence."""
     detection = verification.detection
+    if verification.audit is not None and (unusable := verification.audit.unusable):
+        more = f" (and {len(unusable) - 1} more)" if unusable[1:] else ""
+        first = f"{unusable[0].tensor}: {unusable[0].finding}"
+        return f"The converted file holds values that no network can use: {first}{more}."
     if verification.failures:
         return "The two networks do not compute the same outputs."
     if verification.audit is not None and not verification.audit.passed:

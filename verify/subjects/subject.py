@@ -25,12 +25,12 @@ def load_converted(path: Path) -> EfficientDet:
     """Load a converted detector, or a backbone into a detector of which nothing else is then compared."""
     tensors, metadata = read_model_file(path)
     if not is_backbone(metadata):
-        return build_model(path, tensors, metadata)
+        return build_model(path, tensors, metadata, allow_nonfinite=True)  # the audit names the values
     name = metadata["config"]["backbone"]
     variants = variants_with(name)
     if not variants:
         raise ModelFileError(f"{path} holds the backbone {name!r}; known are {', '.join(BACKBONES)}.")
-    model = fill_backbone(create_model(variants[0]), path, tensors, metadata)
+    model = fill_backbone(create_model(variants[0]), path, tensors, metadata, allow_nonfinite=True)
     model.metadata = metadata
     return model.eval()
 

@@ -21,8 +21,8 @@ _AVERAGES_PREFIX = "emackpt"
 class ObjectCheckpoint(VariableSource):
     """The variables of a checkpoint whose keys are paths of Python attributes, under their TF1 names.
 
-    If the optimizer keeps averages, every variable of the model has one: its slot, or itself if it has no slot.
-    Optimizers average only trainable variables; the others (moving statistics) are used together with the averages.
+    If training kept averages, every variable of the model has one: its own, or itself if it has none. Only trainable
+    variables are averaged; the others (moving statistics) are used together with the averages.
     """
 
     def __init__(self, bundle: TensorBundle) -> None:
@@ -78,7 +78,7 @@ class ObjectCheckpoint(VariableSource):
         checksums = [(self._bundle.checksum(own), self._bundle.checksum(average)) for own, average in pairs]
         same = all(own is not None and own == average for own, average in checksums)
         state = "they equal the variables, whose raw values are not stored" if same else "the variables are raw values"
-        notes = (f"the optimizer keeps averages of {len(averaged)} variables; {state}",)
+        notes = (f"training kept averages of {len(averaged)} variables; {state}",)
         implied = {
             f"{name}/{AVERAGE}": key
             for name, key in names.model.items()

@@ -10,7 +10,7 @@ import pytest
 from converter.errors import UnsupportedSourceError
 from converter.identify.architecture import ARCHITECTURE
 from converter.identify.families import BACKBONE, DETECTOR, FAMILIES, family_of
-from converter.identify.naming import undo_counters
+from converter.identify.naming import drop_outer, undo_counters
 from converter.source import VariableInfo
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from support.sources import MemorySource, architecture_of, averages, placeholders, plan_of, shapes_of, small_config
@@ -133,3 +133,46 @@ def test_a_name_with_many_scopes_needs_little_memory() -> None:
     assert undo_counters([name, "b/stem_1/x"]) == {name: name, "b/stem/x": "b/stem_1/x"}
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("given", "official"),
+    [
+        (("s/bn_0/gamma", "s/bn_1/gamma", "s/bn_2/gamma"), ("s/bn_0/gamma", "s/bn_1/gamma", "s/bn_2/gamma")),
+        (("s/bn_1/gamma", "s/bn_2/gamma"), ("s/bn/gamma", "s/bn_1/gamma")),
+        (("s/bn_0/gamma", "t/bn_1/gamma"), ("s/bn_0/gamma", "t/bn/gamma")),
+    ],
+    ids=["a list", "a counter", "a list in another scope"],
+)
+def test_counters_are_undone_only_where_they_are_counters(given: tuple[str, ...], official: tuple[str, ...]) -> None:
+    assert undo_counters(given) == dict(zip(official, given, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "inner"),
+    [
+        (("hub/class_net/bias", "step"), ("class_net/bias", "step")),
+        (
+            ("a/b/efficientnet-b0/stem/x", "a/b/resample_p6/x", "a/c"),
+            ("efficientnet-b0/stem/x", "resample_p6/x", "a/c"),
+        ),
+        (("class_net/bias", "shadow/class_net/bias"), ("class_net/bias", "shadow/class_net/bias")),
+        (("a/fpn_cells/x", "a/fpn_cells/y", "b/fpn_cells/y"), ("a/fpn_cells/x", "a/fpn_cells/y", "b/fpn_cells/y")),
+        (("resnet/conv1/kernel",), ("resnet/conv1/kernel",)),
+    ],
+    ids=["a module", "nested", "a copy", "two models", "another network"],
+)
+def test_scopes_of_an_outer_model(given: tuple[str, ...], inner: tuple[str, ...]) -> None:
+    assert drop_outer(given) == dict(zip(inner, given, strict=True))
+
+
+def test_a_segmentation_head_alone_is_refused_by_name() -> None:
+    arrays = placeholders(plan_of(small_config()))
+    head = {"segmentation_head/bn_0/gamma": arrays["box_net/box-0/bias"]}
+    alone = {name: array for name, array in arrays.items() if not name.startswith(("class_net/", "box_net/"))}
+    with pytest.raises(UnsupportedSourceError, match=r"expected the variable class_net/.* holds a segmentation head"):
+        architecture_of({**alone, **head})
+    with pytest.raises(UnsupportedSourceError) as caught:  # negative control
+        architecture_of(alone)
+    assert "segmentation" not in str(caught.value)
+    assert architecture_of({**arrays, **head}) == architecture_of(arrays)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from converter.errors import ViewError
-from converter.plan.copies import UNTRAINED, ViewName, differing, is_untrained, select_view, stored_names
+from converter.plan.copies import (
+    UNTRAINED,
+    ViewName,
+    differing,
+    is_untrained,
+    select_view,
+    stored_names,
+    unknown_copies,
+)
 from support.sources import EMA, MemorySource, averages, initial, placeholders, plan_of, seeded, small_config
 
 PLAN = plan_of(small_config())
@@ -117,3 +126,69 @@ def test_counts_the_variables_that_differ(changed: int) -> None:
     for name in list(same)[:changed]:
         same[name] = same[name] + np.float32(1)
     assert differing(MemorySource(RAW | same), PLAN) == changed
+
+
+def copies(template: str, share: float = 1.0, **changes: Any) -> dict[str, Any]:
+    """Another variable for a share of the trainable ones."""
+    chosen = sorted(PLAN.trainable)[: int(len(PLAN.trainable) * share)]
+    return {template.format(name): changes.get("value", RAW[name]) for name in chosen}
+
+
+@pytest.mark.parametrize(("template", "shown"), [("{}/ema", "X/ema"), ("shadow/{}", "shadow/X"), ("a/b/{}", "a/b/X")])
+def test_an_unknown_copy_is_never_overlooked(template: str, shown: str) -> None:
+    source = MemorySource({**RAW, **copies(template)})
+    words = rf"{len(PLAN.trainable)} variables X have another one of the same shape, {shown}, .*may be the averages"
+    with pytest.raises(ViewError, match=rf"{words}.*use --weights raw$"):
+        select_view(source, PLAN)
+    assert select_view(source, PLAN, "raw").name == "raw"
+    with pytest.raises(ViewError, match="no averages"):
+        select_view(source, PLAN, "ema")
+
+
+@pytest.mark.parametrize("place", ["shadow", "optimizer/_shadow", "a/b"])
+def test_a_list_without_names_is_never_overlooked(place: str) -> None:
+    """An optimizer of one's own, or a dictionary of variables."""
+    shadow = {f"{place}/{number}": RAW[name] for number, name in enumerate(sorted(PLAN.trainable))}
+    source = MemorySource({**RAW, **shadow})
+    with pytest.raises(ViewError, match=rf"{len(shadow)} variables X have another one .*{place}/NUMBER.*--weights raw"):
+        select_view(source, PLAN)
+    few = dict(list(shadow.items())[: len(shadow) // 3])
+    assert select_view(MemorySource({**RAW, **few}), PLAN).name == "raw"
+
+
+def test_beside_known_averages_an_unknown_copy_needs_a_choice() -> None:
+    source = MemorySource({**RAW, **AVERAGES, **copies("{}/slow_weights")})
+    with pytest.raises(ViewError, match="use --weights ema for the known averages, or --weights raw"):
+        select_view(source, PLAN)
+    assert select_view(source, PLAN, "ema").name == "ema"
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        copies("{}/velocity"),
+        copies("{}/Adam_1"),
+        copies("{}/ema", 0.4),
+        copies("{}/ema", value=np.zeros(7, np.float32)),
+        copies("{}"),
+        {f"{name}/{EMA}/ema": array for name, array in RAW.items() if name not in PLAN.trainable},
+    ],
+    ids=["a slot", "a slot of TF1", "less than half", "other shapes", "the variables", "statistics"],
+)
+def test_what_is_no_unknown_copy(others: dict[str, Any]) -> None:
+    assert unknown_copies(MemorySource({**RAW, **others}).variables, PLAN) == {}
+
+
+def test_trainable_variables() -> None:
+    assert {name.rsplit("/", 1)[1] for name in PLAN.variables.keys() - PLAN.trainable} == {
+        "moving_mean",
+        "moving_variance",
+    }
+
+
+def test_batch_norms_are_known_by_their_parts_and_not_by_their_name() -> None:
+    kinds = {f"new_{name}": parts for name, parts in PLAN.table.kinds.items()}
+    entries = [replace(entry, layer=replace(entry.layer, kind=f"new_{entry.layer.kind}")) for entry in PLAN.entries]
+    plan = replace(PLAN, table=replace(PLAN.table, kinds=kinds), entries=tuple(entries))
+    assert is_untrained(MemorySource(initial(PLAN)), plan, "raw") is True
+    assert is_untrained(MemorySource(RAW), plan, "raw") is False

@@ -10,7 +10,7 @@ import pytest
 
 from converter.errors import AccountingError
 from converter.plan.copies import select_view
-from converter.plan.engine import SHOWN, Accounting, account, account_state_dict, convert
+from converter.plan.engine import SHOWN, STATE, Accounting, account, account_state_dict, convert
 from support.sources import (
     EMA,
     Array,
@@ -27,6 +27,7 @@ from support.sources import (
 PLAN, KEPT = plan_of(small_config()), plan_of(small_config(redundant_bias=True))
 RAW = placeholders(PLAN)
 STEP = np.array(1, np.int64)
+STRANGER = np.zeros(1, np.float32)
 BIAS = "box_net/box-0/bias"
 
 
@@ -52,7 +53,31 @@ def test_every_stored_variable_is_listed_once() -> None:
 
 @pytest.mark.parametrize("name", ["box_net/box-7/bias/Momentum", "Momentum", "{variable}/Momentum", "beta1_power/x"])
 def test_a_slot_of_an_unknown_variable_is_unexpected(name: str) -> None:
-    assert accounting_of({**RAW, name: STEP}).unexpected == (name,)
+    assert accounting_of({**RAW, name: STRANGER}).unexpected == (name,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_ignored"),
+    [
+        ("moving_normalizer", np.float32(1).reshape(()), True),
+        ("loss_scale/current_loss_scale", np.float32(1).reshape(()), True),
+        ("epoch", STEP, True),
+        ("class_net/calls", STEP, True),
+        ("generator/state", np.zeros(3, np.int64), True),
+        ("fpn_cells/cell_9/fnode0/WSM", np.float32(1).reshape(()), False),
+        ("class_net/class-9/quantized", np.zeros(3, np.int8), False),
+        ("other/kernel", np.zeros(3, np.float32), False),
+    ],
+)
+def test_state_of_training_is_ignored_by_rule(name: str, value: Array, is_ignored: bool) -> None:
+    found = accounting_of({**RAW, name: value})
+    assert (found.ignored, found.unexpected) == (({name: STATE}, ()) if is_ignored else ({}, (name,)))
+
+
+def test_an_unknown_copy_is_ignored_if_raw_values_were_asked_for() -> None:
+    found = accounting_of({**RAW, **{f"{name}/ema": array for name, array in RAW.items()}})
+    assert found.problems == []
+    assert set(found.ignored.values()) == {"another copy of the variables, under the unknown name X/ema"}
 
 
 def test_a_scope_is_ignored_with_everything_in_it_and_nothing_else() -> None:
@@ -64,7 +89,7 @@ def test_a_scope_is_ignored_with_everything_in_it_and_nothing_else() -> None:
         "object_graph/x/y",
     )
     other = ("header/kernel", "class_net/head/kernel", "optimizers", "object_graphs/x", "efficientnet-b1/head/x")
-    found = accounting_of({**RAW, **dict.fromkeys((*known, *other), STEP)})
+    found = accounting_of({**RAW, **dict.fromkeys((*known, *other), STRANGER)})
     assert (set(found.ignored), set(found.unexpected)) == (set(known), set(other))
 
 
@@ -91,7 +116,7 @@ def test_any_floating_point_variable_is_converted(dtype: str) -> None:
 def test_all_problems_are_reported_at_once() -> None:
     first, second, *_ = RAW
     rest = {name: array for name, array in RAW.items() if name != first}
-    found = accounting_of({**rest, **averages(RAW), second: np.zeros((1, 2), np.float32), "stranger": STEP})
+    found = accounting_of({**rest, **averages(RAW), second: np.zeros((1, 2), np.float32), "stranger": STRANGER})
     with pytest.raises(AccountingError) as caught:
         found.require_complete("this checkpoint")
     assert caught.value.problems == found.problems
@@ -106,7 +131,7 @@ def test_all_problems_are_reported_at_once() -> None:
 
 def test_a_long_list_is_cut_in_the_text_and_whole_in_the_error() -> None:
     with pytest.raises(AccountingError) as caught:
-        accounting_of({"stranger": STEP}).require_complete("this")
+        accounting_of({"stranger": STRANGER}).require_complete("this")
     lines = str(caught.value).splitlines()
     assert len(lines) == 1 + SHOWN + 1
     assert len(caught.value.problems) == len(RAW) + 1

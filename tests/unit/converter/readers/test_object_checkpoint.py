@@ -27,10 +27,9 @@ def names_of(graph: ObjectGraph) -> dict[str, str]:
 def test_names_of_variables_slots_and_the_rest() -> None:
     graph = ObjectGraph()
     kernel = graph.add("model/_stem/kernel", "b/stem/conv2d/kernel")
-    slots = {"momentum": "Momentum", "m": "Adam", "v": "Adam_1", "rms": "RMSProp", "average": EMA}
+    slots = {name: name for name in ("momentum", "m", "v", "rms", "vhat", "anything")} | {"average": EMA}
     for slot in slots:
         graph.add_slot(kernel, slot, "model/_stem/kernel")
-    graph.add_slot(kernel, "vhat", "model/_stem/kernel")
     graph.add("model/optimizer/iter", "SGD/iter")
     graph.add("model/optimizer/awg_optimizer/learning_rate", "SGD/learning_rate")
     graph.add("model/nameless", "")
@@ -40,7 +39,6 @@ def test_names_of_variables_slots_and_the_rest() -> None:
     assert names_of(graph) == {
         "b/stem/conv2d/kernel": f"model/_stem/kernel/{VALUE}",
         **{f"b/stem/conv2d/kernel/{name}": f"{key}/{slot}/{VALUE}" for slot, name in slots.items()},
-        f"optimizer/{key}/vhat/{VALUE}": f"{key}/vhat/{VALUE}",
         "global_step": f"model/optimizer/iter/{VALUE}",
         "optimizer/awg_optimizer/learning_rate": f"model/optimizer/awg_optimizer/learning_rate/{VALUE}",
         "model/nameless": f"model/nameless/{VALUE}",
@@ -50,20 +48,111 @@ def test_names_of_variables_slots_and_the_rest() -> None:
     }
 
 
-def test_slots_in_the_list_of_a_newer_optimizer() -> None:
+@pytest.mark.parametrize("place", ["optimizer", "solver", "trainer/state/inner"])
+def test_variables_of_a_newer_optimizer_under_any_attribute(place: str) -> None:
+    """Keras 2.11 and newer write "SGD/m/X" if it was built while training, "m/X" if it was built before."""
     graph = ObjectGraph()
     graph.add("model/gamma", "b/stem_1/tpu_batch_normalization/gamma")
-    for place, name in enumerate(("iteration", "Adam/m/b/stem_1/tpu_batch_normalization/gamma", "Adam/x/other")):
-        graph.add(f"optimizer/_variables/{place}", name)
-    graph.add("optimizer/_iterations", "iteration")
-    assert set(names_of(graph)) == {
+    given = "b/stem_1/tpu_batch_normalization/gamma"
+    names = (
+        "iteration",
+        f"Adam/m/{given}",
+        f"v/{given}",
+        f"average/{given}",
+        "Adam/x/other",
+        given,
+        f"LS/Adam/u/{given}",
+    )
+    for entry, name in enumerate(names):
+        graph.add(f"{place}/_variables/{entry}", name)
+    graph.add(f"{place}/_iterations", "iteration")
+    found = names_of(graph)
+    assert "global_step" in found
+    assert {name for name in found if "gamma" in name} == {
         "b/stem/tpu_batch_normalization/gamma",
-        "b/stem/tpu_batch_normalization/gamma/Adam",
-        "optimizer/_variables/0",
-        "optimizer/_variables/2",
+        *(f"b/stem/tpu_batch_normalization/gamma/{name}" for name in ("m", "v", "u", EMA, "_variables")),
+    }
+    assert {name.rsplit("/", 1)[1] for name in found if name.startswith("optimizer/")} == {"0", "4"}
+
+
+def test_an_optimizer_that_owns_the_keys_of_the_model() -> None:
+    """In Keras 3 the first path to a variable leads through the optimizer, and averages are known by their place."""
+    graph = ObjectGraph()
+    for index, leaf in enumerate(("gamma", "beta")):
+        place = graph.add(f"optimizer/_trainable_variables/{index}", f"net/class_net/bn/{leaf}")
+        graph.link(f"model/{leaf}", place)
+        average = graph.add(f"optimizer/_variables/{index + 1}", f"adam/net_class_net_bn_{leaf}_average")
+        graph.link(f"optimizer/_model_variables_moving_average/{index}", average)
+    graph.add("optimizer/_variables/3", "scaled/adam/net_class_net_bn_gamma_velocity_hat")
+    graph.add("optimizer/_iterations", "adam/iteration")
+    found = read_names(graph.data(), [*graph.values, OBJECT_GRAPH])
+    assert set(found.model) == {"class_net/bn/gamma", "class_net/bn/beta"}
+    assert set(found.others) == {
+        f"class_net/bn/gamma/{EMA}",
+        f"class_net/bn/beta/{EMA}",
+        "class_net/bn/gamma/velocity_hat",
         "global_step",
         "object_graph",
     }
+
+
+@pytest.mark.parametrize("suffix", [EMA, f"{EMA}_1"])
+def test_shadows_are_averages(suffix: str) -> None:
+    graph = ObjectGraph()
+    graph.add("net/gamma", "b/stem_2/tpu_batch_normalization/gamma")
+    graph.add("shadows/0", f"b/stem_2/tpu_batch_normalization/gamma/{suffix}")
+    found = read_names(graph.data(), [*graph.values, OBJECT_GRAPH])
+    assert found.model.keys() == {"b/stem/tpu_batch_normalization/gamma"}
+    assert f"b/stem/tpu_batch_normalization/gamma/{EMA}" in found.others
+
+
+def test_two_averages_of_a_variable_are_refused_and_two_momenta_are_not() -> None:
+    graph = ObjectGraph()
+    gamma = graph.add("net/gamma", "x/gamma")
+    for optimizer in ("first", "second"):
+        graph.add_slot(gamma, "momentum", "net/gamma", optimizer=optimizer)
+    assert {"x/gamma/momentum", f"optimizer/net/gamma/.OPTIMIZER_SLOT/second/momentum/{VALUE}"} <= set(names_of(graph))
+    for optimizer in ("first", "second"):
+        graph.add_slot(gamma, "average", "net/gamma", optimizer=optimizer)
+    with pytest.raises(UnsupportedSourceError, match=rf"first/average.*second/average.* both named 'x/gamma/{EMA}'"):
+        names_of(graph)
+
+
+def test_a_number_without_a_scope_is_called_by_its_key() -> None:
+    graph = ObjectGraph()
+    for name in ("step", "epoch"):
+        graph.add(name, "Variable")
+    graph.add("counter", "global_step")
+    graph.add("solver/iter", "SGD/iter")
+    graph.add("solver/decay", "SGD/decay")
+    assert {"step", "epoch", "global_step", "optimizer/solver/iter", "optimizer/solver/decay"} <= set(names_of(graph))
+
+
+def test_a_root_that_counts_steps_is_no_optimizer() -> None:
+    graph = ObjectGraph()
+    for name in ("iter", "learning_rate"):
+        graph.add(name, "Variable")
+    graph.add("net/gamma", "x/gamma")
+    assert {"iter", "learning_rate", "x/gamma"} <= set(names_of(graph))
+
+
+def test_training_on_a_hub_module() -> None:
+    graph = ObjectGraph()
+    graph.add("base_model/box_net.Sbox-0.Sbias:0", "outer/anything/bias")
+    graph.add("base_model/trainable_variables", "")
+    for head in ("classes", "boxes"):
+        graph.add(f"{head}/bias", f"hub/{head}/bias")
+    found = names_of(graph)
+    assert found["box_net/box-0/bias"].startswith("base_model/")
+    assert found["class_net/class-predict/bias"].startswith("classes/")
+    assert found["box_net/box-predict/bias"].startswith("boxes/")
+
+
+def test_attributes_of_these_names_alone_are_no_hub_module() -> None:
+    graph = ObjectGraph()
+    graph.add("base_model/kernel", "conv2d/kernel")
+    graph.add("classes/bias", "dense/bias")
+    assert {"conv2d/kernel", "dense/bias"} <= set(names_of(graph))
 
 
 def test_a_key_that_the_graph_does_not_list_keeps_its_name() -> None:
@@ -98,6 +187,7 @@ def test_a_lost_average_is_noticed(tmp_path: Path) -> None:
         (nested(1, nested(3, number(1, 7) + number(3, 0))), "refers to the objects 7 and 0 of 1"),
         (nested(1, nested(3, number(1, -1) + number(3, 0))), "refers to the objects -1 and 0 of 1"),
         (nested(1, nested(2, nested(3, b"\xff"))), "is not text"),
+        (nested(1, nested(1, number(1, 5) + nested(2, b"net"))), "attribute 'net' refers to the object 5 of 1"),
     ],
 )
 def test_damaged_graphs(tmp_path: Path, data: bytes, words: str) -> None:

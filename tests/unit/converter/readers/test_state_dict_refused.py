@@ -18,7 +18,7 @@ from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import StateDict
 from converter.source import VariableSource
 from effdet_torch.errors import EffdetError
-from support.sources import MemorySource, placeholders, plan_of, seeded, small_config
+from support.sources import MemorySource, plan_of, seeded, small_config
 
 State = dict[str, Any]
 LAST = "class_net.predict.conv_pw.bias"
@@ -148,7 +148,7 @@ def test_other_networks_are_named(tmp_path: Path, kind: str) -> None:
 
 def test_a_converted_backbone_is_named(tmp_path: Path) -> None:
     plan = BACKBONE.plan(small_config())
-    convert_checkpoint(prepare(MemorySource(placeholders(plan))), tmp_path / "a.pth")
+    convert_checkpoint(prepare(MemorySource(seeded(plan))), tmp_path / "a.pth")
     with pytest.raises(UnsupportedSourceError, match=r"a converted backbone without a detector"):
         open_checkpoint(tmp_path / "a.pth")
 

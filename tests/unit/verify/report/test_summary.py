@@ -16,9 +16,11 @@ from support.verification_samples import (
     WRONG_DETECTION,
 )
 from verify.report import summary
-from verify.results import AuditResult, TensorFinding, Verification
+from verify.results import AuditResult, TensorFinding, UnusableValues, Verification
 
 WRONG_TENSOR = AuditResult(2, (TensorFinding("fpn.x", "missing"),), {})
+UNUSABLE = AuditResult(2, (UnusableValues("fpn.x", "NaN"), UnusableValues("fpn.y", "NaN"), *WRONG_TENSOR.findings), {})
+UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fpn.x: NaN (and 1 more)."
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ WRONG_TENSOR = AuditResult(2, (TensorFinding("fpn.x", "missing"),), {})
         (replace(PASSING, audit=None, detection=DETECTION), "The two networks compute the same outputs.", True),
         (FAILING, "The two networks do not compute the same outputs.", False),
         (replace(FAILING, detection=WRONG_DETECTION), "The two networks do not compute the same outputs.", False),
+        (replace(FAILING, audit=UNUSABLE), UNUSABLE_SENTENCE, False),
+        (replace(PASSING, audit=UNUSABLE), UNUSABLE_SENTENCE, False),
         (replace(PASSING, audit=WRONG_TENSOR), "The converted file does not hold the checkpoint's weights.", False),
         (replace(PASSING, detection=WRONG_DETECTION), "The detections differ from what was expected", False),
         (replace(PASSING, layers=()), "Nothing was compared.", False),
