@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.meta_graph import EMA, edit_graph, write_checkpoint
+from verify.reference.meta_graph import GraphReference, find_meta_graph
 
 from effdet_torch.config import EfficientDetConfig, get_config
 from support.golden import error_over_rms
-from support.meta_graph import EMA, edit_graph, write_checkpoint
 from support.tolerances import FLOAT32_RANDOM_INPUT
 from support.variable_shapes import random_variables
 from verify.errors import GraphError, InputSizeError
 from verify.reference.base import import_tensorflow
-from verify.reference.meta_graph import GraphReference, find_meta_graph
 from verify.reference.network import TensorFlowReference
 
 VARIANTS = ("d0", "lite0")

@@ -54,7 +54,7 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
         MissingDependencyError: TensorFlow is not installed.
     """
     predictor, split = evaluation.predictor, evaluation.split
-    reference = build_reference(prepare_reference(predictor.model, source), "built-in", "float32")
+    reference = build_reference(prepare_reference(predictor.model, source), "float32")
     detector = ReferenceDetector(predictor.config, predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]
     expected = [result for _, results in compared for result in results]

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation
 from converter.identify.families import BACKBONE
-from verify.errors import ParityError
 from verify.reference.base import Reference
-from verify.reference.meta_graph import GraphReference, find_meta_graph
 from verify.reference.network import TensorFlowReference
 from verify.results import DType
-
-ReferenceKind = Literal["built-in", "graph"]
 
 
 class StoredVariables(Mapping[str, NDArray[Any]]):
@@ -37,19 +33,7 @@ class StoredVariables(Mapping[str, NDArray[Any]]):
         return len(self._stored)
 
 
-def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType) -> Reference:
-    """Build a TensorFlow reference on the variables of a preparation.
-
-    Raises:
-        ParityError: The graph is wanted, and there is none, or not in this dtype.
-    """
+def build_reference(preparation: Preparation, dtype: DType) -> Reference:
+    """Build the TensorFlow reference on the variables of a preparation."""
     variables, config = StoredVariables(preparation), preparation.settings.config
-    if kind == "built-in":
-        return TensorFlowReference(config, variables, dtype, preparation.family is BACKBONE)
-    prefix = getattr(preparation.source, "prefix", None)
-    meta = find_meta_graph(prefix) if prefix is not None else None
-    if meta is None:
-        raise ParityError(f"{preparation.source.path} has no .meta beside it: use the built-in reference")
-    if dtype != "float32":
-        raise ParityError(f"{meta.name} computes in float32: add --dtype float32")
-    return GraphReference(meta, config, variables)
+    return TensorFlowReference(config, variables, dtype, preparation.family is BACKBONE)

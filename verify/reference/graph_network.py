@@ -1,0 +1,137 @@
+"""Where the network lies in a stored graph: between the image and the outputs.
+
+It is found by its variables, not by the names of operations: the image is what the first convolution takes, an output
+is what the bias of a prediction is added to. So it does not matter who exported the graph, nor what is around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from verify.errors import GraphError, ParityError
+from verify.reference.graph_files import StoredGraph, node_of
+from verify.reference.graph_functions import Node
+
+VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
+CONSTANT = "Const"  # what a variable becomes in a frozen graph
+PASSING = ("Identity", "ReadVariableOp", "Enter", "StopGradient")  # between a variable and where it is used
+ADDITIONS = ("BiasAdd", "BiasAddV1", "Add", "AddV2")
+LOOP = "NextIteration"  # without it, none of TF1's loops turns twice
+FLOAT32 = 1  # DT_FLOAT
+TRAINING = "a training graph: read, not run"
+
+Official = Callable[[Iterable[str]], Mapping[str, str]]  # names -> {official name of a variable: its name}
+
+
+def as_they_are(names: Iterable[str]) -> dict[str, str]:
+    """Take every name for a variable's official one."""
+    return {name: name for name in names}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What must be in a graph.
+
+    Attributes:
+        backbone: scope of the backbone: "efficientnet-b0".
+        levels: pyramid levels, finest first.
+        image_size: (height, width) where the graph does not say its own.
+    """
+
+    backbone: str
+    levels: tuple[int, ...]
+    image_size: tuple[int, int]
+
+
+class NetworkPart:
+    """Where the network lies in a graph.
+
+    Attributes:
+        graph: all of it.
+        images: what the first convolution takes, "node:output".
+        outputs: {"class" or "box": tensors in the order of the graph}.
+        nodes: what computes the outputs from the images and the variables, by name.
+        variables: {tensor that holds a variable's value: the variable's node}.
+        official: {name of a variable's node: official name}.
+
+    Raises:
+        GraphError: It is a training graph, or cannot be run safely.
+        ParityError: It has another number of outputs.
+    """
+
+    def __init__(self, graph: StoredGraph, outline: Outline, official: Official) -> None:
+        self.graph = graph
+        names = [node.name for node in graph.nodes.values() if node.op in VARIABLES or node.op == CONSTANT]
+        self.official = {given: name for name, given in official(names).items()}
+        self._require_no_gradients()
+        self.images = self._images(f"{outline.backbone}/stem/conv2d/kernel")
+        self.outputs = {head: self._predictions(head, outline) for head in ("class", "box")}
+        wanted = [tensor for tensors in self.outputs.values() for tensor in tensors]
+        nodes = graph.ancestors(wanted, frozenset([self.images]))
+        self.variables = {
+            tensor: variable
+            for node in nodes.values()
+            for tensor in node.input
+            if (variable := self._variable(tensor)) is not None and variable.op in VARIABLES
+        }
+        self.nodes = graph.ancestors(wanted, frozenset([self.images, *self.variables]))
+        self._require_inference()
+
+    def _require_no_gradients(self) -> None:
+        if any(node.op.endswith("BackpropFilter") for node in self.graph.nodes.values()):
+            raise GraphError(f"{self.graph.name} is {TRAINING}: it computes gradients")
+
+    def _images(self, kernel: str) -> str:
+        inputs = {
+            node.input[0] for node in self.graph.nodes.values() if node.op == "Conv2D" and self._uses(node, kernel)
+        }
+        if len(inputs) != 1:
+            found = "no convolution that takes" if not inputs else f"{len(inputs)} networks that share"
+            raise GraphError(f"{self.graph.name} has {found} {kernel}: not an EfficientDet's inference graph")
+        return str(inputs.pop())
+
+    def _predictions(self, head: str, outline: Outline) -> list[str]:
+        """Return a head's outputs, one for every level."""
+        bias = f"{head}_net/{head}-predict/bias"
+        nodes = self.graph.nodes.values()
+        found = [f"{node.name}:0" for node in nodes if node.op in ADDITIONS and self._uses(node, bias)]
+        if len(found) != len(outline.levels):
+            raise ParityError(
+                f"{self.graph.name} has {len(found)} outputs with {bias}; the model has {len(outline.levels)} levels: "
+                "it is another network's graph; add --no-graph to verify without it"
+            )
+        return found
+
+    def _uses(self, node: Node, name: str) -> bool:
+        variables = (self._variable(tensor) for tensor in node.input[1:])
+        return any(variable is not None and self.official[variable.name] == name for variable in variables)
+
+    def _variable(self, tensor: str) -> Node | None:
+        """Return the variable, or the constant, whose value a tensor is."""
+        for _ in self.graph.nodes:  # a damaged graph may go in a circle
+            node = self.graph.nodes.get(node_of(tensor))
+            if node is None or node.name in self.official:
+                return node
+            if node.op not in PASSING or not node.input:
+                return None
+            tensor = node.input[0]
+        return None
+
+    def _require_inference(self) -> None:
+        name, behind = self.graph.name, self.graph.ancestors([self.images])
+        # TensorFlow's default for a batch norm is training, and files may leave defaults out.
+        trains = any(
+            node.op.startswith("FusedBatchNorm") and ("is_training" not in node.attr or node.attr["is_training"].b)
+            for node in self.nodes.values()
+        )
+        if trains:
+            raise GraphError(f"{name} is {TRAINING}: its batch norms use the statistics of the batch")
+        if not any(node.op.startswith("Placeholder") for node in behind.values()):
+            raise GraphError(f"{name} is {TRAINING}: it has no placeholder for images")
+        for node in self.nodes.values():
+            calls = any(value.HasField("func") or value.list.func for value in node.attr.values())
+            if calls or node.op == LOOP:
+                raise GraphError(f"{name} has the operation {node.name} of type {node.op}: a function or a loop")
+            if node.op == "Conv2D" and node.attr["T"].type != FLOAT32:
+                raise GraphError(f"{name} does not compute in float32 ({node.name}), so its outputs cannot be compared")
