@@ -95,10 +95,10 @@ def verify_model(
         versions=versions(),
         layers=(),
         audit=audit_weights(weights, model.metadata),
+        graph=run_graph(model, preparation, settings),  # first: where it must run and cannot, nothing else is computed
         required=settings.require,
     )
     result = _compare(result, model, weights, images, settings, progress)
-    result = replace(result, graph=run_graph(model, preparation, settings))
     return replace(result, seconds=time.perf_counter() - start)
 
 

@@ -117,15 +117,20 @@ def write_tf1_exports(
 
 
 def write_tf2_export(
-    folder: Path, config: EfficientDetConfig, variables: Arrays, network: type[Forward] = Forward
+    folder: Path,
+    config: EfficientDetConfig,
+    variables: Arrays,
+    network: type[Forward] = Forward,
+    *,
+    named: Callable[[str], str] = str,
 ) -> Path:
-    """Write a SavedModel whose network lies in functions that call each other."""
+    """Write a SavedModel whose network lies in functions that call each other; `named` changes names of variables."""
     tf = import_tensorflow()
 
     class Export(tf.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.stored = [tf.Variable(value, name=name) for name, value in variables.items()]
+            self.stored = [tf.Variable(value, name=named(name)) for name, value in variables.items()]
 
         @tf.function(input_signature=[tf.TensorSpec((1, *config.image_size, 3), tf.float32, "images")])
         def network(self, images: Any) -> Any:
