@@ -133,7 +133,7 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
             "kind": source.kind,
             "name": source.path.absolute().name,
             "files": describe_files(source.files(), checksums),
-            **source.provenance,
+            **source.facts.provenance,
         },
         "view": {"name": view.name, "reason": view.reason},
         "redundant_bias": "kept" if settings.config.redundant_bias else "folded",

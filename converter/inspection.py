@@ -33,11 +33,11 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
-        "notes": list(source.notes),
+        "notes": list(source.facts.notes),
         "problems": [],
     }
-    if source.raw_reason:
-        facts["notes"].append(f"raw values are the default: {source.raw_reason}")
+    if source.facts.raw_reason:
+        facts["notes"].append(f"raw values are the default: {source.facts.raw_reason}")
     try:
         family, found = family_of(source)
         facts |= {"architecture": found.describe(), "variants": found.variants()}
@@ -47,7 +47,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
     plan = family.plan(settings.config)
     views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
     facts["notes"] += settings.notes
-    if not source.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:
+    if not source.facts.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:
         facts["notes"].append(EXPORTED)
     return facts | {
         "variant": settings.config.name,

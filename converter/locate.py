@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,14 +70,15 @@ def _open_download(name: str, progress: Progress | None) -> VariableSource | Non
         else:
             path = fetch(official.url, size_bytes=official.size_bytes, sha256=official.sha256, progress=progress)
         source = _open_cached(path)
-        source.given = ((OFFICIAL_TABLE, official.hparams), *source.given)
-        source.provenance = {**source.provenance, "official": official.name, "url": official.url}
-        return source
+        facts = source.facts
+        provenance = {**facts.provenance, "official": official.name, "url": official.url}
+        given = ((OFFICIAL_TABLE, official.hparams), *facts.given)
+        return source.with_facts(replace(facts, given=given, provenance=provenance))
     if not is_url(name):
         return None
     source = _open_cached(fetch(name, progress=progress))
-    source.provenance = {**source.provenance, "url": shown_url(name)}
-    return source
+    provenance = {**source.facts.provenance, "url": shown_url(name)}
+    return source.with_facts(replace(source.facts, provenance=provenance))
 
 
 def _open_cached(path: Path) -> VariableSource:

@@ -41,7 +41,7 @@ def conversion_report(
             "consumed": list(accounting.consumed),
             "other_view": list(accounting.other_view),
             "ignored": dict(accounting.ignored),
-            "folded": [] if preparation.source.is_folded else folded,
+            "folded": [] if preparation.source.facts.is_folded else folded,
         },
     }
 
@@ -49,9 +49,9 @@ def conversion_report(
 def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str]:
     """Yield what the user should know about the source, the settings and the output."""
     source, settings = preparation.source, preparation.settings
-    yield from source.notes
+    yield from source.facts.notes
     yield from settings.notes
-    if source.is_folded and settings.config.redundant_bias:
+    if source.facts.is_folded and settings.config.redundant_bias:
         yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":
         yield "raw values are also written under the names of the averages, which official evaluation reads"

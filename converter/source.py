@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+
+Source = TypeVar("Source", bound="VariableSource")
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class VariableInfo:
     shape: tuple[int, ...]
 
 
-class VariableSource(ABC):
-    """A readable set of named TensorFlow variables; use it as a context manager.
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known about a source besides its variables.
 
     Attributes:
         kind: what the source is, in words: "TF1 checkpoint".
@@ -46,9 +50,41 @@ class VariableSource(ABC):
     held_view: str | None = None
     is_folded: bool = False
     takes_config_file: bool = True
-    origins: Mapping[str, str] = {}
-    provenance: Mapping[str, Any] = {}
+    origins: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+
+class VariableSource(ABC):
+    """A readable set of named TensorFlow variables; use it as a context manager.
+
+    Args:
+        facts: see `SourceFacts`.
+    """
+
+    def __init__(self, facts: SourceFacts) -> None:
+        self._facts = facts
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What is known besides the variables."""
+        return self._facts
+
+    @property
+    def kind(self) -> str:
+        """What the source is, in words."""
+        return self._facts.kind
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that the user named."""
+        return self._facts.path
+
+    def with_facts(self: Source, facts: SourceFacts) -> Source:
+        """Return the same open source with other facts; close only one of the two."""
+        other = copy(self)
+        other._facts = facts
+        return other
 
     @property
     @abstractmethod

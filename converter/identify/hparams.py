@@ -47,10 +47,10 @@ def given_hparams(
         ConfigError: One of them cannot be read.
     """
     given: list[tuple[str, Mapping[str, Any]]] = []
-    beside = source.folder / CONFIG_FILE
-    if source.takes_config_file and beside.is_file():
+    beside = source.facts.folder / CONFIG_FILE
+    if source.facts.takes_config_file and beside.is_file():
         given.append((CONFIG_FILE, read_hparams_file(beside)))
-    given += source.given
+    given += source.facts.given
     if isinstance(option, str):
         is_file = option.endswith((".yaml", ".yml"))
         option = read_hparams_file(Path(option)) if is_file else parse_hparams(option)

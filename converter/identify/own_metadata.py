@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.identify.hparams import METADATA, hparams_of
 from converter.plan.table import VIEWS
-from converter.source import VariableSource
+from converter.source import SourceFacts
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY, newer_format
@@ -18,11 +19,11 @@ from effdet_torch.file_format import METADATA_KEY, newer_format
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
-def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
-    """Set the hyperparameters and the provenance of a source from its file's metadata.
+def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFacts:
+    """Return the facts about a source, with the hyperparameters and the provenance that its metadata state.
 
     Args:
-        source: `given`, `origins`, `held_view`, `takes_config_file` and `provenance` are set.
+        facts: `given`, `origins`, `held_view`, `takes_config_file` and `provenance` are replaced.
         metadata: of a converted file, as plain values; {} if another tool wrote it.
 
     Raises:
@@ -33,16 +34,16 @@ def apply_metadata(source: VariableSource, metadata: Mapping[str, Any]) -> None:
             config = EfficientDetConfig.from_dict(metadata["config"])
         except ConfigError as error:
             raise CorruptFileError(
-                f"{source.path}: the config in its metadata is not valid: {str(error)[:200]}. Convert again."
+                f"{facts.path}: the config in its metadata is not valid: {str(error)[:200]}. Convert again."
             ) from error
-        source.given = ((METADATA, hparams_of(config)),)
-        source.takes_config_file = False
+        facts = replace(facts, given=((METADATA, hparams_of(config)),), takes_config_file=False)
     if isinstance(origins := metadata.get("config_origins"), dict):
-        source.origins = {str(field): str(origin) for field, origin in origins.items()}
+        facts = replace(facts, origins={str(field): str(origin) for field, origin in origins.items()})
     if isinstance(view := metadata.get("view"), dict) and view.get("name") in VIEWS:
-        source.held_view = view["name"]
+        facts = replace(facts, held_view=view["name"])
     if isinstance(metadata.get("source"), dict):
-        source.provenance = {"from": metadata["source"]}
+        facts = replace(facts, provenance={"from": metadata["source"]})
+    return facts
 
 
 def plain_metadata(value: Any) -> dict[str, Any]:

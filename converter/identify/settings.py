@@ -51,7 +51,7 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
             _refuse_contradiction(found, name, value, origin)
             values[name] = value
             if name not in DECIDED_BY_SHAPES:
-                origins[name] = source.origins.get(name, origin) if origin == METADATA else origin
+                origins[name] = source.facts.origins.get(name, origin) if origin == METADATA else origin
         notes += misspelled(hparams) if origin == OPTION else []
     if assumed := _assumed_scales(found, base, values):
         values["num_scales"], note = assumed

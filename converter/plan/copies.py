@@ -55,9 +55,9 @@ def stored_names(plan: Plan, view: str) -> dict[str, str]:
 
 def stored_in(source: VariableSource, plan: Plan, view: str) -> dict[str, str]:
     """Return {variable: name under which a source stores a view}; a source with one copy has it under the raw names."""
-    if source.held_view is None:
+    if source.facts.held_view is None:
         return stored_names(plan, view)
-    return stored_names(plan, "raw" if view == source.held_view else "ema")
+    return stored_names(plan, "raw" if view == source.facts.held_view else "ema")
 
 
 def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = None) -> View:
@@ -67,11 +67,11 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
         ViewError: The wanted copy is absent, incomplete or untrained.
     """
     names = {view: stored_in(source, plan, view) for view in ("ema", "raw")}
-    if source.held_view is not None:
+    if source.facts.held_view is not None:
         return _held_view(source, names, wanted)
     has_averages = any(stored in source.variables for stored in names["ema"].values())
-    if wanted == "raw" or (wanted is None and (source.raw_reason or not has_averages)):
-        reason = "asked for" if wanted else source.raw_reason or "the checkpoint has no averages (EMA)"
+    if wanted == "raw" or (wanted is None and (source.facts.raw_reason or not has_averages)):
+        reason = "asked for" if wanted else source.facts.raw_reason or "the checkpoint has no averages (EMA)"
         return View("raw", reason, names["raw"], dict.fromkeys(names["ema"].values(), "ema"))
     if not has_averages:
         raise ViewError(f"{source.path}: no averages (EMA) in this checkpoint; use --weights raw")
@@ -93,7 +93,7 @@ def select_view(source: VariableSource, plan: Plan, wanted: ViewName | None = No
 
 
 def _held_view(source: VariableSource, names: Mapping[str, Mapping[str, str]], wanted: ViewName | None) -> View:
-    held: ViewName = "ema" if source.held_view == "ema" else "raw"
+    held: ViewName = "ema" if source.facts.held_view == "ema" else "raw"
     if wanted not in (None, held):
         raise ViewError(
             f"{source.path}: the only copy in the file is its {WORDS[held]}, according to its metadata; to get the "

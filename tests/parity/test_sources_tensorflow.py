@@ -234,7 +234,7 @@ def test_tf2_training_checkpoints_with_averages(tmp_path: Path) -> None:
     model.save_weights(tmp_path / "ckpt-final")
     used = {name: AVERAGED[name] if is_trained(name) else RAW[name] for name in RAW}
     source = open_checkpoint(tmp_path / "ckpt-final")
-    assert source.notes == (
+    assert source.facts.notes == (
         f"the optimizer keeps averages of {sum(map(is_trained, RAW))} variables; the variables are raw values",
     )
     assert_same(state_dict(source), used)

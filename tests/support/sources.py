@@ -15,7 +15,7 @@ from converter.identify.families import DETECTOR, family_of
 from converter.plan.copies import ViewName, select_view
 from converter.plan.engine import convert, revert
 from converter.plan.expand import Plan
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceFacts, VariableInfo, VariableSource
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch.config import EfficientDetConfig, get_config
@@ -27,11 +27,11 @@ EMA = "ExponentialMovingAverage"
 class MemorySource(VariableSource):
     """Variables in a dict; without data nothing can be read, as from an .index file alone."""
 
-    kind = "memory"
-
-    def __init__(self, arrays: Mapping[str, Any], path: str = "folder/model", *, data: bool = True) -> None:
+    def __init__(
+        self, arrays: Mapping[str, Any], path: str = "folder/model", *, data: bool = True, **facts: Any
+    ) -> None:
+        super().__init__(SourceFacts("memory", Path(path), Path(path).parent, **facts))
         self.arrays, self._variables = dict(arrays), shapes_of(arrays)
-        self.path, self.folder = Path(path), Path(path).parent
         self.data, self.closed = data, False
         self.on_disk: tuple[Path, ...] = ()
         self.reads: list[str] = []

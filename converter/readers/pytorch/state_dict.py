@@ -18,7 +18,7 @@ from converter.errors import CorruptFileError, SourceError, UnsupportedSourceErr
 from converter.formats.file_kind import SAFETENSORS, recognize_content
 from converter.formats.pickled import Call, Name
 from converter.identify.families import DETECTOR, recognize_state_dict
-from converter.identify.own_metadata import apply_metadata, parse_metadata, plain_metadata, require_version
+from converter.identify.own_metadata import parse_metadata, plain_metadata, require_version, with_metadata
 from converter.plan.copies import stored_names
 from converter.plan.engine import account_state_dict, revert
 from converter.plan.expand import Entry, Plan
@@ -26,7 +26,7 @@ from converter.plan.table import Table
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
@@ -52,8 +52,6 @@ NO_BIASES = (
 class StateDict(VariableSource):
     """The variables of a PyTorch file, under their TF1 names."""
 
-    kind = "PyTorch file"
-
     def __init__(self, path: Path) -> None:
         """Read names, shapes and metadata.
 
@@ -61,7 +59,6 @@ class StateDict(VariableSource):
             SourceError: The file cannot be opened, is damaged, or does not hold the state_dict of an EfficientDet.
             AccountingError: Tensors are missing, unexpected or of another shape.
         """
-        self.path, self.folder = path, path.absolute().parent
         content, metadata = read_model_file(path)
         if is_backbone(metadata):
             raise UnsupportedSourceError(
@@ -71,17 +68,26 @@ class StateDict(VariableSource):
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
         table = DETECTOR.table
         copies, notes = find_copies(path, content, table)
-        apply_metadata(self, metadata)
-        self.takes_config_file = False  # one in the folder belongs to a checkpoint or another tool
-        if list(copies) != ["raw"]:
-            self.held_view = None  # trained further: the copies are under their own names
-        notes = [*([] if self.given else [NO_METADATA]), *notes]
+        facts = with_metadata(SourceFacts("PyTorch file", path, path.absolute().parent), metadata)
+        # A config.yaml in the folder belongs to a checkpoint or another tool. Two copies are those of further training,
+        # under their own names.
+        held_view = facts.held_view if list(copies) == ["raw"] else None
+        notes = [*([] if facts.given else [NO_METADATA]), *notes]
+        is_folded = False
         for view, tensors in copies.items():
-            plan = self._plan(tensors)
-            self._add(tensors, plan, view if self.held_view is None else "raw")
-            self.is_folded = not plan.config.redundant_bias
-            notes += _tensor_notes(tensors, [NO_BIASES] if self.is_folded and not self.given else [])
-        self.notes = tuple(dict.fromkeys(notes))
+            plan = _plan(path, tensors)
+            self._add(tensors, plan, view if held_view is None else "raw")
+            is_folded = not plan.config.redundant_bias
+            notes += _tensor_notes(tensors, [NO_BIASES] if is_folded and not facts.given else [])
+        super().__init__(
+            replace(
+                facts,
+                takes_config_file=False,
+                held_view=held_view,
+                is_folded=is_folded,
+                notes=tuple(dict.fromkeys(notes)),
+            )
+        )
         self._variables = {
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
@@ -109,23 +115,25 @@ class StateDict(VariableSource):
     def close(self) -> None:
         """Nothing to do: the file is unmapped when the last array is gone."""
 
-    def _plan(self, tensors: Tensors) -> Plan:
-        shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        try:
-            config = recognize_state_dict(shapes).config()
-        except (ConfigError, UnsupportedSourceError) as error:
-            raise UnsupportedSourceError(f"{self.path}: {error}") from error
-        folded, kept = (DETECTOR.plan(replace(config, redundant_bias=bias)) for bias in (False, True))
-        plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
-        account_state_dict(shapes, plan).require_complete(f"{self.path} is not a complete state_dict")
-        return plan
-
     def _add(self, tensors: Tensors, plan: Plan, view: str) -> None:
         names = stored_names(plan, view)
         for entry in plan.entries:
             tensor = None if entry.target is None else tensors.get(entry.target)
             for number, name in enumerate(entry.sources):
                 self._places[names[name]] = tensor, entry, number
+
+
+def _plan(path: Path, tensors: Tensors) -> Plan:
+    """Return the plan that a state_dict fits."""
+    shapes = {key: tensor.shape for key, tensor in tensors.items()}
+    try:
+        config = recognize_state_dict(shapes).config()
+    except (ConfigError, UnsupportedSourceError) as error:
+        raise UnsupportedSourceError(f"{path}: {error}") from error
+    folded, kept = (DETECTOR.plan(replace(config, redundant_bias=bias)) for bias in (False, True))
+    plan = kept if any(key in shapes for key in kept.targets.keys() - folded.targets.keys()) else folded
+    account_state_dict(shapes, plan).require_complete(f"{path} is not a complete state_dict")
+    return plan
 
 
 def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:

@@ -15,18 +15,16 @@ from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graph_def import GraphParts, decode_constant, read_graph
 from converter.readers.tensorflow.tensorbundle import map_file
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceFacts, VariableInfo, VariableSource
 
 _QUANTISED = ("FakeQuant", "Quantize", "Dequantize", "Requantize")  # how such operations begin
 _TF2_RESOURCE = "/ReadVariableOp/resource"
+_ONE_COPY = "a frozen graph holds one copy of every variable, the one that it computes with"
 _ADVICE = "Pass the checkpoint or the SavedModel that it was made from."
 
 
 class FrozenGraph(VariableSource):
     """The constants of a graph whose names end like those of variables; others (shapes, anchors) are not read."""
-
-    kind = "frozen graph"
-    raw_reason = "a frozen graph holds one copy of every variable, the one that it computes with"
 
     def __init__(self, path: Path) -> None:
         """Find all constants.
@@ -35,7 +33,7 @@ class FrozenGraph(VariableSource):
             CorruptFileError: The file is damaged or cut off.
             UnsupportedSourceError: The graph is quantised or folded, or the names of its variables are lost.
         """
-        self.path, self.folder = path, path.absolute().parent
+        super().__init__(SourceFacts("frozen graph", path, path.absolute().parent, raw_reason=_ONE_COPY))
         try:
             parts = read_graph(map_file(path), _is_wanted)
         except CorruptFileError as error:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.apart import read_apart
 from converter.identify.naming import undo_counters
-from converter.identify.own_metadata import apply_metadata, parse_metadata
-from converter.source import VariableInfo, VariableSource
+from converter.identify.own_metadata import parse_metadata, with_metadata
+from converter.source import SourceFacts, VariableInfo, VariableSource
 
+_ONE_COPY = "a Keras .h5 file holds one copy of every variable and does not say whether it is the averages"
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
 
 
@@ -38,9 +39,6 @@ class _Array(NamedTuple):
 class KerasH5(VariableSource):
     """The variables of a Keras weights file; values are views of the mapped file."""
 
-    kind = "Keras .h5 file"
-    raw_reason = "a Keras .h5 file holds one copy of every variable and does not say whether it is the averages"
-
     def __init__(self, path: Path) -> None:
         """Find all arrays.
 
@@ -49,7 +47,7 @@ class KerasH5(VariableSource):
             UnsupportedSourceError: It is not a Keras 2 weights file, or it holds arrays that cannot be read.
             OSError: It cannot be opened.
         """
-        self.path, self.folder = path, path.absolute().parent
+        facts = SourceFacts("Keras .h5 file", path, path.absolute().parent, raw_reason=_ONE_COPY)
         try:
             found, copies = read_apart(_index, path, may_fork=not _has_open_files())
         except CorruptFileError as error:
@@ -67,7 +65,8 @@ class KerasH5(VariableSource):
             self._arrays[name] = _Array(dtypes[dtype], tuple(shape), copies if is_copied else mapped, offset)
             self._variables[name] = VariableInfo(names[dtypes[dtype]], tuple(shape))
         if found["metadata"] is not None:
-            apply_metadata(self, parse_metadata(path, found["metadata"]))
+            facts = with_metadata(facts, parse_metadata(path, found["metadata"]))
+        super().__init__(facts)
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.readers.tensorflow.object_graph import AVERAGE, Names, read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceFacts, VariableInfo, VariableSource
 
 ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
 _AVERAGES_PREFIX = "emackpt"
@@ -32,14 +33,15 @@ class ObjectCheckpoint(VariableSource):
             CorruptFileError: The object graph is damaged.
             UnsupportedSourceError: Two keys hold variables of the same name.
         """
-        self.kind, self.path, self.folder = bundle.kind, bundle.path, bundle.folder
         self._bundle = bundle
         graph = b"".join(bundle.read(OBJECT_GRAPH).flat)
         try:
             names = read_names(graph, bundle.variables)
         except (CorruptFileError, UnsupportedSourceError) as error:
             raise type(error)(f"{bundle.path}: {error}. Pass another checkpoint of the same model.") from error
-        self._keys = {**names.model, **names.others, **self._implied_averages(names)}
+        implied, facts = self._implied_averages(names)
+        super().__init__(facts)
+        self._keys = {**names.model, **names.others, **implied}
         self._variables = {name: bundle.variables[key] for name, key in self._keys.items()}
 
     @property
@@ -63,21 +65,23 @@ class ObjectCheckpoint(VariableSource):
         """Close the bundle."""
         self._bundle.close()
 
-    def _implied_averages(self, names: Names) -> dict[str, str]:
-        """Return {name: key} of the averages that have no slot; set `notes` and `raw_reason`."""
+    def _implied_averages(self, names: Names) -> tuple[dict[str, str], SourceFacts]:
+        """Return {name: key} of the averages that have no slot, and what is known about both copies."""
+        facts = self._bundle.facts
         averaged = {name: key for name, key in names.model.items() if f"{name}/{AVERAGE}" in names.others}
         if not averaged:
-            self.raw_reason = f"a {self.kind} {ONE_COPY}"
+            reason = f"a {facts.kind} {ONE_COPY}"
             if self._bundle.prefix.name.startswith(_AVERAGES_PREFIX):
-                self.raw_reason += f"; its name ({self._bundle.prefix.name}) says that it is"
-            return {}
+                reason += f"; its name ({self._bundle.prefix.name}) says that it is"
+            return {}, replace(facts, raw_reason=reason)
         pairs = [(key, names.others[f"{name}/{AVERAGE}"]) for name, key in averaged.items()]
         checksums = [(self._bundle.checksum(own), self._bundle.checksum(average)) for own, average in pairs]
         same = all(own is not None and own == average for own, average in checksums)
         state = "they equal the variables, whose raw values are not stored" if same else "the variables are raw values"
-        self.notes = (f"the optimizer keeps averages of {len(averaged)} variables; {state}",)
-        return {
+        notes = (f"the optimizer keeps averages of {len(averaged)} variables; {state}",)
+        implied = {
             f"{name}/{AVERAGE}": key
             for name, key in names.model.items()
             if name not in averaged and self._bundle.variables[key].dtype.startswith(("float", "bfloat"))
         }
+        return implied, replace(facts, notes=notes)

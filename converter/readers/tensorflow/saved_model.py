@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
@@ -21,9 +22,7 @@ def as_saved_model(bundle: TensorBundle, folder: Path) -> VariableSource:
     Raises:
         SourceError: The names of a TF2 SavedModel cannot be read.
     """
-    bundle.folder = folder
+    facts = replace(bundle.facts, folder=folder)
     if OBJECT_GRAPH in bundle.variables:
-        bundle.kind = "TF2 SavedModel"
-        return ObjectCheckpoint(bundle)
-    bundle.kind, bundle.raw_reason = "TF1 SavedModel", _AVERAGES
-    return bundle
+        return ObjectCheckpoint(bundle.with_facts(replace(facts, kind="TF2 SavedModel")))
+    return bundle.with_facts(replace(facts, kind="TF1 SavedModel", raw_reason=_AVERAGES))

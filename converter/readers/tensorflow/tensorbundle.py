@@ -17,7 +17,7 @@ from converter.errors import CorruptFileError, MissingFileError, UnsupportedSour
 from converter.formats.leveldb_table import extend_crc32c, mask_crc32c, unmask_crc32c
 from converter.formats.protobuf import read_varint
 from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceFacts, VariableInfo, VariableSource
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
@@ -50,15 +50,14 @@ class TensorBundle(VariableSource):
             UnsupportedSourceError: The bundle is big-endian, compressed, or of a newer version.
         """
         self.prefix = Path(prefix)
-        self.path = Path(path or prefix)
-        self.folder = self.prefix.parent
         self._archive = archive
         self._shards: dict[int, memoryview] = {}
         self._index_path = Path(f"{prefix}.index")
         with self._naming(self._index_path):
             self._index = read_index(_read_file(self._index_path))
         self._variables = {name: entry.info for name, entry in self._index.entries.items()}
-        self.kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
+        kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
+        super().__init__(SourceFacts(kind, Path(path or prefix), self.prefix.parent))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:

@@ -49,7 +49,7 @@ def test_prefix_and_files_of_one_checkpoint(tmp_path: Path, suffix: str) -> None
     assert step_of(Path(f"{prefix}{suffix}")) == 5
     with open_checkpoint(f"{prefix}{suffix}") as checkpoint:
         assert isinstance(checkpoint, TensorBundle)
-        assert (checkpoint.prefix, checkpoint.folder) == (prefix, tmp_path)
+        assert (checkpoint.prefix, checkpoint.facts.folder) == (prefix, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_archive(tmp_path: Path, temporary: Path, name: str) -> None:
         value = checkpoint.read("global_step")
         assert checkpoint.files() == (path,)
         assert checkpoint.path == path
-        assert (checkpoint.folder / "config.yaml").read_text() == "name: efficientdet-d0\n"
+        assert (checkpoint.facts.folder / "config.yaml").read_text() == "name: efficientdet-d0\n"
     assert value == 7  # although the folder is removed
     assert not list(temporary.iterdir())
 
@@ -171,7 +171,7 @@ def test_saved_model_by_any_of_its_parts(tmp_path: Path, monkeypatch: pytest.Mon
     files = [Path(f"{prefix}.index"), Path(f"{prefix}.data-00000-of-00001")]
     for path in (export, export / "saved_model.pb", prefix.parent, prefix, *files, pack(tmp_path / "e.tgz", export)):
         with open_checkpoint(path) as source:
-            assert (source.kind, source.path, source.folder.name) == ("TF1 SavedModel", path, "export")
+            assert (source.kind, source.path, source.facts.folder.name) == ("TF1 SavedModel", path, "export")
     for folder, path in ((prefix.parent, "variables"), (export, "variables"), (tmp_path, "export")):
         monkeypatch.chdir(folder)
         with open_checkpoint(Path(path)) as source:

@@ -32,9 +32,8 @@ ADVPROP = "image_size=640x384,scale_range=true"
 
 
 def converted(target: str = "pth", bare: bool = False, hparams: str | None = None, **options: Any) -> str:
-    source = MemorySource(CHECKPOINT)
-    if hparams:
-        source.provenance = {"official": "efficientdet-d0-advprop", "url": "https://there/d0.tar.gz"}
+    official = {"official": "efficientdet-d0-advprop", "url": "https://there/d0.tar.gz"}
+    source = MemorySource(CHECKPOINT, provenance=official if hparams else {})
     prepared = prepare(source, hparams=hparams, **options)
     return conversion_text(conversion_report(prepared, None, None, TARGETS[target], bare))
 

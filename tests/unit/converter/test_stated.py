@@ -93,19 +93,19 @@ def test_another_network_in_the_file_is_noted(begin: Any, tmp_path: Path, key: s
     other = {"module": dict(tensors)} if wrapped else dict(tensors)
     torch.save({"state_dict": tensors, key: other, "optimizer": {"state": {}}}, tmp_path / "last.pth")
     with open_checkpoint(tmp_path / "last.pth") as source:
-        assert [note for note in source.notes if "another network under" in note] == [
+        assert [note for note in source.facts.notes if "another network under" in note] == [
             f"another network under {key!r} is not used; to convert it, save it to a file of its own first"
         ]
 
 
 def test_what_is_not_kept_is_noted(begin: Any, checkpoint: Path, tmp_path: Path) -> None:
     with open_checkpoint(checkpoint.parent / "begin.pth") as source:
-        assert source.notes == ()
+        assert source.facts.notes == ()
     tensors = {**begin[0], "backbone.bn1.num_batches_tracked": torch.tensor(5)}
     wide = {key: tensor.double() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
     torch.save(wide, tmp_path / "wide.pth")
     with open_checkpoint(tmp_path / "wide.pth") as source:
-        notes = " ".join(source.notes)
+        notes = " ".join(source.facts.notes)
     assert "tensors are float64; the result has float32" in notes
     assert "batch counters of batch norms" in notes
     assert "the file holds weights only" in notes
@@ -156,7 +156,7 @@ def test_an_invalid_config_is_ignored(begin: Any, tmp_path: Path, config: Any) -
     tensors, metadata = begin
     torch.save({"state_dict": tensors, "metadata": {**metadata, "config": config}}, tmp_path / "m.pth")
     with open_checkpoint(tmp_path / "m.pth") as source:
-        assert source.given == ()
+        assert source.facts.given == ()
 
 
 def test_provenance_is_a_chain(checkpoint: Path, tmp_path: Path) -> None:

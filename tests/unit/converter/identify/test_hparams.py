@@ -80,7 +80,7 @@ def test_sources_of_hyperparameters_weakest_first(tmp_path: Path) -> None:
     assert given_hparams(source) == given_hparams(source, "") == []
     assert given_hparams(source, "num_classes=3") == [("--hparams", {"num_classes": 3})]
     write(tmp_path, "num_classes: 20")
-    source.given = (("its metadata", {"num_classes": 4}),)
+    source = MemorySource({}, str(tmp_path / "model"), given=(("its metadata", {"num_classes": 4}),))
     for option in ({"num_classes": 3}, *(str(write(tmp_path, "num_classes: 3", name)) for name in ("a.yaml", "b.yml"))):
         assert given_hparams(source, option) == [
             ("config.yaml", {"num_classes": 20}),

@@ -84,8 +84,8 @@ def test_metadata_that_are_not_json(tmp_path: Path, own: Path, text: str) -> Non
 )
 def test_metadata_of_others_are_ignored(tmp_path: Path, own: Path, value: Any) -> None:
     with open_checkpoint(with_metadata(own, tmp_path / "a.pth", lambda _: value)) as source:
-        assert source.given == ()
-        assert NO_METADATA in source.notes
+        assert source.facts.given == ()
+        assert NO_METADATA in source.facts.notes
 
 
 def test_metadata_that_are_endless() -> None:

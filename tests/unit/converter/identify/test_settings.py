@@ -25,8 +25,7 @@ def settled(
     path: str = "folder/model",
     **options: Any,
 ) -> Settings:
-    source = MemorySource({}, path)
-    source.given = given
+    source = MemorySource({}, path, given=given)
     return settle_detector(architecture(config), Request(source, **options))
 
 

@@ -34,7 +34,12 @@ def test_a_whole_network(tmp_path: Path) -> None:
     ]
     with frozen(tmp_path, *others, constants=variables) as source:
         path = tmp_path / "d0_frozen.pb"
-        assert (source.kind, source.path, source.folder, source.files()) == ("frozen graph", path, tmp_path, (path,))
+        assert (source.kind, source.path, source.facts.folder, source.files()) == (
+            "frozen graph",
+            path,
+            tmp_path,
+            (path,),
+        )
         assert source.checksum("box_net/box-0/bias") is None
         assert source.variables.keys() == variables.keys()
         prepared = prepare(source)

@@ -19,7 +19,7 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import select_view
 from converter.plan.engine import account
 from converter.readers.tensorflow.keras_h5 import KerasH5
-from converter.source import VariableInfo
+from converter.source import SourceFacts, VariableInfo, VariableSource
 from support.sources import plan_of
 
 Arrays = dict[str, Any]
@@ -153,7 +153,12 @@ def test_describes_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "efficientdet-d0.h5")
     source = open_checkpoint(path)
     assert isinstance(source, KerasH5)
-    assert (source.kind, source.path, source.folder, source.files()) == ("Keras .h5 file", path, tmp_path, (path,))
+    assert (source.kind, source.path, source.facts.folder, source.files()) == (
+        "Keras .h5 file",
+        path,
+        tmp_path,
+        (path,),
+    )
     assert source.variables["fpn_cells/cell_0/fnode0/WSM"] == VariableInfo("float32", ())
     assert source.checksum("fpn_cells/cell_0/fnode0/WSM") is None
     with pytest.raises(KeyError):
@@ -297,6 +302,7 @@ class KnownNames(KerasH5):
     """Names and shapes, and no file."""
 
     def __init__(self, variables: dict[str, VariableInfo]) -> None:
+        VariableSource.__init__(self, SourceFacts("Keras .h5 file", Path("names.h5"), Path()))
         self._variables = variables
 
 

@@ -118,15 +118,15 @@ def test_without_averages_the_file_name_is_a_hint(tmp_path: Path, name: str, is_
     graph = ObjectGraph()
     graph.add("model/gamma", "x/gamma")
     with open_checkpoint(graph.write(tmp_path / name)) as source:
-        assert source.notes == ()
-        assert "does not say whether it is the averages" in source.raw_reason
-        assert ("its name (emackpt-3) says that it is" in source.raw_reason) is is_said
+        assert source.facts.notes == ()
+        assert "does not say whether it is the averages" in source.facts.raw_reason
+        assert ("its name (emackpt-3) says that it is" in source.facts.raw_reason) is is_said
 
 
 def test_official_checkpoint(shared: Path) -> None:
     folder = shared / "trained_d0_256" / "tf2_object_checkpoint"
     with open_checkpoint(folder) as source:
-        assert (source.kind, source.path, source.folder) == ("TF2 object checkpoint", folder, folder)
+        assert (source.kind, source.path, source.facts.folder) == ("TF2 object checkpoint", folder, folder)
         assert [path.name for path in source.files()] == ["model.index", "model.data-00000-of-00001"]
         prepared = prepare(source)
         assert prepared.view.name == "raw"

@@ -39,7 +39,7 @@ def test_tf1_uses_the_raw_names(tmp_path: Path) -> None:
     (prefix.parent / "checkpoint").unlink()
     (folder / "config.yaml").write_text("image_size: 384\n")
     with open_checkpoint(prefix.parent) as source:
-        assert (source.kind, source.folder) == ("TF1 SavedModel", folder)
+        assert (source.kind, source.facts.folder) == ("TF1 SavedModel", folder)
         prepared = prepare(source)
         assert prepared.view.name == "raw"
         assert "holds the averages under the raw names" in prepared.view.reason
@@ -59,7 +59,7 @@ def test_tf2_names_are_in_the_bundle(tmp_path: Path) -> None:
     graph.add("model/backbone/_head/_fc/bias", "head/dense/bias", 1.0)
     graph.write(saved_model(tmp_path / "export"))
     with open_checkpoint(tmp_path / "export") as source:
-        assert (source.kind, source.folder) == ("TF2 SavedModel", tmp_path / "export")
+        assert (source.kind, source.facts.folder) == ("TF2 SavedModel", tmp_path / "export")
         prepared = prepare(source)
         assert set(prepared.accounting.ignored) == {"head/dense/bias", "object_graph"}
         assert prepared.view.name == "raw"

@@ -103,15 +103,20 @@ def test_own_files_describe_themselves(tmp_path: Path, values: Mapping[str, Any]
     convert_checkpoint(prepare(given, hparams=config), path)
     with open_checkpoint(path) as source:
         assert isinstance(source, StateDict)
-        assert (source.kind, source.path, source.folder, source.files()) == ("PyTorch file", path, tmp_path, (path,))
-        assert source.notes == ()
-        assert source.provenance["from"]["name"] == "efficientdet-d0"
+        assert (source.kind, source.path, source.facts.folder, source.files()) == (
+            "PyTorch file",
+            path,
+            tmp_path,
+            (path,),
+        )
+        assert source.facts.notes == ()
+        assert source.facts.provenance["from"]["name"] == "efficientdet-d0"
         assert source.variables[BIAS] == VariableInfo("float32", (8,))
         found = prepare(source)
     assert found.settings.config == prepare(given, hparams=config).settings.config
     assert found.settings.origins["image_size"] == "--hparams"  # as at the first conversion
     assert found.view.name == copy
-    assert source.held_view == copy
+    assert source.facts.held_view == copy
     assert f"{MEAN}/{EMA}" not in source.variables  # one copy, which lies under the raw names
 
 
@@ -131,8 +136,8 @@ def test_swapped_tensors_come_back_swapped(tmp_path: Path, own: Path, state: Sta
 def test_a_bare_state_dict(tmp_path: Path, values: Mapping[str, Any], suffix: str, kept: bool) -> None:
     path = convert(tmp_path / f"a{suffix}", MemorySource(values), bare=True, kept=kept)
     with open_checkpoint(path) as source:
-        assert source.notes == ((NO_METADATA,) if kept else (NO_METADATA, NO_BIASES))
-        assert (source.given, source.provenance) == ((), {})
+        assert source.facts.notes == ((NO_METADATA,) if kept else (NO_METADATA, NO_BIASES))
+        assert (source.facts.given, source.facts.provenance) == ((), {})
         assert prepare(source).view.name == "raw"
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
             prepare(source, weights="ema")
@@ -149,7 +154,7 @@ def test_the_module_around_the_network(tmp_path: Path, own: Path, state: State, 
     path = saved(tmp_path / "a.pth", {"state_dict": around, "epoch": 3})
     assert not differing(path, own)
     with open_checkpoint(path) as source:
-        assert "2 tensors beside the network's: 'anchors.boxes', 'loss_fn.weight'" in source.notes
+        assert "2 tensors beside the network's: 'anchors.boxes', 'loss_fn.weight'" in source.facts.notes
 
 
 @pytest.mark.parametrize("keys", [("state_dict", "state_dict_ema"), ("model", "model_ema")])

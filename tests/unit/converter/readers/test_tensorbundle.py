@@ -41,7 +41,7 @@ def test_reads_what_was_written(tmp_path: Path, shards: int) -> None:
 
 def test_knows_its_files_and_kind(tmp_path: Path) -> None:
     bundle = TensorBundle(write_bundle(tmp_path / "m", TENSORS, 2))
-    assert (bundle.kind, bundle.folder, bundle.path) == ("TF1 checkpoint", tmp_path, tmp_path / "m")
+    assert (bundle.kind, bundle.facts.folder, bundle.path) == ("TF1 checkpoint", tmp_path, tmp_path / "m")
     assert [path.name for path in bundle.files()] == ["m.index", "m.data-00000-of-00002", "m.data-00001-of-00002"]
     assert bundle.variables["scope/kernel"] == VariableInfo("float32", (2, 3, 4))
     graph = write_bundle(tmp_path / "ckpt-1", {"_CHECKPOINTABLE_OBJECT_GRAPH": np.array(b"", object)})

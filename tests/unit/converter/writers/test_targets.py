@@ -154,6 +154,6 @@ def test_bare_files_have_no_metadata(prepared: Preparation, tmp_path: Path) -> N
     for name in ("m.pth", "m.safetensors"):
         convert_checkpoint(prepared, tmp_path / name, bare=True)
         with open_checkpoint(tmp_path / name) as source:
-            assert source.given == ()
+            assert source.facts.given == ()
     with pytest.raises(UsageError, match="is for PyTorch files; it cannot be combined with --to h5"):
         convert_checkpoint(prepared, tmp_path / "m.h5", bare=True)
