@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -328,6 +329,30 @@ def test_damaged_file_is_refused(content: str, name: str, checkpoint: Path, tmp_
         (tmp_path / name).write_bytes(damaged[content])
     with pytest.raises(GraphError, match=f"^{name} "):
         graph_of(checkpoint, tmp_path / name)
+
+
+def test_a_saved_model_without_a_signature(images: NDArray[Any], tmp_path: Path) -> None:
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    folder, _ = write_tf1_exports(tmp_path / "export", CONFIG, RAW)
+    file = folder / "saved_model.pb"
+    stored = SavedModel.FromString(file.read_bytes())
+    stored.meta_graphs[0].signature_def.clear()
+    graphs = []
+    with prepared(folder) as preparation:
+        graphs.append(graph_reference(file, preparation).outputs(images))
+        file.write_bytes(stored.SerializeToString())
+        graphs.append(graph_reference(file, preparation).outputs(images))
+    assert errors(*graphs) == [0.0] * 6
+
+
+def test_the_graph_in_an_archive(checkpoint: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(checkpoint.parent, "model")
+    with prepared(tmp_path / "model.tar.gz") as preparation:
+        path = find_graph(preparation)
+        assert path is not None
+        assert path.read_bytes() == Path(f"{checkpoint}.meta").read_bytes()
 
 
 def test_a_checkpoint_without_a_graph(checkpoint: Path, tmp_path: Path) -> None:

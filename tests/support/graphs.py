@@ -132,12 +132,12 @@ def write_tf2_export(
             super().__init__()
             self.stored = [tf.Variable(value, name=named(name)) for name, value in variables.items()]
 
-        @tf.function(input_signature=[tf.TensorSpec((1, *config.image_size, 3), tf.float32, "images")])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((1, *config.image_size, 3), tf.float32, "images")])
         def network(self, images: Any) -> Any:
             stored = dict(zip(variables, self.stored, strict=True))
             return predictions(config, stored, images, network)
 
-        @tf.function(input_signature=[tf.TensorSpec((1, None, None, 3), tf.uint8, "image_arrays")])
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((1, None, None, 3), tf.uint8, "image_arrays")])
         def serve(self, image_arrays: Any) -> Any:
             outputs = self.network(preprocessed(config, image_arrays))
             return {"detections": tf.concat([tf.reshape(output, [-1]) for output in outputs], 0)}

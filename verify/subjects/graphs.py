@@ -15,8 +15,8 @@ from verify.subjects.references import StoredVariables
 # Kind of source -> the file with its graph. A TF2 checkpoint and a Keras file have none.
 FILES: Mapping[str, Callable[[Any], Path]] = {
     "TF1 checkpoint": lambda source: source.prefix.with_name(f"{source.prefix.name}.meta"),
-    "TF1 SavedModel": lambda source: source.folder / "saved_model.pb",
-    "TF2 SavedModel": lambda source: source.folder / "saved_model.pb",
+    "TF1 SavedModel": lambda source: source.facts.folder / "saved_model.pb",
+    "TF2 SavedModel": lambda source: source.facts.folder / "saved_model.pb",
     "frozen graph": lambda source: source.path,
 }
 
