@@ -40,6 +40,7 @@ def test_the_contracts_are_kept() -> None:
         ("effdet_torch/network/model.py", "from effdet_torch.inference import predict", "from the commands down"),
         ("effdet_torch/network/model.py", "import converter.plan.ops", "the model knows nothing of conversion"),
         ("verify/layers/parity.py", "import tensorflow as tf", "TensorFlow runs the reference"),
+        ("verify/reference/official/hparams.py", "import converter.plan.ops", "the reference reads and"),
         ("verify/report/json.py", "from verify.layers import measures", "reports know results only"),
         ("converter/new_file.py", "", "the listing is the data path"),
     ],

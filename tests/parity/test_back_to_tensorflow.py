@@ -18,8 +18,8 @@ from converter.writers.targets import TARGETS
 from effdet_torch.config import get_config
 from effdet_torch.file_format import METADATA_KEY
 from support.keras_model import Arrays, detector, keras, tf
+from support.reference import built_in
 from support.sources import EMA, averages, plan_of, seeded, write_checkpoint
-from verify.reference.network import TensorFlowReference
 from verify.verification import Settings, verify_model
 
 PLAN = plan_of("d0")
@@ -76,7 +76,7 @@ def test_the_trained_checkpoint_comes_back(shared: Path, tmp_path: Path) -> None
     # The function is the same, and the converted file is equal to the new checkpoint, layer by layer.
     images = np.random.default_rng(0).standard_normal((1, 64, 64, 3), np.float32)
     config = get_config("d0", image_size=256)
-    outputs = [TensorFlowReference(config, variables, "float64").outputs(images) for variables in (expected, found)]
+    outputs = [built_in(config, variables, "float64").outputs(images) for variables in (expected, found)]
     for level, logits in outputs[0].class_logits.items():
         other = outputs[1].class_logits[level]
         assert np.abs(logits - other).max() < 1e-5 * np.abs(logits).max()  # one float32 rounding of every mean

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from converter.identify import hparams
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.coco import CocoSplit, read_split
@@ -23,6 +24,7 @@ from verify.detections.matching import compare_detections
 from verify.detections.results_file import read_results
 from verify.detections.run import CocoSettings, evaluate_coco
 from verify.detections.stages import _worst, compare_stages
+from verify.errors import ParityError
 
 METRIC_ERROR = 5e-4
 Results = list[dict[str, Any]]
@@ -148,6 +150,36 @@ def test_stages_against_tensorflow(shared: Path, model: Path, monkeypatch: pytes
     with torch.no_grad():
         predictor.model.get_parameter("class_net.predict.conv_pw.bias").mul_(1.01)
     assert failed(stages()) == ["logits"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "stage"),
+    [("anchor_scale", 3.0, "boxes"), ("aspect_ratios", (1.0, 2.0, 0.4), "boxes"), ("mean_rgb", (0.0,) * 3, "pixels")],
+)
+def test_a_misread_setting_fails_in_its_stage(
+    name: str, value: object, stage: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference reads `config.yaml` itself, so what the converter misreads is not on both sides."""
+    pytest.importorskip("tensorflow")
+    field, _ = hparams.READERS[name]
+    monkeypatch.setattr(hparams, "READERS", {**hparams.READERS, name: (field, lambda _: value)})
+    model = convert_trained(shared, tmp_path / "model.pth")
+    evaluation = evaluate_coco(model, shared / "coco50", CocoSettings(limit=1, workers=0))
+    assert evaluation is not None
+    with open_checkpoint(shared / "trained_d0_256") as source:
+        assert stage in failed(list(compare_stages(evaluation, source)[0]))
+
+
+def test_a_checkpoint_of_another_image_size(shared: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    evaluation = evaluate_coco(model, shared / "coco50", CocoSettings(limit=1, workers=0))
+    assert evaluation is not None
+    monkeypatch.setattr("verify.subjects.references.find_config_file", lambda _: None)
+    with (
+        open_checkpoint(shared / "trained_d0_256") as source,
+        pytest.raises(ParityError, match="the model's image_size is 256 x 256, the checkpoint's 512 x 512"),
+    ):
+        compare_stages(evaluation, source)
 
 
 def swapped_colours(images: Sequence[Any], *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from effdet_torch.config import get_config, list_models
 from support.golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
+from support.reference import built_in
 from support.tolerances import FLOAT32_RANDOM_INPUT, FLOAT64
 from support.variable_shapes import random_variables, variable_shapes
 from verify.errors import InputSizeError, MissingDependencyError, ReferenceModelError
 from verify.reference.base import Tap
-from verify.reference.network import TensorFlowReference
 
 Variables = dict[str, NDArray[Any]]
 
@@ -51,7 +51,7 @@ def d0_ema(shared: Path, seeded: ModuleType) -> Variables:
 def test_equals_official_code(name: str, golden: Path, shared: Path, seeded: ModuleType) -> None:
     case = GoldenCase.from_path(golden / f"{name}.npz")
     variables = seeded_view(shared, seeded, case.config.name, case.view)
-    outputs = TensorFlowReference(case.config, variables, case.dtype).outputs(golden_input(shared, seeded, case))
+    outputs = built_in(case.config, variables, case.dtype).outputs(golden_input(shared, seeded, case))
     assert load_golden(case.path).compare_heads(outputs) <= TOLERANCE[case.dtype]
 
 
@@ -62,7 +62,7 @@ def test_all_official_results_are_compared(golden: Path) -> None:
 
 def test_layers_equal_official_code(golden: Path, seeded: ModuleType, d0_ema: Variables) -> None:
     expected = load_golden(golden / "d0_taps_ema_rand_512.npz")
-    layers = TensorFlowReference(get_config("d0"), d0_ema).run(seeded.random_input(512, 512))
+    layers = built_in(get_config("d0"), d0_ema).run(seeded.random_input(512, 512))
     assert len(expected.samples) == 73
     errors = {name: expected.compare(name, layers[name, None]) for name in expected.samples}
     assert {name: error for name, error in errors.items() if error > TOLERANCE["float32"]} == {}
@@ -76,7 +76,7 @@ def test_trained_checkpoint(view: str, shared: Path) -> None:
     names = [name.removesuffix(suffix) for name in reader.get_variable_to_shape_map() if name.endswith(suffix)]
     variables = {name: reader.get_tensor(name + suffix * (view == "ema")) for name in names}
     with np.load(shared / "trained_d0_256" / "ref_000000037777.npz") as expected:
-        outputs = TensorFlowReference(get_config("d0", image_size=256), variables).outputs(expected["input_nhwc"])
+        outputs = built_in(get_config("d0", image_size=256), variables).outputs(expected["input_nhwc"])
         errors = [error_over_rms(array, expected[f"cls_P{level}"]) for level, array in outputs.class_logits.items()]
         errors += [error_over_rms(array, expected[f"box_P{level}"]) for level, array in outputs.box_deltas.items()]
     assert len(errors) == 10
@@ -104,20 +104,20 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_shows(mistake: str, golden: Path, seeded: ModuleType, d0_ema: Variables) -> None:
     variables = _swap(d0_ema, *MISTAKES[mistake])
-    outputs = TensorFlowReference(get_config("d0"), variables).outputs(seeded.random_input(384, 640))
+    outputs = built_in(get_config("d0"), variables).outputs(seeded.random_input(384, 640))
     assert load_golden(golden / "d0_ema_rand_384x640.npz").compare_heads(outputs) > WRONG
 
 
 def test_other_view_shows(golden: Path, shared: Path, seeded: ModuleType) -> None:
     raw = seeded_view(shared, seeded, "d0", "raw")
-    outputs = TensorFlowReference(get_config("d0"), raw).outputs(seeded.random_input(384, 640))
+    outputs = built_in(get_config("d0"), raw).outputs(seeded.random_input(384, 640))
     assert load_golden(golden / "d0_ema_rand_384x640.npz").compare_heads(outputs) > WRONG
 
 
 def test_shifted_output_level_shows(golden: Path, shared: Path, seeded: ModuleType) -> None:
     case = GoldenCase.from_path(golden / "lite0_ema_rand_320_f64.npz")
     variables = seeded_view(shared, seeded, "lite0", "ema")
-    outputs = TensorFlowReference(case.config, variables).outputs(golden_input(shared, seeded, case))
+    outputs = built_in(case.config, variables).outputs(golden_input(shared, seeded, case))
     with pytest.raises(AssertionError, match="class_4 has shape"):
         load_golden(case.path).compare("class_4", outputs.class_logits[3])
 
@@ -145,7 +145,7 @@ class Recorder(dict[str, NDArray[Any]]):
 def test_reads_every_variable(variant: str) -> None:
     config = get_config(variant, image_size=64)
     variables = Recorder({name: np.ones(shape, np.float32) for name, shape in variable_shapes(config).items()})
-    TensorFlowReference(config, variables).outputs(np.zeros((1, 64, 64, 3), np.float32))
+    built_in(config, variables).outputs(np.zeros((1, 64, 64, 3), np.float32))
     assert variables.read == set(variables)
 
 
@@ -163,7 +163,7 @@ def test_custom_models(variant: str, overrides: dict[str, Any]) -> None:
     config = get_config(variant, **overrides)
     variables = Recorder(random_variables(config))
     height, width = config.image_size
-    outputs = TensorFlowReference(config, variables, "float64").outputs(np.ones((2, height, width, 3), np.float32))
+    outputs = built_in(config, variables, "float64").outputs(np.ones((2, height, width, 3), np.float32))
     sizes, anchors = config.feature_sizes(), config.anchors_per_location
     found = {level: array.shape for level, array in outputs.class_logits.items()}
     assert found == {level: (2, *size, anchors * config.num_classes) for level, size in sizes.items()}
@@ -177,7 +177,7 @@ def test_custom_models(variant: str, overrides: dict[str, Any]) -> None:
 def d0_taps() -> dict[tuple[str, int | None], Tap]:
     config = get_config("d0")
     images = np.random.default_rng(0).normal(size=(1, 80, 96, 3))
-    taps = list(TensorFlowReference(config, random_variables(config), "float64").taps(images))
+    taps = list(built_in(config, random_variables(config), "float64").taps(images))
     found = {tap.key: tap for tap in taps}
     assert len(found) == len(taps), "two layers with one name"
     return found
@@ -233,7 +233,7 @@ def test_fusion_follows_the_paper(fusion: str) -> None:
     scope = "fpn_cells/cell_0/fnode4"
     if fusion != "sum":
         variables[f"{scope}/WSM_1"] = np.float32(-0.7) * np.ones((), np.float32)
-    taps = TensorFlowReference(config, variables, "float64").taps(np.ones((1, 64, 64, 3)))
+    taps = built_in(config, variables, "float64").taps(np.ones((1, 64, 64, 3)))
     fuse = next(tap for tap in taps if tap.scope == f"{scope}/fuse")
     weights = np.ones(3)
     if fusion != "sum":
@@ -248,7 +248,7 @@ def test_fusion_follows_the_paper(fusion: str) -> None:
 
 def test_taps_stream() -> None:
     config = get_config("lite0")
-    taps = TensorFlowReference(config, random_variables(config)).taps(np.zeros((1, 64, 64, 3), np.float32))
+    taps = built_in(config, random_variables(config)).taps(np.zeros((1, 64, 64, 3), np.float32))
     assert isinstance(taps, Iterator)
     first = next(taps)
     assert first.scope == "efficientnet-lite0/stem/conv2d"
@@ -262,7 +262,7 @@ def test_missing_variable_is_named() -> None:
     with pytest.raises(
         ReferenceModelError, match="cell_2/fnode7/op_after_combine12/bn/beta is missing; lite0 needs it"
     ):
-        TensorFlowReference(config, variables).outputs(np.zeros((1, 64, 64, 3), np.float32))
+        built_in(config, variables).outputs(np.zeros((1, 64, 64, 3), np.float32))
 
 
 def test_wrong_number_of_classes() -> None:
@@ -270,14 +270,14 @@ def test_wrong_number_of_classes() -> None:
     with pytest.raises(
         ReferenceModelError, match=r"class-predict/bias has shape \(810,\).*20 channels each need \(180,\)"
     ):
-        TensorFlowReference(get_config("lite0", num_classes=20), variables).run(np.zeros((1, 64, 64, 3), np.float32))
+        built_in(get_config("lite0", num_classes=20), variables).run(np.zeros((1, 64, 64, 3), np.float32))
 
 
 def test_missing_block() -> None:
     config = get_config("lite0")
     variables = {name: value for name, value in random_variables(config).items() if "blocks_15/" not in name}
     with pytest.raises(ReferenceModelError, match="15 blocks that do not form 7 stages"):
-        TensorFlowReference(config, variables).run(np.zeros((1, 64, 64, 3), np.float32))
+        built_in(config, variables).run(np.zeros((1, 64, 64, 3), np.float32))
 
 
 def test_wrong_shape_of_variable() -> None:
@@ -286,26 +286,26 @@ def test_wrong_shape_of_variable() -> None:
     name = "efficientnet-lite0/blocks_3/conv2d/kernel"
     variables[name] = variables[name][:, :, :-1]
     with pytest.raises(ReferenceModelError, match="do not fit the variant"):
-        TensorFlowReference(config, variables).run(np.zeros((1, 64, 64, 3), np.float32))
+        built_in(config, variables).run(np.zeros((1, 64, 64, 3), np.float32))
 
 
 def test_too_small_images() -> None:
     config = get_config("lite0")
     with pytest.raises(InputSizeError, match="halve one side"):
-        TensorFlowReference(config, random_variables(config)).run(np.zeros((1, 33, 128, 3), np.float32))
+        built_in(config, random_variables(config)).run(np.zeros((1, 33, 128, 3), np.float32))
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 3, 64, 64)])
 def test_wrong_shape_of_images(shape: tuple[int, ...]) -> None:
     config = get_config("lite0")
     with pytest.raises(InputSizeError, match="expected \\(batch, height, width, 3\\)"):
-        TensorFlowReference(config, random_variables(config)).run(np.zeros(shape, np.float32))
+        built_in(config, random_variables(config)).run(np.zeros(shape, np.float32))
 
 
 def test_tensorflow_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
     with pytest.raises(MissingDependencyError, match=r"pip install 'effdet-convert\[tf\]'"):
-        TensorFlowReference(get_config("d0"), {})
+        built_in(get_config("d0"), {})
 
 
 @pytest.mark.parametrize("preload", ["", "tensorflow, "])
@@ -319,7 +319,7 @@ def test_importing_the_references_does_not_import_tensorflow(preload: str, tmp_p
 
 
 def test_describes_itself() -> None:
-    description = TensorFlowReference(get_config("d0"), {}, "float64").describe()
+    description = built_in(get_config("d0"), {}, "float64").describe()
     assert description["name"] == "built-in TensorFlow reference (tf.nn)"
     assert description["dtype"] == "float64"
     assert description["tensorflow"].startswith("2.")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from verify.reference.base import Tap, import_tensorflow
 from verify.reference.network import Forward
+from verify.subjects.references import config_hparams
 
 EMA = "/ExponentialMovingAverage"
 Arrays = Mapping[str, NDArray[Any]]
@@ -35,7 +36,7 @@ def predictions(
     config: EfficientDetConfig, variables: Mapping[str, Any], images: Any, network: type[Forward] = Forward
 ) -> list[Any]:
     """Run a network on tensors and return the class and box outputs of all levels."""
-    taps: Iterator[Tap] = network(import_tensorflow(), config, variables, "float32")(images)
+    taps: Iterator[Tap] = network(import_tensorflow(), config_hparams(config), variables, "float32")(images)
     return [tap.output for tap in taps if tap.scope.endswith("-predict")]
 
 

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from converter.conversion import Preparation
+from converter.identify.hparams import hparams_of
 from converter.source import VariableSource
 from effdet_torch.data.coco import CocoImage
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
@@ -19,9 +21,11 @@ from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from verify.detection_results import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
 from verify.detections.matching import compare_detections
 from verify.detections.run import Evaluation
+from verify.errors import ParityError
 from verify.reference.base import HeadOutputs, Reference
 from verify.reference.detector import ReferenceDetector
-from verify.subjects.references import build_reference
+from verify.reference.official.hparams import Hparams
+from verify.subjects.references import build_reference, official_hparams, passed_hparams
 from verify.subjects.subject import prepare_reference
 
 Array = NDArray[Any]
@@ -54,8 +58,9 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
         MissingDependencyError: TensorFlow is not installed.
     """
     predictor, split = evaluation.predictor, evaluation.split
-    reference = build_reference(prepare_reference(predictor.model, source), "float32")
-    detector = ReferenceDetector(predictor.config, predictor.profile)
+    preparation = prepare_reference(predictor.model, source)
+    reference = build_reference(preparation, "float32")
+    detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]
     expected = [result for _, results in compared for result in results]
     ap = coco_metrics(split.dataset, expected, split.image_ids)["AP"]
@@ -63,6 +68,22 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
     measure, tolerance = STAGES["metric"]
     metric = StageResult("metric", measure, abs(evaluation.metrics["AP"] - ap), tolerance, None)
     return (*stages, metric), reference.describe()
+
+
+def _hparams(evaluation: Evaluation, preparation: Preparation) -> Hparams:
+    """Read the hyperparameters around the network from the checkpoint; from the model what only its file says."""
+    config, size = evaluation.predictor.config, evaluation.settings.image_size
+    origins = evaluation.metadata.get("config_origins")
+    passed = hparams_of(config) if origins is None else passed_hparams(config, origins)
+    if size is not None:  # the evaluation's own
+        passed["image_size"] = size
+    hparams = official_hparams(preparation, passed)
+    if hparams.image_size != config.image_size:
+        raise ParityError(
+            "the model's image_size is {} x {}, the checkpoint's {} x {} (height x width): put the config.yaml of its "
+            "training beside it, or choose the size with --image-size".format(*config.image_size, *hparams.image_size)
+        )
+    return hparams
 
 
 def _worst(stage: str, image_ids: Sequence[int], errors: Sequence[float]) -> StageResult:
@@ -79,11 +100,10 @@ def _compare(
     pixels, _ = predictor.prepare([image.path], apply_exif=False)
     expected_pixels, image_scale = detector.pixels(image.path.read_bytes())
     outputs = reference.outputs(expected_pixels)
-    anchors_yxyx = predictor.anchors_yxyx.cpu()
-    boxes = detector.boxes(_flat(outputs.box_deltas, 4), anchors_yxyx.numpy())
+    boxes = detector.boxes(_flat(outputs.box_deltas, 4), detector.anchors_yxyx())
     logits = _flat(outputs.class_logits, predictor.config.num_classes)
     expected = detector.detections(logits, boxes, image_scale, image.image_id)
-    found_boxes = decode_boxes_xyxy(torch.tensor(_flat(outputs.box_deltas, 4)), anchors_yxyx)
+    found_boxes = decode_boxes_xyxy(torch.tensor(_flat(outputs.box_deltas, 4)), predictor.anchors_yxyx.cpu())
     class_maps, box_maps = (_maps(head, predictor.device) for head in (outputs.class_logits, outputs.box_deltas))
     (found,) = predictor.detections(class_maps, box_maps, torch.tensor([image_scale]))
     parity = compare_detections(found.to_coco(image.image_id), expected, [image.image_id], "reference")

@@ -1,6 +1,6 @@
 """The built-in reference before and after the network: pixels, boxes and detections by TensorFlow's own operations.
 
-Like the reference of the network it shares nothing with the PyTorch side but the config, the profile and the anchors.
+Like the reference of the network it shares nothing with the PyTorch side but the profile.
 
 Source: the official code's `dataloader`, `anchors` and `postprocess`, 2025-03.
 """
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.postprocess import Profile
 from effdet_torch.metrics.coco import CocoResult
 from verify.reference.base import import_tensorflow
+from verify.reference.official.hparams import Hparams
 
 Array = NDArray[Any]
 CLASS_OFFSET = 1
@@ -26,16 +26,16 @@ class ReferenceDetector:
     """Everything around the network.
 
     Args:
-        config: of the model.
+        hparams: of the model.
         profile: how detections are made.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
     """
 
-    def __init__(self, config: EfficientDetConfig, profile: Profile) -> None:
+    def __init__(self, hparams: Hparams, profile: Profile) -> None:
         self._tf = import_tensorflow()
-        self._config, self._profile = config, profile
+        self._hparams, self._profile = hparams, profile
 
     def pixels(self, encoded: bytes) -> tuple[Array, float]:
         """Return an image file as network input (1, H, W, 3) float32, and the scale to original pixels.
@@ -43,7 +43,7 @@ class ReferenceDetector:
         Raises:
             EvaluationError: TensorFlow cannot decode the image.
         """
-        tf, config = self._tf, self._config
+        tf, hparams = self._tf, self._hparams
         try:
             is_jpeg = encoded[:2] == b"\xff\xd8"
             image = (
@@ -53,16 +53,31 @@ class ReferenceDetector:
             )
         except tf.errors.InvalidArgumentError as error:
             raise EvaluationError(f"TensorFlow cannot decode an image: {error}") from error
-        image = tf.cast(image, tf.float32)
-        if config.normalization == "mean_std":
-            image = (image - tf.constant(config.mean_rgb)) / tf.constant(config.std_rgb)
-        size, target = np.array(image.shape[:2], np.float32), np.array(config.image_size, np.float32)
+        image = (tf.cast(image, tf.float32) - tf.constant(hparams.mean_rgb)) / tf.constant(hparams.stddev_rgb)
+        size, target = np.array(image.shape[:2], np.float32), np.array(hparams.image_size, np.float32)
         scale = (target / size).min()
         resized = tf.image.resize(image, [int(side * scale) for side in size])
-        padded = tf.image.pad_to_bounding_box(resized, 0, 0, *config.image_size)[None]
-        if config.normalization == "advprop":
-            padded = padded * 2 / 255 - 1
-        return np.asarray(padded), float(np.float32(1) / scale)
+        pixels = tf.image.pad_to_bounding_box(resized, 0, 0, *hparams.image_size)[None]
+        if hparams.scale_range:  # of what is normalised and padded already
+            pixels = pixels * 2 / 255 - 1
+        return np.asarray(pixels), float(np.float32(1) / scale)
+
+    def anchors_yxyx(self) -> Array:
+        """Return the anchors of all levels, (A, 4) float32 in network pixels: level, y, x, octave, aspect ratio."""
+        hparams, size, anchors = self._hparams, self._hparams.image_size, list[Array]()
+        octaves = 2 ** (np.arange(hparams.num_scales) / hparams.num_scales)
+        # (octave, aspect ratio, height and width): in units of scale x stride
+        factors = octaves[:, None, None] * np.array(hparams.aspect_ratios)[:, ::-1]
+        scales = hparams.anchor_scale * (len(hparams.levels) // len(hparams.anchor_scale))
+        for level, scale in zip(hparams.levels, scales, strict=True):
+            counts = [-(-side // 2**level) for side in size]
+            strides = np.divide(size, counts)
+            rows, columns = np.indices(counts)
+            centres = (np.stack([rows, columns], axis=-1) + 0.5) * strides
+            half = factors.reshape(-1, 2) * scale * strides / 2
+            corners = [centres[:, :, None] - half, centres[:, :, None] + half]
+            anchors.append(np.concatenate(corners, axis=-1).reshape(-1, 4))
+        return np.concatenate(anchors).astype(np.float32)
 
     def boxes(self, box_deltas: Array, anchors_yxyx: Array) -> Array:
         """Decode deltas (A, 4) as (ty, tx, th, tw) into boxes_yxyx (A, 4) in network pixels."""
@@ -118,7 +133,7 @@ class ReferenceDetector:
             soft_nms_sigma=profile.sigma / 2,
         )
         indices = kept.selected_indices.numpy()
-        height, width = self._config.image_size
+        height, width = self._hparams.image_size
         boxes = boxes_yxyx[indices]
         boxes = np.clip(boxes, 0, np.array([height, width] * 2, boxes.dtype)) if profile.clip else boxes
         return boxes, kept.selected_scores.numpy(), classes[indices]

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
-from effdet_torch.config import EfficientDetConfig
 from verify.errors import ReferenceModelError
 from verify.reference.base import Tap
+from verify.reference.official.hparams import Hparams
 
 Tensor = Any  # TensorFlow is imported late and has no type stubs
 Step = Generator[Tap, None, Tensor]  # yields the layers it runs, returns its result
 
 BATCH_NORM_EPSILON = 1e-3
+
+# act_type -> (TensorFlow, x) -> activated
+ACTIVATIONS: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
+    "swish": lambda tf, x: tf.nn.silu(x),
+    "silu": lambda tf, x: tf.nn.silu(x),
+    "swish_native": lambda tf, x: x * tf.sigmoid(x),
+    "relu": lambda tf, x: tf.nn.relu(x),
+    "relu6": lambda tf, x: tf.nn.relu6(x),
+    "hswish": lambda tf, x: x * tf.nn.relu6(x + 3) / 6,
+    "mish": lambda tf, x: x * tf.tanh(tf.math.softplus(x)),
+}
 
 
 class Layers:
@@ -20,14 +31,13 @@ class Layers:
 
     Args:
         tf: the TensorFlow module.
-        config: gives the activation, and the variant's name to errors.
+        hparams: give the activation, the form of the 3x3 convolutions, and the variant's name to errors.
         variables: {TensorFlow variable name: array or tensor}.
         dtype: "float32" or "float64".
     """
 
-    def __init__(self, tf: Any, config: EfficientDetConfig, variables: Mapping[str, Any], dtype: str) -> None:
-        self._tf, self._config, self._variables, self._dtype = tf, config, variables, dtype
-        self._activate = {"swish": tf.nn.silu, "relu6": tf.nn.relu6}[config.activation]
+    def __init__(self, tf: Any, hparams: Hparams, variables: Mapping[str, Any], dtype: str) -> None:
+        self._tf, self._hparams, self._variables, self._dtype = tf, hparams, variables, dtype
 
     def _conv(self, scope: str, x: Tensor, stride: int = 1, bias: bool = False) -> Step:
         y = self._tf.nn.conv2d(x, self._variable(f"{scope}/kernel"), stride, "SAME")
@@ -42,7 +52,10 @@ class Layers:
         yield Tap(scope, None, (x,), y)
         return y
 
-    def _separable(self, scope: str, x: Tensor) -> Tensor:
+    def _conv3x3(self, scope: str, x: Tensor) -> Tensor:
+        """Convolve in the BiFPN or a head, separably or not; the bias is left to the caller."""
+        if not self._hparams.separable_conv:
+            return self._tf.nn.conv2d(x, self._variable(f"{scope}/kernel"), 1, "SAME")
         depthwise, pointwise = (self._variable(f"{scope}/{part}_kernel") for part in ("depthwise", "pointwise"))
         return self._tf.nn.separable_conv2d(x, depthwise, pointwise, [1, 1, 1, 1], "SAME")
 
@@ -65,7 +78,7 @@ class Layers:
         return y
 
     def _activation(self, scope: str, x: Tensor) -> Step:
-        y = self._activate(x)
+        y = ACTIVATIONS[self._hparams.act_type](self._tf, x)
         yield Tap(f"{scope}-act", None, (x,), y)
         return y
 
@@ -78,6 +91,6 @@ class Layers:
     def _stored(self, name: str) -> Any:
         if name not in self._variables:
             raise ReferenceModelError(
-                f"{name} is missing; {self._config.name} needs it: choose the variant of the checkpoint"
+                f"{name} is missing; {self._hparams.name} needs it: choose the variant of the checkpoint"
             )
         return self._variables[name]

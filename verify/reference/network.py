@@ -1,9 +1,8 @@
 """The built-in reference: EfficientDet's forward pass in plain `tf.nn` operations, from the original variables.
 
 The proof of parity rests on this file, so it shares nothing with the converter or the PyTorch model: it reads variables
-by their TensorFlow names, computes in NHWC, and states the architecture a second time. From the model config it takes
-numbers only (levels, cells, repeats, channels, fusion, activation, anchors); where a block expands or a stage begins it
-sees in the shapes of the variables.
+by their TensorFlow names, computes in NHWC, states the architecture a second time, and takes the hyperparameters as
+`official` reads them. Where a block expands or a stage begins it sees in the shapes of the variables.
 
 Source: EfficientDet (arXiv:1911.09070); the official code's `efficientdet_keras` and `efficientnet_model`, 2025-03.
 """
@@ -17,20 +16,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
 from verify.errors import InputSizeError, ReferenceModelError
 from verify.reference.base import Reference, Tap, import_tensorflow
-from verify.reference.layers import Layers, Step, Tensor
+from verify.reference.layers import Step, Tensor
+from verify.reference.official.hparams import Hparams
+from verify.reference.pyramid import Pyramid
 
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
-FUSION_EPSILON = 1e-4
 
 
 class TensorFlowReference(Reference):
     """The built-in reference.
 
     Args:
-        config: hyperparameters; `image_size` is not used, any size runs.
+        hparams: what to compute; `image_size` is not used, any size runs.
         variables: {TensorFlow variable name: array} of one view, not folded, for example
             "efficientnet-b0/blocks_1/conv2d_1/kernel". Read when needed.
         dtype: what it computes in; "float64" tells rounding from mistakes.
@@ -38,20 +37,20 @@ class TensorFlowReference(Reference):
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
-        ReferenceModelError: While running: a variable is missing or does not fit the config.
+        ReferenceModelError: While running: a variable is missing or does not fit the hyperparameters.
         InputSizeError: While running: see `Reference.taps`; or so small that a level could halve one side only.
     """
 
     def __init__(
         self,
-        config: EfficientDetConfig,
+        hparams: Hparams,
         variables: Mapping[str, NDArray[Any]],
         dtype: Literal["float32", "float64"] = "float32",
         backbone_only: bool = False,
     ) -> None:
         self._tf = import_tensorflow()
         self._dtype, self._backbone_only = dtype, backbone_only
-        self._forward = Forward(self._tf, config, variables, dtype)
+        self._forward = Forward(self._tf, hparams, variables, dtype)
 
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
         """Run eagerly and yield every layer as arrays of the reference's dtype; see `Reference.taps`."""
@@ -84,28 +83,28 @@ def _to_array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(memoryview(tensor))
 
 
-class Forward(Layers):
+class Forward(Pyramid):
     """The network: layers in order; call it with a tensor of images (B, H, W, 3) to run it."""
 
     def __call__(self, images: Tensor) -> Generator[Tap, None, None]:
         """Yield every layer in execution order."""
         self._check_head_channels()
+        hparams = self._hparams
         features = yield from self.backbone(images)
-        for level in range(6, self._config.max_level + 1):
-            size = [(pixels - 1) // 2 + 1 for pixels in features[-1].shape[1:3]]
-            features.append((yield from self._resample(f"resample_p{level}", features[-1], size)))
-        for cell in range(self._config.fpn_cells):
+        for level in range(6, hparams.max_level + 1):
+            features.append((yield from self._coarser(features[-1], level)))
+        for cell in range(hparams.fpn_cell_repeats):
             features = yield from self._cell(f"fpn_cells/cell_{cell}", features)
         for head in ("class", "box"):
-            for level, feature in enumerate(features, start=3):
+            for level, feature in zip(hparams.levels, features, strict=True):
                 yield from self._head(head, level, feature)
 
     def backbone(self, images: Tensor) -> Step:
-        """Yield the layers of the backbone, and return P3, P4, P5.
+        """Yield the layers of the backbone, and return the features from `min_level` (P3) to P5.
 
-        These are what the last block before each stride, and the very last one, gives.
+        P1 to P5 are what the last block before each stride, and the very last one, gives.
         """
-        scope = self._config.backbone
+        scope = self._hparams.backbone_name
         x = yield from self._conv(f"{scope}/stem/conv2d", images, stride=2)
         x = yield from self._batch_norm(f"{scope}/stem/tpu_batch_normalization", x)
         x = yield from self._activation(f"{scope}/stem/tpu_batch_normalization", x)
@@ -117,11 +116,11 @@ class Forward(Layers):
             inputs, block = x, f"{scope}/blocks_{flat}"
             x = yield from self._block(block, inputs, stride)
             yield Tap(block, None, (inputs,), x)
-        return [*features[2:], x]
+        return [*features, x][self._hparams.min_level - 1 :]
 
     def _block_strides(self) -> list[int]:
         """Return the stride of every block: a stage begins where a block changes the number of channels."""
-        scope, strides, stages = self._config.backbone, list[int](), iter(STAGE_STRIDES)
+        scope, strides, stages = self._hparams.backbone_name, list[int](), iter(STAGE_STRIDES)
         channels = self._shape(f"{scope}/stem/conv2d/kernel")[3]
         while f"{scope}/blocks_{len(strides)}/conv2d/kernel" in self._variables:
             block = f"{scope}/blocks_{len(strides)}"
@@ -151,7 +150,7 @@ class Forward(Layers):
         norm = f"{scope}/tpu_batch_normalization{suffixes.pop(0)}"
         x = yield from self._batch_norm(norm, x)
         x = yield from self._activation(norm, x)
-        if "-lite" not in self._config.backbone:
+        if "-lite" not in self._hparams.backbone_name:
             x = yield from self._squeeze_excite(f"{scope}/se", x)
         x = yield from self._conv(f"{scope}/conv2d_1" if self._expands(scope) else f"{scope}/conv2d", x)
         x = yield from self._batch_norm(f"{scope}/tpu_batch_normalization{suffixes.pop(0)}", x)
@@ -166,79 +165,23 @@ class Forward(Layers):
         yield Tap(scope, None, (inputs,), x)
         return x
 
-    def _resample(self, scope: str, inputs: Tensor, size: list[int]) -> Step:
-        """Bring a feature to the BiFPN's channels and to a size (height, width): max pool down, nearest up."""
-        tf, x = self._tf, inputs
-        if x.shape[3] != self._config.fpn_channels:
-            y = tf.nn.conv2d(x, self._variable(f"{scope}/conv2d/kernel"), 1, "SAME")
-            x = yield from self._biased_batch_norm(f"{scope}/conv2d", f"{scope}/bn", x, y)
-        found = list(x.shape[1:3])
-        if (found[0] > size[0]) != (found[1] > size[1]):
-            raise InputSizeError(f"{scope} would halve one side of {found} only: give larger images")
-        if found[0] > size[0]:
-            strides = [(old - 1) // new + 1 for old, new in zip(found, size, strict=True)]
-            x = tf.nn.max_pool2d(x, [stride + 1 for stride in strides], strides, "SAME")
-        elif found != size:
-            x = tf.raw_ops.ResizeNearestNeighbor(images=x, size=size)
-        yield Tap(scope, None, (inputs,), x)
-        return x
-
-    def _cell(self, scope: str, inputs: list[Tensor]) -> Step:
-        """One BiFPN cell, (P3, P4, ..) to the same: top-down, then bottom-up; ids count inputs, then nodes."""
-        count, features = len(inputs), list(inputs)
-        ids = [[index] for index in range(count)]  # what exists on each level so far
-        top_down = [(index, index + 1) for index in reversed(range(count - 1))]
-        bottom_up = [(index, index - 1) for index in range(1, count)]
-        for index, neighbour in top_down + bottom_up:
-            chosen = {i: features[i] for i in (*ids[index], ids[neighbour][-1])}
-            size = list(inputs[index].shape[1:3])
-            node = yield from self._node(f"{scope}/fnode{len(features) - count}", chosen, len(features), size)
-            ids[index].append(len(features))
-            features.append(node)
-        return [features[of_level[-1]] for of_level in ids]
-
-    def _node(self, scope: str, inputs: dict[int, Tensor], feature_id: int, size: list[int]) -> Step:
-        """One BiFPN node; `inputs` by feature id, `feature_id` its own."""
-        resampled = []
-        for position, (offset, x) in enumerate(inputs.items()):
-            resampled.append((yield from self._resample(f"{scope}/resample_{position}_{offset}_{feature_id}", x, size)))
-        fused = self._fuse(scope, resampled)
-        yield Tap(f"{scope}/fuse", None, tuple(resampled), fused)
-        x = yield from self._activation(f"{scope}/fuse", fused)
-        combine = f"{scope}/op_after_combine{feature_id}"
-        y = self._separable(f"{combine}/conv", x)
-        x = yield from self._biased_batch_norm(f"{combine}/conv", f"{combine}/bn", x, y)
-        yield Tap(combine, None, (fused,), x)
-        yield Tap(scope, None, tuple(inputs.values()), x)
-        return x
-
-    def _fuse(self, scope: str, features: list[Tensor]) -> Tensor:
-        tf = self._tf
-        if self._config.fusion == "sum":
-            return tf.add_n(features)
-        names = [f"{scope}/WSM" + (f"_{position}" if position else "") for position in range(len(features))]
-        weights = tf.stack([self._variable(name) for name in names])
-        if self._config.fusion == "attn":
-            weights = tf.nn.softmax(weights)
-        else:
-            weights = tf.nn.relu(weights)
-            weights /= tf.reduce_sum(weights) + FUSION_EPSILON
-        return tf.add_n([x * weights[position] for position, x in enumerate(features)])
-
     def _head(self, head: str, level: int, x: Tensor) -> Step:
         """Run one head on one level: convolutions serve all levels, each level has its own batch norms."""
-        for repeat in range(self._config.head_repeats):
-            conv = f"{head}_net/{head}-{repeat}"
-            y = self._separable(conv, x)
+        for repeat in range(self._hparams.box_class_repeats):
+            conv, original = f"{head}_net/{head}-{repeat}", x
+            y = self._conv3x3(conv, x)
             x = yield from self._biased_batch_norm(conv, f"{conv}-bn-{level}", x, y, level)
             x = yield from self._activation(f"{conv}-bn-{level}", x)
+            if repeat > 0 and self._hparams.survival_prob:  # what training drops at random is always there afterwards
+                inputs, x = (x, original), x + original
+                yield Tap(f"{conv}-add", level, inputs, x)
         scope = f"{head}_net/{head}-predict"
-        y = self._tf.nn.bias_add(self._separable(scope, x), self._variable(f"{scope}/bias"))
+        y = self._tf.nn.bias_add(self._conv3x3(scope, x), self._variable(f"{scope}/bias"))
         yield Tap(scope, level, (x,), y)
 
     def _check_head_channels(self) -> None:
-        anchors, config = self._config.anchors_per_location, self._config
-        for head, per_anchor in (("class", config.num_classes), ("box", 4)):
+        anchors, classes = self._hparams.anchors_per_location, self._hparams.num_classes
+        for head, per_anchor in (("class", classes), ("box", 4)):
             name, expected = f"{head}_net/{head}-predict/bias", (anchors * per_anchor,)
             if (found := self._shape(name)) != expected:
                 raise ReferenceModelError(

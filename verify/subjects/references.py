@@ -9,9 +9,17 @@ from numpy.typing import NDArray
 
 from converter.conversion import Preparation
 from converter.identify.families import BACKBONE
+from converter.identify.hparams import OPTION, hparams_of, stated_hparams
+from effdet_torch.config import EfficientDetConfig
 from verify.reference.base import Reference
 from verify.reference.network import TensorFlowReference
+from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
+from verify.reference.official.hparams import Hparams, read_hparams
 from verify.results import DType
+from verify.subjects.seen import seen_hparams
+
+# Origins of settings that the reference finds out by itself, as a file's metadata call them.
+OWN_READING = (CONFIG_FILE, "names and shapes", "variant default", "assumed")
 
 
 class StoredVariables(Mapping[str, NDArray[Any]]):
@@ -36,4 +44,43 @@ class StoredVariables(Mapping[str, NDArray[Any]]):
 def build_reference(preparation: Preparation, dtype: DType) -> Reference:
     """Build the TensorFlow reference on the variables of a preparation."""
     variables, config = StoredVariables(preparation), preparation.settings.config
-    return TensorFlowReference(config, variables, dtype, preparation.family is BACKBONE)
+    hparams = official_hparams(preparation, passed_hparams(config, preparation.settings.origins))
+    return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
+
+
+def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hparams:
+    """Read the hyperparameters of a checkpoint a second time, independently of the converter.
+
+    The last one counts: the variant's default, names and shapes, a `config.yaml` that belongs to the source, what the
+    source itself knows, `passed`.
+
+    Args:
+        preparation: says which source, copy and variant.
+        passed: hyperparameters in the official syntax that the user passed on conversion.
+
+    Raises:
+        ReferenceModelError: One of them cannot be read, or the reference cannot compute it.
+    """
+    source, stored = preparation.source, preparation.view.stored
+    given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
+    path = find_config_file(source.facts.folder) if source.facts.takes_config_file else None
+    if path is not None:
+        given.append(read_config_file(path))
+    given += [hparams for _, hparams in source.facts.given]
+    return read_hparams(*given, passed, variant=preparation.settings.config.name)
+
+
+def passed_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the hyperparameters of a config that only its metadata know: options, the table of official files.
+
+    Args:
+        config: of a model.
+        origins: {field of the config: where its value is from}.
+    """
+    unread = {field: OPTION for field, origin in origins.items() if not origin.startswith(OWN_READING)}
+    return stated_hparams(config, unread)
+
+
+def config_hparams(config: EfficientDetConfig) -> Hparams:
+    """Return the hyperparameters of a model that no checkpoint belongs to."""
+    return read_hparams(hparams_of(config))

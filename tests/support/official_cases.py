@@ -1,0 +1,67 @@
+"""Official configurations beside the project: `config.yaml`, variables, and the outputs of the official code."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support.golden import error_over_rms
+from verify.reference.base import HeadOutputs
+
+Arrays = dict[str, NDArray[Any]]
+SIZE = 128
+
+
+@dataclass(frozen=True)
+class OfficialCase:
+    """One configuration; its outputs are the official code's float32, on the EMA values and random input."""
+
+    folder: Path
+    seeded: ModuleType
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def images(self) -> NDArray[Any]:
+        """(1, SIZE, SIZE, 3), float32."""
+        images: NDArray[Any] = self.seeded.random_input(SIZE, SIZE)
+        return images
+
+    @cached_property
+    def oracle(self) -> Arrays:
+        """{"class_L" and "box_L": (1, H, W, C)}; "seg" where there is a segmentation head."""
+        with np.load(self.folder / "oracle.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def variables(self, view: str = "ema") -> Arrays:
+        """Draw the values of all variables."""
+        with patch.dict("sys.modules", seeded_variables=self.seeded):
+            path = self.folder.parents[1] / "seeded_extra.py"
+            spec = importlib.util.spec_from_file_location("seeded_extra", path)
+            assert spec is not None
+            assert spec.loader is not None
+            extra = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(extra)
+        return dict(extra.draw(self.seeded.read_shapes(self.folder / "variables.tsv"), view=view))
+
+    def error(self, outputs: HeadOutputs) -> float:
+        """Return the largest error over rms of both heads on all levels; no array may be missing."""
+        arrays = {f"class_{level}": array for level, array in outputs.class_logits.items()}
+        arrays |= {f"box_{level}": array for level, array in outputs.box_deltas.items()}
+        assert arrays.keys() == self.oracle.keys() - {"seg"}
+        return max(error_over_rms(array, self.oracle[name]) for name, array in arrays.items())
+
+
+def case_folders(shared: Path) -> dict[str, Path]:
+    """Return {name: folder} of all configurations."""
+    return {path.parent.name: path.parent for path in (shared / "reference" / "sources" / "cases").glob("*/oracle.npz")}
