@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from verify.reference.base import Tap, import_tensorflow
 from verify.reference.network import Forward
+from verify.reference.official.hparams import Hparams
 from verify.subjects.references import config_hparams
 
 EMA = "/ExponentialMovingAverage"
 Arrays = Mapping[str, NDArray[Any]]
+Config = EfficientDetConfig | Hparams
 
 
 class ResidualHeads(Forward):
@@ -33,14 +35,15 @@ class ResidualHeads(Forward):
 
 
 def predictions(
-    config: EfficientDetConfig, variables: Mapping[str, Any], images: Any, network: type[Forward] = Forward
+    config: Config, variables: Mapping[str, Any], images: Any, network: type[Forward] = Forward
 ) -> list[Any]:
     """Run a network on tensors and return the class and box outputs of all levels."""
-    taps: Iterator[Tap] = network(import_tensorflow(), config_hparams(config), variables, "float32")(images)
+    hparams = config if isinstance(config, Hparams) else config_hparams(config)
+    taps: Iterator[Tap] = network(import_tensorflow(), hparams, variables, "float32")(images)
     return [tap.output for tap in taps if tap.scope.endswith("-predict")]
 
 
-def preprocessed(config: EfficientDetConfig, image_arrays: Any) -> Any:
+def preprocessed(config: Config, image_arrays: Any) -> Any:
     """Turn one photograph of any size into the network's input, in the graph."""
     tf = import_tensorflow()
     x = (tf.cast(image_arrays[0], tf.float32) - tf.constant(config.mean_rgb)) / tf.constant(config.std_rgb)
@@ -49,7 +52,7 @@ def preprocessed(config: EfficientDetConfig, image_arrays: Any) -> Any:
 
 
 def build_tf1(
-    config: EfficientDetConfig,
+    config: Config,
     variables: Arrays,
     network: type[Forward] = Forward,
     *,
@@ -83,7 +86,7 @@ def write_values(prefix: Path, values: Arrays) -> None:
 
 
 def write_meta(
-    prefix: Path, config: EfficientDetConfig, raw: Arrays, ema: Arrays, network: type[Forward] = Forward, **options: Any
+    prefix: Path, config: Config, raw: Arrays, ema: Arrays, network: type[Forward] = Forward, **options: Any
 ) -> Path:
     """Write PREFIX.index, PREFIX.data-... and PREFIX.meta: raw and averaged values, the graph of an inference."""
     tf = import_tensorflow()
@@ -95,7 +98,7 @@ def write_meta(
 
 
 def write_tf1_exports(
-    folder: Path, config: EfficientDetConfig, variables: Arrays, network: type[Forward] = Forward
+    folder: Path, config: Config, variables: Arrays, network: type[Forward] = Forward
 ) -> tuple[Path, Path]:
     """Write a SavedModel that takes photographs, and its frozen graph."""
     tf = import_tensorflow()
@@ -119,7 +122,7 @@ def write_tf1_exports(
 
 def write_tf2_export(
     folder: Path,
-    config: EfficientDetConfig,
+    config: Config,
     variables: Arrays,
     network: type[Forward] = Forward,
     *,
