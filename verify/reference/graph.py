@@ -1,6 +1,6 @@
 """TensorFlow's own graph as a reference: only the network in it, between the image and the outputs, is run.
 
-All variables are fed, so that what remains has no state; operations with side effects, functions and loops are refused.
+All variables are fed, so that what remains is arithmetic on the image; see `graph_network` for what is refused.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _import(tf: Any, network: NetworkPart) -> Any:
     """Return a graph of the network alone; images and variables are placeholders.
 
     Raises:
-        GraphError: TensorFlow refuses it, or an operation has side effects.
+        GraphError: TensorFlow refuses it.
     """
     name, graph = network.graph.name, tf.Graph()
     given = {network.images: f"{IMAGES}:0"}
@@ -114,12 +114,6 @@ def _import(tf: Any, network: NetworkPart) -> Any:
             tf.compat.v1.import_graph_def(graph_def, input_map=inputs, name="")
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise GraphError(f"{name} is damaged: {error}; download it again") from error
-    for op in graph.get_operations():
-        if op.op_def.is_stateful:
-            raise GraphError(
-                f"{name} has the operation {op.name} of type {op.type}, which no inference graph needs and which may "
-                "have side effects"
-            )
     return graph
 
 
