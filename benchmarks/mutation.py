@@ -130,7 +130,7 @@ def mutation_score(
     with torch.inference_mode():
         audited = {mutation: _audited(mutation, model, weights) for mutation in mutations}
         for dtype in dtypes:
-            reference = build_reference(preparation, "built-in", dtype)
+            reference = build_reference(preparation, dtype)
             matches = list(match_layers(reference.taps(images), layer_pairs(preparation.plan)))
             compared = in_dtype(model, weights, dtype)
             excesses = [_excess(match, compared, dtype) for match in matches]

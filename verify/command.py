@@ -62,6 +62,7 @@ def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple
 Examples:
   effdet-verify --demo d0
   effdet-verify d0.pth --reference efficientdet-d0/ --report-dir report/
+  effdet-verify d0.pth --reference saved_model/ --require graph
   effdet-verify d4.safetensors --reference efficientdet-d4.tar.gz --dtype float64 --image photo.jpg
   effdet-verify d0.pth --coco coco/ --results d0.json
   effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
@@ -74,7 +75,14 @@ Examples:
     "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
 )
 @click.option(
-    "--graph", is_flag=True, help="Run the graph in the checkpoint's .meta file instead of the built-in reference."
+    "--graph/--no-graph",
+    default=None,
+    help="Insist on running TensorFlow's own graph as well, or skip it; default: if there is one that runs.",
+)
+@click.option(
+    "--require",
+    type=click.Choice(["graph", "config"]),
+    help="Fail if the verdict rests on less: on no graph; or on assumed settings.",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
 @click.option(
@@ -94,8 +102,11 @@ def verify(
 
     With --coco: evaluate its detections, and compare them with those of the checkpoint or of a results file.
 
-    Exit code 0: everything compared agrees within tolerance; 1: something differs, or could not be compared; 2: wrong
-    usage.
+    Where TensorFlow's own inference graph belongs to SOURCE (.meta, SavedModel, frozen graph), it runs as well. The
+    first line says what the verdict rests on.
+
+    Exit code 0: everything compared agrees within tolerance; 1: something differs, could not be compared, or rests on
+    less than --require; 2: wrong usage.
     """
     from rich.console import Console
 
@@ -150,4 +161,4 @@ def verify_images(
     settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})
     with processes() as group, progress_bar("images", rate=True) as progress:
         report = progress if group.rank == 0 else None
-        return verify_detections(model, root, settings, out, expected, reference, group, report)
+        return verify_detections(model, root, settings, out, expected, reference, group, report, options["require"])

@@ -4,7 +4,7 @@ EffdetError
 +-- VerificationError
     +-- MissingDependencyError  an optional package (TensorFlow) is not installed
     +-- ReferenceModelError     the built-in TensorFlow reference cannot be built from these variables and settings
-    +-- GraphError              a checkpoint's graph (.meta) is damaged, a training graph, or another model's
+    +-- GraphError              TensorFlow's own graph is damaged, a training graph, unsafe, or not there
     +-- InputSizeError          images do not have the shape that a reference takes
     +-- ParityError             two sides cannot be compared at all (that they differ is a result, not an error)
 """
@@ -25,7 +25,7 @@ class ReferenceModelError(VerificationError):
 
 
 class GraphError(VerificationError):
-    """A checkpoint's graph is damaged, a training graph, or another model's."""
+    """TensorFlow's own graph is damaged, a training graph, unsafe to run, or missing although it must run."""
 
 
 class InputSizeError(VerificationError, ValueError):

@@ -15,6 +15,7 @@ from effdet_torch.data.coco import TEST_DEV
 from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
+from verify.claim import Requirement
 from verify.detection_results import DetectionParity, DetectionResult
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.matching import compare_detections
@@ -37,6 +38,7 @@ def verify_detections(
     checkpoint: Path | str | None = None,
     processes: Processes = ALONE,
     progress: Progress | None = None,
+    require: Requirement | None = None,
 ) -> Verification | None:
     """Evaluate a converted model on COCO and compare its detections.
 
@@ -49,6 +51,7 @@ def verify_detections(
         checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images.
         processes: of a distributed run.
         progress: called with (done, total) images.
+        require: the weakest claim that passes, see `verify.claim`; an evaluation has the file's own evidence only.
 
     Returns:
         A verification without layers; None in all processes but the first.
@@ -65,7 +68,9 @@ def verify_detections(
     detection, reference = _compared(evaluation, wanted, expected, checkpoint)
     described = {**describe_files([path], checksums=True)[0], "path": path.name, "metadata": evaluation.metadata}
     used, seconds = _plain(evaluation, processes), time.perf_counter() - start
-    return Verification(described, reference, used, versions(), (), None, detection=detection, seconds=seconds)
+    return Verification(
+        described, reference, used, versions(), (), None, seconds=seconds, detection=detection, required=require
+    )
 
 
 def _require_comparable(settings: CocoSettings, expected: Path | None, checkpoint: Path | str | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from verify.claim import Claim, Requirement, claim_of
 from verify.detection_results import DetectionResult
 
 Mode = Literal["cumulative", "isolated"]
@@ -135,6 +136,35 @@ class AuditResult:
 
 
 @dataclass(frozen=True)
+class GraphResult:
+    """TensorFlow's own graph beside the model.
+
+    Attributes:
+        name: of the file with the graph; empty if there is none.
+        reason: why it was not run; empty if it was.
+        outputs: the class and box outputs per level, on the same image.
+        image_size: (height, width) that it was run at.
+        notes: what else is to be known.
+    """
+
+    name: str
+    reason: str = ""
+    outputs: tuple[LayerResult, ...] = ()
+    image_size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> tuple[LayerResult, ...]:
+        """Outputs that exceed their tolerance."""
+        return tuple(output for output in self.outputs if not output.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no output differs; a graph that was not run passes, and the claim is weaker."""
+        return not self.failures
+
+
+@dataclass(frozen=True)
 class Verification:
     """A whole verification.
 
@@ -146,6 +176,8 @@ class Verification:
         layers: all comparisons in execution order.
         seconds: wall time.
         detection: what an evaluation on COCO found; None if there was none.
+        graph: what TensorFlow's own graph computes; None for a backbone alone and for an evaluation.
+        required: the weakest claim that passes; None: any.
     """
 
     model: Mapping[str, Any]
@@ -157,6 +189,20 @@ class Verification:
     diagnoses: tuple[Diagnosis, ...] = field(default=())
     seconds: float = 0.0
     detection: DetectionResult | None = None
+    graph: GraphResult | None = None
+    required: Requirement | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """What the verdict rests on."""
+        graph, metadata = self.graph, self.model.get("metadata")
+        ran = graph.name if graph is not None and graph.outputs and graph.passed else None
+        return claim_of(metadata if isinstance(metadata, Mapping) else {}, ran)
+
+    @property
+    def claim_suffices(self) -> bool:
+        """Whether the claim is as strong as required."""
+        return self.claim.satisfies(self.required)
 
     @property
     def failures(self) -> tuple[LayerResult, ...]:
@@ -171,7 +217,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether layers, audit and detections passed, and layers or detections were compared at all."""
-        parts = (self.audit, self.detection)
+        """Whether layers, audit, graph and detections passed, something was compared, and the claim suffices."""
+        parts = (self.audit, self.detection, self.graph)
         compared = bool(self.layers) or self.detection is not None
-        return compared and not self.failures and all(part is None or part.passed for part in parts)
+        agrees = not self.failures and all(part is None or part.passed for part in parts)
+        return compared and agrees and self.claim_suffices

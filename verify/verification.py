@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from converter.conversion import describe_files, sha256
+from converter.conversion import Preparation, describe_files, sha256
+from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.network.model import EfficientDet
+from verify.claim import Requirement
 from verify.diagnosis.diagnosis import Study, diagnose
-from verify.errors import ParityError
+from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
+from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import MODES, compare_layers, one_thread
-from verify.results import DType, LayerResult, Mode, Verification
+from verify.results import DType, GraphResult, LayerResult, Mode, Verification
+from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
-from verify.subjects.references import ReferenceKind, build_reference
+from verify.subjects.references import build_reference
 from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype
 
@@ -43,7 +47,8 @@ class Settings:
         seed: of the noise.
         dtypes: float64 proves the mapping, float32 the runtime.
         modes: see `verify.layers.parity`.
-        reference: "built-in", or "graph": the checkpoint's own `.meta`.
+        graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
+        require: the weakest claim that passes, see `verify.claim`; None: any.
     """
 
     image: Path | None = None
@@ -51,17 +56,13 @@ class Settings:
     seed: int = 0
     dtypes: tuple[DType, ...] = ("float64", "float32")
     modes: tuple[Mode, ...] = MODES
-    reference: ReferenceKind = "built-in"
+    graph: bool | None = None
+    require: Requirement | None = None
 
     @classmethod
-    def from_options(cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], graph: bool, **others: Any) -> Settings:
-        """Build from the command's options; an empty choice means all, and a graph computes in float32 only."""
-        return cls(
-            dtypes=dtypes or (("float32",) if graph else cls.dtypes),
-            modes=modes or MODES,
-            reference="graph" if graph else "built-in",
-            **others,
-        )
+    def from_options(cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], **others: Any) -> Settings:
+        """Build from the command's options; an empty choice means all."""
+        return cls(dtypes=dtypes or cls.dtypes, modes=modes or MODES, **others)
 
 
 @one_thread()
@@ -74,7 +75,7 @@ def verify_model(
         ModelFileError: The file is not a converted model.
         ConversionError: The checkpoint is not an EfficientDet, or lacks the copy that the file was made from.
         ParityError: The two are different networks, or the mapping has a row that nothing compares.
-        VerificationError: The reference cannot run.
+        VerificationError: The reference cannot run; or TensorFlow's own graph must run, and there is none or it cannot.
     """
     start, settings = time.perf_counter(), settings or Settings()
     model = load_converted(path)
@@ -94,6 +95,8 @@ def verify_model(
         versions=versions(),
         layers=(),
         audit=audit_weights(weights, model.metadata),
+        graph=run_graph(model, preparation, settings),  # first: where it must run and cannot, nothing else is computed
+        required=settings.require,
     )
     result = _compare(result, model, weights, images, settings, progress)
     return replace(result, seconds=time.perf_counter() - start)
@@ -112,7 +115,7 @@ def _compare(
     described: dict[str, str] = {}
     study: Study | None = None
     for number, dtype in enumerate(settings.dtypes):
-        reference = build_reference(preparation, settings.reference, dtype)
+        reference = build_reference(preparation, dtype)
         described = reference.describe()
         compared = in_dtype(model, weights, dtype)
         observer = None
@@ -124,14 +127,42 @@ def _compare(
         _require_all(found, preparation.plan, settings)
         layers += found
     result = replace(result, reference={**described, **result.reference}, layers=tuple(layers))
-    if result.passed:
+    if not result.failures and (result.audit is None or result.audit.passed):
         return result
     return replace(result, diagnoses=tuple(diagnose(layers, model, weights, images, study)))
 
 
+def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings) -> GraphResult | None:
+    """Run TensorFlow's own graph, if there is one, on an image of its own size, and compare its outputs.
+
+    Returns:
+        What was compared, or why nothing was; None for a backbone alone, which has no outputs.
+
+    Raises:
+        GraphError: It must run, and there is none, or it cannot.
+        ParityError: It is the graph of another network.
+    """
+    if preparation.family is BACKBONE and not settings.graph:
+        return None
+    path = None if preparation.family is BACKBONE else find_graph(preparation)
+    if settings.graph is False:
+        return GraphResult("" if path is None else path.name, "left out (--no-graph)")
+    try:
+        if path is None:
+            raise GraphError(f"no inference graph belongs to {preparation.source.path.name}")
+        reference = graph_reference(path, preparation)
+        size = reference.image_size
+        images = network_input(model.config, settings.image, size, settings.seed)
+        return GraphResult(path.name, "", compare_outputs(reference, model, images), size, reference.notes)
+    except GraphError as error:
+        if settings.graph:
+            raise GraphError(f"{error}; leave --graph out to verify without it") from error
+        return GraphResult("" if path is None else path.name, str(error))
+
+
 def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings) -> None:
-    """Refuse a comparison that left layers out; a graph shows only some of them, the built-in reference all."""
-    for mode in settings.modes if settings.reference == "built-in" else ():
+    """Refuse a comparison that left layers out."""
+    for mode in settings.modes:
         left_out = uncompared(plan, [result for result in results if result.mode == mode])
         if left_out:
             more = f" and {len(left_out) - 1} more" if left_out[1:] else ""
@@ -161,5 +192,6 @@ def _plain(settings: Settings, images: NDArray[Any]) -> dict[str, Any]:
         "image_size": list(images.shape[1:3]),
         "dtypes": list(settings.dtypes),
         "modes": list(settings.modes),
-        "reference": settings.reference,
+        "graph": {None: "if it can run", True: "must run", False: "left out"}[settings.graph],
+        "require": settings.require or "nothing",
     }

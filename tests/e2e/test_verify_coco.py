@@ -37,6 +37,7 @@ def test_metrics_results_and_reports(folder: Path, tmp_path: Path) -> None:
     done = evaluate(folder, "--results", "results.json", "--report-dir", "report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "AP_medium" in done.stdout
+    assert done.stdout.startswith("PASS - rests on ")
     results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
     assert [x["image_id"] for x in results] == sorted(x["image_id"] for x in results)
     assert {tuple(x) for x in results} == {("image_id", "category_id", "bbox", "score")}
@@ -49,6 +50,13 @@ def test_metrics_results_and_reports(folder: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     matched = f"{sum(x['score'] >= 0.05 for x in results)} detections of results.json matched, 0 surplus"
     assert matched in " ".join(again.stdout.split())
+
+
+def test_a_claim_that_is_too_weak(folder: Path) -> None:
+    done = evaluate(folder, "--limit", "1", "--workers", "0", "--require", "graph")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("FAIL - rests on ")
+    assert "--require graph asks for more" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.slow)])

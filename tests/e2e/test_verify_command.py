@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
 from effdet_torch.network.checkpoint import read_model_file
 from support.commands import run
-from support.sources import write_checkpoint
+from support.graphs import write_meta
+from support.sources import small_config, write_checkpoint
+from support.variable_shapes import random_variables
 
 QUICK = ("--image-size", "65", "--dtype", "float32")
 
@@ -85,6 +88,32 @@ def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
     assert "its backbone is efficientnet-b0, the model's efficientnet-lite0" in done.stderr
 
 
+def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
+    """The graph has another activation than the file assumes, which no variable shows."""
+    config = small_config(image_size=(64, 64))
+    values = random_variables(config)
+    write_meta(tmp_path / "model", replace(config, activation="relu6"), values, values)
+    converted = run("effdet-convert", "model", "model.pth", "--hparams", "image_size=64", cwd=tmp_path)
+    assert converted.returncode == 0, converted.stderr
+    words = ["model.pth", "--reference", "model", *QUICK, "--mode", "cumulative"]
+
+    done = run("effdet-verify", *words, "--report-dir", "report", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    differ = "computes other outputs: class head P3, P4, P5; box head P3, P4, P5."
+    assert f"TensorFlow's own graph (model.meta) {differ}" in " ".join(done.stdout.split())
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["passed"], report["graph"]["passed"]) == (False, False)
+    assert all(layer["passed"] for layer in report["layers"])
+
+    done = run("effdet-verify", *words, "--no-graph", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("PASS - rests on ")
+    assert "which ran" not in done.stdout
+    done = run("effdet-verify", *words, "--no-graph", "--require", "graph", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "--require graph asks for more" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
@@ -94,7 +123,11 @@ def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "too small"),
         (["demo/checkpoint/model.index", "--reference", "demo/checkpoint"], 1, "is not a model file"),
         (["absent.pth", "--reference", "demo/checkpoint"], 1, "absent.pth"),
-        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--graph"], 1, "no .meta beside it"),
+        (
+            ["demo/lite0.pth", "--reference", "demo/checkpoint", "--graph"],
+            1,
+            "no inference graph belongs to checkpoint",
+        ),
     ],
 )
 def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> None:

@@ -100,7 +100,7 @@ def bench(source: VariableSource) -> Bench:
     path = source.path.parent / "model.pth"
     convert_checkpoint(preparation, path)
     images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3), np.float32)
-    reference = build_reference(preparation, "built-in", "float64")
+    reference = build_reference(preparation, "float64")
     return Bench(load_model(path), preparation, images, Recorded(reference, images), path)
 
 
@@ -343,7 +343,7 @@ def test_output_that_is_small_beside_its_bias(dtype: DType) -> None:
     model.load_state_dict({key: torch.from_numpy(np.array(tensor)) for key, tensor in converted})
     images = np.random.default_rng(0).standard_normal((1, SIZE, SIZE, 3), np.float32)
     compared, bound = in_dtype(model, Weights.of_model(model, preparation), dtype), tolerance("isolated", dtype, "")
-    taps = build_reference(preparation, "built-in", dtype).taps(images)
+    taps = build_reference(preparation, dtype).taps(images)
     with torch.inference_mode():
         for match in match_layers(taps, layer_pairs(plan)):
             error = match.measure_alone(compared).max_over_rms

@@ -311,7 +311,7 @@ def test_tensorflow_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("preload", ["", "tensorflow, "])
 def test_importing_the_references_does_not_import_tensorflow(preload: str, tmp_path: Path) -> None:
     (tmp_path / "tensorflow.py").touch()  # quick to import, and found first
-    modules = "verify.reference.network, verify.reference.meta_graph"
+    modules = "verify.reference.network, verify.reference.graph"
     code = f"import sys, {preload}{modules}; sys.exit('tensorflow' in sys.modules)"
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
     process = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)

@@ -13,6 +13,7 @@ from verify.results import (
     AuditResult,
     Diagnosis,
     DType,
+    GraphResult,
     LayerResult,
     Measures,
     Mode,
@@ -76,6 +77,8 @@ MODEL: Mapping[str, Any] = {
     "metadata": {
         "variant": "d0",
         "config": {f"setting_{n}": n for n in range(13)},
+        "config_origins": {"backbone": "names and shapes", "fusion": "config.yaml"},
+        "assumed": {},
         "source": {"name": "efficientdet-d0", "files": [{"name": "model.index", "sha256": "0a" * 32}]},
         "view": {"name": "ema", "reason": "default: the checkpoint stores averages"},
         "redundant_bias": "folded",
@@ -103,9 +106,25 @@ FAILING = replace(
         Diagnosis(BROKEN, None, "wrong epsilon", "It computes with 1e-5; set 1e-3.", 0.0),
     ),
 )
+OUTPUTS = tuple(x for x in PASSING.outputs if x.dtype == "float32")
+GRAPH = GraphResult("saved_model.pb", "", OUTPUTS, (640, 512), ("The graph was built for another size.",))
+OTHER_GRAPH = replace(GRAPH, outputs=(OUTPUTS[0], *map(broken, OUTPUTS[1:])))
+ASSUMED: Mapping[str, Any] = {
+    **MODEL,
+    "metadata": {
+        **MODEL["metadata"],
+        "assumed": {"act_type": "swish", "survival_prob": None, "aspect_ratios": [1.0, 2.0, 0.5]},
+    },
+}
 HOSTILE = replace(
     PASSING,
-    model={"path": f"/models/{NASTY}", NASTY: [{"name": NASTY}], "nan": float("nan"), "nested": {NASTY: NASTY}},
+    model={
+        "path": f"/models/{NASTY}",
+        "metadata": {"assumed": {NASTY: NASTY}},
+        NASTY: [{"name": NASTY}],
+        "nan": float("nan"),
+        "nested": {NASTY: NASTY},
+    },
     layers=(
         hostile(PASSING.layers[0], max_over_rms=float("nan")),
         hostile(PASSING.layers[1], max_over_rms=float("inf"), found=-float("inf")),
@@ -113,6 +132,7 @@ HOSTILE = replace(
     ),
     audit=AuditResult(3, (TensorFinding(NASTY, NASTY),), {NASTY: "different"}),
     diagnoses=(Diagnosis(NASTY, NASTY, NASTY, NASTY, float("inf")),),
+    graph=GraphResult(NASTY, NASTY),
 )
 DETECTION = DetectionResult(
     split="val2017",
@@ -148,4 +168,8 @@ SAMPLES: Mapping[str, Verification] = {
     "evaluated_only": replace(EVALUATED, detection=replace(DETECTION, published=None, parity=None, stages=())),
     "evaluated_wrong": replace(EVALUATED, detection=WRONG_DETECTION),
     "layers_and_detections": replace(PASSING, audit=None, detection=DETECTION),
+    "graph_agrees": replace(PASSING, graph=GRAPH, required="graph"),
+    "graph_differs": replace(PASSING, graph=OTHER_GRAPH),
+    "graph_left_out": replace(PASSING, graph=GraphResult("", "no inference graph belongs to d0")),
+    "assumed": replace(PASSING, model=ASSUMED, required="config"),
 }

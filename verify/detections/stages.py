@@ -59,7 +59,7 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
     """
     predictor, split = evaluation.predictor, evaluation.split
     preparation = prepare_reference(predictor.model, source)
-    reference = build_reference(preparation, "built-in", "float32")
+    reference = build_reference(preparation, "float32")
     detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]
     expected = [result for _, results in compared for result in results]

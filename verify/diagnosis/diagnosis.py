@@ -69,7 +69,7 @@ def _show_again(study: Study, layers: Sequence[LayerResult], weights: Weights, i
         study.orders.update({layer.name: layer.order for layer in alone})
     if not waiting:
         return
-    reference = build_reference(weights.preparation, "built-in", "float64")
+    reference = build_reference(weights.preparation, "float64")
     for match in match_layers(reference.taps(images), pairs):
         if match.pair.name in waiting:
             study.show(match, match.pair.name in failed and (bool(alone) or study.fails_alone(match)))

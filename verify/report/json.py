@@ -14,7 +14,13 @@ from typing import Any
 from verify.results import Verification
 
 SCHEMA_VERSION = 1
-DERIVED = ("name", "passed", "matched_share")  # computed from the other values, where a result has them
+DERIVED = (
+    "name",
+    "passed",
+    "matched_share",
+    "claim",
+    "claim_suffices",
+)  # computed from the other values, where a result has them
 
 
 def to_json(verification: Verification) -> str:

@@ -1,4 +1,4 @@
-"""The report for CI servers: JUnit XML, a suite per run with a case per layer, and a suite for the audit."""
+"""The report for CI servers: JUnit XML, a suite per run with a case per layer; then audit, graph and claim."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from verify.detection_results import DetectionResult
 from verify.report.summary import (
     Run,
     audit_sentence,
+    basis,
     checks,
     detection_sentence,
     diagnosis_sentence,
@@ -17,7 +18,7 @@ from verify.report.summary import (
     printable,
     runs,
 )
-from verify.results import AuditResult, LayerResult, Verification
+from verify.results import AuditResult, GraphResult, LayerResult, Verification
 
 
 def to_junit(verification: Verification) -> bytes:
@@ -32,6 +33,9 @@ def to_junit(verification: Verification) -> bytes:
         _fail(case, "empty", "no layer was compared", [])
     if verification.audit is not None:
         _add_audit(root, verification.audit)
+    if verification.graph is not None and verification.graph.outputs:
+        _add_graph(root, verification.graph)
+    _add_claim(root, verification)
     for element in (root, *root):
         counts = {"tests": "testcase", "failures": "failure", "errors": "error"}
         element.attrib.update({count: str(len(list(element.iter(tag)))) for count, tag in counts.items()})
@@ -68,6 +72,24 @@ def _add_audit(root: ET.Element, audit: AuditResult) -> None:
         _case(suite, "audit", audit_sentence(audit))
     for finding in audit.findings:
         _fail(_case(suite, "audit", finding.tensor), "audit", f"{finding.tensor}: {finding.finding}", [])
+
+
+def _add_graph(root: ET.Element, graph: GraphResult) -> None:
+    suite = ET.SubElement(root, "testsuite", name="graph")
+    for output in graph.outputs:
+        case = _case(suite, f"graph.{part(output)}", output.name)
+        if not output.passed:
+            _fail(case, "tolerance", f"{output.name}: {failure_sentence(output)}", [])
+
+
+def _add_claim(root: ET.Element, verification: Verification) -> None:
+    """Add what the verdict rests on as a property, and a case that fails where more is required."""
+    suite = ET.SubElement(root, "testsuite", name="claim")
+    properties = ET.SubElement(suite, "properties")
+    ET.SubElement(properties, "property", name="claim", value=printable(verification.claim.text))
+    case = _case(suite, "claim", "what the verdict rests on")
+    if not verification.claim_suffices:
+        _fail(case, "claim", basis(verification), [])
 
 
 def _add_detections(root: ET.Element, detection: DetectionResult) -> None:

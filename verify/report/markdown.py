@@ -15,7 +15,7 @@ PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>&|~$@#!])")
 def to_markdown(verification: Verification) -> str:
     """Return a verification as Markdown, short enough for a summary page."""
     verdict, *others = sections(verification)
-    blocks = [f"## {verdict.verdict}: {_prose(verdict.title)}", *map(_prose, verdict.lines)]
+    blocks = [f"## {_prose(verdict.headline)}", *map(_prose, (verdict.title, *verdict.lines))]
     for section in others:
         if not section.detailed:
             blocks += _section(section)

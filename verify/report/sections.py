@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from verify.report.summary import (
     Run,
+    advice,
     audit_sentence,
+    basis,
     by_layer,
     checks,
     detection_sentence,
     diagnosis_sentence,
     extent,
     failure_sentence,
+    graph_sentences,
     headline,
     metric_rows,
     number,
@@ -50,6 +53,7 @@ class Section:
         facts: nested names and values.
         failed: whether something in it failed.
         detailed: whether only the HTML page has room for it; there, its table can be sorted and filtered.
+        basis: of the first section: "rests on ...".
     """
 
     title: str
@@ -61,11 +65,17 @@ class Section:
     facts: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
     detailed: bool = False
+    basis: str = ""
 
     @property
     def verdict(self) -> str:
         """PASS or FAIL."""
         return "FAIL" if self.failed else "PASS"
+
+    @property
+    def headline(self) -> str:
+        """The verdict and what it rests on."""
+        return f"{self.verdict} - {self.basis}"
 
     @property
     def short_title(self) -> str:
@@ -78,13 +88,13 @@ class Section:
 
 def sections(verification: Verification) -> list[Section]:
     """Return the verdict, followed by the sections that have something to show."""
-    builders = (_verdict, _diagnoses, _failures, _runs, _outputs, _detection, _audit, _layers, _provenance)
+    builders = (_verdict, _diagnoses, _failures, _runs, _outputs, _graph, _detection, _audit, _layers, _provenance)
     return [section for build in builders for section in build(verification)]
 
 
 def _verdict(verification: Verification) -> Iterator[Section]:
-    line = f"{subject(verification)}; {extent(verification)}."
-    yield Section(headline(verification), (line,), failed=not verification.passed)
+    lines = (f"{subject(verification)}; {extent(verification)}.", *advice(verification))
+    yield Section(headline(verification), lines, failed=not verification.passed, basis=basis(verification))
 
 
 def _diagnoses(verification: Verification) -> Iterator[Section]:
@@ -126,9 +136,20 @@ def _runs(verification: Verification) -> Iterator[Section]:
 
 
 def _outputs(verification: Verification) -> Iterator[Section]:
+    found = sorted(verification.outputs, key=lambda layer: (layer.dtype != "float64", layer.order))
+    if found:
+        yield _table_of_outputs("Outputs per level", (), found)
+
+
+def _graph(verification: Verification) -> Iterator[Section]:
+    graph = verification.graph
+    if graph is not None:
+        yield _table_of_outputs("TensorFlow's own graph", tuple(graph_sentences(graph)), graph.outputs)
+
+
+def _table_of_outputs(title: str, lines: tuple[str, ...], found: Sequence[LayerResult]) -> Section:
     texts: Columns = {"output": "text", "dtype": "text", "shape, NHWC": "text"}
     columns = {**texts, **_numbers("max/rms", "allowed", "max abs", "1 - cosine")}
-    found = sorted(verification.outputs, key=lambda layer: (layer.dtype != "float64", layer.order))
     rows = tuple(
         (
             part(x) if x.level is None else f"{part(x)} P{x.level}",
@@ -140,8 +161,7 @@ def _outputs(verification: Verification) -> Iterator[Section]:
         )
         for x in found
     )
-    if rows:
-        yield Section("Outputs per level", columns=columns, rows=rows, failed=not all(x.passed for x in found))
+    return Section(title, lines, columns, rows, failed=not all(x.passed for x in found))
 
 
 def _detection(verification: Verification) -> Iterator[Section]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
+from verify.claim import Requirement
 from verify.detection_results import (
     AP_TOLERANCE,
     MIN_MATCHED_SHARE,
@@ -14,7 +15,7 @@ from verify.detection_results import (
     DetectionParity,
     DetectionResult,
 )
-from verify.results import AuditResult, Diagnosis, DType, LayerResult, Mode, Verification
+from verify.results import AuditResult, Diagnosis, DType, GraphResult, LayerResult, Mode, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
 RUN_ORDER: tuple[tuple[Mode, DType], ...] = (
@@ -23,6 +24,12 @@ RUN_ORDER: tuple[tuple[Mode, DType], ...] = (
     ("cumulative", "float64"),
     ("cumulative", "float32"),
 )
+
+# --require -> what to do where the claim is weaker.
+ADVICE: Mapping[Requirement, str] = {
+    "graph": "Pass a SavedModel, a frozen graph, or a checkpoint with the .meta of an inference graph as --reference.",
+    "config": "Put config.yaml beside the checkpoint or state its settings with --hparams, and convert it again.",
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,22 @@ def part(layer: LayerResult) -> str:
     return PARTS.get(root, root)
 
 
+def basis(verification: Verification) -> str:
+    """Return what the verdict rests on; it stands beside PASS or FAIL."""
+    claim = verification.claim
+    weaker = f"; --require {verification.required} asks for more"
+    return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
+
+
+def advice(verification: Verification) -> Iterator[str]:
+    """Yield how a verdict can rest on more, where it must."""
+    if not verification.claim_suffices:
+        yield ADVICE[verification.required or "config"]
+
+
 def headline(verification: Verification) -> str:
     """Return the verdict in one sentence."""
-    detection = verification.detection
+    detection, graph = verification.detection, verification.graph
     if verification.audit is not None and (unusable := verification.audit.unusable):
         more = f" (and {len(unusable) - 1} more)" if unusable[1:] else ""
         first = f"{unusable[0].tensor}: {unusable[0].finding}"
@@ -101,9 +121,32 @@ def headline(verification: Verification) -> str:
         return "The two networks do not compute the same outputs."
     if verification.audit is not None and not verification.audit.passed:
         return "The converted file does not hold the checkpoint's weights."
+    if graph is not None and not graph.passed:
+        return f"TensorFlow's own graph ({graph.name}) computes other outputs: {listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
         return _detection_headline(detection)
     return "The two networks compute the same outputs." if verification.layers else "Nothing was compared."
+
+
+def listed_outputs(graph: GraphResult) -> str:
+    """Return the outputs that differ: "class P3, P4; box P3"."""
+    heads = {part(output): [x for x in graph.failures if part(x) == part(output)] for output in graph.failures}
+    return "; ".join(f"{head.lower()} {', '.join(f'P{x.level}' for x in found)}" for head, found in heads.items())
+
+
+def graph_sentences(graph: GraphResult) -> Iterator[str]:
+    """Yield what was done with TensorFlow's own graph, and what follows."""
+    if graph.reason:
+        yield f"Not run: {graph.reason}."
+        return
+    height, width = graph.image_size or ("?", "?")
+    yield f"{graph.name} ran on the same image as the model, {width}x{height} pixels (width x height)."
+    yield from graph.notes
+    if not graph.passed:
+        yield (
+            "If layers and audit pass, a setting of the file is not the graph's: compare act_type, fpn_weight_method, "
+            "fpn_config, survival_prob and conv_after_downsample, and convert again with --hparams."
+        )
 
 
 def subject(verification: Verification) -> str:

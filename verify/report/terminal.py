@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def render_terminal(verification: Verification, console: Console) -> None:
     """Print a verification; the console decides on colour and width (made for 100 columns, usable in 80)."""
     verdict, *others = sections(verification)
-    _line(console, f"{verdict.verdict}  {verdict.title}", "bold red" if verdict.failed else "bold green")
-    for line in verdict.lines:
+    _line(console, verdict.headline, "bold red" if verdict.failed else "bold green")
+    for line in (verdict.title, *verdict.lines):
         _line(console, line)
     for section in others:
         if not section.detailed:

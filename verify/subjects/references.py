@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -13,16 +13,13 @@ from converter.hparams.fields import OPTION, hparams_of, stated_hparams
 from converter.identify.families import BACKBONE
 from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
-from verify.errors import ParityError
 from verify.reference.base import Reference
-from verify.reference.meta_graph import GraphReference, find_meta_graph
 from verify.reference.network import TensorFlowReference
 from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
 from verify.results import DType
 from verify.subjects.seen import seen_hparams
 
-ReferenceKind = Literal["built-in", "graph"]
 # Origins of settings that the reference finds out by itself, as a file's metadata call them.
 OWN_READING = ("names and shapes", "variant default", "assumed")
 
@@ -46,23 +43,11 @@ class StoredVariables(Mapping[str, NDArray[Any]]):
         return len(self._stored)
 
 
-def build_reference(preparation: Preparation, kind: ReferenceKind, dtype: DType) -> Reference:
-    """Build a TensorFlow reference on the variables of a preparation.
-
-    Raises:
-        ParityError: The graph is wanted, and there is none, or not in this dtype.
-    """
+def build_reference(preparation: Preparation, dtype: DType) -> Reference:
+    """Build the TensorFlow reference on the variables of a preparation."""
     variables, config = StoredVariables(preparation), preparation.settings.config
-    if kind == "built-in":
-        hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
-        return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
-    prefix = getattr(preparation.source, "prefix", None)
-    meta = find_meta_graph(prefix) if prefix is not None else None
-    if meta is None:
-        raise ParityError(f"{preparation.source.path} has no .meta beside it: use the built-in reference")
-    if dtype != "float32":
-        raise ParityError(f"{meta.name} computes in float32: add --dtype float32")
-    return GraphReference(meta, config, variables)
+    hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
+    return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
 
 
 def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hparams:

@@ -1,0 +1,105 @@
+"""What a verdict rests on: how the architecture and the settings of a converted file are known.
+
+A comparison with a reference that was built from the file's own settings proves the weights; the settings themselves
+rest on TensorFlow's own graph, on what somebody stated, or on an assumption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
+Requirement = Literal["graph", "config"]
+
+# --require -> the kinds that satisfy it.
+SATISFYING: Mapping[Requirement, tuple[ClaimKind, ...]] = {
+    "graph": ("graph ran", "graph read"),
+    "config": ("graph ran", "graph read", "config"),
+}
+GRAPH = "graph ("  # how the origin "graph (NAME)" begins
+# How an origin in a file's metadata begins -> what the claim says of it; strongest first. {} is the origin itself.
+EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
+    GRAPH: ("graph read", "TensorFlow's own {}, which was read"),
+    "config.yaml": ("config", "{}"),
+    "--hparams": ("config", "settings stated by {}"),
+    "table of official files": ("config", "an official file"),
+    "its metadata": ("config", "the metadata of its source"),
+    "names and shapes": ("config", "names and shapes of the variables"),
+}
+ALWAYS = "names and shapes"  # an origin that goes without saying beside another one
+# What the outputs of a network do not show.
+UNSEEN = (
+    "image_size",
+    "mean_rgb",
+    "stddev_rgb",
+    "scale_range",
+    "anchor_scale",
+    "aspect_ratios",
+    "num_scales",
+    "nms_configs",
+    "label_map",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a verdict rests on.
+
+    Attributes:
+        kind: strongest first: TensorFlow's own graph ran; it was read; the settings were stated (`config.yaml`,
+            `--hparams`, an official file); some are assumed; the file does not say.
+        text: continues "rests on".
+    """
+
+    kind: ClaimKind
+    text: str
+
+    def satisfies(self, required: Requirement | None) -> bool:
+        """Whether it is as strong as `--require` asks for."""
+        return required is None or self.kind in SATISFYING[required]
+
+
+def claim_of(metadata: Mapping[str, Any], ran: str | None = None) -> Claim:
+    """Return what a verdict on a converted file rests on.
+
+    Args:
+        metadata: of the file: `config_origins` {field: origin} and `assumed` {official hyperparameter: value}.
+        ran: name of the file with TensorFlow's own graph, if that ran and agreed.
+    """
+    assumed = metadata.get("assumed")
+    is_recorded = isinstance(assumed, Mapping)
+    values = dict(assumed) if isinstance(assumed, Mapping) else {}
+    if ran is not None:
+        unseen = {name: value for name, value in values.items() if name in UNSEEN}
+        but = f", and on assumed settings that its outputs do not show: {_listed(unseen)}" if unseen else ""
+        return Claim("graph ran", f"TensorFlow's own graph ({ran}), which ran{but}")
+    if values:
+        return Claim("assumed", f"assumed settings: {_listed(values)}")
+    found = list(_evidence(metadata.get("config_origins")))
+    if not is_recorded or not found:
+        return Claim("not recorded", "settings of unknown origin: the file was written before evidence was recorded")
+    return Claim(found[0][0], ", and ".join(dict.fromkeys(text for _, text in found)))
+
+
+def _evidence(origins: Any) -> Iterator[tuple[ClaimKind, str]]:
+    """Yield kind and description of every origin, strongest first."""
+    found = {str(origin) for origin in origins.values()} if isinstance(origins, Mapping) else set[str]()
+    if len(found) > 1:
+        found.discard(ALWAYS)
+    for beginning, (kind, text) in EVIDENCE.items():
+        for origin in sorted(found):
+            if origin.startswith(beginning):
+                yield kind, text.format(origin)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    """Return a value as the official code writes it, None as "none"."""
+    if isinstance(value, list | tuple):
+        return "*".join(map(_plain, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
