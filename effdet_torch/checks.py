@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from effdet_torch.architecture import BACKBONES
-from effdet_torch.pyramid import CELLS
+from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.architecture.pyramid import CELLS
 
 LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
 NMS_NAMES = ("method", "iou_thresh", "score_thresh", "sigma", "max_nms_inputs", "max_output_size")

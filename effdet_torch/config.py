@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 from effdet_torch.checks import CHECKS
 from effdet_torch.errors import ConfigError
-from effdet_torch.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]

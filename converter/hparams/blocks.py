@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from effdet_torch.architecture import SQUEEZE_EXCITE_RATIO, STAGES, STEM_CHANNELS
+from effdet_torch.architecture.backbone import SQUEEZE_EXCITE_RATIO, STAGES, STEM_CHANNELS
 
 # The fields of BlockArgs in order; a file lists their values.
 FIELDS = (

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converter.hparams.blocks import require_own_blocks
+from effdet_torch.architecture.pyramid import Cell
 from effdet_torch.checks import NMS_NAMES
-from effdet_torch.pyramid import Cell
 
 LISTS = (list, tuple)
 _VOC = """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
-from effdet_torch.architecture import BACKBONE_TOP
+from effdet_torch.architecture.backbone import BACKBONE_TOP
 from effdet_torch.config import VARIANTS, EfficientDetConfig, Fusion, get_config, variants_with
 
 # Fields of the config that names and shapes decide, besides the classes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from effdet_torch.architecture import timm_name
+from effdet_torch.architecture.backbone import timm_name
 from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
 

@@ -11,9 +11,9 @@ from converter.hparams.fields import Stated, hparams_of, stated_fields
 from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
 from converter.source import GraphEvidence, VariableSource
+from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.pyramid import CELLS
 
 FROM_SHAPES = "names and shapes"
 ASSUMED = "assumed"

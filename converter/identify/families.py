@@ -18,7 +18,7 @@ from converter.plan.family import Architecture, Family
 from converter.plan.ops import Shape
 from converter.plan.table import load_table
 from converter.source import VariableInfo, VariableSource
-from effdet_torch.architecture import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import BackboneConfig
 
 DETECTOR = Family(

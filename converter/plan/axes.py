@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture import BACKBONE_TOP, backbone_blocks, backbone_channels, stem_channels
+from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_blocks, backbone_channels, stem_channels
 from effdet_torch.config import BackboneConfig, EfficientDetConfig
 
 

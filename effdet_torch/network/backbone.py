@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import timm
 from torch import nn
 
-from effdet_torch.architecture import BACKBONE_TOP, timm_name
+from effdet_torch.architecture.backbone import BACKBONE_TOP, timm_name
 from effdet_torch.config import Activation
 
 BATCH_NORM_EPS = 1e-3

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from effdet_torch.architecture import feature_sizes
+from effdet_torch.architecture.backbone import feature_sizes
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.backbone import create_backbone
 from effdet_torch.network.bifpn import BiFPN

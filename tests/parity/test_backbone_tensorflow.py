@@ -17,7 +17,7 @@ from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.plan.expand import Plan
 from effdet_torch import create_model, load_backbone, load_model
-from effdet_torch.architecture import BACKBONES, timm_name
+from effdet_torch.architecture.backbone import BACKBONES, timm_name
 from effdet_torch.config import VARIANTS, BackboneConfig
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.network.checkpoint import read_model_file

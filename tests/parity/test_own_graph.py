@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from converter.hparams.fields import hparams_of
 
 from converter.conversion import convert_checkpoint, prepare
+from converter.hparams.fields import hparams_of
 from converter.locate import open_checkpoint
 from effdet_torch.config import EfficientDetConfig
 from support.graphs import ResidualHeads, edit_graph, write_meta, write_tf1_exports, write_tf2_export

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from converter.hparams.fields import hparams_of
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation, prepare
+from converter.hparams.fields import hparams_of
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.config import EfficientDetConfig

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.architecture import Block, backbone_channels, stem_channels
+from effdet_torch.architecture.backbone import Block, backbone_channels, stem_channels
+from effdet_torch.architecture.pyramid import Node
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.pyramid import Node
 
 Shape = tuple[int, ...]
 

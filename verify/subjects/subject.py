@@ -13,7 +13,7 @@ from converter.plan.copies import select_view
 from converter.plan.engine import account
 from converter.plan.family import Architecture, Settings
 from converter.source import VariableSource
-from effdet_torch.architecture import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.checkpoint import build_model, fill_backbone, read_model_file

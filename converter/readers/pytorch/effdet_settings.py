@@ -12,7 +12,7 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.identify.effdet_package import FUSIONS
-from effdet_torch.architecture import timm_name
+from effdet_torch.architecture.backbone import timm_name
 from effdet_torch.config import VARIANTS
 
 # The package's own anchors: (width, height) in units of the anchor scale, where the official ones are 2.0 and 0.5.

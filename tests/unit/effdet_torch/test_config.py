@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.architecture import BACKBONES, backbone_channels, feature_sizes
+from effdet_torch.architecture.backbone import BACKBONES, backbone_channels, feature_sizes
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
 

@@ -17,7 +17,7 @@ from converter.errors import UnsupportedSourceError, ViewError
 from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import NO_BIASES, NO_METADATA, StateDict
 from converter.source import VariableInfo
-from effdet_torch.architecture import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import VARIANTS, get_config
 from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config
 

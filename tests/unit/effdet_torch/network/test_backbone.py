@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet_torch.architecture import backbone_channels, is_lite
+from effdet_torch.architecture.backbone import backbone_channels, is_lite
 from effdet_torch.network.backbone import create_backbone
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from effdet_torch.architecture import backbone_channels
+from effdet_torch.architecture.backbone import backbone_channels
 from effdet_torch.errors import ConfigError
 
 Cell = tuple[tuple[int, tuple[int, ...]], ...]
