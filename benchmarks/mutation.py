@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from converter.conversion import Preparation, prepare
+from converter.identify.families import DETECTOR
 from converter.locate import open_checkpoint
 from converter.plan.expand import Entry, Plan
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
 from verify.demo import write_demo
 from verify.layers.pairs import layer_pairs
-from verify.layers.parity import Match, match_layers, one_thread
+from verify.layers.parity import Match, compare_layers, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.results import DType
 from verify.subjects.references import build_reference
@@ -82,12 +85,21 @@ class Control(NamedTuple):
     excess: float
 
 
+class OtherNetwork(NamedTuple):
+    """The same tensors in another network: what differs, the first layer that fails, and its error over tolerance."""
+
+    change: str
+    layer: str
+    excess: float
+
+
 class Score(NamedTuple):
     """All outcomes; `excluded`: {why: how many mutations would say nothing}."""
 
     outcomes: list[Outcome]
     controls: list[Control]
     excluded: Mapping[str, int]
+    networks: list[OtherNetwork]
 
     @property
     def survivors(self) -> list[Outcome]:
@@ -125,7 +137,7 @@ def mutation_score(
     mutations, excluded = plan_mutations(preparation.plan, model.state_dict())
     if sample is not None and sample < len(mutations):
         mutations = random.Random(0).sample(mutations, sample)
-    score = Score([], [], excluded)
+    score = Score([], [], excluded, other_networks(preparation, model, images))
     weights = Weights.of_model(model, preparation)  # shares the memory of the model's tensors
     with torch.inference_mode():
         audited = {mutation: _audited(mutation, model, weights) for mutation in mutations}
@@ -141,6 +153,39 @@ def mutation_score(
                     excess = min(_layer_excess(entry, matches, compared, dtype) for entry in entries)
                 score.outcomes.append(Outcome(mutation, _kind(entries[0]), dtype, excess, audited[mutation]))
     return score
+
+
+def other_networks(preparation: Preparation, model: EfficientDet, images: NDArray[Any]) -> list[OtherNetwork]:
+    """Put the tensors of a model into networks that have the same ones and compute something else."""
+    reference, results = build_reference(preparation, "float32"), list[OtherNetwork]()
+    for change, settings in architecture_mutations(model.config).items():
+        other = EfficientDet(replace(model.config, **settings)).eval()
+        other.load_state_dict(model.state_dict())
+        found = compare_layers(reference, other, DETECTOR.plan(other.config), images, "float32")
+        failed = sorted(
+            (r for r in found if not r.passed), key=lambda result: (result.mode != "isolated", result.order)
+        )
+        worst = failed[0].measures.max_over_rms / failed[0].tolerance if failed else 0.0
+        results.append(OtherNetwork(change, f"{failed[0].name} ({failed[0].mode})" if failed else "", worst))
+    return results
+
+
+def architecture_mutations(config: EfficientDetConfig) -> dict[str, dict[str, Any]]:
+    """Return {what differs: fields of the config} of networks with the same variables."""
+    changes: dict[str, dict[str, Any]] = {
+        f"activation {name}": {"activation": name}
+        for name in ("swish", "relu6", "relu", "hswish", "mish")
+        if name != config.activation
+    }
+    if config.fusion == "fastattn":
+        changes["fusion attn"] = {"fusion": "attn"}
+    level, (first, second, *others) = config.cell[-2]
+    rewired = (*config.cell[:-2], (level, (second, first, *others)), config.cell[-1])
+    return changes | {
+        "residual heads": {"survival_prob": 0.8},
+        "pooling before the convolution": {"conv_after_downsample": True},
+        "two inputs of a node exchanged": {"fpn_config": rewired},
+    }
 
 
 def _layer_excess(entry: Entry, matches: Iterable[Match], model: EfficientDet, dtype: DType) -> float:
@@ -222,6 +267,13 @@ def to_markdown(score: Score, command: str, variant: str, size: int) -> Iterator
     yield "## Without any mutation"
     controls = [[c.dtype, str(c.layers), str(c.reported), f"{c.excess:.2g}"] for c in score.controls]
     yield _table(("dtype", "layers", "reported", "largest margin"), controls)
+    yield "## The same tensors in another network"
+    yield (
+        "No tensor is wrong, so the audit sees nothing; what the layers compute is. Float32; the first layer that "
+        "fails, alone if possible."
+    )
+    rows = [[n.change, "yes" if n.excess > 1 else "NO", n.layer, f"{n.excess:.2g}"] for n in score.networks]
+    yield _table(("difference", "caught", "first layer", "margin"), rows)
     yield "## Survivors"
     survivors = [f"{' and '.join(o.mutation.tensors)}: {o.mutation.how}, {o.dtype}" for o in score.survivors]
     yield "\n".join(f"* {line}" for line in survivors) or "None."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.formats import file_kind as formats
 from converter.formats.file_kind import Format, checkpoint_prefix, list_prefixes, recognize, saved_model_folder
+from converter.readers.tensorflow.checkpoint_state import read_state
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableSource
 from effdet_torch.errors import listed
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
 
 OFFICIAL_TABLE = "table of official files"
-_STATE_BYTES = 1 << 20
-_STATE_LINE = re.compile(rb"""^\s*model_checkpoint_path\s*:\s*(["'])((?:\\.|(?!\1)[^\\\n])+)\1""", re.MULTILINE)
-_ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)")
-_ESCAPED_LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 
 
 def open_checkpoint(path: Path | str, progress: Progress | None = None) -> VariableSource:
@@ -224,7 +221,7 @@ def _prefix_of_state(state: Path, archive: ExtractedArchive | None = None) -> Pa
     shown = archive.describe(state) if archive else str(state)
     names = ", ".join(prefix.name for prefix in list_prefixes(state.parent)[-5:]) or "no checkpoint"
     next_step = f"The folder holds {names}: pass a prefix."
-    named = _read_state(state)
+    named = read_state(state)
     if named is None:
         raise CorruptFileError(f'{shown}: expected a line model_checkpoint_path: "PREFIX". {next_step}')
     # Written on another machine, it may be an absolute path that no longer exists, with either separator.
@@ -240,22 +237,6 @@ def _is_usable(prefix: Path, archive: ExtractedArchive | None) -> bool:
         return is_allowed and Path(f"{prefix}.index").is_file()
     except (OSError, ValueError):  # not a possible file name
         return False
-
-
-def _read_state(state: Path) -> str | None:
-    """Return `model_checkpoint_path` of a CheckpointState in protocol-buffer text format."""
-    with state.open("rb") as file:
-        line = _STATE_LINE.search(file.read(_STATE_BYTES))
-    return _ESCAPE.sub(_unescape, line[2]).decode(errors="replace") if line else None
-
-
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    code = escape[1]
-    if code[:1].isdigit():
-        return bytes([int(code, 8) & 0xFF])
-    if code[:1] == b"x" and len(code) > 1:
-        return bytes([int(code[1:], 16)])
-    return bytes([_ESCAPED_LETTERS.get(code[0], code[0])])
 
 
 def _age(prefix: Path) -> tuple[int, float]:

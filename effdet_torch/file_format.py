@@ -25,18 +25,22 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
     """
     if "assumed" not in metadata:
         return "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
-    values = ", ".join(f"{name} {_words(value)}" for name, value in metadata["assumed"].items())
-    if not values:
+    if not metadata["assumed"]:
         return None
     return (
-        f"{values} (no config.yaml and no --hparams states them); if that is wrong, pass --hparams or put config.yaml "
-        "beside the checkpoint, and convert it again"
+        f"{listed_settings(metadata['assumed'])} (no config.yaml and no --hparams states them); if that is wrong, pass "
+        "--hparams or put config.yaml beside the checkpoint, and convert it again"
     )
+
+
+def listed_settings(values: Mapping[str, Any]) -> str:
+    """Return hyperparameters as a list in words, with values as `--hparams` takes them."""
+    return ", ".join(f"{name} {_words(value)}" for name, value in values.items())
 
 
 def _words(value: Any) -> str:
     if isinstance(value, list):
-        return "*".join(map(_words, value))  # as --hparams takes it
+        return "*".join(map(_words, value))
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value).lower()

@@ -6,9 +6,11 @@ rest on TensorFlow's own graph, on what somebody stated, or on an assumption.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from effdet_torch.file_format import listed_settings
 
 ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
 Requirement = Literal["graph", "config"]
@@ -24,11 +26,14 @@ EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     GRAPH: ("graph read", "TensorFlow's own {}, which was read"),
     "config.yaml": ("config", "{}"),
     "--hparams": ("config", "settings stated by {}"),
+    "the official": ("config", "{}"),
     "table of official files": ("config", "an official file"),
     "its metadata": ("config", "the metadata of its source"),
     "names and shapes": ("config", "names and shapes of the variables"),
 }
 ALWAYS = "names and shapes"  # an origin that goes without saying beside another one
+# Fields of the config that say what the network computes, and that names and shapes do not show.
+NETWORK = ("activation", "fusion", "fpn_name", "fpn_config", "survival_prob", "conv_after_downsample")
 # What the outputs of a network do not show.
 UNSEEN = (
     "image_size",
@@ -73,33 +78,26 @@ def claim_of(metadata: Mapping[str, Any], ran: str | None = None) -> Claim:
     values = dict(assumed) if isinstance(assumed, Mapping) else {}
     if ran is not None:
         unseen = {name: value for name, value in values.items() if name in UNSEEN}
-        but = f", and on assumed settings that its outputs do not show: {_listed(unseen)}" if unseen else ""
+        but = f", and on assumed settings that its outputs do not show: {listed_settings(unseen)}" if unseen else ""
         return Claim("graph ran", f"TensorFlow's own graph ({ran}), which ran{but}")
     if values:
-        return Claim("assumed", f"assumed settings: {_listed(values)}")
-    found = list(_evidence(metadata.get("config_origins")))
+        return Claim("assumed", f"assumed settings: {listed_settings(values)}")
+    stated = metadata.get("config_origins")
+    origins: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    found = list(_evidence(origins.values()))
     if not is_recorded or not found:
         return Claim("not recorded", "settings of unknown origin: the file was written before evidence was recorded")
-    return Claim(found[0][0], ", and ".join(dict.fromkeys(text for _, text in found)))
+    # As weak as the weakest part of the network; what surrounds it, no graph shows.
+    network = list(_evidence(origin for field, origin in origins.items() if field in NETWORK)) or found
+    return Claim(network[-1][0], ", and ".join(dict.fromkeys(text for _, text in found)))
 
 
-def _evidence(origins: Any) -> Iterator[tuple[ClaimKind, str]]:
+def _evidence(origins: Iterable[Any]) -> Iterator[tuple[ClaimKind, str]]:
     """Yield kind and description of every origin, strongest first."""
-    found = {str(origin) for origin in origins.values()} if isinstance(origins, Mapping) else set[str]()
+    found = set(map(str, origins))
     if len(found) > 1:
         found.discard(ALWAYS)
     for beginning, (kind, text) in EVIDENCE.items():
         for origin in sorted(found):
             if origin.startswith(beginning):
                 yield kind, text.format(origin)
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_plain(value)}" for name, value in values.items())
-
-
-def _plain(value: Any) -> str:
-    """Return a value as the official code writes it, None as "none"."""
-    if isinstance(value, list | tuple):
-        return "*".join(map(_plain, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -65,7 +65,9 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
         return None
     path = source.path.absolute()
     stem, folder = path.name.partition(".")[0], path.parent.name
-    for name in (f"{stem}-{folder}", stem, folder):  # AdvProp's files have the names of others, in another folder
+    downloaded = str(source.facts.provenance.get("official", ""))
+    # AdvProp's files have the names of others, in another folder.
+    for name in (downloaded, f"{stem}-{folder}", stem, folder):
         with suppress(ConfigError):
             official = find_official(name) if name.lower().startswith(PREFIX) else None
             if official is not None and _has_shapes_of(official.config, found):

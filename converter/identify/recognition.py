@@ -10,8 +10,8 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
-from converter.plan.table import LOWEST, placeholders
-from converter.plan.yaml_nodes import Size
+from converter.plan.table import LOWEST
+from converter.plan.yaml_nodes import Size, placeholders
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
 

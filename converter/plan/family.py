@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from converter.errors import MappingError
 from converter.plan.expand import Axes, Config, Plan, Values, expand
-from converter.plan.table import Table, placeholders
+from converter.plan.table import Table
+from converter.plan.yaml_nodes import placeholders
 from converter.source import VariableSource
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import string
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +12,7 @@ import yaml
 
 from converter.errors import MappingError
 from converter.plan.ops import OPS
-from converter.plan.yaml_nodes import NodeReader, Size
+from converter.plan.yaml_nodes import NodeReader, Size, placeholders
 
 REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
@@ -22,15 +21,9 @@ VIEWS = ("raw", "ema")
 NOT_CONVERTED = "which is not converted"  # ends the reason to ignore a part of the network, not of its training
 FILE = "mappings/{}.yaml"
 # The keys of the rules of recognition.
-PROBES = (
-    ("which",),
-    ("size_of", "axis"),
-    ("lowest",),
-    ("count", "first"),
-    ("exists",),
-    ("exists", "axes"),
-    ("matches",),
-)
+PROBES = [
+    keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
+]
 LOWEST = "lowest"  # instead of a number as the `first` to count
 
 
@@ -259,14 +252,8 @@ class _Parser(NodeReader):
             raise self.error(fields["count"], "'count' needs the placeholder {n}")
         if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:
             raise self.error(fields["which"], "'which' needs one placeholder")
-        is_lowest = "first" in fields and fields["first"].value == LOWEST
-        numbers = ("axis", "axes") if is_lowest else ("axis", "axes", "first")
+        numbers = [key for key in ("axis", "axes", "first") if key in fields and fields[key].value != LOWEST]
         return {key: self.integer(value) if key in numbers else self.text(value) for key, value in fields.items()}
-
-
-def placeholders(template: str) -> set[str]:
-    """Return the names in braces of a template."""
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
 def _join(separator: str, *parts: str) -> str:

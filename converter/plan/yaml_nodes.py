@@ -5,6 +5,7 @@ Only nodes, not loaded objects, know their line and their duplicate keys.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 
 import yaml
@@ -84,3 +85,8 @@ class NodeReader:
     def where(self, node: yaml.Node | None) -> str:
         """Return file and line of a node."""
         return self.file if node is None else f"{self.file}, line {node.start_mark.line + 1}"
+
+
+def placeholders(template: str) -> set[str]:
+    """Return the names in braces of a template."""
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}

@@ -23,6 +23,14 @@ def metadata(assumed: Any = None, **origins: str) -> dict[str, Any]:
         (metadata(activation="config.yaml"), "config", "config.yaml"),
         (metadata(activation="config.yaml of the parent folder"), "config", "config.yaml of the parent folder"),
         (metadata(activation="--hparams"), "config", "settings stated by --hparams"),
+        (metadata(activation="the official d0"), "config", "the official d0"),
+        (
+            metadata(
+                activation="graph (model.meta)", fusion="config.yaml"
+            ),  # as weak as the weakest part of the network
+            "config",
+            "TensorFlow's own graph (model.meta), which was read, and config.yaml",
+        ),
         (metadata(activation="table of official files"), "config", "an official file"),
         (metadata(activation="its metadata"), "config", "the metadata of its source"),
         (metadata(), "config", "names and shapes of the variables"),
@@ -35,7 +43,7 @@ def metadata(assumed: Any = None, **origins: str) -> dict[str, Any]:
         (
             metadata({"survival_prob": None, "scale_range": False, "image_size": 512, "anchor_scale": [4.0, 3.0]}),
             "assumed",
-            "assumed settings: survival_prob none, scale_range false, image_size 512, anchor_scale 4.0*3.0",
+            "assumed settings: survival_prob none, scale_range false, image_size 512, anchor_scale 4*3",
         ),
     ],
 )
@@ -65,7 +73,7 @@ def test_a_graph_that_ran_leaves_open_what_outputs_do_not_show() -> None:
     assert claim_of({}, "saved_model.pb") == Claim("graph ran", ran)
     assert claim_of(metadata({"act_type": "swish"}), "saved_model.pb") == Claim("graph ran", ran)
     claim = claim_of(metadata({"act_type": "swish", "anchor_scale": 4.0}), "saved_model.pb")
-    assert claim.text == f"{ran}, and on assumed settings that its outputs do not show: anchor_scale 4.0"
+    assert claim.text == f"{ran}, and on assumed settings that its outputs do not show: anchor_scale 4"
 
 
 @pytest.mark.parametrize(
