@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
 from converter.conversion import convert_checkpoint, prepare
+from converter.hparams.fields import hparams_of
+from converter.hparams.given import CONFIG_FILE
 from converter.locate import open_checkpoint
 from effdet_torch.config import get_config
 from verify.seeded import write_seeded_checkpoint
 
 
 def write_demo(variant: str, folder: Path) -> tuple[Path, Path]:
-    """Write `checkpoint/` and the converted `<variant>.pth` into a folder; values are seeded, not trained.
+    """Write `checkpoint/` with its `config.yaml`, and the converted `<variant>.pth` into a folder.
+
+    Values are seeded, not trained.
 
     Returns:
         The checkpoint's folder and the converted file.
@@ -22,6 +28,8 @@ def write_demo(variant: str, folder: Path) -> tuple[Path, Path]:
     """
     config = get_config(variant)
     checkpoint, model = folder / "checkpoint", folder / f"{config.name}.pth"
-    with open_checkpoint(write_seeded_checkpoint(config, checkpoint)) as source:
+    prefix = write_seeded_checkpoint(config, checkpoint)
+    (checkpoint / CONFIG_FILE).write_text(yaml.safe_dump(hparams_of(config), sort_keys=False), encoding="utf-8")
+    with open_checkpoint(prefix) as source:
         convert_checkpoint(prepare(source), model)
     return checkpoint, model

@@ -9,7 +9,7 @@ its templates (`blocks_{flat}`), and the accounting afterwards still checks ever
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from converter.identify.families import FAMILIES
@@ -52,9 +52,16 @@ def drop_outer(names: Iterable[str]) -> dict[str, str]:
     return {name if scope_of[name] in kept else better: name for name, better in inner.items()}
 
 
-def ends_like_a_variable(name: str) -> bool:
-    """Whether the last part of a name is that of a variable of some layer: kernel, gamma, WSM, ..."""
-    return name.rsplit("/", 1)[-1] in _leaves()
+def ends_like_a_variable(name: str, is_number: bool = False) -> bool:
+    """Whether the last part of a name is that of a variable of some layer: kernel, gamma, WSM, ...
+
+    Args:
+        name: the name.
+        is_number: whether it is known to be a single number, as WSM can be; `beta` is then a constant of TensorFlow's
+            `silu`.
+    """
+    axes = _leaves().get(name.rsplit("/", 1)[-1], ())
+    return bool(axes) and (not is_number or 0 in axes)
 
 
 @cache
@@ -77,10 +84,14 @@ def _recognised_scopes() -> frozenset[str]:
 
 
 @cache
-def _leaves() -> frozenset[str]:
+def _leaves() -> Mapping[str, set[int]]:
+    """Return {last part of a variable's name: how many axes it may have}."""
     kinds = [kind for family in FAMILIES for kind in family.table.kinds.values()]
-    parts = [part for parts in kinds for part in parts]
-    return frozenset(name for part in parts for name in part.numbered(MAX_COUNT if part.count else 1))
+    axes: defaultdict[str, set[int]] = defaultdict(set)
+    for part in (part for parts in kinds for part in parts):
+        for name in part.numbered(MAX_COUNT if part.count else 1):
+            axes[name].add(len(part.shape))
+    return axes
 
 
 def _scopes(name: str) -> list[tuple[str, str, int]]:

@@ -45,7 +45,8 @@ class FrozenGraph(VariableSource):
             ) from error
         if problem := _problem(parts):
             raise UnsupportedSourceError(f"{path}: this is {problem}. {_ADVICE}")
-        found = parts.constants
+        constants = parts.constants.items()
+        found = {name: constant for name, constant in constants if ends_like_a_variable(name, not constant.info.shape)}
         self._constants = {name: found[given] for name, given in undo_counters(found).items()}
         self._variables = {name: constant.info for name, constant in self._constants.items()}
 

@@ -31,6 +31,7 @@ def test_a_whole_network(tmp_path: Path) -> None:
     others = [
         node("strided_slice/stack", "Const", tensor(np.zeros(2, np.int32))),
         node("x/bn/FusedBatchNormV3", "FusedBatchNormV3"),
+        node("efficientnet-b0/stem/beta", "Const", tensor(np.ones((), np.float32))),  # of TensorFlow's silu
     ]
     with frozen(tmp_path, *others, constants=variables) as source:
         path = tmp_path / "d0_frozen.pb"
@@ -53,9 +54,9 @@ def test_a_whole_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (3, 1, 2)])
 def test_values_as_bytes(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     value = (np.arange(np.prod(shape)) - 1).reshape(shape).astype(dtype)
-    source = frozen(tmp_path, node("x/kernel", "Const", tensor(value)))
-    assert source.variables["x/kernel"] == VariableInfo(dtype, shape)
-    assert (source.read("x/kernel").dtype, source.read("x/kernel").tobytes()) == (value.dtype, value.tobytes())
+    source = frozen(tmp_path, node("x/WSM", "Const", tensor(value)))
+    assert source.variables["x/WSM"] == VariableInfo(dtype, shape)
+    assert (source.read("x/WSM").dtype, source.read("x/WSM").tobytes()) == (value.dtype, value.tobytes())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -73,8 +74,8 @@ def test_values_as_bytes(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> 
 def test_values_as_lists(
     tmp_path: Path, dtype: str, listed: list[float], shape: tuple[int, ...], expected: list[float]
 ) -> None:
-    value = node("x/kernel", "Const", tensor(np.empty(shape, dtype), listed=listed))
-    found = frozen(tmp_path, value).read("x/kernel")
+    value = node("x/WSM", "Const", tensor(np.empty(shape, dtype), listed=listed))
+    found = frozen(tmp_path, value).read("x/WSM")
     assert (found.dtype.name, found.shape, found.ravel().tolist()) == (dtype, shape, expected)
 
 
@@ -108,18 +109,18 @@ TOO_MANY = tensor(np.empty(2, np.float32), listed=[1, 2, 3])
     ],
 )
 def test_values_that_cannot_be_read(tmp_path: Path, proto: bytes, error: type[Exception], words: str) -> None:
-    source = frozen(tmp_path, node("x/kernel", "Const", proto))
+    source = frozen(tmp_path, node("x/WSM", "Const", proto))
     assert source.read("x/bn/gamma").tolist() == [1, 1]
-    with pytest.raises(error, match=rf"d0_frozen\.pb: x/kernel: .*{words}"):
-        source.read("x/kernel")
+    with pytest.raises(error, match=rf"d0_frozen\.pb: x/WSM: .*{words}"):
+        source.read("x/WSM")
 
 
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        ([node("x/kernel", "Const")], "the constant 'x/kernel' has no value"),
-        ([node("x/kernel", "Const", b"")], "x/kernel: its dtype has the invalid number 0"),
-        ([node("x/kernel", "Const", tensor(1.5)), node("x/kernel", "Const", tensor(2.5))], "two constants are called"),
+        ([node("x/WSM", "Const")], "the constant 'x/WSM' has no value"),
+        ([node("x/WSM", "Const", b"")], "x/WSM: its dtype has the invalid number 0"),
+        ([node("x/WSM", "Const", tensor(1.5)), node("x/WSM", "Const", tensor(2.5))], "two constants are called"),
         ([b"\x0a\x05abc"], "needs 5 bytes and"),
     ],
 )
