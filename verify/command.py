@@ -34,7 +34,7 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
         click.option(
             "--profile",
             metavar="NAME",
-            help="official-eval (default), official-eval-hard, serving, serving-hard or hard.",
+            help="official-eval (default), model, official-eval-hard, serving, serving-hard or hard.",
         ),
         click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
         click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),

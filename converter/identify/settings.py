@@ -97,13 +97,17 @@ def _origins(
     otherwise: str,
     of_metadata: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return {field: origin}; a converted file states the origins of what its metadata hold."""
+    """Return {field: origin}; a converted file states the origins of what its metadata hold.
+
+    An earlier version did not read everything: what its file has no origin of is assumed.
+    """
+    unread = ASSUMED if of_metadata else METADATA
     origins = {field: statement.origin for field, statement in stated.items()}
     names = {name: origin for origin, hparams in given for name in hparams}
     names |= {statement.name: statement.origin for statement in stated.values()}
     origins |= origins_of_hidden(found, names, otherwise)
     origins = {
-        field: of_metadata.get(field, origin) if origin == METADATA else origin for field, origin in origins.items()
+        field: of_metadata.get(field, unread) if origin == METADATA else origin for field, origin in origins.items()
     }
     origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in ("name", "redundant_bias")]

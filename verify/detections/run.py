@@ -13,7 +13,6 @@ from converter.conversion import sha256
 from effdet_torch.data.coco import TEST_DEV, CocoSplit, read_split, require_classes, require_images
 from effdet_torch.errors import ConfigError
 from effdet_torch.inference.images import ImageError
-from effdet_torch.inference.postprocess import get_profile
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from verify.detections.distributed import ALONE, Processes
@@ -108,7 +107,7 @@ def evaluate_coco(
     require_classes(split, predictor.config)
     if test_dev and (out is None or out.is_dir()):
         out = (out or Path()) / submission_name(path)
-    partial = None if out is None else PartialResults(out, _origin(path, split, settings), processes.rank)
+    partial = None if out is None else PartialResults(out, _origin(path, split, settings, predictor), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes
     gathered = processes.gather(_detect_share(predictor, split, settings, partial, processes, progress))
     if processes.rank != 0:
@@ -127,12 +126,12 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predicto
     return Predictor(path, profile=settings.profile, device=settings.device, rank=rank, image_size=size)
 
 
-def _origin(path: Path, split: CocoSplit, settings: CocoSettings) -> dict[str, Any]:
+def _origin(path: Path, split: CocoSplit, settings: CocoSettings, predictor: Predictor) -> dict[str, Any]:
     """Return all that detections depend on; how many are made at a time, and by how many workers, is not part of it."""
     return {
         "model": sha256(path),
         "annotations": sha256(split.path),
-        "profile": asdict(get_profile(settings.profile)),
+        "profile": asdict(predictor.profile),
         **{name: getattr(settings, name) for name in ("split", "limit", "image_size")},
         "device": torch.device(settings.device).type,
     }

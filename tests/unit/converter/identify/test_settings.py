@@ -336,3 +336,18 @@ def test_a_graph_that_contradicts_a_statement_is_an_error(shown: dict[str, Any],
     else:
         with pytest.raises(ConversionError, match=rf"^--hparams sets {name} to"):
             with_graph("d0", shown, hparams=stated)
+
+
+def test_a_converted_file_hands_its_origins_on() -> None:
+    config = get_config("d0", survival_prob=0.8)
+    metadata = "its metadata", hparams_of(config)
+    of_file = {"activation": "config.yaml", "survival_prob": "--hparams", "image_size": "assumed"}
+    source = MemorySource({}, given=(metadata,), origins=of_file)
+    result = settle_detector(architecture("d0"), Request(source))
+    assert result.config == config
+    assert {field: result.origins[field] for field in of_file} == of_file
+    assert result.origins["conv_after_downsample"] == ASSUMED  # an earlier version did not read it
+    assert {"image_size", "conv_after_downsample"} <= result.assumed.keys()
+    assert not {"act_type", "survival_prob"} & result.assumed.keys()
+    source = MemorySource({}, given=(metadata,), origins={**of_file, "image_size": "variant default"})
+    assert "image_size" in settle_detector(architecture("d0"), Request(source)).assumed
