@@ -99,6 +99,8 @@ def part(layer: LayerResult) -> str:
 
 def basis(verification: Verification) -> str:
     """Return what the verdict rests on; it stands beside PASS or FAIL."""
+    if verification.audit is not None and verification.audit.unusable:
+        return headline(verification)
     claim = verification.claim
     weaker = f"; --require {verification.required} asks for more"
     return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
