@@ -157,6 +157,7 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
     ("options", "code", "message"),
     [
         (("--split", "train2017"), 1, "instances_train2017.json cannot be read"),
+        (("--evaluator", "hottest"), 2, "unknown evaluator 'hottest'; expected auto or one of pycocotools, hotcoco"),
         (("--profile", "hardest"), 2, "unknown postprocessing profile 'hardest'"),
         (("--device", "abacus"), 2, "the device 'abacus' cannot be used"),
         (("--image-size", "64x3"), 2, "too small"),
