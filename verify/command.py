@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from verify.results import Verification
 
 P = ParamSpec("P")
+PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
 COCO_OPTIONS = (
     *("coco", "split", "limit", "batch", "workers", "device", "profile", "evaluator", "reference_results", "results"),
 )
@@ -79,7 +80,9 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
 @click.option(
-    "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
+    "--demo",
+    metavar="VARIANT",
+    help="Create, convert and verify a random checkpoint, in effdet-demo-VARIANT/ or --report-dir.",
 )
 @click.option(
     "--graph/--no-graph",
@@ -89,7 +92,7 @@ Examples:
 @click.option(
     "--require",
     type=click.Choice(["graph", "config"]),
-    help="Fail if the verdict rests on less: on no graph; or on assumed settings.",
+    help="Fail unless the verdict rests on a graph (graph), or on stated settings at least (config).",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
 @click.option(
@@ -127,7 +130,7 @@ def verify(
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     for path in write_reports(result, report_dir) if report_dir is not None else ():
         click.echo(f"wrote {path}", err=True)
-    render_terminal(result, Console())
+    render_terminal(result, Console(width=None if sys.stdout.isatty() else PIPED_WIDTH))
     sys.exit(0 if result.passed else 1)
 
 
@@ -144,6 +147,8 @@ def verify_layers(
     refuse_options(COCO_OPTIONS, "needs --coco ROOT")
     settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
     if demo is not None:
+        if model is not None or reference is not None:
+            raise click.UsageError("--demo brings its own MODEL and --reference: leave them out")
         report_dir = report_dir or Path(f"effdet-demo-{demo}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:

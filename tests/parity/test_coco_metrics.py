@@ -193,11 +193,14 @@ def test_a_misread_setting_fails_in_its_stage(
         assert stage in failed(list(compare_stages(evaluation, source)[0]))
 
 
-def test_a_checkpoint_of_another_image_size(shared: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_image_size(
+    shared: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorflow")
     evaluation = evaluate_coco(model, shared / "coco50", CocoSettings(limit=1, workers=0))
     assert evaluation is not None
-    monkeypatch.setattr("verify.subjects.references.find_config_file", lambda _: None)
+    (tmp_path / "config.yaml").write_text("image_size: 512\n")
+    monkeypatch.setattr("verify.subjects.references.find_config_file", lambda _: tmp_path / "config.yaml")
     with (
         open_checkpoint(shared / "trained_d0_256") as source,
         pytest.raises(ParityError, match="the model's image_size is 256 x 256, the checkpoint's 512 x 512"),

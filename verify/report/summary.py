@@ -81,10 +81,8 @@ def by_layer(layers: Iterable[LayerResult]) -> list[list[LayerResult]]:
 def excess(layer: LayerResult) -> float:
     """Return error over tolerance; infinite where the error is NaN."""
     error = layer.measures.max_over_rms
-    if error == 0:
-        return 0.0
     if layer.tolerance <= 0 or error != error:
-        return float("inf")
+        return 0.0 if error == 0 else float("inf")
     return error / layer.tolerance
 
 
@@ -96,6 +94,8 @@ def part(layer: LayerResult) -> str:
 
 def basis(verification: Verification) -> str:
     """Return what the verdict rests on; it stands beside the verdict."""
+    if verification.audit is not None and verification.audit.unusable:
+        return headline(verification)
     claim = verification.claim
     weaker = f"; --require {verification.required} asks for more"
     return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
