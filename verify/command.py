@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
-COCO_OPTIONS = ("coco", "split", "limit", "batch", "workers", "device", "profile", "reference_results", "results")
+COCO_OPTIONS = (
+    *("coco", "split", "limit", "batch", "workers", "device", "profile", "evaluator", "reference_results", "results"),
+)
 
 
 def coco_options(command: Callable[P, None]) -> Callable[P, None]:
@@ -36,6 +38,11 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             "--profile",
             metavar="NAME",
             help="official-eval (default), model, official-eval-hard, serving, serving-hard or hard.",
+        ),
+        click.option(
+            "--evaluator",
+            metavar="auto|pycocotools|hotcoco",
+            help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
         ),
         click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
         click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
@@ -162,7 +169,7 @@ def verify_images(
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
-    chosen = ("split", "limit", "batch", "workers", "device", "profile", "image_size")
+    chosen = ("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size")
     settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})
     with processes() as group, progress_bar("images", rate=True) as progress:
         report = progress if group.rank == 0 else None

@@ -112,6 +112,7 @@ def _result(evaluation: Evaluation) -> DetectionResult:
         metrics=evaluation.metrics,
         complete=evaluation.complete,
         published=published,
+        evaluator=str(evaluation.evaluator) if evaluation.metrics else "",
     )
 
 
@@ -119,7 +120,8 @@ def _compare(evaluation: Evaluation, expected: list[CocoResult], source: str) ->
     split = evaluation.split
     if expected and not {result["image_id"] for result in expected} & set(split.image_ids):
         raise EvaluationError(f"{source} has no detection in the {len(split.images)} images that were evaluated")
-    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset)
+    evaluator = evaluation.evaluator.name
+    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset, evaluator)
 
 
 def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:

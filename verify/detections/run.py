@@ -15,6 +15,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import ByImage, PartialResults, submission_name, to_submission
 
@@ -34,6 +35,7 @@ class CocoSettings:
         device: "cpu", "cuda", "cuda:1", ...; of a distributed run every process takes its own GPU for "cuda".
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
+        evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
 
     Raises:
         ConfigError: A number is too small.
@@ -46,6 +48,7 @@ class CocoSettings:
     device: str = "cpu"
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
+    evaluator: str = AUTO
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("batch", 1), ("workers", 0)):
@@ -65,6 +68,7 @@ class Evaluation:
         complete: whether these are all of the split.
         results: detections by ascending image id, best first.
         metrics: COCO's 12 numbers in 0..1; empty for testdev.
+        evaluator: what computed them.
     """
 
     settings: CocoSettings
@@ -73,6 +77,7 @@ class Evaluation:
     complete: bool
     results: list[CocoResult]
     metrics: Mapping[str, float]
+    evaluator: Evaluator
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -101,6 +106,7 @@ def evaluate_coco(
     Raises:
         EffdetError: The model, the images, the annotations, a partial result or a setting does not fit.
     """
+    evaluator = get_evaluator(settings.evaluator)
     predictor, whole = predictor_for(path, settings, processes.rank), read_split(root, settings.split)
     split, test_dev = whole.first(settings.limit), whole.name == TEST_DEV
     require_images(split)
@@ -116,8 +122,9 @@ def evaluate_coco(
     results = [result for image_id in split.image_ids for result in by_image[image_id]]
     if partial is not None:
         partial.finish(to_submission(results) if test_dev else results)
-    metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids)
-    return Evaluation(settings, predictor, split, len(split.images) == len(whole.images), results, metrics)
+    metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids, evaluator.name)
+    complete = len(split.images) == len(whole.images)
+    return Evaluation(settings, predictor, split, complete, results, metrics, evaluator)
 
 
 def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predictor:
