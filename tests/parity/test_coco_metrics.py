@@ -12,7 +12,8 @@ import torch
 
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
-from effdet_torch.data.coco import CocoSplit, read_split
+from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.sources import read_split
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.preprocess import preprocess
@@ -43,12 +44,12 @@ def model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def split(shared: Path) -> CocoSplit:
+def split(shared: Path) -> DataSet:
     return read_split(shared / "coco50")
 
 
 @pytest.fixture(scope="module")
-def found(model: Path, split: CocoSplit) -> dict[str, Results]:
+def found(model: Path, split: DataSet) -> dict[str, Results]:
     """What the averages detect with every profile; the network runs once."""
     predictor = Predictor(model, device="cpu")
     results: dict[str, Results] = {profile: [] for profile in CASES}
@@ -74,7 +75,7 @@ def assert_metrics(metrics: dict[str, float], expected: dict[str, float]) -> Non
 
 
 @pytest.mark.parametrize("profile", CASES)
-def test_metrics_and_detections(shared: Path, split: CocoSplit, found: dict[str, Results], profile: str) -> None:
+def test_metrics_and_detections(shared: Path, split: DataSet, found: dict[str, Results], profile: str) -> None:
     expected, metrics = official(shared, "ema", profile)
     assert_metrics(coco_metrics(split.dataset, found[profile], split.image_ids), metrics)
     parity = compare_detections(found[profile], expected, split.image_ids, profile, split.dataset)
@@ -85,7 +86,7 @@ def test_metrics_and_detections(shared: Path, split: CocoSplit, found: dict[str,
     assert coco_metrics(split.dataset, expected, split.image_ids) == pytest.approx(metrics, abs=1e-6)
 
 
-def test_other_profiles_and_views_are_told_apart(shared: Path, split: CocoSplit, found: dict[str, Results]) -> None:
+def test_other_profiles_and_views_are_told_apart(shared: Path, split: DataSet, found: dict[str, Results]) -> None:
     """Negative control: neither the other NMS nor the raw weights pass for the averages with the official NMS."""
     for view, profile in (("ema", "serving"), ("ema", "official-eval-hard"), ("raw", "official-eval")):
         expected, _ = official(shared, view, profile)
@@ -93,7 +94,7 @@ def test_other_profiles_and_views_are_told_apart(shared: Path, split: CocoSplit,
         assert not parity.passed, (view, profile, parity)
 
 
-def test_a_shifted_category_is_found(shared: Path, split: CocoSplit, found: dict[str, Results]) -> None:
+def test_a_shifted_category_is_found(shared: Path, split: DataSet, found: dict[str, Results]) -> None:
     """Negative control: the class channel taken for the category id."""
     expected, metrics = official(shared, "ema", "official-eval")
     shifted = [x | {"category_id": x["category_id"] - 1} for x in found["official-eval"]]

@@ -98,6 +98,8 @@ def _add_detections(root: ET.Element, detection: DetectionResult) -> None:
     properties = ET.SubElement(suite, "properties")
     for name, value in metric_rows(detection):
         ET.SubElement(properties, "property", name=name, value=value)
+    for note in detection.notes:
+        ET.SubElement(properties, "property", name=f"data set: {note.kind}", value=printable(note.sentence))
     _case(suite, "detections", detection_sentence(detection))
     for check in checks(detection):
         case = _case(suite, "detections", check.name)

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effdet_torch.data.sources import read_split
 
-from effdet_torch.data.coco import read_split, require_classes, require_images
 from effdet_torch.errors import EvaluationError
 from support.coco_samples import annotation, annotation_file, change_annotations, write_coco
 from support.sources import small_config
