@@ -126,12 +126,14 @@ def _compare(evaluation: Evaluation, expected: list[CocoResult], source: str) ->
 
 def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
     """Return the settings with what they stand for."""
-    values = {name: value for name, value in asdict(evaluation.settings).items() if value is not None}
+    settings = evaluation.settings
+    values = {name: value for name, value in asdict(settings).items() if value is not None}
+    if settings.labels is not None:
+        values["labels"] = settings.labels.name
     return values | {
-        "profile": {"name": evaluation.settings.profile, **asdict(evaluation.predictor.profile)},
+        "profile": {"name": settings.profile, **asdict(evaluation.predictor.profile)},
         "image_size": list(evaluation.predictor.config.image_size),
         "split": evaluation.split.name,
-        "labels": None if evaluation.settings.labels is None else evaluation.settings.labels.name,
         "annotations": evaluation.split.path.name,
         "annotations_sha256": evaluation.split.checksum,
         "threads": torch.get_num_threads(),

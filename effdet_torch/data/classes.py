@@ -37,7 +37,7 @@ def fit_classes(data: DataSet, num_classes: int, names: Mapping[int, str]) -> Da
     """
     if not data.has_truth:
         return data
-    used = {item.category_id for item in data.objects}
+    used, names = {x.category_id for x in data.objects}, {x: name for x, name in names.items() if x <= num_classes}
     named = _by_name(data.categories, used, names)
     numbers = named or _by_id(data, used, num_classes, names)
     found, texts = Findings(data.path.name), {x: f"{x} {name}".strip() for x, name in data.categories.items()}

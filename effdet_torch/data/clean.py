@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def clean(raw: RawData) -> DataSet:
         raise EvaluationError(f"{raw.path} lists no images; expected at least one")
     images, categories = _images(raw, found), _categories(content.get("categories", ()), found)
     numbers = _numbers(categories)
-    reader = _Objects(images, numbers, found)
+    counts = Counter(values.key(entry.get("id")) for entry in content["images"] if isinstance(entry, dict))
+    merged = {image.image_id for identifier, image in images.items() if counts[identifier] > 1}
+    reader = _Objects(images, numbers, found, merged)
     data = DataSet(
         raw.name,
         raw.path,
@@ -139,11 +142,15 @@ class _Objects:
         images: {id as the file has it: image}.
         categories: {id as the file has it: number}.
         found: takes the faults.
+        merged: ids of images that are listed twice; their objects may be, too.
     """
 
-    def __init__(self, images: Mapping[Key, DataImage], categories: Mapping[Key, int], found: Findings) -> None:
-        self._images, self._categories, self._found = images, categories, found
-        self._ids: dict[Key, tuple[Any, ...]] = {}
+    def __init__(
+        self, images: Mapping[Key, DataImage], categories: Mapping[Key, int], found: Findings, merged: set[int]
+    ) -> None:
+        self._images, self._categories, self._found, self._merged = images, categories, found, merged
+        self._ids: dict[Key | None, tuple[Any, ...]] = {}
+        self._seen: set[tuple[Any, ...]] = set()
 
     def read(self, entries: Any) -> Iterator[DataObject]:
         """Yield the objects that are usable."""
@@ -207,17 +214,20 @@ class _Objects:
         return bool(is_crowd)
 
     def _is_repeated(self, entry: Mapping[str, Any], item: DataObject, where: str) -> bool:
-        """Whether an annotation with this id has been read already and is the same; counts ids that are of no use."""
+        """Whether an object has been read already: with this id, or in an image that is listed twice, too."""
         identifier = values.key(entry.get("id"))
-        if identifier is None:
-            self._found.add("annotation id", where)
-            return False
-        described = (item.image_id, item.category_id, item.bbox)
-        first = self._ids.get(identifier)
-        if first == described:
+        first, described = self._ids.get(identifier), item[:3]
+        if first == described or described in self._seen:
             self._found.add("annotation listed twice", where)
             return True
-        if first is not None or not values.is_usual(identifier) or identifier == 0 or isinstance(entry["id"], str):
+        if first is not None or identifier in (None, 0) or isinstance(entry["id"], str) or not _is_usual(identifier):
             self._found.add("annotation id", where)
-        self._ids.setdefault(identifier, described)
+        if identifier is not None:
+            self._ids.setdefault(identifier, described)
+        if item.image_id in self._merged:
+            self._seen.add(described)
         return False
+
+
+def _is_usual(identifier: Key | None) -> bool:
+    return identifier is not None and values.is_usual(identifier)

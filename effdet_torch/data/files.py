@@ -48,8 +48,8 @@ def read_header(path: Path) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and damaged EXIF data
             with Image.open(path) as image:
-                # Pillow decodes a whole PNG to look for EXIF data behind the pixels.
-                has_exif = image.format != "PNG" or "exif" in image.info
+                # Pillow turns TIFF by itself, and decodes a whole PNG to look for EXIF data behind the pixels.
+                has_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
                 return Header(image.size, _orientation(image) if has_exif else 1)
     except Exception as error:  # damaged bytes can end in any error of a decoder
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "is not an image, or is damaged"

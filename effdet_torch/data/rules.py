@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from effdet_torch.errors import EvaluationError, listed
+from effdet_torch.errors import MAX_LISTED, EvaluationError
 
 Action = Literal["repaired", "dropped", "assumed", "refused"]
 MOST_EXAMPLES = 3
@@ -149,22 +149,40 @@ class Note:
 
 
 @dataclass
+class Places:
+    """Where faults of one kind are: how many, and the first ones."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, where: object) -> None:
+        """Count a place."""
+        self.count += 1
+        if len(self.first) < MAX_LISTED:
+            self.first.append(str(where))
+
+    def __str__(self) -> str:
+        more = [f"and {self.count - len(self.first)} more"] if self.count > len(self.first) else []
+        return ", ".join([*self.first, *more])
+
+
+@dataclass
 class Findings:
     """The faults of one data set.
 
     Attributes:
         of: name of the file or folder.
-        found: {kind: where, in the order of finding}.
+        found: {kind: where}, in the order of finding.
     """
 
     of: str
-    found: dict[str, list[str]] = field(default_factory=dict)
+    found: dict[str, Places] = field(default_factory=dict)
 
     def add(self, kind: str, where: object) -> None:
         """Count a fault."""
         if kind not in RULES:
             raise KeyError(kind)
-        self.found.setdefault(kind, []).append(str(where))
+        self.found.setdefault(kind, Places()).add(where)
 
     def add_all(self, kind: str, where: Iterable[object]) -> None:
         """Count several faults of one kind."""
@@ -177,15 +195,11 @@ class Findings:
         Raises:
             EvaluationError: Something must be refused; names everything of that sort, and what to do.
         """
-        refused = [_refusal(kind, places) for kind, places in self.found.items() if RULES[kind].action == "refused"]
+        refused = [(RULES[kind], places) for kind, places in self.found.items() if RULES[kind].action == "refused"]
         if refused:
-            raise EvaluationError(f"{self.of} cannot be evaluated: {'; '.join(refused)}")
+            texts = (f"{places.count} {rule.text}: {places} ({rule.next_step})" for rule, places in refused)
+            raise EvaluationError(f"{self.of} cannot be evaluated: {'; '.join(texts)}")
         return tuple(
-            Note(kind, RULES[kind].action, len(places), RULES[kind].text, tuple(places[:MOST_EXAMPLES]))
+            Note(kind, RULES[kind].action, places.count, RULES[kind].text, tuple(places.first[:MOST_EXAMPLES]))
             for kind, places in self.found.items()
         )
-
-
-def _refusal(kind: str, places: list[str]) -> str:
-    rule = RULES[kind]
-    return f"{len(places)} {rule.text}: {listed(places)} ({rule.next_step})"
