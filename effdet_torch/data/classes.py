@@ -44,7 +44,8 @@ def fit_classes(data: DataSet, num_classes: int, names: Mapping[int, str]) -> Da
     moved = [x for x, number in numbers.items() if number != x]
     found.add_all("category matched by name", (f"{texts[x]} is the model's {numbers[x]}" for x in moved))
     found.add_all("category unused", (text for x, text in texts.items() if x not in numbers))
-    found.add_all("category matched by id", (texts[x] for x in numbers if not names))
+    nameless = (x for x in numbers if not (names.get(numbers[x]) and data.categories[x]))
+    found.add_all("category matched by id", (texts[x] for x in nameless if x in used))
     return data.with_notes(
         found,
         categories={new: data.categories[old] for old, new in sorted(numbers.items(), key=lambda pair: pair[1])},
@@ -89,7 +90,9 @@ def _by_id(data: DataSet, used: set[int], num_classes: int, names: Mapping[int, 
 
     def is_contradicted(number: int) -> bool:
         name, expected = spelled(categories[number]), spelled(names.get(number, ""))
-        return bool(name) and (name != expected if expected else name in own)
+        if not expected:  # classes that a model never names are not in use: COCO's 12 and nine others
+            return bool(own) and name in {"", *own}
+        return name not in ("", expected)
 
     # As many categories as classes, from 0: then 0 is a class, and not the root that some tools list.
     needed = used | ({0} if sorted(categories) == list(range(num_classes)) else set())
@@ -110,7 +113,9 @@ def _outside(data: DataSet, wrong: list[int], num_classes: int, _: Mapping[int, 
 
 
 def _contradicted(data: DataSet, wrong: list[int], _: int, names: Mapping[int, str]) -> str:
-    pairs = (f"{x} is {data.categories[x]!r} there and {names.get(x, 'nothing')!r} in the model" for x in wrong)
+    pairs = (
+        f"{x} is {data.categories[x] or 'nothing'!r} there and {names.get(x, 'nothing')!r} in the model" for x in wrong
+    )
     return (
         f"{data.path.name} and the model give other names to the same ids ({listed(pairs, 3)}), and not all names of "
         f"the data set are names of the model. {RENAME}"

@@ -81,7 +81,8 @@ RULES: Mapping[str, Rule] = {
     "category unused": Rule("dropped", "categories without objects that the model does not have"),
     "category matched by name": Rule("repaired", "categories with other ids than the model's: matched by name"),
     "category matched by id": Rule(
-        "assumed", "categories matched by id, because the model has no names of classes (--labels FILE)"
+        "assumed",
+        "categories matched by id, because they have no names, or the model has none for them (--labels FILE)",
     ),
     # Annotations.
     "annotation is not an entry": Rule("refused", "annotations that are not a JSON object", "export them again"),

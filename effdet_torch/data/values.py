@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
+WHOLE = re.compile(r"-?[0-9]+(\.0*)?")
 Key = int | str  # an id: its number, or a text that is not a number
 USUAL_IDS = 2**53  # larger ones lose digits in floating-point numbers, where pycocotools keeps ids
 
@@ -22,7 +24,7 @@ def number(value: Any) -> float | None:
 
 
 def key(value: Any) -> Key | None:
-    """Return an id, the same one for 7, 7.0 and "7"; None for what is not an id."""
+    """Return an id, the same one for 7, 7.0, "7" and "7.0"; None for what is not an id."""
     if isinstance(value, bool) or value is None or value == "":
         return None
     if isinstance(value, int):
@@ -33,8 +35,8 @@ def key(value: Any) -> Key | None:
         return None
     text = value.strip()
     try:
-        return int(text) if text.isascii() and text.lstrip("-").isdigit() else text or None
-    except ValueError:  # "--7", or more digits than Python converts
+        return int(text.partition(".")[0]) if WHOLE.fullmatch(text) else text or None
+    except ValueError:  # more digits than Python converts
         return text
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
@@ -151,6 +153,32 @@ def test_stages_against_tensorflow(shared: Path, model: Path, monkeypatch: pytes
     with torch.no_grad():
         predictor.model.get_parameter("class_net.predict.conv_pw.bias").mul_(1.01)
     assert failed(stages()) == ["logits"]
+
+
+def test_stages_of_a_photograph_that_is_turned(shared: Path, model: Path, tmp_path: Path) -> None:
+    """TensorFlow's decoder does not turn it, so the reference gets the turned picture."""
+    pytest.importorskip("tensorflow")
+    content = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
+    image = next(x for x in content["images"] if x["id"] == 37777)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "annotations").mkdir()
+    photograph = Image.open(shared / "coco50" / "val2017" / image["file_name"])
+    turned = photograph.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "val2017" / image["file_name"], quality=95, exif=exif)
+    content |= {"images": [image], "annotations": [x for x in content["annotations"] if x["image_id"] == 37777]}
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    evaluation = evaluate_coco(model, tmp_path, CocoSettings(limit=1, workers=0))
+    assert evaluation is not None
+    assert evaluation.split.images[0].turned
+    assert evaluation.metrics["AP"] > 0.5
+    with open_checkpoint(shared / "trained_d0_256") as source:
+        assert failed(list(compare_stages(evaluation, source)[0])) == []
+        as_stored = replace(evaluation.split, images=(evaluation.split.images[0]._replace(turned=False),))
+        # Negative control: the picture as stored is another one.
+        unturned = compare_stages(replace(evaluation, split=as_stored), source)[0]
+    assert "metric" in failed(list(unturned))
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,12 @@ def test_cocos_own_numbers_are_no_news() -> None:
         ({7: "c", 9: "a"}, None, ABC, [3, 1], {"category matched by name": 2}),
         # A root, and a class that the model does not have, without objects.
         ({0: "root", 1: "a", 2: "b", 3: "c"}, (1, 3), ABC, [1, 3], {"category unused": 1}),
-        ({0: "root", 1: "", 2: "", 3: ""}, (1, 3), {}, [1, 3], {"category unused": 1, "category matched by id": 3}),
+        ({0: "root", 1: "", 2: "", 3: ""}, (1, 3), {}, [1, 3], {"category unused": 1, "category matched by id": 2}),
         ({0: "a", 1: "b", 2: "zebra"}, (0, 1), ABC, [1, 2], {"category matched by name": 2, "category unused": 1}),
         # By id.
         ({1: "x", 2: "y", 3: "z"}, None, {}, [1, 2, 3], {"category matched by id": 3}),
-        ({1: "", 2: "", 3: ""}, None, ABC, [1, 2, 3], {}),
-        ({1: "a", 2: "x"}, None, {1: "a"}, [1, 2], {}),
+        ({1: "", 2: "", 3: ""}, None, ABC, [1, 2, 3], {"category matched by id": 3}),
+        ({1: "a", 2: "x"}, None, {1: "a"}, [1, 2], {"category matched by id": 1}),
         # Two that share a name: the one with objects.
         ({4: "a", 5: "a"}, (5,), ABC, [1], {"category matched by name": 1, "category unused": 1}),
     ],
@@ -93,9 +93,21 @@ def test_refusals(
         fit_classes(data_set(categories, present), 3, names)
 
 
-def test_an_id_that_coco_left_out() -> None:
-    with pytest.raises(EvaluationError, match="12 is 'stop sign' there and 'nothing' in the model"):
-        fit_classes(data_set({12: "stop sign", 2: "unicorn"}), 90, COCO_NAMES)
+@pytest.mark.parametrize(
+    ("categories", "problem"),
+    [
+        ({12: "stop sign", 2: "unicorn"}, "12 is 'stop sign' there and 'nothing' in the model"),
+        (dict.fromkeys(range(1, 81), ""), "12 is 'nothing' there and 'nothing' in the model"),
+    ],
+)
+def test_an_id_that_coco_left_out(categories: dict[int, str], problem: str) -> None:
+    with pytest.raises(EvaluationError, match=problem):
+        fit_classes(data_set(categories), 90, COCO_NAMES)
+
+
+def test_a_name_that_coco_removed() -> None:
+    """COCO's authors named 91 things: 12 is a street sign, of which there are no annotations."""
+    assert used(fit_classes(data_set({1: "person", 12: "street sign"}, used=(1,)), 90, COCO_NAMES)) == [1]
 
 
 @pytest.mark.parametrize("numbering", ["order", "names"])
