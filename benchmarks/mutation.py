@@ -28,6 +28,7 @@ from converter.conversion import Preparation, prepare
 from converter.identify.families import DETECTOR
 from converter.locate import open_checkpoint
 from converter.plan.expand import Entry, Plan
+from effdet_torch.architecture.backbone import BACKBONE_TOP
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
@@ -179,13 +180,13 @@ def architecture_mutations(config: EfficientDetConfig) -> dict[str, dict[str, An
     }
     if config.fusion == "fastattn":
         changes["fusion attn"] = {"fusion": "attn"}
-    level, (first, second, *others) = config.cell[-2]
-    rewired = (*config.cell[:-2], (level, (second, first, *others)), config.cell[-1])
-    return changes | {
-        "residual heads": {"survival_prob": 0.8},
-        "pooling before the convolution": {"conv_after_downsample": True},
-        "two inputs of a node exchanged": {"fpn_config": rewired},
-    }
+    level, (*others, one, other) = config.cell[-2]
+    rewired = (*config.cell[:-2], (level, (*others, other, one)), config.cell[-1])
+    if config.head_repeats > 1:
+        changes["residual heads"] = {"survival_prob": 0.8}
+    if config.max_level > BACKBONE_TOP:  # the coarser levels are made by a convolution and a pooling
+        changes["pooling before the convolution"] = {"conv_after_downsample": True}
+    return changes | {"two inputs of a node exchanged": {"fpn_config": rewired}}
 
 
 def _layer_excess(entry: Entry, matches: Iterable[Match], model: EfficientDet, dtype: DType) -> float:

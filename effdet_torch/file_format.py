@@ -28,8 +28,8 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
     if not metadata["assumed"]:
         return None
     return (
-        f"{listed_settings(metadata['assumed'])} (no config.yaml and no --hparams states them); if that is wrong, pass "
-        "--hparams or put config.yaml beside the checkpoint, and convert it again"
+        f"{listed_settings(metadata['assumed'])} (not set in config.yaml or --hparams); if that is wrong, convert "
+        "again with --hparams, or with config.yaml beside the checkpoint"
     )
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from verify.results import Verification
 
 P = ParamSpec("P")
+PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
 SOURCES = ("coco", "annotations", "images", "data")
-SETTINGS = ("split", "limit", "batch", "workers", "device", "profile", "image_size", "labels")
+SETTINGS = ("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels")
 COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), "reference_results", "results")
 
 
@@ -37,6 +38,11 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             "--profile",
             metavar="NAME",
             help="official-eval (default), model, official-eval-hard, serving, serving-hard or hard.",
+        ),
+        click.option(
+            "--evaluator",
+            metavar="auto|pycocotools|hotcoco",
+            help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
         ),
         click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
         click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
@@ -85,7 +91,9 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
 @click.option(
-    "--demo", metavar="VARIANT", help="Write, convert and verify a seeded checkpoint: nothing else is needed."
+    "--demo",
+    metavar="VARIANT",
+    help="Create, convert and verify a random checkpoint, in effdet-demo-VARIANT/ or --report-dir.",
 )
 @click.option(
     "--graph/--no-graph",
@@ -95,7 +103,7 @@ Examples:
 @click.option(
     "--require",
     type=click.Choice(["graph", "config"]),
-    help="Fail if the verdict rests on less: on no graph; or on assumed settings.",
+    help="Fail unless the verdict rests on a graph (graph), or on stated settings at least (config).",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
 @click.option(
@@ -134,7 +142,7 @@ def verify(
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     for path in write_reports(result, report_dir) if report_dir is not None else ():
         click.echo(f"wrote {path}", err=True)
-    render_terminal(result, Console())
+    render_terminal(result, Console(width=None if sys.stdout.isatty() else PIPED_WIDTH))
     sys.exit(0 if result.passed else 1)
 
 
@@ -151,6 +159,8 @@ def verify_layers(
     refuse_options(COCO_OPTIONS, "needs --coco ROOT, --annotations FILE or --data DIR")
     settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
     if demo is not None:
+        if model is not None or reference is not None:
+            raise click.UsageError("--demo brings its own MODEL and --reference: leave them out")
         report_dir = report_dir or Path(f"effdet-demo-{demo}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:

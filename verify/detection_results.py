@@ -107,6 +107,7 @@ class DetectionResult:
         images: how many were evaluated.
         detections: how many were found.
         metrics: COCO's 12 numbers in 0..1, -1 where there is nothing to find; empty without annotations.
+        evaluator: library that computed them, and its version; empty without annotations.
         complete: whether all images of the split were evaluated.
         published: only for an official checkpoint on all of val2017.
         parity: only where detections were compared.
@@ -120,10 +121,16 @@ class DetectionResult:
     detections: int
     metrics: Mapping[str, float]
     complete: bool
+    evaluator: str = ""
     published: PublishedAP | None = None
     parity: DetectionParity | None = None
     stages: tuple[StageResult, ...] = ()
     notes: tuple[Note, ...] = ()
+
+    @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare with; an evaluation alone proves nothing."""
+        return any((self.published, self.parity, *self.stages))
 
     @property
     def passed(self) -> bool:

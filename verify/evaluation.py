@@ -114,6 +114,7 @@ def _result(evaluation: Evaluation) -> DetectionResult:
         complete=evaluation.complete,
         published=published,
         notes=split.notes,
+        evaluator=str(evaluation.evaluator) if evaluation.metrics else "",
     )
 
 
@@ -121,7 +122,8 @@ def _compare(evaluation: Evaluation, expected: list[CocoResult], source: str) ->
     split = evaluation.split
     if expected and not {result["image_id"] for result in expected} & set(split.image_ids):
         raise EvaluationError(f"{source} has no detection in the {len(split.images)} images that were evaluated")
-    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset)
+    evaluator = evaluation.evaluator.name
+    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset, evaluator)
 
 
 def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from verify.detection_results import DetectionResult
 
 Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]
+Verdict = Literal["PASS", "FAIL", "EVALUATED"]
 
 
 def layer_name(tf: str, level: int | None) -> str:
@@ -217,8 +218,16 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether layers, audit, graph and detections passed, something was compared, and the claim suffices."""
+        """Whether layers, audit, graph and detections passed, something was done, and the claim suffices."""
         parts = (self.audit, self.detection, self.graph)
-        compared = bool(self.layers) or self.detection is not None
+        done = bool(self.layers) or self.detection is not None
         agrees = not self.failures and all(part is None or part.passed for part in parts)
-        return compared and agrees and self.claim_suffices
+        return done and agrees and self.claim_suffices
+
+    @property
+    def verdict(self) -> Verdict:
+        """PASS needs a comparison: an evaluation alone has nothing that could have failed."""
+        if not self.passed:
+            return "FAIL"
+        compared = bool(self.layers) or (self.detection is not None and self.detection.compared)
+        return "PASS" if compared else "EVALUATED"

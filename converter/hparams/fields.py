@@ -137,6 +137,7 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
         "fpn_weight_method": config.fusion,
         "fpn_config": {"nodes": graph, "weight_method": config.fusion} if graph else None,
         "survival_prob": config.survival_prob or None,
+        "backbone_config": None,  # the backbone's own blocks: others are refused
         "nms_configs": dict(config.nms_configs) or None,
         "label_map": dict(config.label_map) or None,
     }

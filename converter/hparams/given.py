@@ -38,6 +38,8 @@ def given_hparams(source: VariableSource, option: str | Mapping[str, Any] | None
         path, origin, notes = _config_file(source.facts.folder)
         if path is not None:
             given.append((origin, _read(path, origin)))
+        elif option:  # the user states what to take
+            notes = []
     given += source.facts.given
     if isinstance(option, str):
         is_file = option.endswith((".yaml", ".yml"))

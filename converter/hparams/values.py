@@ -154,7 +154,7 @@ def backbone_config(value: Any) -> None:
 def activation(value: Any) -> str:
     """Return our name of an activation."""
     if value == "srelu":
-        raise ValueError("srelu has a learnt variable at every place, which is not supported")
+        raise ValueError("it learns a parameter at every place where it is used")
     return one_of(ACTIVATIONS)(value)
 
 

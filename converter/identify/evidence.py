@@ -38,13 +38,8 @@ class Hidden(NamedTuple):
     matters: Callable[[DetectorArchitecture], bool] = lambda _: True
 
 
+# Those that users change most often come first.
 HIDDEN: tuple[Hidden, ...] = (
-    Hidden("act_type", ("activation",)),
-    Hidden("fpn_weight_method", ("fusion",), ("fpn_config",), lambda found: found.fusion_weights != UNWEIGHTED),
-    Hidden("fpn_config", ("fpn_name", "fpn_config"), ("fpn_name",)),
-    Hidden("survival_prob", ("survival_prob",), (), lambda found: found.head_repeats > 1),
-    Hidden("conv_after_downsample", ("conv_after_downsample",)),
-    Hidden("backbone_config", ("backbone_config",)),
     Hidden("image_size", ("image_size",)),
     Hidden("num_scales", ("num_scales",)),
     Hidden("aspect_ratios", ("aspect_ratios",)),
@@ -52,6 +47,12 @@ HIDDEN: tuple[Hidden, ...] = (
     Hidden("mean_rgb", ("mean_rgb",)),
     Hidden("stddev_rgb", ("std_rgb",)),
     Hidden("scale_range", ("normalization",)),
+    Hidden("act_type", ("activation",)),
+    Hidden("fpn_weight_method", ("fusion",), ("fpn_config",), lambda found: found.fusion_weights != UNWEIGHTED),
+    Hidden("fpn_config", ("fpn_name", "fpn_config"), ("fpn_name",)),
+    Hidden("survival_prob", ("survival_prob",), (), lambda found: found.head_repeats > 1),
+    Hidden("conv_after_downsample", ("conv_after_downsample",)),
+    Hidden("backbone_config", ("backbone_config",)),
     Hidden("nms_configs", ("nms_configs",)),
 )
 

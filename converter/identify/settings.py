@@ -31,6 +31,7 @@ from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, ge
 from effdet_torch.errors import UsageError
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
+NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 Hparams = Mapping[str, Any]
@@ -110,12 +111,14 @@ def _origins(
         field: of_metadata.get(field, unread) if origin == METADATA else origin for field, origin in origins.items()
     }
     origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
-    known = [field.name for field in fields(EfficientDetConfig) if field.name not in ("name", "redundant_bias")]
-    return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]}
+    known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
+    return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
+        name: origins[name] for name in ("label_map",) if name in origins
+    }
 
 
 def _require_graph(found: DetectorArchitecture, config: EfficientDetConfig) -> None:
-    if found.num_nodes != len(config.cell):
+    if found.num_nodes > len(config.cell):  # too few are missing variables, which the accounting lists
         raise ConversionError(
             f"the cells of the checkpoint's pyramid have {found.num_nodes} nodes, those of {config.fpn_name} "
             f"{len(config.cell)}: another fpn_name or fpn_config; pass --hparams, or put config.yaml beside it"
@@ -203,5 +206,5 @@ def _assumed_scales(
     counts = f"{scales} scales x {ratios} aspect ratios, but the heads have {found.anchors_per_location} anchors"
     assumed, rest = divmod(found.anchors_per_location, ratios)
     if "num_scales" in values or rest:
-        raise ConversionError(f"{counts} per location; pass both: --hparams num_scales=...,aspect_ratios=1.0*2.0*0.5")
+        raise ConversionError(f"{counts} per location; pass both: --hparams num_scales=...,aspect_ratios=...")
     return assumed, f"{counts} per location; {assumed} scales are assumed; pass --hparams if that is wrong"

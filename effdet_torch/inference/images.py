@@ -34,6 +34,8 @@ ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
 
+AHEAD = 2  # batches that a worker reads before they are asked for
+
 
 class ImageError(EffdetError):
     """An image cannot be read or used."""
@@ -110,7 +112,7 @@ def read_images(
     Args:
         paths: see `read_image`.
         batch_size: how many images a batch has.
-        workers: processes that read; 0 reads in this one.
+        workers: processes that read, at most `AHEAD` batches each before they are asked for; 0 reads in this one.
         apply_exif: see `read_image`.
         pin_memory: put the pixels where a GPU fetches them fastest.
 
@@ -119,7 +121,10 @@ def read_images(
     """
     files = cast("Dataset[Path]", paths)  # a loader needs no more than a sequence
     read = partial(_read_batch, apply_exif=apply_exif)  # the part of it that runs in the workers
-    yield from DataLoader(files, batch_size, num_workers=workers, collate_fn=read, pin_memory=pin_memory)
+    ahead = AHEAD if workers else None
+    yield from DataLoader(
+        files, batch_size, num_workers=workers, collate_fn=read, pin_memory=pin_memory, prefetch_factor=ahead
+    )
 
 
 def _read_batch(paths: list[Path], apply_exif: bool) -> list[Tensor | ImageError]:

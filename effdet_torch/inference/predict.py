@@ -144,7 +144,8 @@ class Predictor:
         Args:
             paths: image files.
             batch_size: how many images are read, and go through a GPU, at once.
-            workers: processes that read ahead; 0 reads in this one.
+            workers: processes that read ahead, two batches each; 0 reads in this one, and not ahead. No other image is
+                in memory.
             apply_exif: see `read_image`; boxes refer to the image as it was read.
 
         Yields:
@@ -153,7 +154,8 @@ class Predictor:
         on_gpu = self.device.type == "cuda"
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
             found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
-            for image in batch:
+            while batch:  # an image leaves the batch before the next batch is read
+                image = batch.pop(0)
                 yield image if isinstance(image, ImageError) else (image.numpy(), next(found))
 
     def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Tensor, Tensor]:

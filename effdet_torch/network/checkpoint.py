@@ -177,8 +177,8 @@ def _read_torch(path: Path, start: bytes) -> tuple[dict[str, Tensor], Any]:
     if not isinstance(content, dict) or not {"state_dict", "metadata"} <= content.keys():
         keys = listed(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ModelFileError(
-            f"{path} was written by another tool: it has no metadata. Expected the keys state_dict and metadata, "
-            f"found {keys}. {CONVERT_FIRST}"
+            f"{path} has no metadata: it was written with --layout effdet, or by another tool. Expected the keys "
+            f"state_dict and metadata, found {keys}. {CONVERT_FIRST}"
         )
     tensors = content["state_dict"]
     keyed = isinstance(tensors, dict) and all(isinstance(key, str) for key in tensors)
@@ -197,7 +197,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         raise ModelFileError(f"{path} is truncated or damaged: {_first_line(error)}. Copy it again.") from error
     if METADATA_KEY not in entries:
         raise ModelFileError(
-            f"{path} was written by another tool: it has no metadata entry {METADATA_KEY!r}. Its keys are "
+            f"{path} was not written by effdet-convert: it has no metadata entry {METADATA_KEY!r}. Its keys are "
             f"{listed(tensors)}. {CONVERT_FIRST}"
         )
     try:

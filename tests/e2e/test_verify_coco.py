@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 import cli
-from effdet_torch.metrics.coco import METRICS
+from effdet_torch.metrics.coco import METRICS, coco_metrics
+from effdet_torch.metrics.evaluators import EVALUATORS, RECORD, get_evaluator
 from support.coco_samples import (
     annotation,
     annotation_file,
@@ -25,6 +26,7 @@ from support.coco_samples import (
     write_model,
 )
 from support.commands import run, script
+from verify.detections.run import CocoSettings, evaluate_coco
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +46,36 @@ def test_metrics_results_and_reports(folder: Path, tmp_path: Path) -> None:
     done = evaluate(folder, "--results", "results.json", "--report-dir", "report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "AP_medium" in done.stdout
-    assert done.stdout.startswith("PASS - rests on ")
+    assert done.stdout.startswith("EVALUATED - rests on ")
+    assert "PASS" not in done.stdout
     results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
     assert [x["image_id"] for x in results] == sorted(x["image_id"] for x in results)
     assert {tuple(x) for x in results} == {("image_id", "category_id", "bbox", "score")}
     detection = json.loads((tmp_path / "report" / "report.json").read_text())["detection"]
     assert (detection["images"], detection["detections"], detection["complete"]) == (4, len(results), True)
     assert tuple(detection["metrics"]) == METRICS
+    assert detection["evaluator"] == str(get_evaluator())
     assert {path.name for path in tmp_path.iterdir()} == {"results.json", "report"}
 
     again = evaluate(folder, "--workers", "0", "--batch", "3", "--reference-results", "results.json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("PASS - rests on ")
     matched = f"{sum(x['score'] >= 0.05 for x in results)} detections of results.json matched, 0 surplus"
     assert matched in " ".join(again.stdout.split())
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_the_evaluator_is_named_and_changes_nothing(folder: Path, tmp_path: Path, name: str) -> None:
+    if name != RECORD:
+        pytest.importorskip(name, reason=f"{name} (extra `fast-eval`) is not installed")
+    done = evaluate(folder, "--workers", "0", "--evaluator", name, "--report-dir", "report", cwd=tmp_path)
+    assert f"metrics by {get_evaluator(name)}." in " ".join(done.stdout.split())
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["settings"]["evaluator"] == name
+    dataset, ids = json.loads(annotation_file(folder / "coco").read_text()), [3, 5, 7, 12]
+    results = evaluate_coco(folder / "model.pth", folder / "coco", CocoSettings(workers=0))
+    assert results is not None
+    assert report["detection"]["metrics"] == coco_metrics(dataset, results.results, ids)
 
 
 def test_a_claim_that_is_too_weak(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
@@ -20,6 +24,7 @@ from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.metrics.coco import METRICS, coco_metrics
+from effdet_torch.metrics.evaluators import EVALUATORS, RECORD
 from support.coco_samples import convert_trained
 from support.hparams import misread
 from verify.detection_results import StageResult
@@ -86,6 +91,25 @@ def test_metrics_and_detections(shared: Path, split: DataSet, found: dict[str, R
     assert abs(parity.ap_difference or 0.0) <= METRIC_ERROR
     assert parity.passed
     assert coco_metrics(split.dataset, expected, split.image_ids) == pytest.approx(metrics, abs=1e-6)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("profile", CASES)
+def test_metrics_of_the_official_detections_are_pycocotools_own(
+    shared: Path, split: DataSet, profile: str, evaluator: str
+) -> None:
+    """To the last digit, with pycocotools reading the files itself."""
+    if evaluator != RECORD:
+        pytest.importorskip(evaluator, reason=f"{evaluator} (extra `fast-eval`) is not installed")
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(split.path))
+        path = shared / "trained_d0_256" / "detections" / f"det_ema_pil_{CASES[profile]}.json"
+        direct = COCOeval(truth, truth.loadRes(str(path)), "bbox")
+        direct.evaluate()
+        direct.accumulate()
+        direct.summarize()
+    found = coco_metrics(split.dataset, official(shared, "ema", profile)[0], split.image_ids, evaluator)
+    assert list(found.values()) == list(direct.stats)
 
 
 def test_other_profiles_and_views_are_told_apart(shared: Path, split: DataSet, found: dict[str, Results]) -> None:
@@ -198,11 +222,14 @@ def test_a_misread_setting_fails_in_its_stage(
         assert stage in failed(list(compare_stages(evaluation, source)[0]))
 
 
-def test_a_checkpoint_of_another_image_size(shared: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_image_size(
+    shared: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("tensorflow")
     evaluation = evaluate_coco(model, shared / "coco50", CocoSettings(limit=1, workers=0))
     assert evaluation is not None
-    monkeypatch.setattr("verify.subjects.references.find_config_file", lambda _: None)
+    (tmp_path / "config.yaml").write_text("image_size: 512\n")
+    monkeypatch.setattr("verify.subjects.references.find_config_file", lambda _: tmp_path / "config.yaml")
     with (
         open_checkpoint(shared / "trained_d0_256") as source,
         pytest.raises(ParityError, match="the model's image_size is 256 x 256, the checkpoint's 512 x 512"),

@@ -59,6 +59,8 @@ def test_every_mutation_is_caught_at_its_layer_only(converted: Converted) -> Non
     assert len(score.outcomes) == 2 * SAMPLE
     assert score.survivors == []
     assert all(outcome.audited for outcome in score.outcomes)
+    assert len(score.networks) >= 6
+    assert all(network.excess > 1 and network.layer for network in score.networks)
     assert [(control.dtype, control.reported) for control in score.controls] == [("float64", 0), ("float32", 0)]
     assert {outcome.mutation.how for outcome in score.outcomes} == {SCALED, EXCHANGED}
     assert all(torch.equal(before[key], tensor) for key, tensor in converted.model.state_dict().items())

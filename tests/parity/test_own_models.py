@@ -19,7 +19,8 @@ from rich.console import Console
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError
 from converter.hparams.given import CONFIG_FILE
-from converter.identify.settings import FROM_SHAPES, FROM_VARIANT
+from converter.identify.architecture import ARCHITECTURE
+from converter.identify.evidence import ASSUMED, FROM_SHAPES
 from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
@@ -41,7 +42,7 @@ Hparams = Mapping[str, Any]
 State = dict[str, torch.Tensor]
 Written = tuple[Path, Path]  # the folder of a checkpoint, the converted file
 
-BY_SHAPES = ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "max_level", "num_classes")
+BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,11 @@ class OwnModel:
         return checkpoint, path
 
     def all_origins(self) -> dict[str, str]:
-        names = self.config.to_dict().keys() - {"name", "redundant_bias"}
-        return dict.fromkeys(names, FROM_VARIANT) | dict.fromkeys(BY_SHAPES, FROM_SHAPES) | dict(self.origins)
+        names = self.config.to_dict().keys() - {"name", "redundant_bias", "label_map"}
+        origins = dict.fromkeys([*names, "backbone_config"], ASSUMED) | dict.fromkeys(BY_SHAPES, FROM_SHAPES)
+        if self.config.head_repeats == 1:  # no repeat has an input to add
+            origins["survival_prob"] = FROM_SHAPES
+        return origins | dict(self.origins)
 
 
 def training_hparams(config: EfficientDetConfig) -> Hparams:
@@ -118,7 +122,10 @@ def from_file(*names: str) -> dict[str, str]:
 
 ANCHORS: Mapping[str, Any] = {"num_scales": 3, "aspect_ratios": (1.0, 2.0, 0.5, 3.0, 0.25)}
 WIDE = own(num_classes=20, max_level=8, image_size=(384, 640), **ANCHORS)
-WRITTEN_DOWN = ("image_size", *ANCHORS, "anchor_scale", "activation", "mean_rgb", "std_rgb", "normalization")
+WRITTEN_DOWN = (
+    *("image_size", *ANCHORS, "anchor_scale", "activation", "fusion", "mean_rgb", "std_rgb", "normalization"),
+    *("nms_configs", "label_map", "backbone_config"),
+)
 EVERYTHING = OwnModel(WIDE, training_hparams(WIDE), from_file(*WRITTEN_DOWN), (384, 640))
 MODELS: Mapping[str, OwnModel] = {
     "1 class": OwnModel(own(num_classes=1)),
@@ -133,7 +140,7 @@ MODELS: Mapping[str, OwnModel] = {
     "lite0, fastattn, 20 classes, levels 3-8, 135 x 190": OwnModel(
         own("lite0", fusion="fastattn", num_classes=20, max_level=8, image_size=(135, 190)),
         {"image_size": "190x135"},
-        {"fusion": FROM_SHAPES} | from_file("image_size"),
+        from_file("image_size"),
         (135, 190),
     ),
 }
@@ -246,7 +253,7 @@ def test_a_mistake_fails_and_is_named(mistake: Callable[[State], None], everythi
         ("aspect_ratios=1.0*2.0*0.5", "3 scales x 3 aspect ratios, but the heads have 15 anchors per location"),
         ("num_classes=21", "--hparams sets num_classes to 21, but the checkpoint's shapes show 20"),
         ("max_level=7", "--hparams sets max_level to 7, but the checkpoint's shapes show 8"),
-        ("fpn_weight_method=sum", "--hparams sets fusion to 'sum', but the checkpoint has fusion weights"),
+        ("fpn_weight_method=sum", "--hparams sets fpn_weight_method to 'sum', but the checkpoint's fusion is weighted"),
     ],
 )
 def test_contradictions_are_refused(option: str, words: str, everything: Written) -> None:
@@ -259,7 +266,7 @@ def test_contradictions_are_refused(option: str, words: str, everything: Written
     [
         ({"num_classes": 1}, "its num_classes is 1, the model's 20"),
         ({"max_level": 7}, "its max_level is 7, the model's 8"),
-        ({"aspect_ratios": (1.0, 2.0, 0.5)}, "has 9 anchors per location, the model 15"),
+        ({"aspect_ratios": (1.0, 2.0, 0.5)}, "its anchors_per_location is 9, the model's 15"),
     ],
 )
 def test_the_checkpoint_of_another_model(

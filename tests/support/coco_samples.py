@@ -76,7 +76,7 @@ def small_model(seed: int = 0, **overrides: Any) -> EfficientDet:
 def write_model(path: Path, seed: int = 0, **overrides: Any) -> Path:
     """Write a small untrained model, as effdet-convert writes one."""
     model = small_model(seed, **overrides)
-    metadata = {"config": model.config.to_dict(), "source": {"name": "mine"}, "view": {"name": "ema"}}
+    metadata = {"config": model.config.to_dict(), "source": {"name": "mine"}, "view": {"name": "ema"}, "assumed": {}}
     torch.save({"state_dict": model.state_dict(), "metadata": metadata}, path)
     return path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -69,6 +69,13 @@ def hostile(good: LayerResult, **measures: float) -> LayerResult:
     """Return a layer whose names no report may take literally."""
     changed = replace(good.measures, **measures)
     return replace(good, tf=NASTY, torch=f"backbone.{NASTY}", kind=NASTY, measures=changed)
+
+
+def part_of(
+    whole: Verification, modes: Sequence[Mode] = MODES, dtypes: Sequence[DType] = tuple(TOLERANCES)
+) -> Verification:
+    """Return a verification that ran in some modes and dtypes only."""
+    return replace(whole, layers=tuple(x for x in whole.layers if x.mode in modes and x.dtype in dtypes))
 
 
 MODEL: Mapping[str, Any] = {
@@ -144,6 +151,7 @@ DETECTION = DetectionResult(
         zip(METRICS, (0.343, 0.52, 0.365, 0.125, 0.385, 0.52, 0.29, 0.445, 0.47, 0.2, 0.55, -1.0), strict=True)
     ),
     complete=True,
+    evaluator="pycocotools 2.0.11",
     published=PublishedAP("efficientdet-d0", 34.3, 34.35),
     parity=DetectionParity("official.json", 1000, 1, 999, 0.75, 0.002, 1e-5, 37777),
     stages=(
@@ -169,6 +177,7 @@ SAMPLES: Mapping[str, Verification] = {
     "failing": FAILING,
     "hostile": HOSTILE,
     "empty": replace(PASSING, layers=(), audit=None),
+    "one_run": part_of(PASSING, modes=("cumulative",), dtypes=("float32",)),
     "evaluated": EVALUATED,
     "evaluated_only": replace(EVALUATED, detection=replace(DETECTION, published=None, parity=None, stages=())),
     "evaluated_wrong": replace(EVALUATED, detection=WRONG_DETECTION),

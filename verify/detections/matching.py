@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.metrics.evaluators import RECORD
 from verify.detection_results import (
     MATCHED_BOX_ERROR_PX,
     MATCHED_MIN_SCORE,
@@ -30,6 +31,7 @@ def compare_detections(
     image_ids: Sequence[int],
     source: str,
     dataset: Mapping[str, Any] | None = None,
+    evaluator: str = RECORD,
 ) -> DetectionParity:
     """Pair found with expected detections and measure how far apart the pairs are.
 
@@ -41,6 +43,7 @@ def compare_detections(
         image_ids: the images to compare.
         source: name of where the expected ones came from.
         dataset: content of an annotation file, for the difference of the APs.
+        evaluator: what computes these.
     """
     groups, wanted = (_grouped(found), _grouped(expected)), set(image_ids)
     counts, errors, first = [0, 0, 0], [0.0, 0.0], None
@@ -54,7 +57,7 @@ def compare_detections(
     difference = None
     if dataset is not None:
         results = ([result for members in group.values() for result in members] for group in groups)
-        aps = [coco_metrics(dataset, side, image_ids)["AP"] for side in results]
+        aps = [coco_metrics(dataset, side, image_ids, evaluator)["AP"] for side in results]
         difference = aps[0] - aps[1]
     expected_count, surplus, matched = counts
     return DetectionParity(source, expected_count, surplus, matched, errors[0], errors[1], difference, first)

@@ -19,6 +19,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import ByImage, PartialResults, submission_name, to_submission
 
@@ -39,6 +40,7 @@ class CocoSettings:
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
+        evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
 
     Raises:
         ConfigError: A number is too small.
@@ -52,6 +54,7 @@ class CocoSettings:
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
+    evaluator: str = AUTO
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("batch", 1), ("workers", 0)):
@@ -71,6 +74,7 @@ class Evaluation:
         complete: whether these are all of the split.
         results: detections by ascending image id, best first.
         metrics: COCO's 12 numbers in 0..1; empty for testdev.
+        evaluator: what computed them.
     """
 
     settings: CocoSettings
@@ -79,6 +83,7 @@ class Evaluation:
     complete: bool
     results: list[CocoResult]
     metrics: Mapping[str, float]
+    evaluator: Evaluator
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -107,6 +112,7 @@ def evaluate_coco(
     Raises:
         EffdetError: The model, the images, the annotations, a partial result or a setting does not fit.
     """
+    evaluator = get_evaluator(settings.evaluator)
     predictor = predictor_for(path, settings, processes.rank)
     split, complete = _read(source, settings, predictor)
     test_dev = not split.has_truth
@@ -121,8 +127,8 @@ def evaluate_coco(
     results = [result for image_id in split.image_ids for result in by_image[image_id]]
     if partial is not None:
         partial.finish(to_submission(results) if test_dev else results)
-    metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids)
-    return Evaluation(settings, predictor, split, complete, results, metrics)
+    metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids, evaluator.name)
+    return Evaluation(settings, predictor, split, complete, results, metrics, evaluator)
 
 
 def _read(source: Path | DataSource, settings: CocoSettings, predictor: Predictor) -> tuple[DataSet, bool]:

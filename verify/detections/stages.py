@@ -66,7 +66,7 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
     detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]
     expected = [result for _, results in compared for result in results]
-    ap = coco_metrics(split.dataset, expected, split.image_ids)["AP"]
+    ap = coco_metrics(split.dataset, expected, split.image_ids, evaluation.evaluator.name)["AP"]
     stages = [_worst(stage, split.image_ids, [errors[stage] for errors, _ in compared]) for stage in compared[0][0]]
     measure, tolerance = STAGES["metric"]
     metric = StageResult("metric", measure, abs(evaluation.metrics["AP"] - ap), tolerance, None)

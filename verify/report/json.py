@@ -17,6 +17,7 @@ SCHEMA_VERSION = 1
 DERIVED = (
     "name",
     "passed",
+    "verdict",
     "matched_share",
     "claim",
     "claim_suffices",

@@ -27,7 +27,7 @@ def to_junit(verification: Verification) -> bytes:
     for run in runs(verification):
         _add_run(root, verification, run)
     if verification.detection is not None:
-        _add_detections(root, verification.detection)
+        _add_detections(root, verification.detection, alone=verification.verdict == "EVALUATED")
     if not len(root):  # a verification without a comparison must not look green
         case = _case(ET.SubElement(root, "testsuite", name="verification"), "verification", "layers")
         _fail(case, "empty", "no layer was compared", [])
@@ -40,7 +40,7 @@ def to_junit(verification: Verification) -> bytes:
         counts = {"tests": "testcase", "failures": "failure", "errors": "error"}
         element.attrib.update({count: str(len(list(element.iter(tag)))) for count, tag in counts.items()})
     for suite in root:
-        suite.set("skipped", "0")
+        suite.set("skipped", str(len(list(suite.iter("skipped")))))
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
@@ -90,17 +90,21 @@ def _add_claim(root: ET.Element, verification: Verification) -> None:
     case = _case(suite, "claim", "what the verdict rests on")
     if not verification.claim_suffices:
         _fail(case, "claim", basis(verification), [])
+    elif verification.verdict == "EVALUATED" and verification.required is None:
+        _skip(case, "nothing was compared, and no claim was required")
 
 
-def _add_detections(root: ET.Element, detection: DetectionResult) -> None:
-    """Add a case for the evaluation with its numbers as properties, and one per check."""
+def _add_detections(root: ET.Element, detection: DetectionResult, alone: bool) -> None:
+    """Add a case for the evaluation with its numbers as properties, and one per check; alone it is not a green test."""
     suite = ET.SubElement(root, "testsuite", name="detections")
     properties = ET.SubElement(suite, "properties")
     for name, value in metric_rows(detection):
         ET.SubElement(properties, "property", name=name, value=value)
     for note in detection.notes:
         ET.SubElement(properties, "property", name=f"data set: {note.kind}", value=printable(note.sentence))
-    _case(suite, "detections", detection_sentence(detection))
+    case = _case(suite, "detections", detection_sentence(detection))
+    if alone:
+        _skip(case, "evaluated; nothing was compared")
     for check in checks(detection):
         case = _case(suite, "detections", check.name)
         if not check.passed:
@@ -109,6 +113,10 @@ def _add_detections(root: ET.Element, detection: DetectionResult) -> None:
 
 def _case(suite: ET.Element, classname: str, name: str) -> ET.Element:
     return ET.SubElement(suite, "testcase", classname=printable(classname), name=printable(name))
+
+
+def _skip(case: ET.Element, message: str) -> None:
+    ET.SubElement(case, "skipped", message=message)
 
 
 def _fail(case: ET.Element, kind: str, message: str, details: list[str]) -> None:

@@ -25,7 +25,7 @@ from verify.report.summary import (
     runs,
     subject,
 )
-from verify.results import LayerResult, Verification
+from verify.results import LayerResult, Verdict, Verification
 
 MAX_LISTED = 15
 
@@ -53,6 +53,7 @@ class Section:
         facts: nested names and values.
         failed: whether something in it failed.
         detailed: whether only the HTML page has room for it; there, its table can be sorted and filtered.
+        verdict: of the first section.
         basis: of the first section: "rests on ...".
     """
 
@@ -65,12 +66,8 @@ class Section:
     facts: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
     detailed: bool = False
+    verdict: Verdict = "FAIL"
     basis: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """PASS or FAIL."""
-        return "FAIL" if self.failed else "PASS"
 
     @property
     def headline(self) -> str:
@@ -94,7 +91,8 @@ def sections(verification: Verification) -> list[Section]:
 
 def _verdict(verification: Verification) -> Iterator[Section]:
     lines = (f"{subject(verification)}; {extent(verification)}.", *advice(verification))
-    yield Section(headline(verification), lines, failed=not verification.passed, basis=basis(verification))
+    verdict, failed = verification.verdict, not verification.passed
+    yield Section(headline(verification), lines, failed=failed, verdict=verdict, basis=basis(verification))
 
 
 def _diagnoses(verification: Verification) -> Iterator[Section]:

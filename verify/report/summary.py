@@ -66,10 +66,7 @@ class Check(NamedTuple):
 
 def runs(verification: Verification) -> list[Run]:
     """Return the runs that took place, the strictest first."""
-    found = (
-        Run(mode, dtype, tuple(x for x in verification.layers if (x.mode, x.dtype) == (mode, dtype)))
-        for mode, dtype in RUN_ORDER
-    )
+    found = (Run(*run, tuple(x for x in verification.layers if (x.mode, x.dtype) == run)) for run in RUN_ORDER)
     return [run for run in found if run.layers]
 
 
@@ -84,10 +81,8 @@ def by_layer(layers: Iterable[LayerResult]) -> list[list[LayerResult]]:
 def excess(layer: LayerResult) -> float:
     """Return error over tolerance; infinite where the error is NaN."""
     error = layer.measures.max_over_rms
-    if error == 0:
-        return 0.0
     if layer.tolerance <= 0 or error != error:
-        return float("inf")
+        return 0.0 if error == 0 else float("inf")
     return error / layer.tolerance
 
 
@@ -98,7 +93,9 @@ def part(layer: LayerResult) -> str:
 
 
 def basis(verification: Verification) -> str:
-    """Return what the verdict rests on; it stands beside PASS or FAIL."""
+    """Return what the verdict rests on; it stands beside the verdict."""
+    if verification.audit is not None and verification.audit.unusable:
+        return headline(verification)
     claim = verification.claim
     weaker = f"; --require {verification.required} asks for more"
     return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
@@ -125,7 +122,7 @@ def headline(verification: Verification) -> str:
         return f"TensorFlow's own graph ({graph.name}) computes other outputs: {listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
         return _detection_headline(detection)
-    return "The two networks compute the same outputs." if verification.layers else "Nothing was compared."
+    return _agreement(verification) if verification.layers else "Nothing was compared."
 
 
 def listed_outputs(graph: GraphResult) -> str:
@@ -184,15 +181,16 @@ def checks(detection: DetectionResult) -> Iterator[Check]:
 
 
 def metric_rows(detection: DetectionResult) -> list[tuple[str, str]]:
-    """Return name and value of COCO's 12 numbers, in 0..100; -1 where there is nothing to find."""
-    return [(name, "-1" if value < 0 else f"{100 * value:.2f}") for name, value in detection.metrics.items()]
+    """Return name and value of COCO's 12 numbers, in 0..100; "n/a" where there is nothing to find."""
+    return [(name, "n/a" if value < 0 else f"{100 * value:.2f}") for name, value in detection.metrics.items()]
 
 
 def detection_sentence(detection: DetectionResult) -> str:
     """Return what was evaluated."""
+    evaluator = f"; metrics by {detection.evaluator}" if detection.evaluator else ""
     return (
         f"{counted(detection.detections, 'detection')} in {counted(detection.images, 'image')}, "
-        f"{'all' if detection.complete else 'part'} of {detection.split}; profile {detection.profile}."
+        f"{'all' if detection.complete else 'part'} of {detection.split}; profile {detection.profile}{evaluator}."
     )
 
 
@@ -236,12 +234,19 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
+def _agreement(verification: Verification) -> str:
+    """Return what agrees: equal outputs are claimed only where both modes ran in both dtypes."""
+    ran = [(run.mode, run.dtype) for run in runs(verification)]
+    if len(ran) == len(RUN_ORDER):
+        return "The two networks compute the same outputs."
+    parts = (" and ".join(dict.fromkeys(names)) for names in zip(*ran, strict=True))
+    return f"All layers agree in what was run: {', '.join(parts)} only."
+
+
 def _detection_headline(detection: DetectionResult) -> str:
-    found = list(checks(detection))
-    failed = [check.name for check in found if not check.passed]
-    if failed:
+    if failed := [check.name for check in checks(detection) if not check.passed]:
         return f"The detections differ from what was expected: {', '.join(failed)}."
-    return "The detections are as expected." if found else "The model was evaluated; nothing was compared."
+    return "The detections are as expected." if detection.compared else "The model was evaluated; nothing was compared."
 
 
 def _parity_sentence(parity: DetectionParity) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from verify.report.sections import MAX_LISTED, Failed, Section, sections
 from verify.report.summary import printable
-from verify.results import Verification
+from verify.results import Verdict, Verification
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 
+STYLES: Mapping[Verdict, str] = {"PASS": "bold green", "FAIL": "bold red", "EVALUATED": "bold cyan"}
+
+
 def render_terminal(verification: Verification, console: Console) -> None:
     """Print a verification; the console decides on colour and width (made for 100 columns, usable in 80)."""
     verdict, *others = sections(verification)
-    _line(console, verdict.headline, "bold red" if verdict.failed else "bold green")
+    _line(console, verdict.headline, STYLES[verdict.verdict])
     for line in (verdict.title, *verdict.lines):
         _line(console, line)
     for section in others:

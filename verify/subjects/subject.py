@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from converter.conversion import Preparation
+from converter.errors import ViewError
 from converter.identify.architecture import DetectorArchitecture, weights_of
 from converter.identify.families import BACKBONE, DETECTOR, family_of
 from converter.identify.settings import DECIDED_BY_SHAPES
-from converter.plan.copies import select_view
+from converter.plan.copies import WORDS, View, select_view, stored_names
 from converter.plan.engine import account
+from converter.plan.expand import Plan
 from converter.plan.family import Architecture, Settings
 from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
@@ -53,11 +55,26 @@ def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparatio
     if is_alone:  # compared as a part of the detector that carries it
         plan = plan.within(config.backbone)
     _require_same(found, config, source.path)
-    view = select_view(source, plan, model.metadata.get("view", {}).get("name"))
+    view = _same_view(source, plan, model)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {config.name}")
     origins = model.metadata.get("config_origins", {})
     return Preparation(source, family, Settings(config, origins), plan, view, accounting)
+
+
+def _same_view(source: VariableSource, plan: Plan, model: EfficientDet) -> View:
+    """Return the copy that a model was made from; a source whose only copy it does not name gives that one."""
+    wanted = model.metadata.get("view", {}).get("name")
+    averages = stored_names(plan, "ema").values()
+    is_nameless = source.facts.raw_reason and not any(name in source.variables for name in averages)
+    try:
+        return select_view(source, plan, None if is_nameless else wanted)
+    except ViewError as error:
+        copy = WORDS.get(wanted, "raw values or averages")
+        raise ParityError(
+            f"{source.path} is not the checkpoint of this model: the model holds the {copy}, and the checkpoint "
+            "does not, or not all of them; give the checkpoint that the model was converted from"
+        ) from error
 
 
 def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -> None:

@@ -51,14 +51,14 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
     assert shown - {"fusion"} == SHAPE_FIELDS
     assert ("fusion" in shown) == (get_config(variant).fusion == "sum")
     assert set(result.origins.values()) == {FROM_SHAPES, f"the official {variant}"}
-    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias"}
+    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias", "label_map"}
     assert result.origins.keys() == fields | {"backbone_config"}
     assert settled(variant, redundant_bias=True).config.redundant_bias
 
 
 HIDDEN = [
-    *("act_type", "fpn_weight_method", "fpn_config", "survival_prob", "conv_after_downsample", "backbone_config"),
     *("image_size", "num_scales", "aspect_ratios", "anchor_scale", "mean_rgb", "stddev_rgb", "scale_range"),
+    *("act_type", "fpn_weight_method", "fpn_config", "survival_prob", "conv_after_downsample", "backbone_config"),
     "nms_configs",
 ]
 
@@ -67,16 +67,16 @@ def test_what_nothing_shows_and_nobody_states_is_assumed_and_listed() -> None:
     result = settled("d0")
     assert list(result.assumed) == HIDDEN
     assert assumptions({"assumed": result.assumed}) == (
-        "act_type swish, fpn_weight_method fastattn, fpn_config none, survival_prob none, "
-        "conv_after_downsample false, backbone_config none, image_size 512, num_scales 3, aspect_ratios 1*2*0.5, "
-        "anchor_scale 4, mean_rgb 123.675*116.28*103.53, stddev_rgb 58.395*57.12*57.375, scale_range false, "
-        "nms_configs none (no config.yaml and no --hparams states them); if that is wrong, pass --hparams or put "
-        "config.yaml beside the checkpoint, and convert it again"
+        "image_size 512, num_scales 3, aspect_ratios 1*2*0.5, anchor_scale 4, mean_rgb 123.675*116.28*103.53, "
+        "stddev_rgb 58.395*57.12*57.375, scale_range false, act_type swish, fpn_weight_method fastattn, "
+        "fpn_config none, survival_prob none, conv_after_downsample false, backbone_config none, nms_configs none (not "
+        "set in config.yaml or --hparams); if that is wrong, convert again with --hparams, or with config.yaml beside "
+        "the checkpoint"
     )
     stated = settled("d0", from_file(act_type="swish", survival_prob=None), ("--hparams", {"fpn_name": "bifpn"}))
     assert list(stated.assumed) == [name for name in HIDDEN if name not in ("act_type", "survival_prob", "fpn_config")]
     assert (stated.origins["survival_prob"], stated.origins["fpn_config"]) == ("config.yaml", "--hparams")
-    everything = hparams_of(get_config("d0")) | {"backbone_config": None}
+    everything = hparams_of(get_config("d0"))
     assert settled("d0", ("config.yaml", everything)).assumed == {}
 
 
@@ -95,7 +95,7 @@ def test_an_official_file_is_known_by_name_shapes_and_no_optimizer(path: str) ->
     assert settled(get_config("d0", fpn_cells=4), path=path).assumed
 
 
-@pytest.mark.parametrize("graph", [{"fpn_name": "qufpn"}, {"fpn_config": ((3, (0, 1)), (4, (1, 3)), (5, (2, 4)))}])
+@pytest.mark.parametrize("graph", [{"fpn_name": "qufpn"}, {"fpn_config": ((3, (0, 1)), *small_config().cell)}])
 def test_another_pyramid_must_be_stated(graph: dict[str, Any]) -> None:
     config = small_config(**graph)
     with pytest.raises(ConversionError, match=r"have \d+ nodes, those of bifpn 4: another fpn_name or fpn_config"):

@@ -26,7 +26,7 @@ CHECKPOINT = training_checkpoint(PLAN)
 
 @pytest.fixture
 def prepared() -> Preparation:
-    hparams = "image_size=640x384,anchor_scale=3,scale_range=true"
+    hparams = "image_size=640x384,anchor_scale=3,mean_rgb=0,stddev_rgb=1,scale_range=true"
     return prepare(MemorySource(CHECKPOINT), hparams=hparams, keep_redundant_bias=True)
 
 

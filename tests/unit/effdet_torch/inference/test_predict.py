@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from effdet_torch import Predictor
 from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.inference import images as reading
 from effdet_torch.inference.engine import full_float32, usable_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
@@ -22,6 +24,7 @@ from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import ImageDetections
 from effdet_torch.network.model import EfficientDet
 from support.coco_samples import small_model
+from support.image_memory import ImageMemory
 
 HARD = "official-eval-hard"  # scores as the network gives them
 Pixels = NDArray[np.uint8]
@@ -139,6 +142,46 @@ def test_a_stream_of_files(
         assert not isinstance(result, ImageError)
         np.testing.assert_array_equal(result[0], pixels)
         assert_same(result[1], predictor(pixels)[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_only_the_images_in_flight_are_in_memory(
+    model: EfficientDet, files: list[Path], batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch, and the image that the caller still holds."""
+    memory = ImageMemory(monkeypatch)
+    for number, result in enumerate(Predictor(model).stream(files * 10, batch_size), start=1):
+        assert not isinstance(result, ImageError)
+        assert len(memory.alive) == len(memory.counts) - number + 1
+    assert len(memory.counts) == 30
+    assert max(memory.counts) == batch_size + 1
+    kept = list(Predictor(model).stream(files * 2, batch_size))  # negative control: who keeps them has them
+    assert len(kept) == 6 <= len(memory.alive)
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(1, 2), (2, 1)])
+def test_workers_read_no_further_ahead(
+    model: EfficientDet,
+    files: list[Path],
+    tmp_path: Path,
+    workers: int,
+    batch_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, read = tmp_path / "log", reading.read_image
+
+    def logged(path: str | Path, apply_exif: bool = False) -> Pixels:
+        with log.open("ab") as stream:  # seen by all processes
+            stream.write(b".")
+        return read(path, apply_exif)
+
+    monkeypatch.setattr(reading, "read_image", logged)
+    ahead = []
+    for number, _ in enumerate(Predictor(model).stream(files * 10, batch_size, workers=workers), start=1):
+        time.sleep(0.02)  # long enough for them to read more, if they did
+        ahead.append(log.stat().st_size - number)
+    assert len(ahead) == log.stat().st_size == 30
+    assert batch_size < max(ahead) < batch_size + reading.AHEAD * workers * batch_size
 
 
 def test_a_file_is_turned_on_request_and_an_open_picture_is_not(

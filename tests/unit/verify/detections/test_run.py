@@ -14,6 +14,7 @@ import cli
 from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from support.coco_samples import annotation_file, change_annotations, result, write_coco, write_model
+from support.image_memory import ImageMemory
 from verify.detections.results_file import read_results, to_submission
 from verify.detections.run import CocoSettings, Evaluation, evaluate_coco
 
@@ -65,6 +66,20 @@ def test_results_are_written(root: Path, model: Path, tmp_path: Path) -> None:
     larger = evaluate(model, root, replace(SETTINGS, image_size=(96, 64)))
     assert larger.predictor.config.image_size == (96, 64)
     assert larger.results != evaluation.results
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_only_the_images_in_flight_are_in_memory(
+    root: Path, model: Path, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = json.loads(annotation_file(root).read_text())["images"]
+    change_annotations(root, images=[images[n % 4] | {"id": n} for n in range(1, 101)])
+    memory = ImageMemory(monkeypatch)
+    evaluation = evaluate(model, root, CocoSettings(workers=0, batch=batch))
+    assert {x["image_id"] for x in evaluation.results} == set(range(1, 101))
+    assert len(memory.counts) == 100
+    assert max(memory.counts) == batch + 1
+    assert not memory.alive
 
 
 @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("batch", 0), ("workers", -1)])
@@ -157,6 +172,7 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
     ("options", "code", "message"),
     [
         (("--split", "train2017"), 1, "instances_train2017.json cannot be read"),
+        (("--evaluator", "hottest"), 2, "unknown evaluator 'hottest'; expected auto or one of pycocotools, hotcoco"),
         (("--profile", "hardest"), 2, "unknown postprocessing profile 'hardest'"),
         (("--device", "abacus"), 2, "the device 'abacus' cannot be used"),
         (("--image-size", "64x3"), 2, "too small"),

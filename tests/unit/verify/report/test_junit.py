@@ -19,6 +19,7 @@ def test_counts_are_those_of_the_cases(verification: Verification) -> None:
         assert int(element.attrib["tests"]) == len(list(element.iter("testcase")))
         assert int(element.attrib["failures"]) == len(list(element.iter("failure")))
     assert (root.attrib["failures"] == "0") == verification.passed
+    assert all(int(suite.attrib["skipped"]) == len(list(suite.iter("skipped"))) for suite in root)
 
 
 def test_names_come_through_without_control_characters() -> None:

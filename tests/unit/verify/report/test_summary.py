@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,9 +15,14 @@ from support.verification_samples import (
     PASSING,
     SAMPLES,
     WRONG_DETECTION,
+    part_of,
 )
 from verify.report import summary
-from verify.results import AuditResult, TensorFinding, UnusableValues, Verification
+from verify.report.html import to_html
+from verify.report.json import to_json
+from verify.report.junit import to_junit
+from verify.report.markdown import to_markdown
+from verify.results import AuditResult, DType, Mode, TensorFinding, UnusableValues, Verification
 
 WRONG_TENSOR = AuditResult(2, (TensorFinding("fpn.x", "missing"),), {})
 UNUSABLE = AuditResult(2, (UnusableValues("fpn.x", "NaN"), UnusableValues("fpn.y", "NaN"), *WRONG_TENSOR.findings), {})
@@ -43,6 +49,55 @@ UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fp
 def test_headline_and_verdict(verification: Verification, sentence: str, passed: bool) -> None:
     assert summary.headline(verification).startswith(sentence)
     assert verification.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("modes", "dtypes", "ran"),
+    [
+        (("cumulative",), ("float32",), "cumulative, float32"),
+        (("isolated",), ("float64",), "isolated, float64"),
+        (("cumulative",), ("float64", "float32"), "cumulative, float64 and float32"),
+        (("isolated", "cumulative"), ("float32",), "isolated and cumulative, float32"),
+    ],
+)
+def test_a_part_of_the_runs_does_not_claim_the_same_outputs(
+    modes: tuple[Mode, ...], dtypes: tuple[DType, ...], ran: str
+) -> None:
+    part = part_of(PASSING, modes, dtypes)
+    assert summary.headline(part) == f"All layers agree in what was run: {ran} only."
+    assert part.verdict == "PASS"
+
+
+def test_an_evaluation_alone_is_no_pass() -> None:
+    alone = SAMPLES["evaluated_only"]
+    assert (alone.verdict, alone.passed) == ("EVALUATED", True)
+    assert replace(alone, required="graph").verdict == "FAIL"  # its claim is weaker
+    assert replace(alone, required="config").verdict == "EVALUATED"
+    for part in ("published", "parity", "stages"):
+        compared = {"published": None, "parity": None, "stages": ()} | {part: getattr(DETECTION, part)}
+        detection = replace(DETECTION, **compared)
+        assert replace(alone, detection=detection).verdict == "PASS"
+    for name, report in SAMPLES.items():
+        assert (report.verdict == "FAIL") == (not report.passed), name
+        assert (report.verdict == "EVALUATED") == (name == "evaluated_only"), name
+
+
+@pytest.mark.parametrize("render", [to_html, to_json, to_markdown, lambda report: to_junit(report).decode()])
+def test_no_report_of_it_looks_green(render: Callable[[Verification], str]) -> None:
+    """JUnit knows no third state but "skipped"."""
+    alone = render(SAMPLES["evaluated_only"])
+    assert "PASS" not in alone
+    assert "verdict pass" not in alone
+    assert "EVALUATED" in alone or alone.count("<testcase") == alone.count("<skipped") == 2
+    compared = render(SAMPLES["evaluated"])
+    assert "EVALUATED" not in compared
+    assert "<skipped" not in compared
+
+
+def test_what_there_is_not_is_no_number() -> None:
+    rows = dict(summary.metric_rows(DETECTION))
+    assert (rows["AR_medium"], rows["AR_large"]) == ("55.00", "n/a")
+    assert "-1" not in rows.values()
 
 
 @pytest.mark.parametrize("part", ["published", "parity", "stages"])

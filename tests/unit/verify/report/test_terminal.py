@@ -35,6 +35,7 @@ def test_outputs_need_no_second_line_in_80_columns() -> None:
 def test_colour_on_a_terminal() -> None:
     assert "\x1b[1;31mFAIL" in rendered(FAILING, colour=True)
     assert "\x1b[1;32mPASS" in rendered(PASSING, colour=True)
+    assert "\x1b[1;36mEVALUATED" in rendered(SAMPLES["evaluated_only"], colour=True)
 
 
 def test_names_are_neither_markup_nor_escape_sequences() -> None:
