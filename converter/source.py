@@ -33,12 +33,14 @@ class GraphEvidence:
             residuals: the probability itself is not in the graph.
         nodes: {hyperparameter: a node of the graph that shows it}.
         notes: what is not clear, and why.
+        shapes: {variable: shape}, as the graph declares them.
     """
 
     origin: str
     hparams: Mapping[str, Any] = field(default_factory=dict)
     nodes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.architecture.pyramid import CELLS
 
 LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
-NMS_NAMES = ("method", "iou_thresh", "score_thresh", "sigma", "max_nms_inputs", "max_output_size")
-
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
 
@@ -53,6 +51,17 @@ def _integer(low: int, high: int) -> Check:
     return lambda value: _is_int(value) and low <= value <= high, f"{low} to {high}"
 
 
+# Official `nms_configs`: name -> what its value must be.
+NMS_CHECKS: Mapping[str, Check] = {
+    "method": _one_of(("gaussian", "hard")),
+    "iou_thresh": (lambda value: _is_positive(value) and value <= 1, "above 0, up to 1"),
+    "score_thresh": (lambda value: _is_positive(value) and value <= 1, "above 0, up to 1"),
+    "sigma": (_is_positive, "a positive number"),
+    "max_nms_inputs": _integer(1, 1_000_000),
+    "max_output_size": _integer(1, 100_000),
+}
+NMS_NAMES = tuple(NMS_CHECKS)
+
 _POSITIVE: Check = (_is_positive_int, "a positive integer")
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 
@@ -87,8 +96,11 @@ CHECKS: Mapping[str, Check] = {
         "nodes (level, offsets of the inputs)",
     ),
     "nms_configs": (
-        lambda value: _are_pairs(value, NMS_NAMES.__contains__, lambda given: _is_text(given) or _is_number(given)),
-        f"pairs of a name ({', '.join(NMS_NAMES)}) and a value",
+        lambda value: (
+            _are_pairs(value, NMS_NAMES.__contains__, lambda _: True)
+            and all(NMS_CHECKS[name][0](given) for name, given in value)
+        ),
+        f"pairs of a name and a value: {', '.join(f'{name} {words}' for name, (_, words) in NMS_CHECKS.items())}",
     ),
     "label_map": (lambda value: _are_pairs(value, _is_int, _is_text), "pairs of a category id and a name"),
 }

@@ -84,6 +84,8 @@ class EfficientDetConfig:
                 f"anchor_scale has {len(self.anchor_scale)} values; expected one, or {len(self.levels)} for the levels "
                 f"{self.min_level} to {self.max_level}"
             )
+        if outside := [number for number, _ in self.label_map if not 1 <= number <= self.num_classes]:
+            raise ConfigError(f"label_map names category {outside[0]}; expected 1 to {self.num_classes}")
         require_cell(self.cell, self.levels)
 
     @property

@@ -23,7 +23,7 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
     Args:
         metadata: `assumed` is {official hyperparameter: value}; a file of an earlier version has no such entry.
     """
-    if "assumed" not in metadata:
+    if not isinstance(metadata.get("assumed"), Mapping):
         return "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
     if not metadata["assumed"]:
         return None
@@ -31,6 +31,12 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
         f"{listed_settings(metadata['assumed'])} (not set in config.yaml or --hparams); if that is wrong, convert "
         "again with --hparams, or with config.yaml beside the checkpoint"
     )
+
+
+def config_origins(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return {field of the config: where its value is from}, as a file states it; {} if it does not."""
+    stated = metadata.get("config_origins")
+    return {str(field): str(origin) for field, origin in stated.items()} if isinstance(stated, Mapping) else {}
 
 
 def listed_settings(values: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from effdet_torch.file_format import listed_settings
+from effdet_torch.file_format import config_origins, listed_settings
 
 ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
 Requirement = Literal["graph", "config"]
@@ -28,6 +28,8 @@ EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     "--hparams": ("config", "settings stated by {}"),
     "the official": ("config", "{}"),
     "table of official files": ("config", "an official file"),
+    "the training of effdet": ("config", "{}"),
+    "the config of the pickled": ("config", "{}"),
     "its metadata": ("config", "the metadata of its source"),
     "names and shapes": ("config", "names and shapes of the variables"),
 }
@@ -82,10 +84,10 @@ def claim_of(metadata: Mapping[str, Any], ran: str | None = None) -> Claim:
         return Claim("graph ran", f"TensorFlow's own graph ({ran}), which ran{but}")
     if values:
         return Claim("assumed", f"assumed settings: {listed_settings(values)}")
-    stated = metadata.get("config_origins")
-    origins: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
+    origins = config_origins(metadata)
+    unknown = [origin for origin in origins.values() if not origin.startswith(tuple(EVIDENCE))]
     found = list(_evidence(origins.values()))
-    if not is_recorded or not found:
+    if not is_recorded or not found or unknown:
         return Claim("not recorded", "settings of unknown origin: the file was written before evidence was recorded")
     # As weak as the weakest part of the network; what surrounds it, no graph shows.
     network = list(_evidence(origin for field, origin in origins.items() if field in NETWORK)) or found

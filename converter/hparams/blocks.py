@@ -45,6 +45,8 @@ def require_own_blocks(value: Any) -> None:
         values = block if isinstance(block, Mapping) else dict(zip(FIELDS, block, strict=False))
         if unknown := sorted(map(str, set(values) - set(FIELDS))) or (len(block) > len(FIELDS) and ["more values"]):
             raise ValueError(f"block {number} has {unknown[0]}; expected {', '.join(FIELDS)}")
+        if missing := [name for name in FIELDS if name not in values]:
+            raise ValueError(f"block {number} lacks {missing[0]}; expected {', '.join(FIELDS)}")
         for name, found in values.items():
             found = list(found) if isinstance(found, tuple) else found
             if found != own[name]:

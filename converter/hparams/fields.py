@@ -24,7 +24,7 @@ class Meaning(NamedTuple):
         name: the official name.
         field: of the config; "" if its value is only checked.
         read: value -> value of the field; raises ValueError.
-        if_null: the field's value where the official value is null; None if null says nothing.
+        if_null: the field's value where the official value is null; None if null is not a value.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Meaning(NamedTuple):
 
 
 # A later line replaces what an earlier one sets.
+REPLACES_METHOD = Meaning("fpn_config", "fusion", read.weight_method)
 MEANINGS: tuple[Meaning, ...] = (
     Meaning("image_size", "image_size", read.image_size),
     Meaning("num_classes", "num_classes", read.integer),
@@ -48,12 +49,12 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("backbone_config", "", read.backbone_config, ()),
     Meaning("fpn_num_filters", "fpn_channels", read.integer),
     Meaning("fpn_cell_repeats", "fpn_cells", read.integer),
-    Meaning("fpn_weight_method", "fusion", str, "fastattn"),
+    Meaning("fpn_weight_method", "fusion", read.one_of({name: name for name in read.FUSIONS}), "fastattn"),
     Meaning("fpn_name", "fpn_name", read.one_of({"bifpn": "bifpn", "bifpn_dyn": "bifpn", "qufpn": "qufpn"}), "bifpn"),
     Meaning("fpn_config", "fpn_config", read.nodes, ()),
-    Meaning("fpn_config", "fusion", read.weight_method),
+    REPLACES_METHOD,
     Meaning("box_class_repeats", "head_repeats", read.integer),
-    Meaning("survival_prob", "survival_prob", read.survival_probability, 0.0),
+    Meaning("survival_prob", "survival_prob", read.number, 0.0),
     Meaning("heads", "", read.detector_heads),
     Meaning("min_level", "min_level", read.integer),
     Meaning("max_level", "max_level", read.integer),
@@ -87,13 +88,17 @@ def stated_fields(given: Mapping[str, tuple[str, Any]]) -> dict[str, Stated]:
     fields: dict[str, Stated] = {}
     for meaning in MEANINGS:
         origin, value = given.get(meaning.name, ("", None))
+        if not origin or (value is None and meaning is REPLACES_METHOD):
+            continue
+        if value is None and meaning.if_null is None:
+            raise ConfigError(f"{origin}: the hyperparameter {meaning.name} is null; expected a value")
         try:
-            found = meaning.read(value) if value is not None else meaning.if_null if origin else None
+            found = meaning.if_null if value is None else meaning.read(value)
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{origin}: the hyperparameter {meaning.name}{_shown(value)} is not supported: {error}"
             ) from error
-        if found is not None and meaning.field:
+        if meaning.field:
             fields[meaning.field] = Stated(found, meaning.name, origin)
     return _without_scaling(fields)
 

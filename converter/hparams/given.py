@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from effdet_torch.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
 # Training copies its best checkpoint into such a folder, and an export writes one; config.yaml stays one level above.
-COPIES_OF_PARENT = ("archive", "backup", "best", "export", "exported_model", "saved_model", "savedmodel")
+COPY_OF_PARENT = re.compile(r"(archive|backup|best|export|exported_model|saved_?model)([-_.\d].*)?", re.IGNORECASE)
+SIMILAR_NAMES = ("config.yml", "Config.yaml")
 
 
 class Given(NamedTuple):
@@ -36,13 +38,18 @@ def given_hparams(source: VariableSource, option: str | Mapping[str, Any] | None
     given, notes = list[tuple[str, Mapping[str, Any]]](), list[str]()
     if source.facts.takes_config_file:
         path, origin, notes = _config_file(source.facts.folder)
+        outside = source.path.parent / CONFIG_FILE
+        if path is None and source.facts.folder.absolute() != source.path.absolute().parent and outside.is_file():
+            notes = notes or [
+                f"the {CONFIG_FILE} beside {source.path.name} is not used; to use it, pass --hparams {outside}"
+            ]
         if path is not None:
             given.append((origin, _read(path, origin)))
         elif option:  # the user states what to take
             notes = []
     given += source.facts.given
     if isinstance(option, str):
-        is_file = option.endswith((".yaml", ".yml"))
+        is_file = option.lower().endswith((".yaml", ".yml"))
         option = read_hparams_file(Path(option)) if is_file else parse_hparams(option)
     if option:
         require_names(option, OPTION)
@@ -55,10 +62,16 @@ def _config_file(folder: Path) -> tuple[Path | None, str, list[str]]:
     beside, above = folder / CONFIG_FILE, folder.absolute().parent / CONFIG_FILE
     if beside.is_file():
         return beside, CONFIG_FILE, []
+    if similar := [name for name in SIMILAR_NAMES if (folder / name).is_file()]:
+        return (
+            None,
+            "",
+            [f"{similar[0]} is not used: it is not called {CONFIG_FILE}; pass --hparams {folder / similar[0]}"],
+        )
     if not above.is_file():
         return None, "", []
     name = folder.absolute().name
-    if name.lower().startswith(COPIES_OF_PARENT):
+    if COPY_OF_PARENT.fullmatch(name):
         return above, f"{CONFIG_FILE} above {name}/", [f"{CONFIG_FILE} of the folder above {name}/ is used"]
     return (
         None,

@@ -38,6 +38,6 @@ def require_known(names: Iterable[str], with_effect: Collection[str], origin: st
     known = WITHOUT_EFFECT.union(with_effect)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name.lower(), known, n=1)
             hint = f"did you mean {close[0]}?" if close else "the official code has no such hyperparameter"
             raise ConfigError(f"{origin}: unknown hyperparameter {name}; {hint}")

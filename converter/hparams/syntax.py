@@ -15,6 +15,7 @@ import yaml
 from effdet_torch.errors import ConfigError
 
 _TUPLE, _BLOCK = "tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/object/new:"
+_MAX_VALUES = 100_000
 _MAX_DEPTH = 8  # of nested values, such as the inputs of a node of fpn_config
 
 
@@ -71,9 +72,21 @@ def read_hparams_file(path: Path) -> dict[str, Any]:
         # All but the first: from PyYAML, for values that contradict their tag, such as `!!int ""`.
         problem = str(error).replace("\n", " ")
         raise ConfigError(f"{path} is not plain YAML ({problem}); fix it, or pass its values with --hparams") from error
+    _require_small(path, values)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} contains a {type(values).__name__}; expected names and values")
     return {str(key): value for key, value in values.items()}
+
+
+def _require_small(path: Path, values: Any) -> None:
+    """Refuse a file whose aliases stand for more than any training writes: a few lines could fill the memory."""
+    waiting, count = [values], 0
+    while waiting:
+        value, count = waiting.pop(), count + 1
+        if isinstance(value, (dict, list, tuple)):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        if count + len(waiting) > _MAX_VALUES:
+            raise ConfigError(f"{path} holds more than {_MAX_VALUES} values; expected those of a training")
 
 
 def parse_hparams(text: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from converter.hparams.blocks import require_own_blocks
 from effdet_torch.architecture.pyramid import Cell
-from effdet_torch.checks import NMS_NAMES
+from effdet_torch.checks import NMS_CHECKS, NMS_NAMES
 
 LISTS = (list, tuple)
+FUSIONS = ("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")
 _VOC = """
     aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep
     sofa train tvmonitor
@@ -40,7 +41,7 @@ def one_of(choices: Mapping[Any, str]) -> Callable[[Any], str]:
     """Return the reader of a value out of several."""
 
     def read(value: Any) -> str:
-        if value not in choices:
+        if isinstance(value, (list, tuple, Mapping)) or value not in choices:
             raise ValueError(f"expected one of {', '.join(map(str, choices))}")
         return choices[value]
 
@@ -49,13 +50,13 @@ def one_of(choices: Mapping[Any, str]) -> Callable[[Any], str]:
 
 def image_size(value: Any) -> tuple[int, int]:
     """Return (height, width) from a side, "WIDTHxHEIGHT", or (height, width)."""
-    if isinstance(value, str) and "x" in value.lower():
-        width, height = value.lower().split("x")
-        return integer(height), integer(width)
-    if isinstance(value, LISTS):
-        height, width = value
-        return integer(height), integer(width)
-    return integer(value), integer(value)
+    sides = value.lower().split("x")[::-1] if isinstance(value, str) else value
+    sides = list(sides) if isinstance(sides, LISTS) else [sides]
+    try:
+        height, width = map(integer, sides * (2 if len(sides) == 1 else 1))
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError("expected a side, WIDTHxHEIGHT, or (height, width), in pixels") from error
+    return height, width
 
 
 def aspect_ratios(value: Any) -> tuple[float | tuple[float, float], ...]:
@@ -63,35 +64,35 @@ def aspect_ratios(value: Any) -> tuple[float | tuple[float, float], ...]:
     ratios = value if isinstance(value, LISTS) else [value]
     if not ratios:
         raise ValueError("expected at least one")
-    return tuple(_pair(ratio) if isinstance(ratio, LISTS) else float(ratio) for ratio in ratios)
+    return tuple(_pair(ratio) if isinstance(ratio, LISTS) else number(ratio) for ratio in ratios)
 
 
 def _pair(value: Any) -> tuple[float, float]:
-    width, height = map(float, value)
+    width, height = map(number, value)
     return width, height
 
 
+def number(value: Any) -> float:
+    """Return a number; true and false are none."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return float(value)
+
+
 def anchor_scale(value: Any) -> float | tuple[float, ...]:
-    """Return one scale, or one for every level; several that are the same are one."""
-    scales = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),)
+    """Return one scale, or one for every level."""
+    scales = tuple(map(number, value)) if isinstance(value, LISTS) else (number(value),)
     if not scales:
         raise ValueError("expected at least one")
-    return scales if len(set(scales)) > 1 else scales[0]
+    return scales if len(scales) > 1 else scales[0]
 
 
 def per_channel(value: Any) -> tuple[float, ...]:
     """Return one value per colour."""
-    channels = tuple(map(float, value)) if isinstance(value, LISTS) else (float(value),) * 3
+    channels = tuple(map(number, value)) if isinstance(value, LISTS) else (number(value),) * 3
     if len(channels) != 3:
         raise ValueError("expected one number or three")
     return channels
-
-
-def survival_probability(value: Any) -> float:
-    """Return a probability; 0 means that the heads are not residual."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return float(value)
 
 
 def nodes(value: Any) -> Cell:
@@ -109,8 +110,8 @@ def nodes(value: Any) -> Cell:
 
 def weight_method(value: Any) -> str:
     """Return the weight method of an `fpn_config`, the only one that counts: those of its nodes are not used."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("weight_method"), str):
-        raise ValueError("expected a weight_method beside its nodes")
+    if not isinstance(value, Mapping) or value.get("weight_method") not in FUSIONS:
+        raise ValueError(f"expected a weight_method beside its nodes, one of {', '.join(FUSIONS)}")
     return str(value["weight_method"])
 
 
@@ -126,6 +127,10 @@ def nms_configs(value: Any) -> tuple[tuple[str, str | float], ...]:
     if "method" in value and not value["method"]:
         given["method"] = "hard"
     defaults = {"method": "gaussian", "max_output_size": 100}
+    for name, found in given.items():
+        is_valid, expected = NMS_CHECKS[name]
+        if not is_valid(found):
+            raise ValueError(f"{name} is {found!r}; expected {expected}")
     return tuple((name, found) for name, found in given.items() if found != defaults.get(name))
 
 
@@ -137,12 +142,17 @@ def label_map(value: Any) -> tuple[tuple[int, str], ...]:
         return ()  # the names of a model with COCO's 90 classes
     if not isinstance(value, Mapping):
         raise ValueError("expected category ids and names; a file of them must be passed with --hparams FILE")
-    return tuple((integer(number), str(name)) for number, name in value.items())
+    names = [(integer(category), name) for category, name in value.items()]
+    if len(dict(names)) != len(names):
+        raise ValueError("a category has two names")
+    if wrong := [name for _, name in names if isinstance(name, bool) or not isinstance(name, (str, int, float))]:
+        raise ValueError(f"the name {wrong[0]!r} is not text; put it in quotes")
+    return tuple((category, str(name)) for category, name in names)
 
 
 def detector_heads(value: Any) -> None:
     """Check that there is a head for detection, the only kind that is converted."""
-    if "object_detection" not in value:
+    if "object_detection" not in (value if isinstance(value, LISTS) else [value]):
         raise ValueError("expected object_detection; no other head can be converted alone")
 
 

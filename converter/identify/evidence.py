@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from converter.errors import ConversionError
-from converter.hparams.fields import Stated, hparams_of, stated_fields
+from converter.hparams.fields import MEANINGS, REPLACES_METHOD, Stated, hparams_of, stated_fields
 from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
 from converter.source import GraphEvidence, VariableSource
@@ -19,7 +19,10 @@ FROM_SHAPES = "names and shapes"
 ASSUMED = "assumed"
 FREE = ("image_size", "num_scales", "aspect_ratios", "anchor_scale")  # the weights work with others, too
 ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
-SLOTS = ("/Momentum", "/Adam", "/Adam_1", "/RMSProp", "/RMSProp_1")
+AVERAGE = "ExponentialMovingAverage"
+# Kinds of files that were never published, and how the names of the others end.
+UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file")
+ENDINGS = (".tar.gz", ".tgz", ".h5", ".pb", ".index", ".meta")
 
 
 class Hidden(NamedTuple):
@@ -27,14 +30,12 @@ class Hidden(NamedTuple):
 
     Attributes:
         name: the official hyperparameter.
-        fields: of the config that it sets.
-        others: hyperparameters that state it as well.
+        fields: of the config; who states one of them states all.
         matters: whether it makes a difference for a network.
     """
 
     name: str
     fields: tuple[str, ...]
-    others: tuple[str, ...] = ()
     matters: Callable[[DetectorArchitecture], bool] = lambda _: True
 
 
@@ -48,9 +49,9 @@ HIDDEN: tuple[Hidden, ...] = (
     Hidden("stddev_rgb", ("std_rgb",)),
     Hidden("scale_range", ("normalization",)),
     Hidden("act_type", ("activation",)),
-    Hidden("fpn_weight_method", ("fusion",), ("fpn_config",), lambda found: found.fusion_weights != UNWEIGHTED),
-    Hidden("fpn_config", ("fpn_name", "fpn_config"), ("fpn_name",)),
-    Hidden("survival_prob", ("survival_prob",), (), lambda found: found.head_repeats > 1),
+    Hidden("fpn_weight_method", ("fusion",), lambda found: found.fusion_weights != UNWEIGHTED),
+    Hidden("fpn_config", ("fpn_config", "fpn_name")),
+    Hidden("survival_prob", ("survival_prob",), lambda found: found.head_repeats > 1),
     Hidden("conv_after_downsample", ("conv_after_downsample",)),
     Hidden("backbone_config", ("backbone_config",)),
     Hidden("nms_configs", ("nms_configs",)),
@@ -60,12 +61,15 @@ HIDDEN: tuple[Hidden, ...] = (
 def known_official(source: VariableSource, found: DetectorArchitecture) -> OfficialFile | None:
     """Return the official file that a source is: by the name of the file or folder, its shapes and its content.
 
-    A training checkpoint holds slots of its optimizer; an official one does not.
+    A training checkpoint holds slots of its optimizer, named after its variables; an official one holds averages only.
     """
-    if any(name.endswith(SLOTS) for name in source.variables):
+    names = source.variables
+    slots = (name.rpartition("/") for name in names)
+    if source.kind in UNPUBLISHED or any(last != AVERAGE and scope in names for scope, _, last in slots):
         return None
     path = source.path.absolute()
-    stem, folder = path.name.partition(".")[0], path.parent.name
+    stem = next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.name)
+    folder = "" if source.kind == "Keras .h5 file" else path.parent.name
     downloaded = str(source.facts.provenance.get("official", ""))
     # AdvProp's files have the names of others, in another folder.
     for name in (downloaded, f"{stem}-{folder}", stem, folder):
@@ -79,6 +83,20 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
 def _has_shapes_of(config: EfficientDetConfig, found: DetectorArchitecture) -> bool:
     heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
     return heads and found.matches(config)
+
+
+def require_same_network(graph: GraphEvidence, source: VariableSource) -> None:
+    """Check that a graph declares the variables of a source with their shapes.
+
+    Raises:
+        ConversionError: It is the graph of another network.
+    """
+    for name in graph.shapes.keys() & source.variables.keys():
+        if graph.shapes[name] != (found := source.variables[name].shape):
+            raise ConversionError(
+                f"the {graph.origin} is that of another network: {name} has the shape {graph.shapes[name]} in it, and "
+                f"{found} in {source.path}; move the graph's file away"
+            )
 
 
 def graph_fields(graph: GraphEvidence, levels: range) -> dict[str, Stated]:
@@ -117,8 +135,9 @@ def with_graph(
     Raises:
         ConversionError: The graph contradicts a statement.
     """
+    stated, shown = _with_cell(stated), _with_cell(shown)
     result, notes = {**shown, **stated}, list[str]()
-    for field in shown.keys() & stated.keys():
+    for field in [field for field in shown if field in stated]:
         ours, graphs = stated[field], shown[field]
         if _comparable(field, stated, levels) == _comparable(field, shown, levels):
             result[field] = ours._replace(origin=graphs.origin)
@@ -130,6 +149,15 @@ def with_graph(
             raise ConversionError(f"{contradiction}; fix {ours.origin}")
         notes.append(f"{contradiction}: the former is used")
     return result, notes
+
+
+def _with_cell(fields: Mapping[str, Stated]) -> dict[str, Stated]:
+    """Return the fields with both halves of a pyramid's graph, if there is one of them."""
+    for field, default in (("fpn_name", "bifpn"), ("fpn_config", ())):
+        other = "fpn_config" if field == "fpn_name" else "fpn_name"
+        if other in fields and field not in fields:
+            return {**fields, field: fields[other]._replace(value=default)}
+    return dict(fields)
 
 
 def _comparable(field: str, fields: Mapping[str, Stated], levels: range) -> Any:
@@ -146,12 +174,12 @@ def origins_of_hidden(found: DetectorArchitecture, stated: Mapping[str, str], ot
 
     Args:
         found: what they show.
-        stated: {hyperparameter: who states it}.
+        stated: {field: who states it}; `backbone_config` counts as one.
         otherwise: the origin of what nobody states.
     """
     origins = {}
     for hidden in HIDDEN:
-        origin = next((stated[name] for name in (hidden.name, *hidden.others) if name in stated), otherwise)
+        origin = next((stated[field] for field in hidden.fields if field in stated), otherwise)
         origins.update(dict.fromkeys(hidden.fields, origin if hidden.matters(found) else FROM_SHAPES))
     return origins
 
@@ -161,3 +189,11 @@ def assumptions(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[
     values: dict[str, Any] = hparams_of(config)
     hidden = [h for h in HIDDEN if any(origins.get(field) in (ASSUMED, ASSUMED_BEFORE) for field in h.fields)]
     return {h.name: values.get(h.name) for h in hidden}
+
+
+def stated_only(hparams: Mapping[str, Any], assumed: Collection[str]) -> dict[str, Any]:
+    """Return hyperparameters without those that are only assumed: read again, they would look like evidence."""
+    fields = {field for hidden in HIDDEN if hidden.name in assumed for field in (*hidden.fields, hidden.name)}
+    setting = [meaning for meaning in MEANINGS if meaning is not REPLACES_METHOD]
+    unstated = {meaning.name for meaning in setting if (meaning.field or meaning.name) in fields}
+    return {name: value for name, value in hparams.items() if name not in unstated}

@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.errors import ConversionError
 from converter.hparams.fields import METADATA, OPTION, Stated, stated_fields
-from converter.hparams.given import given_hparams
+from converter.hparams.given import CONFIG_FILE, given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
@@ -24,6 +24,7 @@ from converter.identify.evidence import (
     graph_fields,
     known_official,
     origins_of_hidden,
+    require_same_network,
     with_graph,
 )
 from converter.plan.family import Request, Settings
@@ -60,8 +61,10 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
     stated = stated_fields(_merged(given))
+    more += _overridden(given, stated)
     graph = source.facts.graph() if source.facts.graph is not None else None
     if graph is not None:
+        require_same_network(graph, source)
         levels = range(found.min_level, found.max_level + 1)
         stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
         more += [*graph.notes, *contradictions]
@@ -79,6 +82,16 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
     return Settings(config, origins, (*notes, *more), assumptions(config, origins))
+
+
+def _overridden(given: Sequence[tuple[str, Hparams]], stated: Mapping[str, Stated]) -> list[str]:
+    """Return a note for every value of a config.yaml that the user replaces."""
+    before = stated_fields(_merged([(origin, hparams) for origin, hparams in given if origin.startswith(CONFIG_FILE)]))
+    return [
+        f"{OPTION} sets {ours.name} to {ours.value}, {other.origin} has {other.value}"
+        for field, ours in stated.items()
+        if (other := before.get(field)) and ours.origin == OPTION and ours.value != other.value
+    ]
 
 
 def _merged(given: Sequence[tuple[str, Hparams]]) -> dict[str, tuple[str, Any]]:
@@ -100,15 +113,13 @@ def _origins(
 ) -> dict[str, str]:
     """Return {field: origin}; a converted file states the origins of what its metadata hold.
 
-    An earlier version did not read everything: what its file has no origin of is assumed.
+    An earlier version did not read everything: what a file has no origin of is assumed.
     """
-    unread = ASSUMED if of_metadata else METADATA
     origins = {field: statement.origin for field, statement in stated.items()}
-    names = {name: origin for origin, hparams in given for name in hparams}
-    names |= {statement.name: statement.origin for statement in stated.values()}
-    origins |= origins_of_hidden(found, names, otherwise)
+    origins |= {name: origin for origin, hparams in given for name in hparams if name == "backbone_config"}
+    origins |= origins_of_hidden(found, origins, otherwise)
     origins = {
-        field: of_metadata.get(field, unread) if origin == METADATA else origin for field, origin in origins.items()
+        field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
     origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
@@ -192,6 +203,8 @@ def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: State
 
 
 def _fix(origin: str) -> str:
+    if origin.startswith("graph ("):
+        return "move the graph's file away if it belongs to another network"
     return "convert the original checkpoint again" if origin == METADATA else f"fix {origin}"
 
 

@@ -20,6 +20,7 @@ import yaml
 from converter.formats.file_kind import STATE_FILE
 from converter.hparams.fields import hparams_of
 from converter.hparams.given import CONFIG_FILE
+from converter.identify.evidence import stated_only
 from converter.plan.copies import View, stored_names
 from converter.plan.engine import convert
 from converter.plan.expand import Plan
@@ -177,7 +178,8 @@ def _write_h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: M
 def _write_checkpoint(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
     """Write checkpoint and hyperparameters into a folder; if that fails, a new folder is removed again."""
     with _folder(out), replacing(out / CONFIG_FILE) as config:
-        config.write(yaml.safe_dump(hparams_of(plan.config), sort_keys=False).encode())
+        stated = stated_only(hparams_of(plan.config), (metadata or {}).get("assumed", {}))
+        config.write(yaml.safe_dump(stated, sort_keys=False).encode())
         write_tensorbundle(out / PREFIX, specs, tensors)
 
 

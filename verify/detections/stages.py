@@ -17,6 +17,7 @@ from converter.conversion import Preparation
 from converter.hparams.fields import hparams_of
 from converter.source import VariableSource
 from effdet_torch.data.dataset import DataImage
+from effdet_torch.file_format import config_origins
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
@@ -76,8 +77,8 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
 def _hparams(evaluation: Evaluation, preparation: Preparation) -> Hparams:
     """Read the hyperparameters around the network from the checkpoint; from the model what only its file says."""
     config, size = evaluation.predictor.config, evaluation.settings.image_size
-    origins = evaluation.metadata.get("config_origins")
-    passed = hparams_of(config) if origins is None else passed_hparams(preparation, config, origins)
+    origins = config_origins(evaluation.metadata)
+    passed = hparams_of(config) if not origins else passed_hparams(preparation, config, origins)
     if size is not None:  # the evaluation's own
         passed["image_size"] = size
     hparams = official_hparams(preparation, passed)

@@ -18,6 +18,7 @@ from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
+from effdet_torch.file_format import config_origins
 from effdet_torch.network.checkpoint import build_model, fill_backbone, read_model_file
 from effdet_torch.network.model import EfficientDet, create_model
 from verify.errors import ParityError
@@ -58,8 +59,7 @@ def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparatio
     view = _same_view(source, plan, model)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {config.name}")
-    origins = model.metadata.get("config_origins", {})
-    return Preparation(source, family, Settings(config, origins), plan, view, accounting)
+    return Preparation(source, family, Settings(config, config_origins(model.metadata)), plan, view, accounting)
 
 
 def _same_view(source: VariableSource, plan: Plan, model: EfficientDet) -> View:

@@ -175,7 +175,7 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
 
 def _of_another_tool(file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan]) -> SourceFacts:
     """Return the facts about a file of another tool: what it says of its training, and what it leaves open."""
-    known = [training_of(file, network, plans[view].config.fusion != "sum") for view, network in copies.by_view.items()]
+    known = [training_of(file, network, plans[view].config) for view, network in copies.by_view.items()]
     training = next((training for training in known if training.hparams), Training())
     open_questions = [] if training.is_whole else [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
     notes = [*open_questions, *training.notes, *_place_notes(copies), *facts.notes]

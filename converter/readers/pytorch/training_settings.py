@@ -24,7 +24,7 @@ from converter.readers.pytorch.pickled_model import (
     is_model,
     plain_settings,
 )
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import VARIANTS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 NAME, ARGUMENTS, CONFIG = "arch", "args", "config"  # where timm's saver and the models keep them
@@ -57,16 +57,17 @@ class Training:
         return [f"{self.origin}: {values}"[:MAX_NOTE]] if values else []
 
 
-def training_of(path: Path, network: Network, is_weighted: bool) -> Training:
+def training_of(path: Path, network: Network, config: EfficientDetConfig) -> Training:
     """Return what is known about the training of a network.
 
     Args:
         path: for error texts.
         network: with the dictionaries around it.
-        is_weighted: whether its nodes have fusion weights, which decides what the name of a model cannot.
+        config: what its tensors show.
 
     Raises:
-        UnsupportedSourceError: It is another network than the official one with the same tensors.
+        UnsupportedSourceError: It is another network than the official one with the same tensors, or the name of its
+            model is that of another backbone.
     """
     try:
         training = _of_model(network) or _of_checkpoint(network.held.around) or Training()
@@ -75,8 +76,14 @@ def training_of(path: Path, network: Network, is_weighted: bool) -> Training:
     except _OF_ANOTHER_TYPE as error:
         problem = f"the settings of its model are not valid ({type(error).__name__})"
         raise UnsupportedSourceError(f"{path}: {problem}. {SAVE}") from error
+    named = VARIANTS.get(str(training.hparams.get("name", "")).removeprefix("efficientdet-"))
+    if named is not None and named.backbone != config.backbone:
+        raise UnsupportedSourceError(
+            f"{path}: {training.origin} belongs to a model with {named.backbone}, but the tensors are those of "
+            f"{config.backbone}. {SAVE}"
+        )
     method = training.hparams.get(FUSION)
-    if method is None or (method != "sum") == is_weighted:
+    if method is None or (method != "sum") == (config.fusion != "sum"):
         return training
     hparams = {name: value for name, value in training.hparams.items() if name != FUSION}
     return replace(training, hparams=hparams)

@@ -208,3 +208,15 @@ def test_an_official_name_on_disk_implies_settings(path: str, changes: dict[str,
     assert bool(settings.assumed) == (changes is None)
     if changes:
         assert settings.origins[next(iter(changes))].startswith("the official d4-")
+
+
+def test_what_was_assumed_stays_assumed_on_the_way_through_tensorflow(checkpoint: Path, tmp_path: Path) -> None:
+    convert(checkpoint, tmp_path / "m.pth", hparams="act_type=relu6")
+    with open_checkpoint(tmp_path / "m.pth") as source:
+        assumed = prepare(source).settings.assumed
+        convert_checkpoint(prepare(source), tmp_path / "folder", target=TARGETS["tf1"])
+    assert "image_size" in assumed
+    with open_checkpoint(tmp_path / "folder") as source:
+        settings = prepare(source).settings
+    assert settings.assumed == assumed
+    assert (settings.config.activation, settings.origins["activation"]) == ("relu6", "config.yaml")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from converter.readers.tensorflow.graphs.flow import Finding
 from converter.readers.tensorflow.graphs.fusion_evidence import NODES, PER_CHANNEL, fusion_evidence
 from converter.readers.tensorflow.graphs.input_evidence import input_evidence
 from converter.readers.tensorflow.graphs.layer_evidence import layer_evidence
-from converter.readers.tensorflow.graphs.nodes import read_graphs
+from converter.readers.tensorflow.graphs.nodes import Graph, attribute, read_graphs, shapes
 from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import GraphEvidence
 
 _FINDERS = (layer_evidence, fusion_evidence, input_evidence)
 _METHOD = "fpn_weight_method"
+DECLARATIONS = ("VarHandleOp", "VariableV2", "Variable")
 
 
 def graph_of(path: Path, container: tuple[int, ...]) -> Callable[[], GraphEvidence]:
@@ -47,8 +49,19 @@ def read_evidence(data: memoryview, container: tuple[int, ...], origin: str) -> 
     Raises:
         CorruptFileError: The bytes are something else, or damaged.
     """
-    findings = [finding for graph in read_graphs(data, container) for find in _FINDERS for finding in find(graph)]
-    return _agreed(origin, findings)
+    graphs = list(read_graphs(data, container))
+    findings = [finding for graph in graphs for find in _FINDERS for finding in find(graph)]
+    return replace(_agreed(origin, findings), shapes=_variables(graphs))
+
+
+def _variables(graphs: Iterable[Graph]) -> dict[str, tuple[int, ...]]:
+    """Return {variable: shape} of everything that a graph declares."""
+    variables = {}
+    for graph in graphs:
+        for name, node in graph.nodes.items():
+            if node.operation in DECLARATIONS and (known := shapes(attribute(node.message, "shape"))):
+                variables[name] = known[0]
+    return variables
 
 
 def _read(path: Path, container: tuple[int, ...]) -> GraphEvidence:

@@ -91,6 +91,26 @@ def test_sources_of_hyperparameters_weakest_first(tmp_path: Path) -> None:
         given_hparams(source, str(tmp_path / "absent.yaml"))
 
 
+@pytest.mark.parametrize("name", ["act_type", "image_size", "num_classes", "separable_conv", "mean_rgb", "scale_range"])
+def test_null_is_a_value_only_where_the_official_code_has_one(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--hparams: the hyperparameter {name} is null; expected a value"):
+        config_fields({name: None})
+
+
+def test_aliases_cannot_fill_the_memory(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
+    with pytest.raises(ConfigError, match=r"config.yaml holds more than \d+ values"):
+        read_hparams_file(write(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize("name", ["config.yml", "Config.yaml"])
+def test_a_similar_name_is_pointed_out(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, "num_classes: 20", name)
+    given, (note,) = given_hparams(MemorySource({}, str(tmp_path / "model")))
+    assert given == []
+    assert note == f"{name} is not used: it is not called config.yaml; pass --hparams {path}"
+
+
 @pytest.mark.parametrize("folder", ["archive", "backup", "Archive_2", "saved_model"])
 def test_the_config_above_a_copy_is_used_and_said(tmp_path: Path, folder: str) -> None:
     write(tmp_path, "num_classes: 20")
@@ -105,11 +125,14 @@ def test_the_config_above_a_copy_is_used_and_said(tmp_path: Path, folder: str) -
 
 def test_the_config_above_any_other_folder_is_pointed_out(tmp_path: Path) -> None:
     above = write(tmp_path, "num_classes: 20")
-    (tmp_path / "run2").mkdir()
-    given, (note,) = given_hparams(MemorySource({}, str(tmp_path / "run2" / "model")))
-    assert given == []
-    assert "above run2/ is not used" in note
-    assert note.endswith(f"pass --hparams {above}")
+    for folder in ("run2", "bestiary", "exporter"):
+        (tmp_path / folder).mkdir()
+        source = MemorySource({}, str(tmp_path / folder / "model"))
+        given, (note,) = given_hparams(source)
+        assert given == []
+        assert f"above {folder}/ is not used" in note
+        assert note.endswith(f"pass --hparams {above}")
+        assert given_hparams(source, str(above)).notes == []
 
 
 @pytest.mark.parametrize(
@@ -213,12 +236,12 @@ def test_refuses_incomplete_pairs(text: str) -> None:
         ({"image_size": (384, 640)}, {"image_size": (384, 640)}),  # a tuple is (height, width)
         ({"image_size": [384, 640]}, {"image_size": (384, 640)}),
         ({"num_classes": 20.0}, {"num_classes": 20}),
-        ({"num_classes": None}, {}),
         ({"survival_prob": None}, {"survival_prob": 0.0}),
         ({"fpn_weight_method": None, "fpn_name": None}, {"fusion": "fastattn", "fpn_name": "bifpn"}),
         ({"backbone_config": None, "fpn_config": None}, {"fpn_config": ()}),
         ({"aspect_ratios": [[1.0, 1], [1.4, 0.7]]}, {"aspect_ratios": ((1.0, 1.0), (1.4, 0.7))}),
         ({"anchor_scale": [3, 4]}, {"anchor_scale": (3.0, 4.0)}),
+        ({"fpn_weight_method": "attn", "fpn_config": None}, {"fusion": "attn", "fpn_config": ()}),
         ({"act_type": "silu"}, {"activation": "swish"}),
         ({"label_map": {1: "a", 5: "b"}}, {"label_map": ((1, "a"), (5, "b"))}),
         ({"label_map": "waymo"}, {"label_map": ((1, "vehicle"), (2, "pedestrian"), (3, "cyclist"))}),
@@ -232,7 +255,7 @@ def test_refuses_incomplete_pairs(text: str) -> None:
         ({"aspect_ratios": 1}, {"aspect_ratios": (1.0,)}),
         ({"aspect_ratios": [1, "2", 0.5]}, {"aspect_ratios": (1.0, 2.0, 0.5)}),
         ({"anchor_scale": 3}, {"anchor_scale": 3.0}),
-        ({"anchor_scale": [3, 3, 3.0]}, {"anchor_scale": 3.0}),
+        ({"anchor_scale": [3.0]}, {"anchor_scale": 3.0}),
         ({"anchor_scale": "44"}, {"anchor_scale": 44.0}),  # one number, not one per digit
         ({"mean_rgb": "123"}, {"mean_rgb": (123.0,) * 3}),
         ({"stddev_rgb": [1, 2, 3]}, {"std_rgb": (1.0, 2.0, 3.0)}),
@@ -255,18 +278,22 @@ INVALID: dict[str, list[object]] = {
     "num_classes": ["many", 90.5, True, [90]],
     "num_scales": [2.5],
     "aspect_ratios": [[], [[1.0, 1.0, 1.0]], "all"],
-    "anchor_scale": [[], ["a"]],
+    "anchor_scale": [[], ["a"], True],
+    "fpn_weight_method": ["attnn", ["attn"]],
     "separable_conv": [1, "yes"],
     "fpn_name": ["nasfpn", "bifpn_sum"],
     "fpn_config": [3, {"nodes": 3}, {"nodes": [{"feat_level": 3}], "weight_method": "sum"}, {"nodes": []}],
-    "heads": [["segmentation"]],
-    "nms_configs": [3, {"methods": "hard"}, {"method": "soft"}],
-    "label_map": ["labels.yaml", {"a": "b"}],
+    "heads": [["segmentation"], "no_object_detection_here"],
+    "nms_configs": [
+        *(3, {"methods": "hard"}, {"method": "soft"}, {"sigma": -1}, {"iou_thresh": "abc"}, {"iou_thresh": 7}),
+        *({"max_output_size": 2.5}, {"max_output_size": -5}, {"score_thresh": -3}, {"max_nms_inputs": 10**9}),
+    ],
+    "label_map": ["labels.yaml", {"a": "b"}, {1: None}, {1: "a", "1": "b"}],
     "survival_prob": [True, "often"],
-    "backbone_config": [{"blocks": []}, {"blocks": [[3]]}, {"width": 1}, 3],
+    "backbone_config": [{"blocks": []}, {"blocks": [[3]]}, {"width": 1}, 3, {"blocks": [[]] * 7}, {"blocks": [{}] * 7}],
     "mean_rgb": [[1, 2], "abc"],
     "scale_range": ["yes"],
-    "act_type": [["swish"]],
+    "act_type": [["swish"], {"x": 1}],
     "max_level": ["7b"],
 }
 

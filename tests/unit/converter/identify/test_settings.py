@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -89,10 +90,44 @@ def test_what_makes_no_difference_is_not_listed() -> None:
 def test_an_official_file_is_known_by_name_shapes_and_no_optimizer(path: str) -> None:
     request = partial(settle_detector, architecture("d0"))
     assert request(Request(MemorySource({}, path))).assumed == {}
-    assert request(Request(MemorySource({"a/Momentum": np.zeros(1)}, path))).assumed  # a training checkpoint
+    for slot in ("Momentum", "m", "Adagrad", "whatever"):  # a training checkpoint
+        arrays = {"a/kernel": np.zeros(1), f"a/kernel/{slot}": np.zeros(1)}
+        assert request(Request(MemorySource(arrays, path))).assumed
+    averages = {"a/kernel": np.zeros(1), "a/kernel/ExponentialMovingAverage": np.zeros(1)}
+    assert not request(Request(MemorySource(averages, path))).assumed
+    never_published = MemorySource({}, path)
+    never_published = never_published.with_facts(replace(never_published.facts, kind="TF2 object checkpoint"))
+    assert request(Request(never_published)).assumed
     assert settled("d0", path=path.replace("efficientdet-", "my-")).assumed
     assert settled(get_config("d0", num_classes=3), path=path).assumed
     assert settled(get_config("d0", fpn_cells=4), path=path).assumed
+
+
+@pytest.mark.parametrize("path", ["x/efficientdet-d0.bak/model", "my-efficientdet-d0/model", "efficientdet-d0.bak"])
+def test_a_similar_name_is_not_official(path: str) -> None:
+    assert settled("d0", path=path).assumed
+
+
+def test_what_the_user_replaces_is_said() -> None:
+    result = settled("d0", from_file(act_type="relu6"), hparams={"act_type": "swish", "anchor_scale": 3})
+    assert result.notes == ("--hparams sets act_type to swish, config.yaml has relu6",)
+    assert settled("d0", from_file(act_type="relu6"), hparams={"act_type": "relu6"}).notes == ()
+
+
+def test_the_graph_of_another_network_is_an_error() -> None:
+    graph = GraphEvidence(GRAPH, {"act_type": "relu6"}, shapes={"a/kernel": (1, 2), "b": (3,)})
+    source = MemorySource({"a/kernel": np.zeros((1, 3))}, graph=lambda: graph)
+    words = r"the graph \(model.meta\) is that of another network: a/kernel has the shape \(1, 2\) in it"
+    with pytest.raises(ConversionError, match=words):
+        settle_detector(architecture("d0"), Request(source))
+
+
+def test_rewired_nodes_of_a_graph_contradict_a_named_pyramid() -> None:
+    nodes = [{"feat_level": level, "inputs_offsets": list(offsets)} for level, offsets in get_config("d0").cell]
+    nodes[0]["inputs_offsets"].reverse()
+    graph = {"fpn_config": {"nodes": nodes, "weight_method": "fastattn"}}
+    with pytest.raises(ConversionError, match=r"--hparams sets fpn_name to .* but the graph"):
+        with_graph("d0", graph, hparams={"fpn_name": "bifpn"})
 
 
 @pytest.mark.parametrize("graph", [{"fpn_name": "qufpn"}, {"fpn_config": ((3, (0, 1)), *small_config().cell)}])
@@ -349,5 +384,7 @@ def test_a_converted_file_hands_its_origins_on() -> None:
     assert result.origins["conv_after_downsample"] == ASSUMED  # an earlier version did not read it
     assert {"image_size", "conv_after_downsample"} <= result.assumed.keys()
     assert not {"act_type", "survival_prob"} & result.assumed.keys()
+    nothing = MemorySource({}, given=(metadata,))  # a config without origins
+    assert settle_detector(architecture("d0"), Request(nothing)).assumed.keys() >= {"act_type", "survival_prob"}
     source = MemorySource({}, given=(metadata,), origins={**of_file, "image_size": "variant default"})
     assert "image_size" in settle_detector(architecture("d0"), Request(source)).assumed
