@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch.utils.benchmark import timer
 
-from effdet_torch.data.coco import read_split
+from effdet_torch.data.sources import read_split
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import Predictor

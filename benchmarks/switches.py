@@ -16,7 +16,8 @@ from pathlib import Path
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
-from effdet_torch.data.coco import CocoSplit, read_split
+from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.sources import read_split
 from effdet_torch.inference.postprocess import PROFILES, Profile
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
@@ -56,7 +57,7 @@ def main() -> None:
     PAGE.write_text(f"{before}{BEGIN}{table}{END}{after}", encoding="utf-8")
 
 
-def measure(checkpoint: Path, split: CocoSplit) -> dict[str, dict[str, float]]:
+def measure(checkpoint: Path, split: DataSet) -> dict[str, dict[str, float]]:
     """Return the 12 numbers for every row of the table."""
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, open_checkpoint(checkpoint) as source:
@@ -69,7 +70,7 @@ def measure(checkpoint: Path, split: CocoSplit) -> dict[str, dict[str, float]]:
     return rows
 
 
-def detect(predictor: Predictor, split: CocoSplit, profiles: Mapping[str, Profile]) -> dict[str, list[CocoResult]]:
+def detect(predictor: Predictor, split: DataSet, profiles: Mapping[str, Profile]) -> dict[str, list[CocoResult]]:
     """Return the detections of several profiles from one run of the network."""
     found: dict[str, list[CocoResult]] = {name: [] for name in profiles}
     for image in split.images:

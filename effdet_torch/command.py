@@ -52,7 +52,7 @@ Examples:
     "--labels",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE",
-    help="Class names: one per line, or {id: name} as .json or .yaml; default: the model's, or COCO's for 90 classes.",
+    help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
 @click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
 @VERSION
@@ -78,14 +78,12 @@ def detect(
     """
     from effdet_torch.file_format import assumptions
     from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
-    from effdet_torch.inference.labels import read_labels
     from effdet_torch.inference.predict import Predictor
 
     paths = find_images(images)
     if results is not None:
         require_unique_ids(paths)
-    label_map = None if labels is None else read_labels(labels)
-    predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=label_map)
+    predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=labels)
     if assumed := assumptions(predictor.model.metadata):
         click.echo(f"assumed: {assumed}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif), len(paths)))

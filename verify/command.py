@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
-COCO_OPTIONS = (
-    *("coco", "split", "limit", "batch", "workers", "device", "profile", "evaluator", "reference_results", "results"),
-)
+SOURCES = ("coco", "annotations", "images", "data")
+SETTINGS = ("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels")
+COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), "reference_results", "results")
 
 
 def coco_options(command: Callable[P, None]) -> Callable[P, None]:
     """Add the options of an evaluation on COCO to a command."""
-    file = click.Path(path_type=Path, dir_okay=False)
+    file, folder = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
     for option in (
         click.option(
             "--results",
@@ -48,7 +48,16 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
         click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
         click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
         click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),
-        click.option("--split", metavar="val2017|testdev", help="Default val2017."),
+        click.option("--labels", type=file, metavar="FILE", help="Names of MODEL's classes: text, JSON, YAML, .pbtxt."),
+        click.option("--split", metavar="NAME", help="val2017 (default with --coco), testdev, val, test, ..."),
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path),
+            metavar="DIR|data.yaml",
+            help="Evaluate MODEL on PASCAL VOC, YOLO or Roboflow's COCO.",
+        ),
+        click.option("--images", type=folder, metavar="DIR", help="Folder of the images of --annotations."),
+        click.option("--annotations", type=file, metavar="FILE", help="COCO annotation file: evaluate MODEL on it."),
         click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
     ):
         command = option(command)
@@ -75,6 +84,8 @@ Examples:
   effdet-verify d0.pth --coco coco/ --results d0.json
   effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
   effdet-verify d0.pth --coco coco/ --limit 4 --reference efficientdet-d0/
+  effdet-verify mine.pth --annotations val.json --images photos/
+  effdet-verify mine.pth --data VOC2012/ --labels names.pbtxt
 """
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -110,7 +121,8 @@ def verify(
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
-    With --coco: evaluate its detections, and compare them with those of the checkpoint or of a results file.
+    With --coco, --annotations or --data: evaluate its detections, and compare them with those of the checkpoint or of a
+    results file. The data set is checked before the first image.
 
     Where TensorFlow's own inference graph belongs to SOURCE (.meta, SavedModel, frozen graph), it runs as well. The
     first line says what the verdict rests on.
@@ -122,7 +134,7 @@ def verify(
 
     from verify.report.write import render_terminal, write_reports
 
-    if options["coco"] is not None:
+    if any(options[name] is not None for name in SOURCES):
         result = verify_images(model, reference, demo, options)
         if result is None:  # not the first process of several: that one reports
             return
@@ -144,7 +156,7 @@ def verify_layers(
         from verify.demo import write_demo
         from verify.verification import Settings, verify_model
 
-    refuse_options(COCO_OPTIONS, "needs --coco ROOT")
+    refuse_options(COCO_OPTIONS, "needs --coco ROOT, --annotations FILE or --data DIR")
     settings = Settings.from_options(**{key: value for key, value in options.items() if key not in COCO_OPTIONS})
     if demo is not None:
         if model is not None or reference is not None:
@@ -160,17 +172,20 @@ def verify_layers(
 def verify_images(
     model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any]
 ) -> Verification | None:
-    """Evaluate on COCO; None in all processes but the first."""
+    """Evaluate on a data set; None in all processes but the first."""
+    from effdet_torch.data.sources import DataSource
     from verify.detections.distributed import processes
     from verify.detections.run import CocoSettings
     from verify.evaluation import verify_detections
 
-    refuse_options(("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco")
+    refuse_options(
+        ("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco, --annotations or --data"
+    )
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
-    root, out, expected = (options[key] for key in ("coco", "results", "reference_results"))
-    chosen = ("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size")
-    settings = CocoSettings(**{key: options[key] for key in chosen if options[key] is not None})
+    source = DataSource(**{key: options[key] for key in SOURCES})
+    settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None})
+    out, expected = options["results"], options["reference_results"]
     with processes() as group, progress_bar("images", rate=True) as progress:
         report = progress if group.rank == 0 else None
-        return verify_detections(model, root, settings, out, expected, reference, group, report, options["require"])
+        return verify_detections(model, source, settings, out, expected, reference, group, report, options["require"])

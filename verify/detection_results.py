@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from effdet_torch.data.rules import Note
+
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
 AP_TOLERANCE = 5e-4
@@ -110,6 +112,7 @@ class DetectionResult:
         published: only for an official checkpoint on all of val2017.
         parity: only where detections were compared.
         stages: only where a TensorFlow checkpoint was given, in order; the first that fails is where to look.
+        notes: what was repaired, dropped and assumed in the data set.
     """
 
     split: str
@@ -122,6 +125,7 @@ class DetectionResult:
     published: PublishedAP | None = None
     parity: DetectionParity | None = None
     stages: tuple[StageResult, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def compared(self) -> bool:

@@ -11,7 +11,8 @@ import torch
 
 from converter.conversion import describe_files, sha256
 from converter.locate import open_checkpoint
-from effdet_torch.data.coco import TEST_DEV
+from effdet_torch.data.dataset import TEST_DEV
+from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 def verify_detections(
     path: Path,
-    root: Path,
+    source: Path | DataSource,
     settings: CocoSettings,
     out: Path | None = None,
     expected: Path | None = None,
@@ -44,7 +45,7 @@ def verify_detections(
 
     Args:
         path: a converted model.
-        root: COCO's folder.
+        source: the data set; a path is COCO's folder.
         settings: how to evaluate.
         out: see `evaluate_coco`.
         expected: detections in COCO's results format to compare with.
@@ -62,7 +63,7 @@ def verify_detections(
     start = time.perf_counter()
     _require_comparable(settings, expected, checkpoint)
     wanted = [] if expected is None else read_results(expected)
-    evaluation = evaluate_coco(path, root, settings, out, processes, progress)
+    evaluation = evaluate_coco(path, source, settings, out, processes, progress)
     if evaluation is None:
         return None
     detection, reference = _compared(evaluation, wanted, expected, checkpoint)
@@ -112,6 +113,7 @@ def _result(evaluation: Evaluation) -> DetectionResult:
         metrics=evaluation.metrics,
         complete=evaluation.complete,
         published=published,
+        notes=split.notes,
         evaluator=str(evaluation.evaluator) if evaluation.metrics else "",
     )
 
@@ -126,12 +128,16 @@ def _compare(evaluation: Evaluation, expected: list[CocoResult], source: str) ->
 
 def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
     """Return the settings with what they stand for."""
-    values = {name: value for name, value in asdict(evaluation.settings).items() if value is not None}
+    settings = evaluation.settings
+    values = {name: value for name, value in asdict(settings).items() if value is not None}
+    if settings.labels is not None:
+        values["labels"] = settings.labels.name
     return values | {
-        "profile": {"name": evaluation.settings.profile, **asdict(evaluation.predictor.profile)},
+        "profile": {"name": settings.profile, **asdict(evaluation.predictor.profile)},
         "image_size": list(evaluation.predictor.config.image_size),
+        "split": evaluation.split.name,
         "annotations": evaluation.split.path.name,
-        "annotations_sha256": sha256(evaluation.split.path),
+        "annotations_sha256": evaluation.split.checksum,
         "threads": torch.get_num_threads(),
         "processes": processes.count,
     }

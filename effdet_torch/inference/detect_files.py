@@ -14,13 +14,12 @@ from typing import Any
 from PIL import Image
 
 from effdet_torch.atomic import replacing
+from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import OutputError, UsageError, listed
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import ImageDetections, Predictor
 from effdet_torch.inference.visualize import draw_detections
 
-# What counts as an image in a folder; a file that is named is read whatever its suffix.
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
 

@@ -18,7 +18,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.engine import TorchEngine, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES
+from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.network.checkpoint import load_model
@@ -71,7 +71,8 @@ class Predictor:
         score_threshold: detections below it are left out, 0..1.
         autocast: run the network in torch's mixed precision of the device.
         channels_last: run the network on NHWC memory; often faster.
-        label_map: {category id: name}; by default the model's, or COCO's for 90 classes; others are "class 7".
+        label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
+            classes; others are "class 7".
 
     Attributes:
         config: of the model, with the image size in use.
@@ -80,6 +81,7 @@ class Predictor:
     Raises:
         ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
             or the threshold is not in 0..1.
+        UsageError: The file of names cannot be read, or does not fit the model.
         ModelFileError: The model file cannot be read.
     """
 
@@ -94,7 +96,7 @@ class Predictor:
         score_threshold: float = 0.0,
         autocast: bool = False,
         channels_last: bool = False,
-        label_map: Mapping[int, str] | None = None,
+        label_map: Mapping[int, str] | str | Path | None = None,
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
@@ -106,6 +108,8 @@ class Predictor:
         if label_map is None:
             is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
             label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
+        elif isinstance(label_map, (str, Path)):
+            label_map = read_labels(label_map, self.config.num_classes)
         self.label_map = label_map
         self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
 

@@ -143,6 +143,7 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
         (["a.png", "--score", "30"], "30.0 is not in the range 0<=x<=1"),
         (["a.png", "--batch", "0"], "0 is not in the range x>=1"),
         (["a.png", "--labels", "missing.txt"], "'missing.txt' does not exist"),
+        (["a.png", "--labels", "two.pbtxt"], "has 2 names for the categories 1 to 2, and the model has 3 classes"),
         (["a.png", "--json", "nowhere/r.json"], "the folder nowhere does not exist"),
         (["a.png", "--out", "."], "drawing would replace them"),
         (["a.png", "empty/a.png", "--json", "r.json"], "a.png and empty/a.png would both be image 'a.png'"),
@@ -150,6 +151,7 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
     ],
 )
 def test_wrong_usage(model_file: Path, folder: Path, arguments: list[str], message: str) -> None:
+    (folder / "two.pbtxt").write_text("item { id: 1 name: 'cat' } item { id: 2 name: 'dog' }")
     (folder / "empty").mkdir()
     before = (folder / "a.png").read_bytes()
     done = detect(model_file, *arguments)

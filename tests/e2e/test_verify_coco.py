@@ -17,7 +17,14 @@ from click.testing import CliRunner
 import cli
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from effdet_torch.metrics.evaluators import EVALUATORS, RECORD, get_evaluator
-from support.coco_samples import annotation_file, change_annotations, convert_trained, write_coco, write_model
+from support.coco_samples import (
+    annotation,
+    annotation_file,
+    change_annotations,
+    convert_trained,
+    write_coco,
+    write_model,
+)
 from support.commands import run, script
 from verify.detections.run import CocoSettings, evaluate_coco
 
@@ -117,7 +124,7 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "coco")
     images = json.loads(annotation_file(root).read_text())["images"]
     many = [images[n % 4] | {"id": n} for n in range(1, 401)]
-    change_annotations(root, images=many, annotations=[])
+    change_annotations(root, images=many, annotations=[annotation(1, 1, 1, (2, 3, 20, 15))])
     write_model(tmp_path / "model.pth")
     options = ("model.pth", "--coco", "coco", "--workers", "0", "--batch", "2", "--results", "results.json")
     partial = tmp_path / "results.json.partial"

@@ -6,17 +6,20 @@ import contextlib
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
-from effdet_torch.data.coco import CocoSplit, read_split
+from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.sources import read_split
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.preprocess import preprocess
@@ -48,12 +51,12 @@ def model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def split(shared: Path) -> CocoSplit:
+def split(shared: Path) -> DataSet:
     return read_split(shared / "coco50")
 
 
 @pytest.fixture(scope="module")
-def found(model: Path, split: CocoSplit) -> dict[str, Results]:
+def found(model: Path, split: DataSet) -> dict[str, Results]:
     """What the averages detect with every profile; the network runs once."""
     predictor = Predictor(model, device="cpu")
     results: dict[str, Results] = {profile: [] for profile in CASES}
@@ -79,7 +82,7 @@ def assert_metrics(metrics: dict[str, float], expected: dict[str, float]) -> Non
 
 
 @pytest.mark.parametrize("profile", CASES)
-def test_metrics_and_detections(shared: Path, split: CocoSplit, found: dict[str, Results], profile: str) -> None:
+def test_metrics_and_detections(shared: Path, split: DataSet, found: dict[str, Results], profile: str) -> None:
     expected, metrics = official(shared, "ema", profile)
     assert_metrics(coco_metrics(split.dataset, found[profile], split.image_ids), metrics)
     parity = compare_detections(found[profile], expected, split.image_ids, profile, split.dataset)
@@ -93,7 +96,7 @@ def test_metrics_and_detections(shared: Path, split: CocoSplit, found: dict[str,
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("profile", CASES)
 def test_metrics_of_the_official_detections_are_pycocotools_own(
-    shared: Path, split: CocoSplit, profile: str, evaluator: str
+    shared: Path, split: DataSet, profile: str, evaluator: str
 ) -> None:
     """To the last digit, with pycocotools reading the files itself."""
     if evaluator != RECORD:
@@ -109,7 +112,7 @@ def test_metrics_of_the_official_detections_are_pycocotools_own(
     assert list(found.values()) == list(direct.stats)
 
 
-def test_other_profiles_and_views_are_told_apart(shared: Path, split: CocoSplit, found: dict[str, Results]) -> None:
+def test_other_profiles_and_views_are_told_apart(shared: Path, split: DataSet, found: dict[str, Results]) -> None:
     """Negative control: neither the other NMS nor the raw weights pass for the averages with the official NMS."""
     for view, profile in (("ema", "serving"), ("ema", "official-eval-hard"), ("raw", "official-eval")):
         expected, _ = official(shared, view, profile)
@@ -117,7 +120,7 @@ def test_other_profiles_and_views_are_told_apart(shared: Path, split: CocoSplit,
         assert not parity.passed, (view, profile, parity)
 
 
-def test_a_shifted_category_is_found(shared: Path, split: CocoSplit, found: dict[str, Results]) -> None:
+def test_a_shifted_category_is_found(shared: Path, split: DataSet, found: dict[str, Results]) -> None:
     """Negative control: the class channel taken for the category id."""
     expected, metrics = official(shared, "ema", "official-eval")
     shifted = [x | {"category_id": x["category_id"] - 1} for x in found["official-eval"]]
@@ -174,6 +177,32 @@ def test_stages_against_tensorflow(shared: Path, model: Path, monkeypatch: pytes
     with torch.no_grad():
         predictor.model.get_parameter("class_net.predict.conv_pw.bias").mul_(1.01)
     assert failed(stages()) == ["logits"]
+
+
+def test_stages_of_a_photograph_that_is_turned(shared: Path, model: Path, tmp_path: Path) -> None:
+    """TensorFlow's decoder does not turn it, so the reference gets the turned picture."""
+    pytest.importorskip("tensorflow")
+    content = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
+    image = next(x for x in content["images"] if x["id"] == 37777)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "annotations").mkdir()
+    photograph = Image.open(shared / "coco50" / "val2017" / image["file_name"])
+    turned = photograph.transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "val2017" / image["file_name"], quality=95, exif=exif)
+    content |= {"images": [image], "annotations": [x for x in content["annotations"] if x["image_id"] == 37777]}
+    (tmp_path / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    evaluation = evaluate_coco(model, tmp_path, CocoSettings(limit=1, workers=0))
+    assert evaluation is not None
+    assert evaluation.split.images[0].turned
+    assert evaluation.metrics["AP"] > 0.5
+    with open_checkpoint(shared / "trained_d0_256") as source:
+        assert failed(list(compare_stages(evaluation, source)[0])) == []
+        as_stored = replace(evaluation.split, images=(evaluation.split.images[0]._replace(turned=False),))
+        # Negative control: the picture as stored is another one.
+        unturned = compare_stages(replace(evaluation, split=as_stored), source)[0]
+    assert "metric" in failed(list(unturned))
 
 
 @pytest.mark.parametrize(

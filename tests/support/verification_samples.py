@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from effdet_torch.data.rules import Note
 from effdet_torch.metrics.coco import METRICS
 from verify.detection_results import DetectionParity, DetectionResult, PublishedAP, StageResult
 from verify.results import (
@@ -157,6 +158,9 @@ DETECTION = DetectionResult(
         StageResult("pixels", "largest difference", 1e-6, 1e-4, 37777),
         StageResult("metric", "AP", 0.0, 5e-4, None),
     ),
+    notes=(
+        Note("area missing", "repaired", 12, "annotations without a usable area: width x height of the box", ("7",)),
+    ),
 )
 WRONG_DETECTION = replace(
     DETECTION,
@@ -164,6 +168,7 @@ WRONG_DETECTION = replace(
     published=PublishedAP("efficientdet-d0", 34.3, 34.41),
     parity=DetectionParity(NASTY, 1000, 0, 900, float("inf"), 0.002, None, 37777),
     stages=(StageResult("pixels", "largest difference", float("nan"), 1e-4, 37777),),
+    notes=(Note("box empty", "dropped", 1, "boxes of zero or negative size", (NASTY,)),),
 )
 EVALUATED = replace(PASSING, layers=(), audit=None, reference={}, detection=DETECTION)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from converter.conversion import sha256
-from effdet_torch.data.coco import TEST_DEV, CocoSplit, read_split, require_classes, require_images
+from effdet_torch.data.classes import fit_classes
+from effdet_torch.data.clean import require_objects
+from effdet_torch.data.dataset import DataImage, DataSet
+from effdet_torch.data.files import check_images
+from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
@@ -28,26 +32,28 @@ class CocoSettings:
     """How to evaluate.
 
     Attributes:
-        split: "val2017", "testdev" (no metrics), or another that follows COCO's layout.
+        split: of the data set: "val2017", "testdev" (no metrics), ...; None takes the layout's default.
         limit: only the images of the lowest ids; None takes all.
         batch: images per step; detections do not depend on it on the CPU.
         workers: processes that read and prepare images; 0 does it in this one.
         device: "cpu", "cuda", "cuda:1", ...; of a distributed run every process takes its own GPU for "cuda".
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
+        labels: file with the names of the model's classes; None takes the model's own.
         evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
 
     Raises:
         ConfigError: A number is too small.
     """
 
-    split: str = "val2017"
+    split: str | None = None
     limit: int | None = None
     batch: int = 8
     workers: int = 2
     device: str = "cpu"
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
+    labels: Path | None = None
     evaluator: str = AUTO
 
     def __post_init__(self) -> None:
@@ -73,7 +79,7 @@ class Evaluation:
 
     settings: CocoSettings
     predictor: Predictor
-    split: CocoSplit
+    split: DataSet
     complete: bool
     results: list[CocoResult]
     metrics: Mapping[str, float]
@@ -87,7 +93,7 @@ class Evaluation:
 
 def evaluate_coco(
     path: Path,
-    root: Path,
+    source: Path | DataSource,
     settings: CocoSettings,
     out: Path | None = None,
     processes: Processes = ALONE,
@@ -97,7 +103,7 @@ def evaluate_coco(
 
     Args:
         path: a converted model.
-        root: COCO's folder.
+        source: the data set; a path is COCO's folder.
         settings: how.
         out: results file; an interrupted run is resumed. For testdev the submission, with its own name by default.
         processes: of a distributed run.
@@ -107,10 +113,9 @@ def evaluate_coco(
         EffdetError: The model, the images, the annotations, a partial result or a setting does not fit.
     """
     evaluator = get_evaluator(settings.evaluator)
-    predictor, whole = predictor_for(path, settings, processes.rank), read_split(root, settings.split)
-    split, test_dev = whole.first(settings.limit), whole.name == TEST_DEV
-    require_images(split)
-    require_classes(split, predictor.config)
+    predictor = predictor_for(path, settings, processes.rank)
+    split, complete = _read(source, settings, predictor)
+    test_dev = not split.has_truth
     if test_dev and (out is None or out.is_dir()):
         out = (out or Path()) / submission_name(path)
     partial = None if out is None else PartialResults(out, _origin(path, split, settings, predictor), processes.rank)
@@ -123,30 +128,40 @@ def evaluate_coco(
     if partial is not None:
         partial.finish(to_submission(results) if test_dev else results)
     metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids, evaluator.name)
-    complete = len(split.images) == len(whole.images)
     return Evaluation(settings, predictor, split, complete, results, metrics, evaluator)
+
+
+def _read(source: Path | DataSource, settings: CocoSettings, predictor: Predictor) -> tuple[DataSet, bool]:
+    """Return the checked images and objects with the model's category ids, and whether they are all of the split."""
+    source = DataSource(coco=source) if isinstance(source, Path) else source
+    whole = source.read(settings.split)
+    split = fit_classes(whole, predictor.config.num_classes, predictor.label_map).first(settings.limit)
+    return check_images(require_objects(split)), len(split.images) == len(whole.images)
 
 
 def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predictor:
     """Load a model as the settings say; see `Predictor` for the errors."""
     size = settings.image_size
-    return Predictor(path, profile=settings.profile, device=settings.device, rank=rank, image_size=size)
+    return Predictor(
+        path, profile=settings.profile, device=settings.device, rank=rank, image_size=size, label_map=settings.labels
+    )
 
 
-def _origin(path: Path, split: CocoSplit, settings: CocoSettings, predictor: Predictor) -> dict[str, Any]:
+def _origin(path: Path, split: DataSet, settings: CocoSettings, predictor: Predictor) -> dict[str, Any]:
     """Return all that detections depend on; how many are made at a time, and by how many workers, is not part of it."""
     return {
         "model": sha256(path),
-        "annotations": sha256(split.path),
+        "annotations": split.checksum,
         "profile": asdict(predictor.profile),
-        **{name: getattr(settings, name) for name in ("split", "limit", "image_size")},
+        "split": split.name,
+        **{name: getattr(settings, name) for name in ("limit", "image_size")},
         "device": torch.device(settings.device).type,
     }
 
 
 def _detect_share(
     predictor: Predictor,
-    split: CocoSplit,
+    split: DataSet,
     settings: CocoSettings,
     partial: PartialResults | None,
     processes: Processes,
@@ -159,15 +174,26 @@ def _detect_share(
         partial.begin()
     images = processes.share([image for image in split.images if image.image_id not in done])
     total = len(done) + len(images)
-    # COCO's annotations refer to the stored pixels, so no EXIF orientation is applied.
-    paths = [image.path for image in images]
-    results = predictor.stream(paths, settings.batch, workers=settings.workers, apply_exif=False)
-    for image, result in zip(images, results, strict=True):
-        if isinstance(result, ImageError):
-            raise result
-        done[image.image_id] = result[1].to_coco(image.image_id)
+    for image, detections in _detections(predictor, images, settings):
+        done[image.image_id] = detections
         if partial is not None:
-            partial.add(image.image_id, done[image.image_id])
+            partial.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
     return done
+
+
+def _detections(
+    predictor: Predictor, images: Sequence[DataImage], settings: CocoSettings
+) -> Iterator[tuple[DataImage, list[CocoResult]]]:
+    """Detect in images, each in the frame that its annotations refer to: COCO's is that of the stored pixels."""
+    for turned in (False, True):
+        chosen = [image for image in images if image.turned == turned]
+        if not chosen:
+            continue
+        paths = [image.path for image in chosen]
+        results = predictor.stream(paths, settings.batch, workers=settings.workers, apply_exif=turned)
+        for image, result in zip(chosen, results, strict=True):
+            if isinstance(result, ImageError):
+                raise result
+            yield image, result[1].to_coco(image.image_id)

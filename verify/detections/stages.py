@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from converter.conversion import Preparation
 from converter.hparams.fields import hparams_of
 from converter.source import VariableSource
-from effdet_torch.data.coco import CocoImage
+from effdet_torch.data.dataset import DataImage
 from effdet_torch.file_format import config_origins
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
+from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from verify.detection_results import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
@@ -95,11 +98,11 @@ def _worst(stage: str, image_ids: Sequence[int], errors: Sequence[float]) -> Sta
 
 
 def _compare(
-    predictor: Predictor, reference: Reference, detector: ReferenceDetector, image: CocoImage
+    predictor: Predictor, reference: Reference, detector: ReferenceDetector, image: DataImage
 ) -> tuple[dict[str, float], list[CocoResult]]:
     """Return the errors of the stages before the metric on one image, and what the reference detects."""
-    pixels, _ = predictor.prepare([image.path], apply_exif=False)
-    expected_pixels, image_scale = detector.pixels(image.path.read_bytes())
+    pixels, _ = predictor.prepare([image.path], apply_exif=image.turned)
+    expected_pixels, image_scale = detector.pixels(_encoded(image))
     outputs = reference.outputs(expected_pixels)
     boxes = detector.boxes(_flat(outputs.box_deltas, 4), detector.anchors_yxyx())
     logits = _flat(outputs.class_logits, predictor.config.num_classes)
@@ -115,6 +118,15 @@ def _compare(
         "NMS": 1 - parity.matched_share,
     }
     return errors, expected
+
+
+def _encoded(image: DataImage) -> bytes:
+    """Return an image file; one that is evaluated turned as PNG, because TensorFlow's decoder does not turn it."""
+    if not image.turned:
+        return image.path.read_bytes()
+    stream = BytesIO()
+    Image.fromarray(read_image(image.path, apply_exif=True)).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _network_error(predictor: Predictor, pixels: Array, outputs: HeadOutputs) -> float:

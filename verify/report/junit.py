@@ -100,6 +100,8 @@ def _add_detections(root: ET.Element, detection: DetectionResult, alone: bool) -
     properties = ET.SubElement(suite, "properties")
     for name, value in metric_rows(detection):
         ET.SubElement(properties, "property", name=name, value=value)
+    for note in detection.notes:
+        ET.SubElement(properties, "property", name=f"data set: {note.kind}", value=printable(note.sentence))
     case = _case(suite, "detections", detection_sentence(detection))
     if alone:
         _skip(case, "evaluated; nothing was compared")

@@ -170,6 +170,8 @@ def _detection(verification: Verification) -> Iterator[Section]:
     verdicts = {True: "pass", False: Failed("FAIL")}
     rows = tuple((check.name, verdicts[check.passed], check.sentence) for check in checks(detection))
     yield Section("Detections", (detection_sentence(detection),), columns, rows, failed=not detection.passed)
+    if detection.notes:
+        yield Section("Data set", tuple(note.sentence for note in detection.notes))
     metrics = metric_rows(detection)
     if metrics:
         columns = {"precision": "text", "AP": "number", "recall": "text", "AR": "number"}

@@ -31,6 +31,24 @@ def test_coco_has_80_names_for_90_ids() -> None:
         ("names.json", '{"1": "cat", "3": "hair drier"}'),
         ("names.yaml", "1: cat\n3: hair drier\n"),
         ("names.YML", "{1: cat, 3: 'hair drier'}"),
+        ("names.txt", "background\ncat\n\nhair drier\n"),
+        ("labelmap.txt", "???\ncat\nN/A\nhair drier\n"),
+        ("names.json", '["cat", "", "hair drier"]'),
+        ("names.json", '{"cat": 1, "hair drier": 3}'),
+        ("names.json", '{"0": "background", "1": "cat", "3": "hair drier"}'),
+        ("names.yaml", "0: background\n1: cat\n3: hair drier\n"),
+        ("names.yaml", "[cat, '', hair drier]"),
+        ("config.yaml", "image_size: 512\nlabel_map: {1: cat, 3: hair drier}\n"),
+        ("config.yaml", "label_map: {0: background, 1: cat, 3: hair drier}\n"),
+        ("data.yaml", "nc: 3\nnames: {0: cat, 2: hair drier}\n"),
+        ("data.yaml", "names: [cat, '', hair drier]\n"),
+        ("map.pbtxt", "item {\n  id: 1\n  name: 'cat'\n}\nitem {\n  name: \"hair drier\"\n  id: 3 }\n"),
+        ("map.txt", 'item { name: "/m/01yrx" id: 1 display_name: "cat" } # x {\nitem{id:3,name:"hair drier"}'),
+        (
+            "map.pbtxt",
+            "item: { id: 1 name: 'cat' keypoints { id: 7 label: 'nose' } } item { id: 3 name: 'hair drier' }",
+        ),
+        ("map.pbtxt", "item { id: 0 name: 'background' } item { id: 1 name: 'cat' } item { id: 3 name: 'hair drier' }"),
         ("coco.json", '{"categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "hair drier"}], "images": []}'),
     ],
 )
@@ -53,7 +71,14 @@ def test_reads_names(tmp_path: Path, file: str, text: str) -> None:
         ("a.yaml", b"1: no\n", "the name of category 1 is a bool; quote it"),
         ("a.yaml", b"1: [cat, dog]\n", "the name of category 1 is a list"),
         ("a.txt", b"\xff\xfe\x00", "cannot read the class names"),
-        ("a.json", b'{"0": "background"}', "names category 0; category ids start at 1"),
+        ("a.json", b'{"0": "cat", "1": "dog"}', "names category 0; category ids start at 1"),
+        ("a.json", b'{"0": "background"}', "does not hold class names"),
+        ("a.json", b"[]", "does not hold class names"),
+        ("a.yaml", b"label_map: names.txt", "does not hold class names"),
+        ("a.txt", b"\n\n", "does not hold class names"),
+        ("a.pbtxt", b"item { id: 1 }", "an item lacks id or name"),
+        ("a.pbtxt", b"item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "two items have the id 1"),
+        ("a.pbtxt", b"cat", "does not hold class names"),
         ("missing.txt", None, "No such file"),
     ],
 )
@@ -63,3 +88,28 @@ def test_what_holds_no_names_is_refused(tmp_path: Path, file: str, content: byte
     with pytest.raises(UsageError, match=message) as error:
         read_labels(tmp_path / file)
     assert str(tmp_path / file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "background\ncat\ndog\n"),
+        ("names.json", '["cat", "dog"]'),
+        ("names.yaml", "{1: cat, 2: dog}"),
+        ("config.yaml", "label_map: {1: cat, 2: dog}"),
+        ("map.pbtxt", "item { id: 1 name: 'cat' } item { id: 2 name: 'dog' }"),
+    ],
+)
+def test_the_count_must_be_the_models(tmp_path: Path, file: str, text: str) -> None:
+    (tmp_path / file).write_text(text)
+    assert read_labels(tmp_path / file, 2) == {1: "cat", 2: "dog"}
+    for count in (1, 3, 90):
+        with pytest.raises(
+            UsageError, match=f"has 2 names for the categories 1 to 2, and the model has {count} classes"
+        ):
+            read_labels(tmp_path / file, count)
+
+
+def test_the_official_name_of_cocos_label_map(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("label_map: coco\n")
+    assert read_labels(tmp_path / "config.yaml", 90) == COCO_NAMES

@@ -86,7 +86,7 @@ def test_to_coco_gives_plain_numbers() -> None:
     assert json.loads(json.dumps(found.to_coco("a.jpg"))) == [expected]
 
 
-def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels]) -> None:
+def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels], tmp_path: Path) -> None:
     everything = Predictor(model)(images[0])[0]
     limit = float(everything.scores[10])
     kept = Predictor(model, score_threshold=limit, label_map={1: "cat", 2: "dog"})(images[0])[0]
@@ -94,6 +94,8 @@ def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels]) ->
     assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
     assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
     assert Predictor(small_model(num_classes=90)).label_map == COCO_NAMES
+    (tmp_path / "names.txt").write_text("cat\ndog\nbird")
+    assert Predictor(model, label_map=tmp_path / "names.txt").label_map == {1: "cat", 2: "dog", 3: "bird"}
     nothing = Predictor(model, score_threshold=1.0)(images[0])[0]
     assert (len(nothing), nothing.boxes_xyxy.shape, nothing.to_coco(1)) == (0, (0, 4), [])
 

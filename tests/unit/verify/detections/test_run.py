@@ -133,7 +133,7 @@ def test_results_of_another_run_are_not_mixed(root: Path, model: Path, tmp_path:
     if change == "model":
         model = write_model(tmp_path / "other.pth", seed=1)
     if change == "annotations":
-        change_annotations(root, annotations=[])
+        change_annotations(root, info={})
     with pytest.raises(EvaluationError, match=f"with another {change}"):
         evaluate_coco(model, root, settings, out)
     assert partial.read_bytes() == kept
@@ -179,7 +179,7 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
         (("--reference-results", "nothing.json"), 1, "nothing.json cannot be read"),
         (("--reference", "checkpoint"), 2, "--limit N"),
         (("--split", "testdev", "--reference-results", "x.json"), 1, "nothing to compare with"),
-        (("--graph",), 2, "--graph cannot be combined with --coco"),
+        (("--graph",), 2, "--graph cannot be combined with --coco, --annotations or --data"),
         (("--dtype", "float64"), 2, "--dtype cannot be combined with --coco"),
         (("--demo", "d0"), 2, "--demo cannot be combined with --coco"),
         (("--results", "no/folder.json"), 2, "does not exist; create it first"),
@@ -194,7 +194,7 @@ def test_errors(root: Path, model: Path, options: tuple[str, ...], code: int, me
 
 def test_words_that_are_missing_and_classes_that_do_not_fit(root: Path, model: Path, tmp_path: Path) -> None:
     done = verify(model, "--reference", "checkpoint", "--limit", 3)
-    assert (done.exit_code, "--limit needs --coco ROOT" in done.stderr) == (2, True)
+    assert (done.exit_code, "--limit needs --coco ROOT, --annotations FILE or --data DIR" in done.stderr) == (2, True)
     done = verify("--coco", root)
     assert (done.exit_code, "MODEL is missing: pass the converted file" in done.stderr) == (2, True)
     done = verify(write_model(tmp_path / "one.pth", num_classes=1), "--coco", root)

@@ -1,0 +1,1 @@
+"""Readers of data sets: one file for each layout; nothing is checked here but that files can be read."""

@@ -1,0 +1,73 @@
+"""COCO annotation files: in COCO's own layout, beside a folder of images, or as Roboflow exports them.
+
+The split "testdev" has no annotations: its list of images is image_info_test-dev2017.json, its folder test2017.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from effdet_torch.data.dataset import TEST_DEV, RawData
+from effdet_torch.data.rules import Findings
+from effdet_torch.errors import EvaluationError, listed
+
+VAL = "val2017"
+ROBOFLOW_FILE = "_annotations.coco.json"
+
+
+def coco_layout(root: Path, name: str | None = None) -> RawData:
+    """Read a split of COCO as it is downloaded: ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/*.jpg.
+
+    The images may also be in ROOT/images/SPLIT.
+
+    Raises:
+        EvaluationError: The file is missing or is not in COCO's format.
+    """
+    name = name or VAL
+    test_dev = name == TEST_DEV
+    path = root / "annotations" / ("image_info_test-dev2017.json" if test_dev else f"instances_{name}.json")
+    if not path.is_file():
+        raise EvaluationError(
+            f"{path} cannot be read: No such file. Expected COCO's layout: ROOT/annotations/{path.name} beside the "
+            f"folder of images{_others(path)}"
+        )
+    folder = "test2017" if test_dev else name
+    folders = (root / folder, root / "images" / folder)
+    return coco_file(path, next((x for x in folders if x.is_dir()), folders[0]), name)
+
+
+def coco_file(path: Path, folder: Path, name: str | None = None) -> RawData:
+    """Read an annotation file and the names of the images in a folder."""
+    test_dev = name == TEST_DEV
+    content = _read(path, ("images",) if test_dev else ("images", "annotations", "categories"))
+    name = name or path.stem.removeprefix("instances_")
+    return RawData(name, path, folder, content, Findings(path.name), has_truth=not test_dev)
+
+
+def roboflow_folder(folder: Path, name: str | None = None) -> RawData:
+    """Read a folder in which the annotation file is beside the images, or one folder below for every split."""
+    folders = [folder / name] if name else [folder, *(folder / split for split in ("valid", "val", "test"))]
+    found = next((x for x in folders if (x / ROBOFLOW_FILE).is_file()), None)
+    if found is None:
+        raise EvaluationError(f"{folder} has no {ROBOFLOW_FILE} in {listed(x.name for x in folders)}; choose a --split")
+    return coco_file(found / ROBOFLOW_FILE, found, found.name)
+
+
+def _others(path: Path) -> str:
+    splits = sorted(x.stem.removeprefix("instances_") for x in path.parent.glob("instances_*.json"))
+    return f"; it has the splits {listed(splits)}" if splits else ""
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a COCO annotation file") from error
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path} is not JSON: {error}; download or export it again") from error
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise EvaluationError(f"{path} is not a COCO annotation file: it has no list {key!r}")
+    return dict(content)

@@ -1,0 +1,206 @@
+"""What is done with the faults of a data set: a table, and the faults that were found.
+
+Every kind of fault has one row. A fault is repaired or dropped, and counted, or the data set is refused; what must be
+assumed is counted, too. Nothing happens without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from effdet_torch.errors import MAX_LISTED, EvaluationError
+
+Action = Literal["repaired", "dropped", "assumed", "refused"]
+MOST_EXAMPLES = 3
+
+
+class Rule(NamedTuple):
+    """What is done with a kind of fault.
+
+    Attributes:
+        action: repaired, dropped, assumed or refused.
+        text: what is wrong, and what was done about it; after a count.
+        next_step: what to do; only for what is refused.
+    """
+
+    action: Action
+    text: str
+    next_step: str = ""
+
+
+# Kind of fault -> what is done.
+RULES: Mapping[str, Rule] = {
+    # Images.
+    "image is not an entry": Rule("refused", "images that are not a JSON object", "export the annotations again"),
+    "image without id": Rule(
+        "refused", "images without a usable id", "give every image an id of its own, and refer to it in the annotations"
+    ),
+    "image without file": Rule("refused", "images without a file_name", "add the names of the files"),
+    "image listed twice": Rule("repaired", "images listed twice with one id and file: evaluated once"),
+    "image id taken": Rule(
+        "refused", "image ids that belong to different files", "number the images of merged data sets again"
+    ),
+    "image id as text": Rule("repaired", "image ids written as text: read as numbers"),
+    "image id is a name": Rule(
+        "repaired", "image ids that are not usual numbers: all images are numbered from 1, in the order of the list"
+    ),
+    "image size missing": Rule("repaired", "images without width and height: taken from their files"),
+    "image size as text": Rule("repaired", "image sizes written as text: read as numbers"),
+    "file_name with other slashes": Rule("repaired", "file names with backslashes: read as slashes"),
+    "file_name nested": Rule("repaired", "file names with folders that are not here: found without them"),
+    "file_name ambiguous": Rule(
+        "refused",
+        "file names of different folders that are one file here",
+        "keep the folders of the images, and pass the one that they are in",
+    ),
+    # Files.
+    "file missing": Rule("refused", "image files are missing", "download the rest, or evaluate fewer with --limit"),
+    "file unreadable": Rule("refused", "image files cannot be opened", "copy or download them again"),
+    "photograph turned": Rule(
+        "repaired", "photographs with an EXIF orientation, and boxes for the turned picture: evaluated turned"
+    ),
+    "photograph as stored": Rule(
+        "assumed", "photographs with an EXIF orientation that sizes do not decide: evaluated as stored, as COCO does"
+    ),
+    "image size contradicted": Rule(
+        "repaired", "images have another width and height than the annotations say: at most 1 %, evaluated as stored"
+    ),
+    "image sizes contradicted": Rule(
+        "refused",
+        "images have another width and height than the annotations say, more than 1 %: boxes refer to other pixels",
+        "pass the images that were annotated, or scale the boxes with the images",
+    ),
+    # Categories.
+    "category is not usable": Rule("refused", "categories without a usable id", "give every category an id"),
+    "category id as text": Rule("repaired", "category ids written as text: read as numbers"),
+    "category id is a name": Rule("repaired", "category ids that are not usual numbers: matched by name"),
+    "category listed twice": Rule("repaired", "categories listed twice with one id and name: kept once"),
+    "category id taken": Rule("refused", "category ids with different names", "number the categories again"),
+    "category unused": Rule("dropped", "categories without objects that the model does not have"),
+    "category matched by name": Rule("repaired", "categories with other ids than the model's: matched by name"),
+    "category matched by id": Rule(
+        "assumed",
+        "categories matched by id, because they have no names, or the model has none for them (--labels FILE)",
+    ),
+    # Annotations.
+    "annotation is not an entry": Rule("refused", "annotations that are not a JSON object", "export them again"),
+    "annotation id": Rule(
+        "repaired", "annotations with a missing, zero, repeated, huge or text id: numbered from 1 internally"
+    ),
+    "annotation listed twice": Rule("dropped", "annotations listed twice: same id, image, category and box"),
+    "annotation of unknown image": Rule(
+        "refused",
+        "annotations of images that are not in the list",
+        "pass the annotations of these images (another split's?), or remove those of other images",
+    ),
+    "annotation of unknown category": Rule(
+        "refused", "annotations of categories that are not in the list", "add the categories with their names"
+    ),
+    "reference as text": Rule("repaired", "annotations with image_id or category_id as text: read as numbers"),
+    "box missing": Rule("refused", "annotations without a bbox", "add [x, y, width, height] in pixels, or remove them"),
+    "box is not four numbers": Rule(
+        "refused", "annotations whose bbox is not four finite numbers", "write [x, y, width, height] in pixels"
+    ),
+    "box as text": Rule("repaired", "boxes with numbers written as text: read as numbers"),
+    "box empty": Rule("dropped", "boxes of zero or negative size"),
+    "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
+    "area as text": Rule("repaired", "areas written as text: read as numbers"),
+    "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
+    "iscrowd as text": Rule("repaired", "iscrowd written as text or true and false: read as 0 and 1"),
+    "iscrowd unknown": Rule("refused", "annotations whose iscrowd is not 0 or 1", "write 0 or 1"),
+    "segmentation missing": Rule("repaired", "annotations without segmentation: boxes do not need it"),
+    "no objects": Rule(
+        "refused", "images, and not one object to find in them", "pass their annotations, or a larger --limit"
+    ),
+    # Other layouts.
+    "image without annotation file": Rule(
+        "refused", "images of the split without an annotation file", "add the files, or remove the images from the list"
+    ),
+    "object damaged": Rule("refused", "objects that cannot be read", "export the annotations again"),
+    "object difficult": Rule("assumed", "objects marked difficult: evaluated like all others"),
+    "polygon": Rule("repaired", "polygons: their bounding boxes"),
+}
+
+
+@dataclass(frozen=True)
+class Note:
+    """One kind of fault that a data set has.
+
+    Attributes:
+        kind: key of `RULES`.
+        action: what was done: repaired, dropped or assumed.
+        count: how many were found.
+        text: what was wrong and what was done.
+        examples: the first ones.
+    """
+
+    kind: str
+    action: Action
+    count: int
+    text: str
+    examples: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """The note in one line."""
+        examples = f" (e.g. {', '.join(self.examples)})" if self.examples else ""
+        return f"{self.action.capitalize()}: {self.count} {self.text}{examples}."
+
+
+@dataclass
+class Places:
+    """Where faults of one kind are: how many, and the first ones."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, where: object) -> None:
+        """Count a place."""
+        self.count += 1
+        if len(self.first) < MAX_LISTED:
+            self.first.append(str(where))
+
+    def __str__(self) -> str:
+        more = [f"and {self.count - len(self.first)} more"] if self.count > len(self.first) else []
+        return ", ".join([*self.first, *more])
+
+
+@dataclass
+class Findings:
+    """The faults of one data set.
+
+    Attributes:
+        of: name of the file or folder.
+        found: {kind: where}, in the order of finding.
+    """
+
+    of: str
+    found: dict[str, Places] = field(default_factory=dict)
+
+    def add(self, kind: str, where: object) -> None:
+        """Count a fault."""
+        if kind not in RULES:
+            raise KeyError(kind)
+        self.found.setdefault(kind, Places()).add(where)
+
+    def add_all(self, kind: str, where: Iterable[object]) -> None:
+        """Count several faults of one kind."""
+        for place in where:
+            self.add(kind, place)
+
+    def notes(self) -> tuple[Note, ...]:
+        """Return what was repaired, dropped and assumed.
+
+        Raises:
+            EvaluationError: Something must be refused; names everything of that sort, and what to do.
+        """
+        refused = [(RULES[kind], places) for kind, places in self.found.items() if RULES[kind].action == "refused"]
+        if refused:
+            texts = (f"{places.count} {rule.text}: {places} ({rule.next_step})" for rule, places in refused)
+            raise EvaluationError(f"{self.of} cannot be evaluated: {'; '.join(texts)}")
+        return tuple(
+            Note(kind, RULES[kind].action, places.count, RULES[kind].text, tuple(places.first[:MOST_EXAMPLES]))
+            for kind, places in self.found.items()
+        )

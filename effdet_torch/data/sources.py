@@ -1,0 +1,101 @@
+"""Which data set the user named, and in which layout: recognised by what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from effdet_torch.data.clean import clean
+from effdet_torch.data.dataset import DataSet, RawData
+from effdet_torch.data.layouts.coco import ROBOFLOW_FILE, coco_file, coco_layout, roboflow_folder
+from effdet_torch.data.layouts.voc import voc_folder
+from effdet_torch.data.layouts.yolo import NAME_LISTS, YAML_NAMES, yolo_file, yolo_folder
+from effdet_torch.errors import EvaluationError, UsageError, listed
+
+
+class Layout(NamedTuple):
+    """A layout of data sets.
+
+    Attributes:
+        name: as people call it.
+        signs: patterns of files; one match in the folder is enough.
+        read: reads (folder, split).
+    """
+
+    name: str
+    signs: tuple[str, ...]
+    read: Callable[[Path, str | None], RawData]
+
+
+LAYOUTS = (
+    Layout("Roboflow COCO", (ROBOFLOW_FILE, f"*/{ROBOFLOW_FILE}"), roboflow_folder),
+    Layout("COCO", ("annotations/instances_*.json", "annotations/image_info_*.json"), coco_layout),
+    Layout("YOLO", (*YAML_NAMES, *NAME_LISTS), yolo_folder),
+    Layout("PASCAL VOC", ("Annotations/*.xml", "*.xml", "valid/*.xml", "val/*.xml", "test/*.xml"), voc_folder),
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set as the user named it.
+
+    Attributes:
+        coco: COCO's folder.
+        annotations: a COCO annotation file, whose images are in the folder `images`.
+        images: that folder.
+        data: the folder of any layout, or a data.yaml.
+
+    Raises:
+        UsageError: Not exactly one data set was named.
+    """
+
+    coco: Path | None = None
+    annotations: Path | None = None
+    images: Path | None = None
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        is_one = [self.coco, self.annotations, self.data].count(None) == 2
+        if not is_one or (self.annotations is None) != (self.images is None):
+            raise UsageError("name one data set: --coco ROOT, --annotations FILE with --images DIR, or --data DIR")
+
+    def read(self, split: str | None = None) -> DataSet:
+        """Read and check the data set.
+
+        Args:
+            split: by default val2017 in COCO's layout, else what the layout offers: val, valid, test.
+
+        Raises:
+            EvaluationError: It cannot be read, or must be refused.
+        """
+        if self.coco is not None:
+            return clean(coco_layout(self.coco, split))
+        if self.annotations is not None and self.images is not None:
+            return clean(coco_file(self.annotations, self.images, split))
+        return clean(_recognised(self.data or Path(), split))
+
+
+def read_split(root: Path, name: str | None = None) -> DataSet:
+    """Read and check a split of COCO in its own layout; see `DataSource.read`."""
+    return DataSource(coco=root).read(name)
+
+
+def _recognised(path: Path, split: str | None) -> RawData:
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return yolo_file(path, split)
+    if not path.is_dir():
+        raise EvaluationError(
+            f"{path} is not a folder or a data.yaml; pass one, or --annotations FILE with --images DIR for COCO"
+        )
+    found = [layout for layout in LAYOUTS if any(next(path.glob(sign), None) for sign in layout.signs)]
+    if not found:
+        expected = "; ".join(f"{layout.name}: {layout.signs[0]}" for layout in LAYOUTS)
+        raise EvaluationError(f"{path} is not a data set of a known layout; expected one of: {expected}")
+    if len(found) > 1:
+        raise EvaluationError(
+            f"{path} is a data set in several layouts ({listed(layout.name for layout in found)}): choose one with "
+            "--coco ROOT, --annotations FILE --images DIR, or --data with a data.yaml or a folder below"
+        )
+    return found[0].read(path, split)

@@ -1,0 +1,43 @@
+"""Which data set was named, and in which layout it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from effdet_torch.data.sources import DataSource, read_split
+from effdet_torch.errors import EvaluationError, UsageError
+from support.coco_samples import annotation_file, write_coco
+
+
+def test_cocos_layout_is_recognised(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    assert DataSource(data=root).read() == read_split(root)
+
+
+def test_an_annotation_file_and_a_folder(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    named = DataSource(annotations=annotation_file(root), images=root / "val2017")
+    assert named.read() == read_split(root)
+
+
+def test_two_layouts_are_ambiguous(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    (root / "data.yaml").touch()
+    with pytest.raises(EvaluationError, match=r"several layouts \(COCO, YOLO\): choose one"):
+        DataSource(data=root).read()
+
+
+def test_no_layout_at_all(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="not a data set of a known layout; expected one of: Roboflow COCO"):
+        DataSource(data=tmp_path).read()
+    for path in (tmp_path / "missing", annotation_file(write_coco(tmp_path))):
+        with pytest.raises(EvaluationError, match=r"is not a folder or a data.yaml; .* --annotations FILE"):
+            DataSource(data=path).read()
+
+
+@pytest.mark.parametrize("names", [(), ("annotations",), ("images",), ("coco", "images"), ("coco", "data")])
+def test_exactly_one_data_set(names: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="name one data set"):
+        DataSource(**dict.fromkeys(names, Path("x")))
