@@ -15,7 +15,6 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +23,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.other_networks import OtherNetwork, other_networks
 from converter.conversion import Preparation, prepare
-from converter.identify.families import DETECTOR
 from converter.locate import open_checkpoint
 from converter.plan.expand import Entry, Plan
-from effdet_torch.architecture.backbone import BACKBONE_TOP
-from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
 from verify.demo import write_demo
 from verify.layers.pairs import layer_pairs
-from verify.layers.parity import Match, compare_layers, match_layers, one_thread
+from verify.layers.parity import Match, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.results import DType
 from verify.subjects.references import build_reference
@@ -83,14 +80,6 @@ class Control(NamedTuple):
     dtype: DType
     layers: int
     reported: int
-    excess: float
-
-
-class OtherNetwork(NamedTuple):
-    """The same tensors in another network: what differs, the first layer that fails, and its error over tolerance."""
-
-    change: str
-    layer: str
     excess: float
 
 
@@ -154,39 +143,6 @@ def mutation_score(
                     excess = min(_layer_excess(entry, matches, compared, dtype) for entry in entries)
                 score.outcomes.append(Outcome(mutation, _kind(entries[0]), dtype, excess, audited[mutation]))
     return score
-
-
-def other_networks(preparation: Preparation, model: EfficientDet, images: NDArray[Any]) -> list[OtherNetwork]:
-    """Put the tensors of a model into networks that have the same ones and compute something else."""
-    reference, results = build_reference(preparation, "float32"), list[OtherNetwork]()
-    for change, settings in architecture_mutations(model.config).items():
-        other = EfficientDet(replace(model.config, **settings)).eval()
-        other.load_state_dict(model.state_dict())
-        found = compare_layers(reference, other, DETECTOR.plan(other.config), images, "float32")
-        failed = sorted(
-            (r for r in found if not r.passed), key=lambda result: (result.mode != "isolated", result.order)
-        )
-        worst = failed[0].measures.max_over_rms / failed[0].tolerance if failed else 0.0
-        results.append(OtherNetwork(change, f"{failed[0].name} ({failed[0].mode})" if failed else "", worst))
-    return results
-
-
-def architecture_mutations(config: EfficientDetConfig) -> dict[str, dict[str, Any]]:
-    """Return {what differs: fields of the config} of networks with the same variables."""
-    changes: dict[str, dict[str, Any]] = {
-        f"activation {name}": {"activation": name}
-        for name in ("swish", "relu6", "relu", "hswish", "mish")
-        if name != config.activation
-    }
-    if config.fusion == "fastattn":
-        changes["fusion attn"] = {"fusion": "attn"}
-    level, (*others, one, other) = config.cell[-2]
-    rewired = (*config.cell[:-2], (level, (*others, other, one)), config.cell[-1])
-    if config.head_repeats > 1:
-        changes["residual heads"] = {"survival_prob": 0.8}
-    if config.max_level > BACKBONE_TOP:  # the coarser levels are made by a convolution and a pooling
-        changes["pooling before the convolution"] = {"conv_after_downsample": True}
-    return changes | {"two inputs of a node exchanged": {"fpn_config": rewired}}
 
 
 def _layer_excess(entry: Entry, matches: Iterable[Match], model: EfficientDet, dtype: DType) -> float:
@@ -269,10 +225,7 @@ def to_markdown(score: Score, command: str, variant: str, size: int) -> Iterator
     controls = [[c.dtype, str(c.layers), str(c.reported), f"{c.excess:.2g}"] for c in score.controls]
     yield _table(("dtype", "layers", "reported", "largest margin"), controls)
     yield "## The same tensors in another network"
-    yield (
-        "No tensor is wrong, so the audit sees nothing; what the layers compute is. Float32; the first layer that "
-        "fails, alone if possible."
-    )
+    yield "No tensor is wrong, so the audit sees nothing. Float32; the first layer that fails, alone if possible."
     rows = [[n.change, "yes" if n.excess > 1 else "NO", n.layer, f"{n.excess:.2g}"] for n in score.networks]
     yield _table(("difference", "caught", "first layer", "margin"), rows)
     yield "## Survivors"
