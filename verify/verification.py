@@ -25,6 +25,7 @@ from verify.layers.audit import audit_weights
 from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import MODES, compare_layers, one_thread
+from verify.reference.network import TensorFlowReference
 from verify.results import DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
@@ -114,6 +115,7 @@ def _compare(
     preparation, layers = weights.preparation, list[LayerResult]()
     described: dict[str, str] = {}
     study: Study | None = None
+    reference: TensorFlowReference
     for number, dtype in enumerate(settings.dtypes):
         reference = build_reference(preparation, dtype)
         described = reference.describe()
@@ -128,8 +130,18 @@ def _compare(
         layers += found
     result = replace(result, reference={**described, **result.reference}, layers=tuple(layers))
     if not result.failures and (result.audit is None or result.audit.passed):
+        _require_residuals(model, reference)  # layers that the mapping of this model does not have
         return result
     return replace(result, diagnoses=tuple(diagnose(layers, model, weights, images, study)))
+
+
+def _require_residuals(model: EfficientDet, reference: TensorFlowReference) -> None:
+    """Refuse a model without the additions in the heads that TensorFlow has, where no comparison showed it."""
+    if reference.has_residual_heads and not model.config.survival_prob:
+        raise ParityError(
+            "class_net/class-1-add was not compared: TensorFlow adds the input of a head's repeat (survival_prob), the "
+            "model does not; convert it again with the settings of the checkpoint: config.yaml or --hparams"
+        )
 
 
 def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings) -> GraphResult | None:

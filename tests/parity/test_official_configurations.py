@@ -23,6 +23,7 @@ from effdet_torch.errors import ConfigError
 from effdet_torch.inference.postprocess import PROFILES, Profile
 from effdet_torch.network.model import EfficientDet
 from support.official_cases import CASES, OfficialCase, case_folders
+from verify.errors import ParityError
 from verify.reference.base import HeadOutputs
 from verify.verification import Settings, verify_model
 
@@ -134,6 +135,18 @@ def test_the_proof_notices_another_network(case: OfficialCase, folder: Path) -> 
     assert result.failures
     with open_checkpoint(without) as source:
         assert verify_model(without / "model.pth", source, settings).passed
+
+
+@pytest.mark.parametrize("case", ["survival_b0"], indirect=True)
+def test_additions_that_no_layer_alone_shows_are_missed(case: OfficialCase, folder: Path) -> None:
+    settings = Settings(image_size=(128, 128), dtypes=("float32",), modes=("isolated",))
+    without = checkpoint(case, folder, with_config=False)
+    converted(without)
+    with (
+        open_checkpoint(checkpoint(case, folder, with_config=True)) as source,
+        pytest.raises(ParityError, match=r"class_net/class-1-add was not compared: .* \(survival_prob\)"),
+    ):
+        verify_model(without / "model.pth", source, settings)
 
 
 @pytest.mark.parametrize("case", ["scale_range"], indirect=True)

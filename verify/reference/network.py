@@ -51,6 +51,8 @@ class TensorFlowReference(Reference):
         self._tf = import_tensorflow()
         self._dtype, self._backbone_only = dtype, backbone_only
         self._forward = Forward(self._tf, hparams, variables, dtype)
+        # Whether the heads add the input of a repeat to its output.
+        self.has_residual_heads = not backbone_only and hparams.survival_prob and hparams.box_class_repeats > 1
 
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
         """Run eagerly and yield every layer as arrays of the reference's dtype; see `Reference.taps`."""

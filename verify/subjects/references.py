@@ -13,7 +13,6 @@ from converter.hparams.fields import OPTION, hparams_of, stated_hparams
 from converter.identify.families import BACKBONE
 from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
-from verify.reference.base import Reference
 from verify.reference.network import TensorFlowReference
 from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
@@ -43,7 +42,7 @@ class StoredVariables(Mapping[str, NDArray[Any]]):
         return len(self._stored)
 
 
-def build_reference(preparation: Preparation, dtype: DType) -> Reference:
+def build_reference(preparation: Preparation, dtype: DType) -> TensorFlowReference:
     """Build the TensorFlow reference on the variables of a preparation."""
     variables, config = StoredVariables(preparation), preparation.settings.config
     hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
