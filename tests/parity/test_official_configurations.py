@@ -22,7 +22,7 @@ from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.inference.postprocess import PROFILES, Profile
 from effdet_torch.network.model import EfficientDet
-from support.official_cases import CASES, OfficialCase, case_folders
+from support.official_cases import CASES, OfficialCase, case_folders, mostly_slow
 from verify.errors import ParityError
 from verify.reference.base import HeadOutputs
 from verify.verification import Settings, verify_model
@@ -123,7 +123,7 @@ def test_without_it_equal_refused_or_the_difference_is_assumed(case: OfficialCas
         assert difference is None or difference in preparation.settings.assumed
 
 
-@pytest.mark.parametrize("case", ANOTHER, indirect=True)
+@pytest.mark.parametrize("case", mostly_slow(ANOTHER, ("act_relu6", "survival_b0", "conv_after_down")), indirect=True)
 def test_the_proof_notices_another_network(case: OfficialCase, folder: Path) -> None:
     """Converted without its config.yaml, and verified against the checkpoint with it."""
     settings = Settings(image_size=(128, 128), dtypes=("float32",))

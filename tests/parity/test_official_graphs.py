@@ -10,7 +10,7 @@ import pytest
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from support.graphs import write_meta
-from support.official_cases import SIZE, OfficialCase, case_folders
+from support.official_cases import SIZE, OfficialCase, case_folders, mostly_slow
 from verify.reference.graph import GraphReference
 from verify.reference.graph_network import Outline
 from verify.reference.official.config_file import read_config_file
@@ -30,6 +30,9 @@ HIDDEN = (
 OTHER_FORMS = ("base", "full_conv", "fpn_qufpn", "min_level2", "conv_bn_act", "no_bn_resample", "wm_channel_fastattn")
 
 
+QUICK = ("survival_b0", "wm_attn", "fpn_qufpn")
+
+
 @pytest.fixture
 def case(request: pytest.FixtureRequest, shared: Path, seeded: ModuleType) -> OfficialCase:
     return OfficialCase(case_folders(shared)[request.param], seeded)
@@ -41,7 +44,7 @@ def write_case(case: OfficialCase, prefix: Path) -> Path:
     return write_meta(prefix, hparams, case.variables("raw"), case.variables("ema"))
 
 
-@pytest.mark.parametrize("case", [*HIDDEN, *OTHER_FORMS], indirect=True)
+@pytest.mark.parametrize("case", mostly_slow([*HIDDEN, *OTHER_FORMS], QUICK), indirect=True)
 def test_gives_the_official_outputs(case: OfficialCase, tmp_path: Path) -> None:
     hparams = read_hparams(read_config_file(case.config_file))
     write_case(case, tmp_path / "model")
@@ -69,7 +72,7 @@ def test_what_is_assumed_rightly_passes(case: OfficialCase, tmp_path: Path) -> N
     assert result_without_config(case, tmp_path).passed
 
 
-@pytest.mark.parametrize("case", HIDDEN, indirect=True)
+@pytest.mark.parametrize("case", mostly_slow(HIDDEN, QUICK), indirect=True)
 def test_what_is_assumed_wrongly_fails(case: OfficialCase, tmp_path: Path) -> None:
     result = result_without_config(case, tmp_path)
     errors = [output.measures.max_over_rms for output in result.outputs]
