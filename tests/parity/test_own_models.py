@@ -323,7 +323,7 @@ def test_the_commands(tmp_path: Path) -> None:
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PASS - rests on ")
-    assert "All layers agree in what was run: cumulative and isolated, float64 only." in done.stdout
+    assert "All layers agree in what was run: isolated and cumulative, float64 only." in done.stdout
     assert "; 397 layers in 2 runs, " in done.stdout
     for level, (rows, columns) in level_sizes(384, 640, 7).items():
         assert f"Class head P{level}  float64  (1, {rows}, {columns}, 180) " in done.stdout
