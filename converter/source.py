@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 Source = TypeVar("Source", bound="VariableSource")
+AVERAGE = "ExponentialMovingAverage"  # the last part of the name of a variable's average
 
 
 @dataclass(frozen=True)

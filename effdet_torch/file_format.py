@@ -7,6 +7,7 @@ from typing import Any
 
 FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
+GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
 
 
 def newer_format(metadata: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from effdet_torch.file_format import config_origins, listed_settings
+from effdet_torch.file_format import GRAPH, config_origins, listed_settings
 
 ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
 Requirement = Literal["graph", "config"]
@@ -20,7 +20,6 @@ SATISFYING: Mapping[Requirement, tuple[ClaimKind, ...]] = {
     "graph": ("graph ran", "graph read"),
     "config": ("graph ran", "graph read", "config"),
 }
-GRAPH = "graph ("  # how the origin "graph (NAME)" begins
 # How an origin in a file's metadata begins -> what the claim says of it; strongest first. {} is the origin itself.
 EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     GRAPH: ("graph read", "TensorFlow's own {}, which was read"),

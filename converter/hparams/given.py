@@ -59,28 +59,21 @@ def given_hparams(source: VariableSource, option: str | Mapping[str, Any] | None
 
 def _config_file(folder: Path) -> tuple[Path | None, str, list[str]]:
     """Return the config.yaml that belongs to a folder, what to call it, and notes."""
-    beside, above = folder / CONFIG_FILE, folder.absolute().parent / CONFIG_FILE
+    beside, above, name = folder / CONFIG_FILE, folder.absolute().parent / CONFIG_FILE, folder.absolute().name
     if beside.is_file():
         return beside, CONFIG_FILE, []
-    if similar := [name for name in SIMILAR_NAMES if (folder / name).is_file()]:
-        return (
-            None,
-            "",
-            [f"{similar[0]} is not used: it is not called {CONFIG_FILE}; pass --hparams {folder / similar[0]}"],
-        )
-    if not above.is_file():
+    if similar := [other for other in SIMILAR_NAMES if (folder / other).is_file()]:
+        note = f"{similar[0]} is not used: it is not called {CONFIG_FILE}; pass --hparams {folder / similar[0]}"
+    elif not above.is_file():
         return None, "", []
-    name = folder.absolute().name
-    if COPY_OF_PARENT.fullmatch(name):
+    elif COPY_OF_PARENT.fullmatch(name):
         return above, f"{CONFIG_FILE} above {name}/", [f"{CONFIG_FILE} of the folder above {name}/ is used"]
-    return (
-        None,
-        "",
-        [
+    else:
+        note = (
             f"the {CONFIG_FILE} in the folder above {name}/ is not used; if it belongs to this checkpoint, pass "
             f"--hparams {above}"
-        ],
-    )
+        )
+    return None, "", [note]
 
 
 def _read(path: Path, origin: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from converter.errors import ConversionError
 from converter.hparams.fields import MEANINGS, REPLACES_METHOD, Stated, hparams_of, stated_fields
 from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
-from converter.source import GraphEvidence, VariableSource
+from converter.source import AVERAGE, GraphEvidence, VariableSource
 from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
@@ -19,7 +19,6 @@ FROM_SHAPES = "names and shapes"
 ASSUMED = "assumed"
 FREE = ("image_size", "num_scales", "aspect_ratios", "anchor_scale")  # the weights work with others, too
 ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
-AVERAGE = "ExponentialMovingAverage"
 # Kinds of files that were never published, and how the names of the others end.
 UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file")
 ENDINGS = (".tar.gz", ".tgz", ".h5", ".pb", ".index", ".meta")

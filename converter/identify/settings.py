@@ -30,6 +30,7 @@ from converter.identify.evidence import (
 from converter.plan.family import Request, Settings
 from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
 from effdet_torch.errors import UsageError
+from effdet_torch.file_format import GRAPH
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
@@ -203,7 +204,7 @@ def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: State
 
 
 def _fix(origin: str) -> str:
-    if origin.startswith("graph ("):
+    if origin.startswith(GRAPH):
         return "move the graph's file away if it belongs to another network"
     return "convert the original checkpoint again" if origin == METADATA else f"fix {origin}"
 

@@ -220,14 +220,10 @@ class _Objects:
         if first == described or described in self._seen:
             self._found.add("annotation listed twice", where)
             return True
-        if first is not None or identifier in (None, 0) or isinstance(entry["id"], str) or not _is_usual(identifier):
+        if first is not None or not values.is_usual(identifier) or identifier == 0 or isinstance(entry["id"], str):
             self._found.add("annotation id", where)
         if identifier is not None:
             self._ids.setdefault(identifier, described)
         if item.image_id in self._merged:
             self._seen.add(described)
         return False
-
-
-def _is_usual(identifier: Key | None) -> bool:
-    return identifier is not None and values.is_usual(identifier)

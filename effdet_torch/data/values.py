@@ -40,8 +40,8 @@ def key(value: Any) -> Key | None:
         return text
 
 
-def is_usual(identifier: Key) -> bool:
-    """Whether an id is a number that keeps its value everywhere."""
+def is_usual(identifier: Key | None) -> bool:
+    """Whether an id is a number that keeps its value everywhere; None, for no id, is not."""
     return isinstance(identifier, int) and abs(identifier) < USUAL_IDS
 
 

@@ -19,6 +19,7 @@ from support.hparams import misread
 from support.official_cases import OfficialCase, case_folders
 from support.sources import small_config
 from support.variable_shapes import random_variables
+from tests.support.reference import config_hparams
 from verify.errors import ReferenceModelError
 from verify.reference.base import Tap
 from verify.reference.layers import ACTIVATIONS
@@ -27,7 +28,7 @@ from verify.reference.official.config_file import read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
 from verify.reference.official.values import FpnNode
 from verify.seeded import write_seeded_checkpoint
-from verify.subjects.references import config_hparams, official_hparams
+from verify.subjects.references import official_hparams
 from verify.verification import Settings, verify_model
 
 TENSORFLOW = pytest.importorskip("tensorflow")

@@ -14,10 +14,10 @@ from PIL import Image
 from effdet_torch.config import get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.postprocess import PROFILES
+from tests.support.reference import config_hparams
 from verify.reference.detector import ReferenceDetector
 from verify.reference.official.config_file import read_config_file
 from verify.reference.official.hparams import read_hparams
-from verify.subjects.references import config_hparams
 
 pytest.importorskip("tensorflow")
 

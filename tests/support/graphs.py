@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
+from tests.support.reference import config_hparams
 from verify.reference.base import Tap, import_tensorflow
 from verify.reference.network import Forward
 from verify.reference.official.hparams import Hparams
-from verify.subjects.references import config_hparams
 
 EMA = "/ExponentialMovingAverage"
 Arrays = Mapping[str, NDArray[Any]]

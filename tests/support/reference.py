@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from converter.hparams.fields import hparams_of
 from effdet_torch.config import EfficientDetConfig
 from verify.reference.network import TensorFlowReference
-from verify.subjects.references import config_hparams
+from verify.reference.official.hparams import Hparams, read_hparams
 
 
 def built_in(
@@ -17,3 +18,8 @@ def built_in(
 ) -> TensorFlowReference:
     """Return the reference of a config on some variables."""
     return TensorFlowReference(config_hparams(config), variables, dtype)
+
+
+def config_hparams(config: EfficientDetConfig) -> Hparams:
+    """Return the hyperparameters of a model that no checkpoint belongs to."""
+    return read_hparams(hparams_of(config))

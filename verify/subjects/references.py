@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter.conversion import Preparation
-from converter.hparams.fields import OPTION, hparams_of, stated_hparams
+from converter.hparams.fields import OPTION, stated_hparams
 from converter.identify.families import BACKBONE
 from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
@@ -85,8 +85,3 @@ def passed_hparams(preparation: Preparation, config: EfficientDetConfig, origins
 
 def _config_file(source: VariableSource) -> Path | None:
     return find_config_file(source.facts.folder) if source.facts.takes_config_file else None
-
-
-def config_hparams(config: EfficientDetConfig) -> Hparams:
-    """Return the hyperparameters of a model that no checkpoint belongs to."""
-    return read_hparams(hparams_of(config))

@@ -10,9 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.readers.tensorflow.object_graph import AVERAGE, Names, read_names
+from converter.readers.tensorflow.object_graph import Names, read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import AVERAGE, SourceFacts, VariableInfo, VariableSource
 
 ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
 _AVERAGES_PREFIX = "emackpt"

@@ -31,8 +31,8 @@ from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.trackable import ROOT, VALUE, Node, local_name, reachable, read_nodes
 from converter.identify.naming import drop_outer, undo_counters
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
+from converter.source import AVERAGE
 
-AVERAGE = "ExponentialMovingAverage"
 _OPTIMIZER, _GRAPH, _STEP = "optimizer", "object_graph", "global_step"
 _STEP_COUNTERS = ("iter", "_iterations")
 _SIGNS = {"_variables", "learning_rate", "decay"}  # one of these beside a step counter makes an optimizer

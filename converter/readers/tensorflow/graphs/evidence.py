@@ -20,6 +20,7 @@ from converter.readers.tensorflow.graphs.layer_evidence import layer_evidence
 from converter.readers.tensorflow.graphs.nodes import Graph, attribute, read_graphs, shapes
 from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import GraphEvidence
+from effdet_torch.file_format import GRAPH
 
 _FINDERS = (layer_evidence, fusion_evidence, input_evidence)
 _METHOD = "fpn_weight_method"
@@ -65,7 +66,7 @@ def _variables(graphs: Iterable[Graph]) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: Path, container: tuple[int, ...]) -> GraphEvidence:
-    origin = f"graph ({path.name})"
+    origin = f"{GRAPH}{path.name})"
     try:
         return read_evidence(map_file(path), container, origin)
     except (SourceError, OSError, ValueError) as error:  # ValueError: the file became empty in between

@@ -8,8 +8,8 @@ import pytest
 
 from effdet_torch.config import get_config, list_models
 from support.variable_shapes import Shape, variable_shapes
+from tests.support.reference import config_hparams
 from verify.reference.official.hparams import read_hparams
-from verify.subjects.references import config_hparams
 from verify.subjects.seen import seen_hparams
 
 
