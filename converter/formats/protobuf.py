@@ -118,3 +118,8 @@ class Message(Generic[Data]):
     def payloads(self, number: int) -> list[Data]:
         """Return all values of a repeated string or message field."""
         return self._payloads.get(number, [])
+
+
+def text(payload: bytes | memoryview) -> str:
+    """Return a string field; bytes that are not UTF-8 are replaced."""
+    return str(payload, "utf-8", "replace")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.formats.protobuf import Message, fields
+from converter.formats.protobuf import Message, fields, text
 from converter.readers.tensorflow.bundle_index import describe_tensor
 from converter.readers.tensorflow.tensorbundle import decode_values
 from converter.source import VariableInfo
@@ -58,7 +58,7 @@ def read_graph(graph: memoryview, is_wanted: Callable[[str], bool]) -> GraphPart
         if number != _NODE or isinstance(payload, int):
             continue
         node = Message(payload)
-        name, operation = (_text(node.payload(part)) for part in (_NAME, _OPERATION))
+        name, operation = (text(node.payload(part)) for part in (_NAME, _OPERATION))
         parts.operations.add(operation)
         if operation == "Const" and is_wanted(name):
             if name in parts.constants:
@@ -74,7 +74,7 @@ def read_constant(node: Message[memoryview], name: str) -> Constant:
         CorruptFileError: It has no value, or its dtype or shape is invalid.
     """
     attributes = (Message(attribute) for attribute in node.payloads(_ATTRIBUTE))
-    values = [Message(a.payload(_VALUE)).payload(_TENSOR) for a in attributes if _text(a.payload(_KEY)) == "value"]
+    values = [Message(a.payload(_VALUE)).payload(_TENSOR) for a in attributes if text(a.payload(_KEY)) == "value"]
     if not values:
         raise CorruptFileError(f"the constant {name!r} has no value")
     tensor = Message(values[-1])
@@ -111,7 +111,3 @@ def decode_constant(constant: Constant) -> NDArray[Any]:
     filled = np.full(count, values[-1] if len(values) else 0, np.dtype(info.dtype))
     filled[: len(values)] = values
     return filled.reshape(info.shape)
-
-
-def _text(data: memoryview) -> str:
-    return bytes(data).decode(errors="replace")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from converter.formats.protobuf import Message, fields
+from converter.formats.protobuf import Message, fields, text
 
 # Where GraphDefs lie in a message: the numbers of the fields that lead to them.
 GRAPH_DEF, META_GRAPH_DEF, SAVED_MODEL = (), (2,), (2, 2)
@@ -114,7 +114,7 @@ def _read_function(function: memoryview) -> Graph:
         elif number == _FUNCTION_ATTRIBUTE:
             attributes.append(payload)
         elif number == _SIGNATURE:
-            arguments = [_text(Message(each).payload(_NAME)) for each in Message(payload).payloads(_ARGUMENT)]
+            arguments = [text(Message(each).payload(_NAME)) for each in Message(payload).payloads(_ARGUMENT)]
     known = shapes(_attribute(attributes, _INPUT_SHAPES))
     return Graph(nodes, dict(zip(arguments, known, strict=True)) if len(known) == len(arguments) else {})
 
@@ -128,13 +128,13 @@ def _add(nodes: dict[str, Node], message: memoryview) -> None:
         if number > _INPUT or isinstance(payload, int):
             break
         if number == _INPUT:
-            inputs.append(_text(payload))
+            inputs.append(text(payload))
         elif number == _NAME:
-            name = _text(payload)
+            name = text(payload)
             if found := _PLACE.search(name):
                 place = () if _TRAINING.search(name) else (found[1], *found[2].split("/"))
         else:
-            operation = _text(payload)
+            operation = text(payload)
             if not place and operation not in _AROUND:
                 return
     nodes[name] = Node(place, operation, tuple(inputs), message)
@@ -144,7 +144,3 @@ def _attribute(attributes: list[memoryview], name: str) -> Message[memoryview]:
     pairs = (Message(pair) for pair in attributes)
     values = [pair.payload(_VALUE) for pair in pairs if bytes(pair.payload(_KEY)) == name.encode()]
     return Message(values[-1] if values else memoryview(b""))
-
-
-def _text(data: memoryview) -> str:
-    return str(data, "utf-8", "replace")
