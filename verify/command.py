@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import click
 
 from converter.command import opened_source
-from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, refuse_options, reports_errors
+from effdet_torch.terminal import (
+    VERSION,
+    output_file_or_folder,
+    progress_bar,
+    refuse_options,
+    reports_errors,
+    unless_folder,
+    writes,
+)
 
 if TYPE_CHECKING:
+    from effdet_torch.outputs import RunFiles
     from verify.results import Verification
 
 P = ParamSpec("P")
@@ -28,10 +37,9 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
     for option in (
         click.option(
             "--results",
-            type=click.Path(path_type=Path),
-            callback=in_a_folder,
+            callback=output_file_or_folder,
             metavar="FILE.json",
-            help="Write the detections; rerun the same command to resume. testdev: the submission.",
+            help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",
         ),
         click.option("--reference-results", type=file, metavar="FILE.json", help="COCO results file to compare with."),
         click.option(
@@ -72,6 +80,13 @@ def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple
         return None if text is None else read_image_size(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Return the files of --report-dir."""
+    from verify.report.write import REPORTS
+
+    return [folder / name for name in REPORTS]
 
 
 @click.command(
@@ -116,8 +131,14 @@ Examples:
 @coco_options
 @VERSION
 @reports_errors
+@writes(results=unless_folder, report_dir=report_files)
 def verify(
-    model: Path | None, reference: str | None, demo: str | None, report_dir: Path | None, **options: Any
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    report_dir: Path | None,
+    files: RunFiles,
+    **options: Any,
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
@@ -132,10 +153,12 @@ def verify(
     """
     from rich.console import Console
 
+    from converter.inputs import input_files
     from verify.report.write import render_terminal, write_reports
 
+    files.require_apart(input_files(reference) if reference else ())
     if any(options[name] is not None for name in SOURCES):
-        result = verify_images(model, reference, demo, options)
+        result = verify_images(model, reference, demo, files, options)
         if result is None:  # not the first process of several: that one reports
             return
     else:
@@ -170,7 +193,7 @@ def verify_layers(
 
 
 def verify_images(
-    model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any]
+    model: Path | None, reference: str | None, demo: str | None, files: RunFiles, options: dict[str, Any]
 ) -> Verification | None:
     """Evaluate on a data set; None in all processes but the first."""
     from effdet_torch.data.sources import DataSource
@@ -188,4 +211,6 @@ def verify_images(
     out, expected = options["results"], options["reference_results"]
     with processes() as group, progress_bar("images", rate=True) as progress:
         report = progress if group.rank == 0 else None
-        return verify_detections(model, source, settings, out, expected, reference, group, report, options["require"])
+        return verify_detections(
+            model, source, settings, out, expected, reference, group, report, options["require"], files
+        )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converter.conversion import describe_files, sha256
+from converter.conversion import describe_files
 from converter.locate import open_checkpoint
 from effdet_torch.data.dataset import TEST_DEV
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EvaluationError
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.outputs import NO_FILES, RunFiles
 from verify.claim import Requirement
 from verify.detection_results import DetectionParity, DetectionResult
 from verify.detections.distributed import ALONE, Processes
@@ -40,6 +42,7 @@ def verify_detections(
     processes: Processes = ALONE,
     progress: Progress | None = None,
     require: Requirement | None = None,
+    files: RunFiles = NO_FILES,
 ) -> Verification | None:
     """Evaluate a converted model on COCO and compare its detections.
 
@@ -53,6 +56,7 @@ def verify_detections(
         processes: of a distributed run.
         progress: called with (done, total) images.
         require: the weakest claim that passes, see `verify.claim`; an evaluation has the file's own evidence only.
+        files: see `evaluate_coco`.
 
     Returns:
         A verification without layers; None in all processes but the first.
@@ -63,7 +67,7 @@ def verify_detections(
     start = time.perf_counter()
     _require_comparable(settings, expected, checkpoint)
     wanted = [] if expected is None else read_results(expected)
-    evaluation = evaluate_coco(path, source, settings, out, processes, progress)
+    evaluation = evaluate_coco(path, source, settings, out, processes, progress, files)
     if evaluation is None:
         return None
     detection, reference = _compared(evaluation, wanted, expected, checkpoint)

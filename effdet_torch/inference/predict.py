@@ -162,6 +162,10 @@ class Predictor:
         """Return images as one batch of network input, and their scales; see `preprocess`, and `to_rgb` for EXIF."""
         return preprocess([to_rgb(image, apply_exif) for image in images], self.config, self.device)
 
+    def names_of(self, category_ids: Iterable[int]) -> list[str]:
+        """Return the names of categories; one without a name is "class 7"."""
+        return [self.label_map.get(number, f"class {number}") for number in category_ids]
+
     @torch.inference_mode()
     def detections(
         self,
@@ -178,7 +182,7 @@ class Predictor:
         for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
             kept = scores[:count] >= self.score_threshold
             category_ids = category_ids[:count][kept]
-            names = [self.label_map.get(number, f"class {number}") for number in category_ids.tolist()]
+            names = self.names_of(category_ids.tolist())
             results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
         return results
 

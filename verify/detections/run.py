@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converter.conversion import sha256
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
+from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
+from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
-from verify.detections.results_file import ByImage, PartialResults, submission_name, to_submission
+from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
@@ -98,6 +102,7 @@ def evaluate_coco(
     out: Path | None = None,
     processes: Processes = ALONE,
     progress: Progress | None = None,
+    files: RunFiles = NO_FILES,
 ) -> Evaluation | None:
     """Detect in the images of a split, write the results, compute the metrics; None in all processes but the first.
 
@@ -108,9 +113,11 @@ def evaluate_coco(
         out: results file; an interrupted run is resumed. For testdev the submission, with its own name by default.
         processes: of a distributed run.
         progress: called with (done, total) images.
+        files: what else the run reads and writes.
 
     Raises:
-        EffdetError: The model, the images, the annotations, a partial result or a setting does not fit.
+        EffdetError: The model, the images, the annotations, a partial result or a setting does not fit; or `out` or one
+            of `files` would overwrite a file of the data set.
     """
     evaluator = get_evaluator(settings.evaluator)
     predictor = predictor_for(path, settings, processes.rank)
@@ -118,15 +125,20 @@ def evaluate_coco(
     test_dev = not split.has_truth
     if test_dev and (out is None or out.is_dir()):
         out = (out or Path()) / submission_name(path)
-    partial = None if out is None else PartialResults(out, _origin(path, split, settings, predictor), processes.rank)
+    if out is not None and out.is_dir():
+        raise UsageError(f"--results {out} is a directory; name a file")
+    read = (path, split.path, *(image.path for image in split.images))
+    files.require_apart(read, [] if out is None else [("--results", out)])
+    kept = PartialResults(out, partial(_origin, path, split, settings, predictor), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes
-    gathered = processes.gather(_detect_share(predictor, split, settings, partial, processes, progress))
+    gathered = processes.gather(_detect_share(predictor, split, settings, kept, processes, progress))
     if processes.rank != 0:
         return None
     by_image = {image_id: detections for part in gathered for image_id, detections in part.items()}
     results = [result for image_id in split.image_ids for result in by_image[image_id]]
-    if partial is not None:
-        partial.finish(to_submission(results) if test_dev else results)
+    if out is not None:
+        write_json(out, to_submission(results) if test_dev else results, indent=None)
+        kept.remove()
     metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids, evaluator.name)
     return Evaluation(settings, predictor, split, complete, results, metrics, evaluator)
 
@@ -163,21 +175,17 @@ def _detect_share(
     predictor: Predictor,
     split: DataSet,
     settings: CocoSettings,
-    partial: PartialResults | None,
+    kept: PartialResults,
     processes: Processes,
     progress: Progress | None,
 ) -> ByImage:
     """Return the detections of this process's share of the images, and of those that an interrupted run has done."""
-    done: ByImage = {}
-    if partial is not None:
-        done |= partial.done
-        partial.begin()
+    done = dict(kept.done)
     images = processes.share([image for image in split.images if image.image_id not in done])
     total = len(done) + len(images)
     for image, detections in _detections(predictor, images, settings):
         done[image.image_id] = detections
-        if partial is not None:
-            partial.add(image.image_id, detections)
+        kept.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
     return done
