@@ -112,6 +112,7 @@ def inspection_text(facts: Facts) -> str:
         ("files", ", ".join(f"{file['name']} ({file['size_bytes'] / 1e6:.1f} MB)" for file in facts["files"])),
         ("variables", f"{facts['variables']} ({', '.join(f'{n} {dtype}' for dtype, n in facts['dtypes'].items())})"),
     ]
+    lines.append(("checksums", facts["checksums"] or "none: damaged values cannot be noticed"))
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
         lines.append(("variants", " or ".join(facts["variants"]) or "none of the official detectors"))

@@ -57,6 +57,7 @@ Examples:
     help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
 @click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
+@click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
 @VERSION
 @reports_errors
 @writes(results=itself, out=lambda _: ())
@@ -71,6 +72,7 @@ def detect(
     device: str | None,
     labels: Path | None,
     exif: bool,
+    check_values: bool,
     files: RunFiles,
 ) -> None:
     """Detect objects in IMAGES with the converted file MODEL.
@@ -96,7 +98,14 @@ def detect(
         require_unique_ids(paths)
     drawings = [] if out is None else drawing_paths(paths, out)
     files.require_apart(paths, (("--out", drawing) for drawing in drawings))
-    predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=labels)
+    predictor = Predictor(
+        model,
+        profile=profile,
+        device=device,
+        score_threshold=score,
+        label_map=labels,
+        check_values=check_values,
+    )
     if assumed := assumptions(predictor.model.metadata):
         click.echo(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))

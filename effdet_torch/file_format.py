@@ -9,6 +9,9 @@ from typing import Any
 
 FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
+# Where the CRC-32C of every tensor is, over its bytes as they lie in the file. .safetensors: {tensor: 8 hexadecimal
+# digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
+CHECKSUMS_KEY = "effdet_crc32c"
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
 
 

@@ -155,7 +155,13 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predicto
     """Load a model as the settings say; see `Predictor` for the errors."""
     size = settings.image_size
     return Predictor(
-        path, profile=settings.profile, device=settings.device, rank=rank, image_size=size, label_map=settings.labels
+        path,
+        profile=settings.profile,
+        device=settings.device,
+        rank=rank,
+        image_size=size,
+        label_map=settings.labels,
+        check_values=True,
     )
 
 

@@ -18,7 +18,8 @@ from converter.report import conversion_report, inspection_text
 from converter.writers.targets import TARGETS
 from effdet_torch.config import get_config
 from effdet_torch.errors import ModelFileError
-from effdet_torch.network.checkpoint import load_model, read_model_file
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model_file import read_model_file
 from support.sources import (
     EMA,
     MemorySource,
