@@ -1,7 +1,7 @@
 """Write a file completely or not at all.
 
 The bytes go into a temporary file, which is moved into place at the end. As long as its process runs, it is locked: so
-what a killed run left can be told from the file of a run that still writes, and is removed by the next run.
+the next run can tell what a killed run left from the file of one that still writes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import IO
 
 from effdet_torch.errors import OutputError
 from effdet_torch.outputs import descriptor, is_stream
-
-_PART = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.part", re.DOTALL)  # as `mkstemp` names it below
 
 
 @contextmanager
@@ -52,9 +50,9 @@ def size_of(stream: IO[bytes]) -> int:
     return stream.seek(0, os.SEEK_END)
 
 
-def final_name(name: str) -> str:
-    """Return the name that a temporary file of `replacing` would have had in the end; other names are unchanged."""
-    return _PART.sub(r"\1", name) if _PART.fullmatch(name) else name
+def is_temporary(name: str, final: str) -> bool:
+    """Return whether a file is a temporary one of `replacing`, which would have got the name `final` in the end."""
+    return re.fullmatch(rf"\.{re.escape(final)}(\.[a-z0-9_]{{8}})?\.part", name) is not None
 
 
 @contextmanager
@@ -86,41 +84,46 @@ def _moved_at_the_end(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _new_part(path: Path) -> tuple[int, Path]:
-    """Create and lock a temporary file beside a path, after removing those of killed runs."""
-    _remove_leftovers(path)
-    handle, part = _locked_part(path)
-    if not os.fstat(handle).st_nlink:  # another process took it for a leftover before it was locked
+    """Create and lock a temporary file beside a path; what a killed run left there is used again, and so disappears."""
+    part = path.with_name(f".{path.name}.part")
+    with suppress(OSError):  # another user's file, a link, ...: see below
+        handle, is_new = _opened(part)
+        is_locked = _lock(handle)
+        if (is_locked and _is_own(handle, part)) or (is_locked is None and is_new):
+            os.ftruncate(handle, 0)
+            return handle, part
         os.close(handle)
-        handle, part = _locked_part(path)
-    return handle, part
-
-
-def _locked_part(path: Path) -> tuple[int, Path]:
+    # Another run writes the same file, or may do so where locks do not exist.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    _lock(handle, wait=True)
     return handle, Path(name)
 
 
-def _remove_leftovers(path: Path) -> None:
-    names = list[str]()
-    with suppress(OSError):  # a folder that cannot be listed may still be written
-        names = [part.name for part in path.parent.iterdir()]
-    for name in names:
-        if name != path.name == final_name(name):
-            with suppress(OSError), path.with_name(name).open("r+b") as part:  # another user's, or gone meanwhile
-                if _lock(part.fileno(), wait=False):
-                    path.with_name(name).unlink()
+def _opened(path: Path) -> tuple[int, bool]:
+    """Open a file for writing, and return whether it is new."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+    except FileExistsError:
+        return os.open(path, flags), False
 
 
-def _lock(handle: int, wait: bool) -> bool:
-    """Lock an open file until it is closed, and return whether that worked; not every file system can."""
+def _lock(handle: int) -> bool | None:
+    """Lock an open file until it is closed; False if another process has locked it, None if locks do not exist here."""
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (ImportError, OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    except (ImportError, OSError):
+        return None
     return True
+
+
+def _is_own(handle: int, path: Path) -> bool:
+    """Return whether an open file is this user's, has no other name, and was not moved into its place meanwhile."""
+    status = os.fstat(handle)
+    return status.st_uid == os.geteuid() and status.st_nlink == 1 and os.path.samestat(status, path.lstat())
 
 
 def _umask() -> int:

@@ -31,7 +31,7 @@ from converter.writers.pth import write_pth
 from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import writing_tensorbundle
-from effdet_torch.atomic import final_name, replacing, size_of
+from effdet_torch.atomic import is_temporary, replacing, size_of
 from effdet_torch.errors import OutputError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def _refuse_other_files(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected the name of a folder")
-    if others := sorted(path.name for path in folder.iterdir() if final_name(path.name) not in IN_FOLDER):
+    names = sorted(path.name for path in folder.iterdir())
+    if others := [name for name in names if not any(name == ours or is_temporary(name, ours) for ours in IN_FOLDER)]:
         raise UsageError(f"the folder {folder} holds other files ({listed(others, 3)}); use a new folder")
 
 

@@ -189,6 +189,10 @@ def test_metadata_that_are_not_json(checkpoint: Path, tmp_path: Path) -> None:
     convert(checkpoint, tmp_path / "m.safetensors")
     data = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "m.safetensors").write_bytes(data.replace(b'\\"anchor_scale\\": 4.0', b'\\"anchor_scale\\": NaN'))
+    with pytest.raises(CorruptFileError, match="effdet_convert does not match its checksum"):
+        open_checkpoint(tmp_path / "m.safetensors")
+    data = (tmp_path / "m.safetensors").read_bytes().replace(b"effdet_crc32c", b"without_crc32")
+    (tmp_path / "m.safetensors").write_bytes(data)
     with pytest.raises(CorruptFileError, match="NaN is not allowed in JSON"):
         open_checkpoint(tmp_path / "m.safetensors")
 

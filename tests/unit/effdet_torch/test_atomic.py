@@ -11,10 +11,8 @@ from typing import IO
 import pytest
 
 from effdet_torch import atomic
-from effdet_torch.atomic import replacing
+from effdet_torch.atomic import is_temporary, replacing
 from effdet_torch.errors import OutputError
-
-LEFTOVER = ".model.k1ll_d00.part"
 
 
 def write(path: Path, content: bytes) -> None:
@@ -89,15 +87,16 @@ def test_a_pipe_that_nobody_reads_is_an_output_error() -> None:
 # What a killed run leaves.
 
 
-def test_the_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    others = {".model2.k1ll_d00.part", ".model.part", ".model.K1LL_D00.part", "model.k1ll_d00.part", "notes.part"}
-    for name in (LEFTOVER, *others):
-        (tmp_path / name).touch()
+def test_what_a_killed_run_left_disappears_and_nothing_else(tmp_path: Path) -> None:
+    others = {".model2.part", "model.part", ".model.k1ll_d00.part", "notes.part"}
+    for name in (".model.part", *others):
+        (tmp_path / name).write_bytes(bytes(1000))
     write(tmp_path / "model", b"new")
     assert {path.name for path in tmp_path.iterdir()} == {"model", *others}
+    assert (tmp_path / "model").read_bytes() == b"new"
 
 
-def test_the_file_of_a_run_that_still_writes_is_not_removed(tmp_path: Path) -> None:
+def test_two_runs_may_write_the_same_file(tmp_path: Path) -> None:
     with replacing(tmp_path / "model") as slow:
         slow.write(b"slow")
         write(tmp_path / "model", b"fast")
@@ -106,32 +105,63 @@ def test_the_file_of_a_run_that_still_writes_is_not_removed(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_without_locks_it_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lock_they_would_disturb_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control."""
-    monkeypatch.setattr(atomic, "_lock", lambda handle, wait: True)
+    monkeypatch.setattr(atomic, "_lock", lambda handle: True)
     with pytest.raises(OutputError, match="No such file"), replacing(tmp_path / "model"):
         write(tmp_path / "model", b"fast")
 
 
-def test_leftovers_stay_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_lock", lambda handle, wait: False)
-    (tmp_path / LEFTOVER).touch()
+def test_where_locks_do_not_exist_the_leftover_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "_lock", lambda handle: None)
+    write(tmp_path / "model", b"first")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / ".model.part").write_bytes(b"old")
     write(tmp_path / "model", b"new")
-    assert {path.name for path in tmp_path.iterdir()} == {"model", LEFTOVER}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.part"}
+    assert (tmp_path / ".model.part").read_bytes() == b"old"
 
 
-def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_a_leftover_with_another_name_is_not_used(tmp_path: Path, kind: str) -> None:
+    precious, part = tmp_path / "precious", tmp_path / ".model.part"
+    precious.write_bytes(b"precious")
+    part.hardlink_to(precious) if kind == "hard" else part.symlink_to(precious)
+    write(tmp_path / "model", b"new")
+    assert (precious.read_bytes(), (tmp_path / "model").read_bytes()) == (b"precious", b"new")
+    assert not (tmp_path / "model").is_symlink()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_temporary_file_that_another_run_just_moved_into_place_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new: bool
 ) -> None:
-    lock, taken = atomic._lock, list[Path]()
+    lock, part = atomic._lock, tmp_path / ".model.part"
+    if not is_new:
+        part.write_bytes(b"of the other run")
 
-    def late(handle: int, wait: bool) -> bool:
-        if not taken:
-            taken.extend(tmp_path.iterdir())
-            taken[0].unlink()
-        return lock(handle, wait)
+    def late(handle: int) -> bool | None:
+        part.write_bytes(b"of the other run")
+        part.rename(tmp_path / "other")
+        return lock(handle)
 
     monkeypatch.setattr(atomic, "_lock", late)
     write(tmp_path / "model", b"new")
-    assert len(taken) == 1
+    assert (tmp_path / "other").read_bytes() == b"of the other run"
     assert (tmp_path / "model").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        (".model.part", True),
+        (".model.k1ll_d00.part", True),
+        ("model.part", False),
+        (".model", False),
+        (".models.part", False),
+        (".model.K1LL_D00.part", False),
+        (".model.k1ll_d00.part.txt", False),
+    ],
+)
+def test_names_of_temporary_files(name: str, is_one: bool) -> None:
+    assert is_temporary(name, "model") is is_one
