@@ -83,13 +83,7 @@ def detect(
     no image at all.
     """
     from effdet_torch.file_format import assumptions
-    from effdet_torch.inference.detect_files import (
-        detect_files,
-        drawing_paths,
-        find_images,
-        origin,
-        require_unique_ids,
-    )
+    from effdet_torch.inference.detect_files import detect_files, drawing_paths, find_images, origin, require_unique_ids
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
 
@@ -99,12 +93,7 @@ def detect(
     drawings = [] if out is None else drawing_paths(paths, out)
     files.require_apart(paths, (("--out", drawing) for drawing in drawings))
     predictor = Predictor(
-        model,
-        profile=profile,
-        device=device,
-        score_threshold=score,
-        label_map=labels,
-        check_values=check_values,
+        model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
     )
     if assumed := assumptions(predictor.model.metadata):
         click.echo(f"assumed: {assumed}", err=True)

@@ -1,4 +1,4 @@
-"""What the outputs of a run are: streams or files, and none of them one that is read, or written twice."""
+"""Output paths: which are streams, and the check that no file is both read and written, or written twice."""
 
 from __future__ import annotations
 

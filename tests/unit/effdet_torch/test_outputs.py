@@ -52,7 +52,7 @@ def test_two_outputs_are_not_one_file(folder: Path, first: str, second: str) -> 
     RunFiles((("OUT", Path(first)), ("OUT", Path(second)))).require_apart()  # what one option does is its own affair
 
 
-def test_what_is_no_conflict(folder: Path) -> None:
+def test_what_is_not_a_conflict(folder: Path) -> None:
     outputs = (("OUT", Path("folder/new")), ("--report", Path("folder/report")), ("--json", Path("missing")))
     RunFiles(outputs, (Path("input"), Path("folder"), Path("missing"))).require_apart()
     RunFiles((), (Path("input"), Path("input"))).require_apart()
@@ -66,7 +66,7 @@ def test_stdout_has_many_names_and_is_taken_once(folder: Path) -> None:
             RunFiles((("--json", STDOUT), ("--report", Path(name)))).require_apart()
 
 
-def test_files_folders_and_circles_are_no_streams(folder: Path) -> None:
+def test_files_folders_and_circles_are_not_streams(folder: Path) -> None:
     Path("1").touch()
     Path("circle").symlink_to("circle")
     for name in ("1", "input", "folder", "missing", "circle", "missing/1"):
