@@ -22,6 +22,11 @@ Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
 
+def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return the progress of one of several equal parts; parts are numbered from 0."""
+    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn the project's errors into one message on stderr and an exit code: 1 failed, 2 wrong usage."""
 
