@@ -18,6 +18,7 @@ from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.terminal import part_of
 from verify.claim import Requirement
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import GraphError, ParityError
@@ -124,7 +125,7 @@ def _compare(
         if dtype == "float64":
             study = Study(compared, weights)
             observer = study.observe
-        step = _share(progress, number, len(settings.dtypes))
+        step = part_of(progress, number, len(settings.dtypes))
         found = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step, observer)
         _require_all(found, preparation.plan, settings)
         layers += found
@@ -182,11 +183,6 @@ def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings)
                 f"not compared ({mode}): {left_out[0]}{more}; the model or the TensorFlow reference does not have this "
                 "part of the mapping, so the proof would be incomplete"
             )
-
-
-def _share(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Return the progress of one of several equal parts."""
-    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
 def versions() -> dict[str, str]:
