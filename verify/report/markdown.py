@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from verify.report.sections import MAX_LISTED, Failed, Section, sections
-from verify.report.summary import printable
+from verify.report.content.section import MAX_LISTED, Failed, Section
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
 from verify.results import Verification
 
 PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>&|~$@#!])")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from verify.report.sections import MAX_LISTED, Failed, Section, sections
-from verify.report.summary import printable
+from verify.report.content.section import MAX_LISTED, Failed, Section
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
 from verify.results import Verdict, Verification
 
 if TYPE_CHECKING:

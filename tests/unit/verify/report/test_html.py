@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from support.verification_samples import FAILING, HOSTILE, SAMPLES
+from verify.report.content.section import MAX_LISTED
 from verify.report.html import to_html
-from verify.report.sections import MAX_LISTED
 from verify.results import Verification
 
 VOID = {"meta", "link", "br", "wbr", "input"}
