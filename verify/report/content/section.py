@@ -28,7 +28,8 @@ class Section:
         title: what it is about; of the first section, the verdict.
         lines: sentences.
         columns: of a table: {title: what the cells are}; "name" is a layer or tensor. A title may have two lines.
-        rows: of that table.
+        rows: of that table, the most important first if `max_rows` is set.
+        max_rows: how many of the rows short reports show; None for all.
         items: what was found: the name of a layer or tensor, then sentences about it. Short reports list
             `MAX_LISTED` of them.
         plot: runs to draw.
@@ -43,6 +44,7 @@ class Section:
     lines: tuple[str, ...] = ()
     columns: Columns = field(default_factory=dict)
     rows: tuple[tuple[str, ...], ...] = ()
+    max_rows: int | None = None
     items: tuple[tuple[str, ...], ...] = ()
     plot: tuple[Run, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -58,11 +60,23 @@ class Section:
 
     @property
     def short_title(self) -> str:
-        """The title in a report that lists only the first items."""
-        count = len(self.items)
-        return (
-            self.title if count <= MAX_LISTED else f"{self.title} (first {MAX_LISTED} of {count}; all in report.json)"
+        """The title in a report that shows only the first rows and items."""
+        counts = (
+            (len(self.short_rows), len(self.rows), "report.html"),
+            (len(self.short_items), len(self.items), "report.json"),
         )
+        cut = (f" (first {short} of {count}; all in {file})" for short, count, file in counts if short < count)
+        return self.title + "".join(cut)
+
+    @property
+    def short_rows(self) -> tuple[tuple[str, ...], ...]:
+        """The first `max_rows` rows."""
+        return self.rows[: self.max_rows]
+
+    @property
+    def short_items(self) -> tuple[tuple[str, ...], ...]:
+        """The first `MAX_LISTED` items."""
+        return self.items[:MAX_LISTED]
 
 
 def numbers(*titles: str) -> Columns:
