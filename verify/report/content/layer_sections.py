@@ -73,9 +73,9 @@ def all_layers(verification: Verification) -> Iterator[Section]:
     found = runs(verification)
     if not found:
         return
-    names: Columns = {"part": "text", "TensorFlow scope": "name", "PyTorch module": "name", "kind": "text"}
+    names: Columns = {"part": "minor", "TensorFlow scope": "name", "PyTorch module": "name", "kind": "minor"}
     errors = numbers(*(f"{run.mode}\n{run.dtype}" for run in found))
-    columns = {**numbers("#"), **names, "shape, NHWC": "text", **errors}
+    columns = {**numbers("#"), **names, "shape, NHWC": "minor", **errors}
     rows = []
     for comparisons in by_layer(sorted(verification.layers, key=lambda layer: layer.order)):
         x = comparisons[0]

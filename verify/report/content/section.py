@@ -11,7 +11,7 @@ from verify.results import Verdict
 
 MAX_LISTED = 15
 
-Columns = Mapping[str, Literal["text", "name", "number"]]
+Columns = Mapping[str, Literal["text", "minor", "name", "number"]]
 
 
 class Failed(str):
@@ -27,7 +27,8 @@ class Section:
     Attributes:
         title: what it is about; of the first section, the verdict.
         lines: sentences.
-        columns: of a table: {title: what the cells are}; "name" is a layer or tensor. A title may have two lines.
+        columns: of a table: {title: what the cells are}; "name" is a layer or tensor, "minor" a short text that a
+            printed page leaves out. A title may have two lines.
         rows: of that table, the most important first if `max_rows` is set.
         max_rows: how many of the rows short reports show; None for all.
         items: what was found: the name of a layer or tensor, then sentences about it. Short reports list
