@@ -19,7 +19,7 @@ from support.graphs import ResidualHeads, edit_graph, write_meta, write_tf1_expo
 from support.sources import small_config
 from support.variable_shapes import random_variables
 from verify.errors import GraphError, ParityError
-from verify.report.summary import headline
+from verify.report.content.verdict import headline
 from verify.results import Verification
 from verify.verification import Settings, verify_model
 

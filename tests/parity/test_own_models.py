@@ -30,7 +30,7 @@ from effdet_torch.network.checkpoint import load_model, read_model_file
 from support.commands import run
 from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs
-from verify.report.summary import runs
+from verify.report.content.layers import runs
 from verify.report.write import render_terminal
 from verify.results import Verification
 from verify.seeded import write_seeded_checkpoint

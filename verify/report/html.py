@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from verify.report.plots import panels
-from verify.report.sections import MAX_LISTED, Failed, sections
-from verify.report.summary import printable
+from verify.report.content.plots import panels
+from verify.report.content.section import MAX_LISTED, Failed
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
 from verify.results import Verification
 
 if TYPE_CHECKING:

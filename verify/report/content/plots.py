@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import ClassVar
 
-from verify.report.summary import Run, part
+from verify.report.content.layers import Run, part
 from verify.results import LayerResult
 
 MAX_TICKS = 10
