@@ -13,7 +13,7 @@ from converter.command import opened_source
 from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, refuse_options, reports_errors
 
 if TYPE_CHECKING:
-    from verify.results import Verification
+    from verify.results.verification import Verification
 
 P = ParamSpec("P")
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole

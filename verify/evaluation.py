@@ -17,8 +17,6 @@ from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.terminal import part_of
-from verify.claim import Requirement
-from verify.detection_results import DetectionParity, DetectionResult
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
 from verify.detections.distributed import ALONE, Processes
@@ -26,7 +24,9 @@ from verify.detections.matching import compare_detections
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
 from verify.detections.run import CocoSettings, Evaluation, evaluate, prepare
-from verify.results import Verification
+from verify.results.claim import Requirement
+from verify.results.detections import DetectionParity, DetectionResult
+from verify.results.verification import Verification
 from verify.verification import versions
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def verify_detections(
         out: see `evaluate`.
         processes: of a distributed run.
         progress: called with (done, total) images.
-        require: the weakest claim that passes, see `verify.claim`; an evaluation has the file's own evidence only.
+        require: the weakest claim that passes, see `verify.results.claim`; an evaluation has only the file's evidence.
         pictures: whether the images that are shown are drawn.
 
     Returns:

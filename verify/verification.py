@@ -19,7 +19,6 @@ from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.terminal import part_of
-from verify.claim import Requirement
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
@@ -27,7 +26,8 @@ from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import MODES, compare_layers, one_thread
 from verify.reference.network import TensorFlowReference
-from verify.results import DType, GraphResult, LayerResult, Mode, Verification
+from verify.results.claim import Requirement
+from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
@@ -50,7 +50,7 @@ class Settings:
         dtypes: float64 proves the mapping, float32 the runtime.
         modes: see `verify.layers.parity`.
         graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
-        require: the weakest claim that passes, see `verify.claim`; None: any.
+        require: the weakest claim that passes, see `verify.results.claim`; None: any.
     """
 
     image: Path | None = None

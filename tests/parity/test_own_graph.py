@@ -20,7 +20,7 @@ from support.sources import small_config
 from support.variable_shapes import random_variables
 from verify.errors import GraphError, ParityError
 from verify.report.content.verdict import headline
-from verify.results import Verification
+from verify.results.verification import Verification
 from verify.verification import Settings, verify_model
 
 pytest.importorskip("tensorflow")

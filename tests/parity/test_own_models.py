@@ -32,7 +32,7 @@ from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs
 from verify.report.content.layers import runs
 from verify.report.write import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 from verify.seeded import write_seeded_checkpoint
 from verify.verification import Settings, verify_model
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from effdet_torch.data.rules import Note
 from effdet_torch.metrics.coco import METRICS
-from verify.detection_results import DetectionParity, DetectionResult, PublishedAP, StageResult
-from verify.results import (
+from verify.results.detections import DetectionParity, DetectionResult, PublishedAP, StageResult
+from verify.results.verification import (
     AuditResult,
     Diagnosis,
     DType,

@@ -11,10 +11,10 @@ import numpy as np
 from effdet_torch.metrics.classes import class_metrics
 from effdet_torch.metrics.columns import Boxes, Columns, Integers
 from effdet_torch.metrics.matches import Matches, match_boxes
-from verify.detection_details import ComparedImage, Comparison, ShownImage, Side
 from verify.detections.details import class_names, evaluated, shown_boxes
 from verify.detections.pictures import with_pictures
 from verify.detections.run import Evaluation
+from verify.results.details import ComparedImage, Comparison, ShownImage, Side
 
 
 def compare_models(

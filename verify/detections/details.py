@@ -10,9 +10,9 @@ from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.classes import class_metrics
 from effdet_torch.metrics.coco import BoxEvaluation
 from effdet_torch.metrics.matches import BELOW_SCORE, MIN_IOU, WRONG_CLASS, Judged, Matches, match_boxes
-from verify.detection_details import Confusion, Details, ImageResult, ShownBox, ShownImage, Side
 from verify.detections.pictures import with_pictures
 from verify.detections.run import Evaluation
+from verify.results.details import Confusion, Details, ImageResult, ShownBox, ShownImage, Side
 
 Names = Mapping[int, str]
 

@@ -13,7 +13,7 @@ from PIL import Image
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.inference.images import ImageError, read_image
 from effdet_torch.inference.visualize import Color, draw_boxes
-from verify.detection_details import Picture, ShownBox, ShownImage, Side
+from verify.results.details import Picture, ShownBox, ShownImage, Side
 
 MAX_SIDE_PX = 640  # of a drawn image: a report holds many
 QUALITY = 80

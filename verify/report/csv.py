@@ -11,8 +11,8 @@ from io import StringIO
 from pathlib import Path
 
 from effdet_torch.atomic import replacing
-from verify.detection_details import Comparison, Details
-from verify.report.summary import printable
+from verify.report.content.text import printable
+from verify.results.details import Comparison, Details
 
 Row = Iterable[object]
 FORMULA = ("=", "+", "-", "@")  # how a formula starts in a spreadsheet

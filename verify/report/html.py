@@ -9,7 +9,7 @@ from verify.report.content.plots import panels
 from verify.report.content.section import MAX_LISTED, Failed
 from verify.report.content.sections import sections
 from verify.report.content.text import printable
-from verify.results import Verification
+from verify.results.verification import Verification
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from verify.results import Verification
+from verify.results.verification import Verification
 
 SCHEMA_VERSION = 1
 DERIVED = (

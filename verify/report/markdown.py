@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from verify.report.content.section import Failed, Section
 from verify.report.content.sections import sections
 from verify.report.content.text import printable
-from verify.results import Verification
+from verify.results.verification import Verification
 
 PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>&|~$@#!])")
 

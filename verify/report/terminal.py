@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from verify.report.content.section import Failed, Section
 from verify.report.content.sections import sections
 from verify.report.content.text import printable
-from verify.results import Verdict, Verification
+from verify.results.verification import Verdict, Verification
 
 if TYPE_CHECKING:
     from rich.console import Console

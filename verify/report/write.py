@@ -11,7 +11,7 @@ from verify.report.json import to_json
 from verify.report.junit import to_junit
 from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 
 __all__ = ["render_terminal", "to_html", "to_json", "to_junit", "to_markdown", "write_reports"]
 

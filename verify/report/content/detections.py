@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from verify.detection_results import (
+from verify.report.content.section import Columns, Failed, Section
+from verify.report.content.text import counted
+from verify.results.detections import (
     AP_TOLERANCE,
     MIN_MATCHED_SHARE,
     PUBLISHED_TOLERANCE,
     DetectionParity,
     DetectionResult,
 )
-from verify.report.content.section import Columns, Failed, Section
-from verify.report.content.text import counted
-from verify.results import Verification
+from verify.results.verification import Verification
 
 
 class Check(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from verify.report.content.layers import by_layer, failure_sentence, part, runs
 from verify.report.content.section import Columns, Section, marked, numbers
 from verify.report.content.text import counted, number
-from verify.results import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
+from verify.results.verification import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
 
 
 def diagnoses(verification: Verification) -> Iterator[Section]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from verify.report.content.text import number
-from verify.results import DType, LayerResult, Mode, Verification
+from verify.results.verification import DType, LayerResult, Mode, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
 RUN_ORDER: tuple[tuple[Mode, DType], ...] = (

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import ClassVar
 
 from verify.report.content.layers import Run, part
-from verify.results import LayerResult
+from verify.results.verification import LayerResult
 
 MAX_TICKS = 10
 TITLES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from verify.report.content.layers import Run
-from verify.results import Verdict
+from verify.results.verification import Verdict
 
 MAX_LISTED = 15
 

@@ -16,7 +16,7 @@ from verify.report.content.layer_sections import (
 )
 from verify.report.content.section import Section
 from verify.report.content.verdict import verdict_section
-from verify.results import Verification
+from verify.results.verification import Verification
 
 
 def sections(verification: Verification) -> list[Section]:

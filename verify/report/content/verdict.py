@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
-from verify.claim import Requirement
-from verify.detection_results import DetectionResult
 from verify.report.content.detections import checks
 from verify.report.content.layers import RUN_ORDER, by_layer, part, runs
 from verify.report.content.section import Section
 from verify.report.content.text import counted
-from verify.results import GraphResult, Verification
+from verify.results.claim import Requirement
+from verify.results.detections import DetectionResult
+from verify.results.verification import GraphResult, Verification
 
 # --require -> what to do where the claim is weaker.
 ADVICE: Mapping[Requirement, str] = {

@@ -13,7 +13,7 @@ from support.verification_samples import FAILING, HOSTILE, SAMPLES
 from verify.report import html as report
 from verify.report.content.section import MAX_LISTED, Columns, Section
 from verify.report.html import to_html
-from verify.results import Verification
+from verify.results.verification import Verification
 
 VOID = {"meta", "link", "br", "wbr", "input"}
 Attributes = list[tuple[str, str | None]]

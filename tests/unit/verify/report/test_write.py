@@ -17,7 +17,7 @@ from verify.report.json import to_json
 from verify.report.junit import to_junit
 from verify.report.markdown import to_markdown
 from verify.report.write import write_reports
-from verify.results import Verification
+from verify.results.verification import Verification
 
 NAMES = ["report.json", "junit.xml", "summary.md", "report.html"]
 ROOT = Path(__file__).parents[4]

@@ -8,7 +8,7 @@ import pytest
 
 from support.verification_samples import DETECTION, EVALUATED, FAILING, PASSING, SAMPLES, WRONG_DETECTION, part_of
 from verify.report.content.verdict import headline
-from verify.results import AuditResult, DType, Mode, TensorFinding, UnusableValues, Verification
+from verify.results.verification import AuditResult, DType, Mode, TensorFinding, UnusableValues, Verification
 
 WRONG_TENSOR = AuditResult(2, (TensorFinding("fpn.x", "missing"),), {})
 UNUSABLE = AuditResult(2, (UnusableValues("fpn.x", "NaN"), UnusableValues("fpn.y", "NaN"), *WRONG_TENSOR.findings), {})

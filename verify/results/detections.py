@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effdet_torch.data.rules import Note
-from verify.detection_details import Comparison, Details
+from verify.results.details import Comparison, Details
 
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
