@@ -50,7 +50,7 @@ class ClassMetrics:
         detections: of any score.
         metrics: COCO's 12 numbers of this class alone, in 0..1; -1 where there is nothing to find.
         curves: {"0.50": at this IoU, "0.75": ...}; empty without objects.
-        best_f1: None without objects.
+        best_f1: at IoU 0.50; None if no detection is right.
     """
 
     category_id: int
@@ -96,9 +96,9 @@ def _curves(evaluation: BoxEvaluation, k: int) -> dict[str, Curve]:
     return {iou: Curve(tuple(precision[t].tolist()), tuple(scores[t].tolist())) for iou, t in CURVE_IOUS.items()}
 
 
-def _best_f1(curve: Curve) -> BestF1:
+def _best_f1(curve: Curve) -> BestF1 | None:
     precision: Floats = np.array(curve.precision)
     recall = np.linspace(0, 1, len(precision))
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     best = int(f1.argmax())
-    return BestF1(float(f1[best]), curve.scores[best])
+    return BestF1(float(f1[best]), curve.scores[best]) if f1[best] else None

@@ -45,22 +45,13 @@ def _classes(details: Details, comparison: Comparison | None) -> Iterator[Row]:
     counted = ("right", "wrong_class", "missed", "false")
     more = [f"other_{name}" for name in names] if comparison is not None else []
     yield "id", "class", "objects", "detections", *names, "best_F1", "score_of_best_F1", *counted, *more
-    counts = _counts(details)
+    counts = details.confusion.by_class
     for each in details.classes:
         best = (None, None) if each.best_f1 is None else (each.best_f1.f1, each.best_f1.score)
         row = (each.category_id, each.name, each.objects, each.detections, *map(_share, each.metrics.values()), *best)
         other = others.get(each.category_id)
         metrics = [] if comparison is None else map(_share, other.metrics.values()) if other else [None] * len(names)
         yield *row, *counts[each.category_id], *metrics
-
-
-def _counts(details: Details) -> Mapping[int, tuple[int, int, int, int]]:
-    """Return {category id: objects that are right, found as another class, missed; detections without an object}."""
-    counts, last = details.confusion.counts, len(details.confusion.category_ids)
-    return {
-        number: (counts[k][k], sum(counts[k][:last]) - counts[k][k], counts[k][last], counts[last][k])
-        for k, number in enumerate(details.confusion.category_ids)
-    }
 
 
 def _images(details: Details, comparison: Comparison | None) -> Iterator[Row]:

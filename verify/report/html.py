@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_html(verification: Verification) -> str:
-    """Return a verification as a page with a plot, and a table of all layers that can be sorted and filtered."""
+    """Return a verification as a page with figures, and with tables that can be sorted and filtered."""
     verdict, *others = sections(verification)
     return _template().render(verdict=verdict, sections=others, max_listed=MAX_LISTED)
 
@@ -35,6 +36,7 @@ def _template() -> Template:
         finalize=_finalize,
     )
     environment.filters["breakable"] = _breakable
+    environment.filters["base64"] = lambda data: b64encode(data).decode()
     environment.tests["failed"] = lambda cell: isinstance(cell, Failed)
     environment.globals["panels"] = panels
     return environment.get_template("report.html.j2")

@@ -27,6 +27,15 @@ class Confusion:
     names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
 
+    @property
+    def by_class(self) -> dict[int, tuple[int, int, int, int]]:
+        """{category id: its objects that are right, found as another class, missed; its false detections}."""
+        *rows, false = self.counts
+        return {
+            number: (row[k], sum(row[:-1]) - row[k], row[-1], false[k])
+            for k, (number, row) in enumerate(zip(self.category_ids, rows, strict=True))
+        }
+
 
 @dataclass(frozen=True)
 class ImageResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from verify.report.content.figures import LayerPlot
 from verify.report.content.layers import by_layer, failure_sentence, part, runs
 from verify.report.content.section import Columns, Section, marked, numbers
 from verify.report.content.text import counted, number
@@ -40,7 +41,7 @@ def runs_and_plot(verification: Verification) -> Iterator[Section]:
         "Largest difference of each layer's output, divided by the root mean square of TensorFlow's. Zero is drawn at "
         "the bottom, non-finite errors at the top."
     )
-    yield Section("Error along the network", (caption,), plot=tuple(found), detailed=True)
+    yield Section("Error along the network", (caption,), figure=LayerPlot(tuple(found)), detailed=True)
 
 
 def outputs_per_level(verification: Verification) -> Iterator[Section]:

@@ -1,4 +1,4 @@
-"""What a section of a report is made of: sentences, a table, a list, a plot, facts; all of it plain data."""
+"""What a section of a report is made of: sentences, a table, a list, a figure, facts; all of it plain data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from verify.report.content.layers import Run
+from verify.report.content.figures import Figure
 from verify.results.verification import Verdict
 
 MAX_LISTED = 15
@@ -33,10 +33,10 @@ class Section:
         max_rows: how many of the rows short reports show; None for all.
         items: what was found: the name of a layer or tensor, then sentences about it. Short reports list
             `MAX_LISTED` of them.
-        plot: runs to draw.
+        figure: for the HTML page.
         facts: nested names and values.
         failed: whether something in it failed.
-        detailed: whether only the HTML page has room for it; there, its table can be sorted and filtered.
+        detailed: whether only the HTML page has room for it.
         verdict: of the first section.
         basis: of the first section: "rests on ...".
     """
@@ -47,7 +47,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...] = ()
     max_rows: int | None = None
     items: tuple[tuple[str, ...], ...] = ()
-    plot: tuple[Run, ...] = ()
+    figure: Figure | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
     detailed: bool = False
@@ -58,6 +58,11 @@ class Section:
     def headline(self) -> str:
         """The verdict and what it rests on."""
         return f"{self.verdict} - {self.basis}"
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the table is worth sorting and filtering on the HTML page."""
+        return self.detailed or len(self.rows) > len(self.short_rows)
 
     @property
     def short_title(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from verify.report.content.detections import evaluation
+from verify.report.content.detections.checks import evaluation
+from verify.report.content.detections.comparison import other_model
+from verify.report.content.detections.details import model_details
 from verify.report.content.layer_sections import (
     all_layers,
     diagnoses,
@@ -29,6 +31,8 @@ def sections(verification: Verification) -> list[Section]:
         outputs_per_level,
         own_graph,
         evaluation,
+        model_details,
+        other_model,
         file_audit,
         all_layers,
         _provenance,
@@ -38,8 +42,11 @@ def sections(verification: Verification) -> list[Section]:
 
 def _provenance(verification: Verification) -> Iterator[Section]:
     """Yield where model and reference come from, the settings and the versions."""
+    detection = verification.detection
+    comparison = None if detection is None else detection.comparison
     facts = {
         "Converted model": verification.model,
+        "Other model": {} if comparison is None else comparison.model,
         "Reference": verification.reference,
         "Settings": verification.settings,
         "Versions": verification.versions,

@@ -8,6 +8,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def percent(share: float) -> str:
+    """Return a share as a number in 0..100; "n/a" for -1, where there is nothing to find."""
+    return "n/a" if share < 0 else f"{100 * share:.2f}"
+
+
 def number(value: float) -> str:
     """Return an error or a tolerance with two digits."""
     return "0" if value == 0 else f"{value:.1e}"

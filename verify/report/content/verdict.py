@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
-from verify.report.content.detections import checks
+from verify.report.content.detections.checks import checks
 from verify.report.content.layers import RUN_ORDER, by_layer, part, runs
 from verify.report.content.section import Section
-from verify.report.content.text import counted
+from verify.report.content.text import counted, percent
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionResult
 from verify.results.verification import GraphResult, Verification
@@ -64,7 +64,8 @@ def subject(verification: Verification) -> str:
     """Return what was compared with what."""
     model = PurePath(str(verification.model.get("path", "the converted model"))).name
     if not verification.reference and verification.detection is not None:
-        return model
+        comparison = verification.detection.comparison
+        return model if comparison is None else f"{model} and {comparison.model.get('path', 'another model')}"
     return f"{model} against {verification.reference.get('name', 'the TensorFlow reference')}"
 
 
@@ -95,4 +96,9 @@ def _listed_outputs(graph: GraphResult) -> str:
 def _detection_headline(detection: DetectionResult) -> str:
     if failed := [check.name for check in checks(detection) if not check.passed]:
         return f"The detections differ from what was expected: {', '.join(failed)}."
-    return "The detections are as expected." if detection.compared else "The model was evaluated; nothing was compared."
+    if detection.compared:
+        return "The detections are as expected."
+    if detection.comparison is not None:
+        aps = " and ".join(percent(metrics["AP"]) for metrics in (detection.metrics, detection.comparison.metrics))
+        return f"Two models were evaluated on the same images: AP {aps}. Neither was compared with TensorFlow."
+    return "The model was evaluated; nothing was compared."

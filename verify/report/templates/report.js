@@ -43,7 +43,7 @@
       const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       for (const row of rows) {
-        const wanted = (!onlyFailures.checked || row.querySelector(".bad"))
+        const wanted = (!onlyFailures?.checked || row.querySelector(".bad"))
           && words.every((word) => texts.get(row).includes(word));
         row.hidden = !wanted;
         if (wanted) shown += 1;
@@ -52,7 +52,7 @@
     }
 
     filter.addEventListener("input", show);
-    onlyFailures.addEventListener("change", show);
+    onlyFailures?.addEventListener("change", show);
     controls.hidden = false;
     show();
   }

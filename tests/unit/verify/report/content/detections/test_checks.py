@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from support.verification_samples import DETECTION, WRONG_DETECTION
-from verify.report.content.detections import checks, metric_rows
+from verify.report.content.detections.checks import checks, metric_rows
 
 
 def test_what_there_is_not_is_no_number() -> None:

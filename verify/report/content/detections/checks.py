@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from verify.report.content.section import Columns, Failed, Section
-from verify.report.content.text import counted
+from verify.report.content.text import counted, percent
 from verify.results.detections import (
     AP_TOLERANCE,
     MIN_MATCHED_SHARE,
@@ -63,7 +63,7 @@ def checks(detection: DetectionResult) -> Iterator[Check]:
 
 def metric_rows(detection: DetectionResult) -> list[tuple[str, str]]:
     """Return name and value of COCO's 12 numbers, in 0..100; "n/a" where there is nothing to find."""
-    return [(name, "n/a" if value < 0 else f"{100 * value:.2f}") for name, value in detection.metrics.items()]
+    return [(name, percent(value)) for name, value in detection.metrics.items()]
 
 
 def detection_sentence(detection: DetectionResult) -> str:
