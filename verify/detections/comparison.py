@@ -37,7 +37,8 @@ def compare_models(
     score, numbers = first.settings.score, _numbers(second, first)
     sides = [match_boxes(evaluated(evaluation).columns, score) for evaluation in (first, second)]
     images = _compared_images(first, sides, match_boxes(_between(sides, score, numbers), score))
-    classes = class_metrics(evaluated(second), class_names(second))
+    others = class_metrics(evaluated(second), class_names(second))
+    classes = (replace(x, category_id=numbers[x.category_id]) for x in others if numbers[x.category_id] > 0)
     most = sorted((x for x in images if x.different), key=lambda image: -image.different)[: first.settings.shown]
     shown = tuple(_shown(image, images.index(image), sides, (first, second)) for image in most)
     if pictures:
@@ -47,7 +48,7 @@ def compare_models(
         model=model,
         detections=len(second.results),
         metrics=second.metrics,
-        classes=tuple(replace(x, category_id=numbers[x.category_id]) for x in classes if numbers[x.category_id] > 0),
+        classes=tuple(sorted(classes, key=lambda each: each.category_id)),
         images=images,
         shown=shown,
         notes=tuple(note for note in second.split.notes if note not in first.split.notes),

@@ -64,7 +64,7 @@ def _drawn(image: Image.Image, boxes: Sequence[ShownBox], scale: float) -> bytes
     colors = [OUTCOMES[box.outcome] for box in boxes]
     picture = draw_boxes(np.asarray(image), boxes_xyxy.tolist(), list(map(_text, boxes)), colors)
     stream = BytesIO()
-    picture.save(stream, "JPEG", quality=QUALITY)
+    picture.save(stream, "JPEG", quality=QUALITY, subsampling=0)  # thin lines would lose their colour
     return stream.getvalue()
 
 

@@ -15,7 +15,7 @@ from verify.report.content.section import MAX_LISTED, Columns, Section
 from verify.report.html import to_html
 from verify.results.verification import Verification
 
-VOID = {"meta", "link", "br", "wbr", "input"}
+VOID = {"img", "meta", "link", "br", "wbr", "input"}
 Attributes = list[tuple[str, str | None]]
 
 
@@ -52,7 +52,10 @@ def test_one_page_that_works_offline(verification: Verification) -> None:
     page = Page(to_html(verification))
     assert page.tags.count("script") == page.tags.count("style") == page.tags.count("h1") == 1
     assert page.values("href") == ["data:,"]
-    assert not {"src", "srcset", "action", "data"} & {name for name, _ in page.attributes}
+    assert not {"srcset", "action", "data"} & {name for name, _ in page.attributes}
+    pictures = page.values("src")
+    assert all(str(picture).startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert len(pictures) == page.tags.count("img")
     assert any("default-src 'none'" in str(policy) for policy in page.values("content"))
     ids = page.values("id")
     assert len(ids) == len(set(ids))

@@ -21,7 +21,7 @@ def other_model(verification: Verification) -> Iterator[Section]:
     comparison = detection.comparison
     lines = (
         f"The other model is {comparison.model.get('path')}: {counted(comparison.detections, 'detection')} in the same "
-        "images with the same settings. Differences are its number minus the model's.",
+        "images, with the same settings. The difference is its number minus the model's.",
         *(note.sentence for note in comparison.notes),
     )
     columns: Columns = {"number": "text", **numbers(*SIDES, "difference")}
@@ -55,9 +55,9 @@ def _images(found: Details, comparison: Comparison) -> Section:
     )
     differing = sum(image.different > 0 for image in comparison.images)
     line = (
-        f"Detections with a score of at least {found.min_score:g} of either model that the other does not have with "
-        f"the same class and an IoU of at least {found.min_iou:g}. They differ in {counted(differing, 'image')} of "
-        f"{len(comparison.images)}."
+        f"{differing} of {counted(len(comparison.images), 'image')} with a detection (score at least "
+        f"{found.min_score:g}) that the other model does not have with the same class and an IoU of at least "
+        f"{found.min_iou:g}."
     )
     figure = gallery(comparison.shown)
     return Section("Images that differ most", (line,), columns, rows, MAX_LISTED, figure=figure)

@@ -39,7 +39,7 @@ def gallery(shown: Sequence[ShownImage]) -> Gallery | None:
 
 def _counting(found: Details) -> str:
     """Return which detections count."""
-    return f"detections with a score of at least {found.min_score:g} and an IoU of at least {found.min_iou:g}"
+    return f"score at least {found.min_score:g}, IoU at least {found.min_iou:g}"
 
 
 def _classes(found: Details) -> Section:
@@ -57,8 +57,8 @@ def _classes(found: Details) -> Section:
         for each in classes
     )
     lines = (
-        "The lowest AP first. AP takes detections of all scores; F1 is the best at IoU 0.5, reached with this score. "
-        f"Objects right, found as another class, or missed, and false detections: {_counting(found)}.",
+        "The lowest AP first. F1 is the best at IoU 0.5, with the score that reaches it. The last four columns count "
+        f"({_counting(found)}): objects that are right, found as another class, or missed, and false detections.",
         f"Classes without objects: {len(found.classes) - len(classes)}.",
     )
     return Section("Classes", lines, columns, rows, MAX_LISTED)
@@ -79,8 +79,8 @@ def _confusions(found: Details) -> Section:
     pairs = sorted(_pairs(found.confusion), key=lambda pair: (-pair[0], -pair[1]))
     columns: Columns = {"class": "name", "found as": "name", **numbers("objects", "of the class, %")}
     rows = tuple((name, other, str(count), percent(share)) for count, share, name, other in pairs)
-    none = "" if rows else " There are none."
-    line = f"Objects that were found as another class: {_counting(found)}.{none}"
+    found_as = "Objects that were found as another class" if rows else "No object was found as another class"
+    line = f"{found_as} ({_counting(found)})."
     return Section("Confusions", (line,), columns, rows, MAX_LISTED, figure=Matrix.of(found.confusion))
 
 
@@ -101,7 +101,7 @@ def _worst_images(found: Details) -> Section:
     )
     wrong = sum(image.mistakes > 0 for image in found.images)
     line = (
-        f"Mistakes are objects that were missed or found as another class, and false detections: {_counting(found)}. "
-        f"{counted(wrong, 'image')} of {len(found.images)} with mistakes."
+        f"{wrong} of {counted(len(found.images), 'image')} with mistakes: objects that were missed or found as another "
+        f"class, and false detections ({_counting(found)})."
     )
     return Section("Worst images", (line,), columns, rows, MAX_LISTED, figure=gallery(found.worst))
