@@ -33,7 +33,7 @@ from verify.demo import write_demo
 from verify.layers.pairs import layer_pairs
 from verify.layers.parity import Match, match_layers, one_thread
 from verify.layers.tolerances import tolerance
-from verify.results import DType
+from verify.results.verification import DType
 from verify.subjects.references import build_reference
 from verify.subjects.weights import Weights, in_dtype
 from verify.verification import versions

@@ -17,12 +17,17 @@ from click.core import ParameterSource
 
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, OverwriteError
-from effdet_torch.outputs import STDOUT, RunFiles, descriptor
+from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_stream
 
 P = ParamSpec("P")
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 VERSION = click.version_option(__version__, package_name="effdet-convert")
+
+
+def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return the progress of one of several equal parts; parts are numbered from 0."""
+    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -102,6 +107,14 @@ def output_file(context: click.Context, option: click.Parameter, text: str | Non
     path = output_file_or_folder(context, option, text)
     if path is not None and path.is_dir():
         raise click.BadParameter(f"{path} is a directory; name a file")
+    return path
+
+
+def named_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of an output file as `output_file` does, but refuse a stream."""
+    path = output_file(context, option, text)
+    if path is not None and is_stream(path):
+        raise click.BadParameter(f"{text} is a stream; name a file, because files beside it get their names from it")
     return path
 
 

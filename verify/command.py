@@ -12,6 +12,7 @@ import click
 from converter.command import opened_source
 from effdet_torch.terminal import (
     VERSION,
+    named_file,
     output_file_or_folder,
     progress_bar,
     refuse_options,
@@ -22,13 +23,17 @@ from effdet_torch.terminal import (
 
 if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
-    from verify.results import Verification
+    from verify.results.verification import Verification
 
 P = ParamSpec("P")
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
 SOURCES = ("coco", "annotations", "images", "data")
-SETTINGS = ("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels")
-COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), "reference_results", "results")
+SETTINGS = (
+    *("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels"),
+    *("score", "shown"),
+)
+OTHERS = ("reference_results", "results", "compare", "save_csv")
+COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), *OTHERS)
 
 
 def coco_options(command: Callable[P, None]) -> Callable[P, None]:
@@ -40,6 +45,24 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
             callback=output_file_or_folder,
             metavar="FILE.json",
             help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",
+        ),
+        click.option(
+            "--save-csv",
+            callback=named_file,
+            metavar="FILE.csv",
+            help="Write a table of the classes, and beside it FILE_images, _confusion and _curves.csv.",
+        ),
+        click.option("--shown", type=click.IntRange(0), metavar="N", help="Worst images to show; default 8."),
+        click.option(
+            "--score",
+            type=click.FloatRange(0, 1),
+            help="Least score in the confusion matrix and the images shown; AP takes all. Default 0.3.",
+        ),
+        click.option(
+            "--compare",
+            type=file,
+            metavar="OTHER",
+            help="Evaluate another converted model on the same images, side by side.",
         ),
         click.option("--reference-results", type=file, metavar="FILE.json", help="COCO results file to compare with."),
         click.option(
@@ -89,6 +112,13 @@ def report_files(folder: Path) -> list[Path]:
     return [folder / name for name in REPORTS]
 
 
+def csv_files(path: Path) -> list[Path]:
+    """Return the files of --save-csv."""
+    from verify.report.csv import table_paths
+
+    return list(table_paths(path).values())
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -100,7 +130,8 @@ Examples:
   effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
   effdet-verify d0.pth --coco coco/ --limit 4 --reference efficientdet-d0/
   effdet-verify mine.pth --annotations val.json --images photos/
-  effdet-verify mine.pth --data VOC2012/ --labels names.pbtxt
+  effdet-verify mine.pth --data VOC2012/ --labels names.pbtxt --report-dir report/ --save-csv classes.csv
+  effdet-verify mine.pth --data VOC2012/ --compare older.pth --report-dir report/
 """
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -131,7 +162,7 @@ Examples:
 @coco_options
 @VERSION
 @reports_errors
-@writes(results=unless_folder, report_dir=report_files)
+@writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def verify(
     model: Path | None,
     reference: str | None,
@@ -154,16 +185,20 @@ def verify(
     from rich.console import Console
 
     from converter.inputs import input_files
+    from verify.report.csv import write_csv
     from verify.report.write import render_terminal, write_reports
 
     files.require_apart(input_files(reference) if reference else ())
     if any(options[name] is not None for name in SOURCES):
-        result = verify_images(model, reference, demo, files, options)
+        result = verify_images(model, reference, demo, options, report_dir is not None, files)
         if result is None:  # not the first process of several: that one reports
             return
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
-    for path in write_reports(result, report_dir) if report_dir is not None else ():
+    written = write_reports(result, report_dir) if report_dir is not None else []
+    if options["save_csv"] is not None and result.detection is not None and result.detection.details is not None:
+        written += write_csv(options["save_csv"], result.detection.details, result.detection.comparison)
+    for path in written:
         click.echo(f"wrote {path}", err=True)
     render_terminal(result, Console(width=None if sys.stdout.isatty() else PIPED_WIDTH))
     sys.exit(0 if result.passed else 1)
@@ -193,24 +228,40 @@ def verify_layers(
 
 
 def verify_images(
-    model: Path | None, reference: str | None, demo: str | None, files: RunFiles, options: dict[str, Any]
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    options: dict[str, Any],
+    pictures: bool,
+    files: RunFiles,
 ) -> Verification | None:
-    """Evaluate on a data set; None in all processes but the first."""
+    """Evaluate on a data set, and draw pictures if a report shows them; None in all processes but the first."""
+    from effdet_torch.data.dataset import TEST_DEV
     from effdet_torch.data.sources import DataSource
     from verify.detections.distributed import processes
     from verify.detections.run import CocoSettings
-    from verify.evaluation import verify_detections
+    from verify.evaluation import Beside, verify_detections
 
     refuse_options(
         ("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco, --annotations or --data"
     )
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
+    if options["save_csv"] is not None and options["split"] == TEST_DEV:
+        raise click.UsageError("--save-csv has nothing to write for testdev, which has no annotations")
     source = DataSource(**{key: options[key] for key in SOURCES})
     settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None})
-    out, expected = options["results"], options["reference_results"]
+    beside = Beside(options["reference_results"], reference, options["compare"])
     with processes() as group, progress_bar("images", rate=True) as progress:
-        report = progress if group.rank == 0 else None
         return verify_detections(
-            model, source, settings, out, expected, reference, group, report, options["require"], files
+            model,
+            source,
+            settings,
+            beside,
+            out=options["results"],
+            processes=group,
+            progress=progress if group.rank == 0 else None,
+            require=options["require"],
+            pictures=pictures,
+            files=files,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +18,48 @@ from effdet_torch.file_format import sha256
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.outputs import NO_FILES, RunFiles
-from verify.claim import Requirement
-from verify.detection_results import DetectionParity, DetectionResult
+from effdet_torch.terminal import part_of
+from verify.detections.comparison import compare_models
+from verify.detections.details import details_of
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.matching import compare_detections
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
-from verify.detections.run import CocoSettings, Evaluation, evaluate_coco
-from verify.results import Verification
+from verify.detections.run import CocoSettings, Evaluation, evaluate, prepare
+from verify.results.claim import Requirement
+from verify.results.detections import DetectionParity, DetectionResult
+from verify.results.verification import Verification
 from verify.verification import versions
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What there is to compare a model's detections with.
+
+    Attributes:
+        results: detections in COCO's results format.
+        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images.
+        model: another converted model, evaluated on the same images; that proves nothing about either.
+    """
+
+    results: Path | None = None
+    checkpoint: Path | str | None = None
+    model: Path | None = None
+
+
 def verify_detections(
     path: Path,
     source: Path | DataSource,
     settings: CocoSettings,
+    beside: Beside | None = None,
     out: Path | None = None,
-    expected: Path | None = None,
-    checkpoint: Path | str | None = None,
     processes: Processes = ALONE,
     progress: Progress | None = None,
     require: Requirement | None = None,
+    pictures: bool = False,
     files: RunFiles = NO_FILES,
 ) -> Verification | None:
     """Evaluate a converted model on COCO and compare its detections.
@@ -50,58 +68,83 @@ def verify_detections(
         path: a converted model.
         source: the data set; a path is COCO's folder.
         settings: how to evaluate.
-        out: see `evaluate_coco`.
-        expected: detections in COCO's results format to compare with.
-        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images.
+        beside: what to compare with.
+        out: see `evaluate`.
         processes: of a distributed run.
         progress: called with (done, total) images.
-        require: the weakest claim that passes, see `verify.claim`; an evaluation has the file's own evidence only.
-        files: see `evaluate_coco`.
+        require: the weakest claim that passes, see `verify.results.claim`; an evaluation has only the file's evidence.
+        pictures: whether the images that are shown are drawn.
+        files: see `evaluate`.
 
     Returns:
         A verification without layers; None in all processes but the first.
 
     Raises:
-        EffdetError: See `evaluate_coco`; or the references cannot be read or do not fit the images or the settings.
+        EffdetError: See `prepare` and `evaluate`; or what is to be compared with cannot be read or does not fit the
+            images or the settings.
     """
-    start = time.perf_counter()
-    _require_comparable(settings, expected, checkpoint)
-    wanted = [] if expected is None else read_results(expected)
-    evaluation = evaluate_coco(path, source, settings, out, processes, progress, files)
+    start, beside = time.perf_counter(), beside or Beside()
+    _require_comparable(settings, beside)
+    wanted = [] if beside.results is None else read_results(beside.results)
+    models = [path] if beside.model is None else [path, beside.model]
+    prepared = [prepare(model, source, settings, processes) for model in models]
+    found = [
+        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)), files)
+        for n, each in enumerate(prepared)
+    ]
+    evaluation, *others = found
     if evaluation is None:
         return None
-    detection, reference = _compared(evaluation, wanted, expected, checkpoint)
-    described = {**describe_files([path], checksums=True)[0], "path": path.name, "metadata": evaluation.metadata}
+    detection, reference = _compared(evaluation, wanted, beside)
+    if evaluation.boxes is not None:
+        detection = replace(detection, details=details_of(evaluation, pictures))
+    for other in others:
+        if other is not None:
+            detection = replace(detection, comparison=compare_models(evaluation, other, _described(other), pictures))
     used, seconds = _plain(evaluation, processes), time.perf_counter() - start
     return Verification(
-        described, reference, used, versions(), (), None, seconds=seconds, detection=detection, required=require
+        _described(evaluation),
+        reference,
+        used,
+        versions(),
+        (),
+        None,
+        seconds=seconds,
+        detection=detection,
+        required=require,
     )
 
 
-def _require_comparable(settings: CocoSettings, expected: Path | None, checkpoint: Path | str | None) -> None:
-    if settings.split == TEST_DEV and (expected is not None or checkpoint is not None):
-        raise EvaluationError("testdev has no annotations and nothing to compare with: leave the references out")
-    if checkpoint is not None and settings.limit is None:
-        raise ConfigError("TensorFlow runs beside PyTorch for seconds per image: choose a few images with --limit N")
-
-
 def _compared(
-    evaluation: Evaluation, wanted: list[CocoResult], expected: Path | None, checkpoint: Path | str | None
+    evaluation: Evaluation, wanted: list[CocoResult], beside: Beside
 ) -> tuple[DetectionResult, dict[str, Any]]:
     """Return the evaluation beside the references, and a description of those."""
     detection, reference = _result(evaluation), dict[str, Any]()
-    if expected is not None:
-        detection = replace(detection, parity=_compare(evaluation, wanted, expected.name))
-        reference |= {"name": expected.name, "sha256": sha256(expected)}
-    if checkpoint is not None:
+    if beside.results is not None:
+        detection = replace(detection, parity=_compare(evaluation, wanted, beside.results.name))
+        reference |= {"name": beside.results.name, "sha256": sha256(beside.results)}
+    if beside.checkpoint is not None:
         from verify.detections.stages import compare_stages
 
-        with open_checkpoint(checkpoint) as source:
+        with open_checkpoint(beside.checkpoint) as source:
             stages, described = compare_stages(evaluation, source)
             files = describe_files(source.files(), checksums=True)
             reference |= described | {"source": source.path.name, "files": files}
         detection = replace(detection, stages=stages)
     return detection, reference
+
+
+def _require_comparable(settings: CocoSettings, beside: Beside) -> None:
+    if settings.split == TEST_DEV and beside != Beside():
+        raise EvaluationError("testdev has no annotations and nothing to compare with: leave the references out")
+    if beside.checkpoint is not None and settings.limit is None:
+        raise ConfigError("TensorFlow runs beside PyTorch for seconds per image: choose a few images with --limit N")
+
+
+def _described(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what a report says of a model's file."""
+    path = evaluation.path
+    return {**describe_files([path], checksums=True)[0], "path": path.name, "metadata": evaluation.metadata}
 
 
 def _result(evaluation: Evaluation) -> DetectionResult:

@@ -19,7 +19,7 @@ from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
-from verify.claim import Requirement
+from effdet_torch.terminal import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
@@ -27,7 +27,8 @@ from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import MODES, compare_layers, one_thread
 from verify.reference.network import TensorFlowReference
-from verify.results import DType, GraphResult, LayerResult, Mode, Verification
+from verify.results.claim import Requirement
+from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
@@ -50,7 +51,7 @@ class Settings:
         dtypes: float64 proves the mapping, float32 the runtime.
         modes: see `verify.layers.parity`.
         graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
-        require: the weakest claim that passes, see `verify.claim`; None: any.
+        require: the weakest claim that passes, see `verify.results.claim`; None: any.
     """
 
     image: Path | None = None
@@ -125,7 +126,7 @@ def _compare(
         if dtype == "float64":
             study = Study(compared, weights)
             observer = study.observe
-        step = _share(progress, number, len(settings.dtypes))
+        step = part_of(progress, number, len(settings.dtypes))
         found = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step, observer)
         _require_all(found, preparation.plan, settings)
         layers += found
@@ -183,11 +184,6 @@ def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings)
                 f"not compared ({mode}): {left_out[0]}{more}; the model or the TensorFlow reference does not have this "
                 "part of the mapping, so the proof would be incomplete"
             )
-
-
-def _share(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Return the progress of one of several equal parts."""
-    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
 def versions() -> dict[str, str]:

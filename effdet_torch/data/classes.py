@@ -50,6 +50,7 @@ def fit_classes(data: DataSet, num_classes: int, names: Mapping[int, str]) -> Da
         found,
         categories={new: data.categories[old] for old, new in sorted(numbers.items(), key=lambda pair: pair[1])},
         objects=tuple(item._replace(category_id=numbers[item.category_id]) for item in data.objects),
+        stated_ids={new: old for old, new in numbers.items()},
     )
 
 

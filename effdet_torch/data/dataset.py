@@ -90,6 +90,7 @@ class DataSet:
         has_truth: whether there are annotations at all.
         numbering: what the ids of the categories are worth.
         upright: see `RawData`.
+        stated_ids: {id: the id that the data set itself gives the category}; empty before they are fitted to a model.
         notes: what was repaired, dropped and assumed.
     """
 
@@ -101,6 +102,7 @@ class DataSet:
     has_truth: bool = True
     numbering: Numbering = "stated"
     upright: bool = False
+    stated_ids: Mapping[int, int] = field(default_factory=dict, compare=False)
     notes: tuple[Note, ...] = field(default=(), compare=False)
 
     @property

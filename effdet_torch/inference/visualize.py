@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,25 +19,37 @@ GOLDEN_RATIO = 0.618034  # steps of it around the colour circle stay far from th
 
 
 def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Image.Image:
-    """Draw boxes with class names and scores.
-
-    Lines and letters grow with the image; a class has the same colour in every image; better detections lie on top.
+    """Draw boxes with class names and scores; a class has the same colour in every image.
 
     Args:
         image: (height, width, 3), RGB, 0..255; not changed.
         detections: in pixels of `image`.
     """
+    texts = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
+    colors = [class_color(category_id) for category_id in detections.category_ids.tolist()]
+    return draw_boxes(image, detections.boxes_xyxy.tolist(), texts, colors)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8], boxes_xyxy: Sequence[Sequence[float]], texts: Sequence[str], colors: Sequence[Color]
+) -> Image.Image:
+    """Draw boxes with texts; lines and letters grow with the image, and earlier boxes lie on top of later ones.
+
+    Args:
+        image: (height, width, 3), RGB, 0..255; not changed.
+        boxes_xyxy: N boxes (xmin, ymin, xmax, ymax) in pixels of `image`.
+        texts: N texts.
+        colors: N colours, (red, green, blue), 0..255.
+    """
     picture = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(picture)
     side = (picture.width * picture.height) ** 0.5
     font = ImageFont.load_default(max(10.0, side / 45))
-    boxes = [_inside(box_xyxy, picture.size) for box_xyxy in detections.boxes_xyxy.tolist()]
-    colors = [class_color(category_id) for category_id in detections.category_ids.tolist()]
-    texts = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
+    boxes = [_inside(box_xyxy, picture.size) for box_xyxy in boxes_xyxy]
     labels: list[Rectangle] = []
     for box, text in zip(boxes, texts, strict=True):
         labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels))
-    rows = list(zip(boxes, labels, colors, texts, strict=True))[::-1]  # the best last, on top
+    rows = list(zip(boxes, labels, colors, texts, strict=True))[::-1]  # the first last, on top
     for box, _, color, _ in rows:
         draw.rectangle(box, outline=color, width=max(1, round(side / 250)))
     for _, label, color, text in rows:
@@ -62,7 +74,7 @@ def text_color(background: Color) -> Color:
     return (0, 0, 0) if luminance > 128 else (255, 255, 255)
 
 
-def _inside(box_xyxy: list[float], size: tuple[int, int]) -> Rectangle:
+def _inside(box_xyxy: Sequence[float], size: tuple[int, int]) -> Rectangle:
     """Return the part of a box that a picture of (width, height) can show; at its border if there is none."""
     right, bottom = size[0] - 1, size[1] - 1
     xmin, ymin, xmax, ymax = box_xyxy

@@ -4,17 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from effdet_torch.metrics.columns import CocoResult, to_columns
+from effdet_torch.metrics.columns import CocoResult, Columns, to_columns
 from effdet_torch.metrics.evaluators import RECORD, Accumulated, Evaluator, get_evaluator
 
 __all__ = ["METRICS", "BoxEvaluation", "CocoResult", "coco_metrics", "evaluate_boxes"]
 
-METRICS = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
+
+class Part(NamedTuple):
+    """The part of the curves that a number is the mean of.
+
+    Attributes:
+        array: which of them.
+        ious: thresholds of IoU, of 0.50, 0.55, ... 0.95.
+        area: index of the range of areas: all, small, medium, large.
+        limit: index of the largest number of detections: 1, 10, 100.
+    """
+
+    array: Literal["precision", "recall"]
+    ious: slice = slice(None)
+    area: int = 0
+    limit: int = 2
+
+    def mean(self, curves: Accumulated, category: int) -> float:
+        """Return the mean of one category, by its index; -1 where there is nothing to find."""
+        values = getattr(curves, self.array)[self.ious, ..., category, self.area, self.limit]
+        return float(values[values > -1].mean()) if (values > -1).any() else -1.0
+
+
+# Source: pycocotools, `COCOeval.summarize`.
+PARTS: Mapping[str, Part] = {
+    "AP": Part("precision"),
+    "AP50": Part("precision", slice(0, 1)),
+    "AP75": Part("precision", slice(5, 6)),
+    "AP_small": Part("precision", area=1),
+    "AP_medium": Part("precision", area=2),
+    "AP_large": Part("precision", area=3),
+    "AR1": Part("recall", limit=0),
+    "AR10": Part("recall", limit=1),
+    "AR100": Part("recall"),
+    "AR_small": Part("recall", area=1),
+    "AR_medium": Part("recall", area=2),
+    "AR_large": Part("recall", area=3),
+}
+METRICS = tuple(PARTS)
 
 
 @dataclass(frozen=True)
@@ -23,13 +57,18 @@ class BoxEvaluation:
 
     Attributes:
         evaluator: what computed the numbers.
-        category_ids: of the K categories in `curves`.
+        columns: what was compared.
         curves: precision, recall and scores.
     """
 
     evaluator: Evaluator
-    category_ids: tuple[int, ...]
+    columns: Columns
     curves: Accumulated
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids of the K categories in `curves`, ascending."""
+        return self.columns.category_ids
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -54,7 +93,7 @@ def evaluate_boxes(
         EvaluationError: A box or a score holds NaN.
     """
     chosen, columns = get_evaluator(evaluator), to_columns(dataset, results, image_ids)
-    return BoxEvaluation(chosen, columns.category_ids, chosen(columns))
+    return BoxEvaluation(chosen, columns, chosen(columns))
 
 
 def coco_metrics(

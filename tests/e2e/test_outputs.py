@@ -76,6 +76,9 @@ OVERWRITING = [
     *(f"{DETECT} --out {name}" for name in (".", "../here")),
     *(f"{COCO} --results {name}" for name in ("model.pth", "soft", "labels.txt", "expected.json", ANNOTATIONS)),
     *(f"{COCO} --results coco/val2017/000000000007.jpg", f"{LAYERS} --image photo.jpg --results hard"),
+    *(f"{COCO} --save-csv {name}" for name in ("labels.txt", "tables/x.csv", "tables/model.csv")),
+    *(f"{COCO} --compare other.pth {option} other.pth" for option in ("--results", "--save-csv")),
+    f"{COCO} --results tables/y_curves.csv --save-csv tables/y.csv",
     "verify model.pth --annotations report.json --images coco/val2017 --report-dir .",
     "verify model.pth --coco coco --results new/report.json --report-dir new",
 ]  # fmt: skip
@@ -84,7 +87,11 @@ OVERWRITING = [
 @pytest.mark.parametrize("line", OVERWRITING)
 def test_an_output_that_is_an_input_is_refused(folder: Path, line: str) -> None:
     Path("soft.pth").symlink_to("model.pth")
-    Path("new").mkdir()
+    for name in ("new", "tables"):
+        Path(name).mkdir()
+    Path("tables/model_images.csv").hardlink_to("model.pth")
+    Path("tables/x_confusion.csv").symlink_to("../labels.txt")
+    shutil.copy("model.pth", "other.pth")
     shutil.copy(ANNOTATIONS, "report.json")
     before = contents(folder)
     done = call(line)
@@ -100,7 +107,7 @@ def test_an_output_that_is_an_input_is_refused(folder: Path, line: str) -> None:
         "convert ckpt ckpt/m.pth --report ckpt/report.json --hparams settings.yaml",
         "convert ckpt/model new --to tf1 --report report.json",
         f"{DETECT} --json found.json --out drawn",
-        f"{COCO} --results coco/results.json --report-dir coco/annotations",
+        f"{COCO} --results coco/results.json --report-dir coco/annotations --save-csv coco/x.csv --compare soft",
     ],
 )
 def test_other_outputs_are_written_and_written_again(folder: Path, line: str) -> None:
@@ -167,6 +174,13 @@ def test_stdout_that_is_a_file_is_appended_to_and_not_replaced(folder: Path) -> 
     first, *lines, last = Path("log").read_text().splitlines()
     assert (first, last) == ("before", "after")
     assert json.loads("".join(lines))["ok"] is True
+
+
+def test_a_table_with_others_beside_it_is_no_stream(folder: Path) -> None:
+    os.mkfifo("pipe")
+    for name in ("-", "/dev/stdout", "pipe"):
+        done = call(f"{COCO} --save-csv {name}")
+        assert (done.exit_code, f"{name} is a stream; name a file" in " ".join(done.stderr.split())) == (2, True)
 
 
 # Failures.

@@ -27,12 +27,12 @@ from effdet_torch.metrics.coco import METRICS, coco_metrics
 from effdet_torch.metrics.evaluators import EVALUATORS, RECORD
 from support.coco_samples import convert_trained
 from support.hparams import misread
-from verify.detection_results import StageResult
 from verify.detections.matching import compare_detections
 from verify.detections.results_file import read_results
 from verify.detections.run import CocoSettings, evaluate_coco
 from verify.detections.stages import _worst, compare_stages
 from verify.errors import ParityError
+from verify.results.detections import StageResult
 
 METRIC_ERROR = 5e-4
 Results = list[dict[str, Any]]

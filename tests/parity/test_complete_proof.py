@@ -21,7 +21,7 @@ from support.tables import edit_tables, rename_kind
 from verify.errors import ParityError
 from verify.reference.base import Tap
 from verify.reference.network import Forward
-from verify.results import Verification
+from verify.results.verification import Verification
 from verify.seeded import write_seeded_checkpoint
 from verify.verification import Settings, verify_model
 

@@ -30,7 +30,7 @@ from verify.layers.parity import MODES, compare_layers, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.reference.base import Reference, Tap
 from verify.reference.network import TensorFlowReference
-from verify.results import DType, LayerResult, Mode
+from verify.results.verification import DType, LayerResult, Mode
 from verify.seeded import seeded_variables, write_seeded_checkpoint
 from verify.subjects.references import build_reference
 from verify.subjects.weights import Weights, in_dtype

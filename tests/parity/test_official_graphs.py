@@ -15,7 +15,7 @@ from verify.reference.graph import GraphReference
 from verify.reference.graph_network import Outline
 from verify.reference.official.config_file import read_config_file
 from verify.reference.official.hparams import read_hparams
-from verify.results import GraphResult
+from verify.results.verification import GraphResult
 from verify.subjects.subject import load_converted, prepare_reference
 from verify.verification import Settings, run_graph
 

@@ -19,8 +19,8 @@ from support.graphs import ResidualHeads, edit_graph, write_meta, write_tf1_expo
 from support.sources import small_config
 from support.variable_shapes import random_variables
 from verify.errors import GraphError, ParityError
-from verify.report.summary import headline
-from verify.results import Verification
+from verify.report.content.verdict import headline
+from verify.results.verification import Verification
 from verify.verification import Settings, verify_model
 
 pytest.importorskip("tensorflow")

@@ -31,9 +31,9 @@ from effdet_torch.network.model_file import read_model_file
 from support.commands import run
 from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs
-from verify.report.summary import runs
+from verify.report.content.layers import runs
 from verify.report.write import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 from verify.seeded import write_seeded_checkpoint
 from verify.verification import Settings, verify_model
 

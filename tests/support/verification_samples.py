@@ -9,8 +9,9 @@ from typing import Any
 
 from effdet_torch.data.rules import Note
 from effdet_torch.metrics.coco import METRICS
-from verify.detection_results import DetectionParity, DetectionResult, PublishedAP, StageResult
-from verify.results import (
+from support.detail_samples import COMPARISON, DETAILS, NASTY, NASTY_COMPARISON, NASTY_DETAILS, NO_DETAILS
+from verify.results.detections import DetectionParity, DetectionResult, PublishedAP, StageResult
+from verify.results.verification import (
     AuditResult,
     Diagnosis,
     DType,
@@ -26,7 +27,6 @@ MODES: tuple[Mode, ...] = ("cumulative", "isolated")
 TOLERANCES: Mapping[DType, float] = {"float32": 1e-4, "float64": 1e-11}
 BROKEN = "fpn_cells/cell_1/fnode2/op_after_combine7/bn"
 BROKEN_KEY = "fpn.cell.1.fnode.2.after_combine.conv.bn.running_mean"
-NASTY = "<script>alert(1)</script>|`a``b`*&\"'\x1b[31m\n\udc80"
 
 # TensorFlow scope, PyTorch module, kind, level, height and width, channels.
 PLACES: tuple[tuple[str, str, str, int | None, int, int], ...] = (
@@ -172,6 +172,14 @@ WRONG_DETECTION = replace(
 )
 EVALUATED = replace(PASSING, layers=(), audit=None, reference={}, detection=DETECTION)
 
+ALONE = replace(DETECTION, published=None, parity=None, stages=())
+
+
+def evaluated(**values: Any) -> Verification:
+    """Return an evaluation without comparisons, with these values."""
+    return replace(EVALUATED, detection=replace(ALONE, **values))
+
+
 SAMPLES: Mapping[str, Verification] = {
     "passing": PASSING,
     "failing": FAILING,
@@ -179,7 +187,11 @@ SAMPLES: Mapping[str, Verification] = {
     "empty": replace(PASSING, layers=(), audit=None),
     "one_run": part_of(PASSING, modes=("cumulative",), dtypes=("float32",)),
     "evaluated": EVALUATED,
-    "evaluated_only": replace(EVALUATED, detection=replace(DETECTION, published=None, parity=None, stages=())),
+    "evaluated_only": evaluated(),
+    "details": evaluated(details=DETAILS),
+    "no_objects": evaluated(details=NO_DETAILS),
+    "two_models": evaluated(details=DETAILS, comparison=COMPARISON),
+    "hostile_details": evaluated(details=NASTY_DETAILS, comparison=NASTY_COMPARISON),
     "evaluated_wrong": replace(EVALUATED, detection=WRONG_DETECTION),
     "layers_and_detections": replace(PASSING, audit=None, detection=DETECTION),
     "graph_agrees": replace(PASSING, graph=GRAPH, required="graph"),

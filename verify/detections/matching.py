@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.metrics.evaluators import RECORD
-from verify.detection_results import (
+from verify.results.detections import (
     MATCHED_BOX_ERROR_PX,
     MATCHED_MIN_SCORE,
     MATCHED_SCORE_ERROR,

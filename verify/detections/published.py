@@ -9,7 +9,7 @@ from typing import Any
 
 from converter.identify.official import OfficialFile, official_files
 from effdet_torch.config import EfficientDetConfig
-from verify.detection_results import PublishedAP
+from verify.results.detections import PublishedAP
 
 VAL_IMAGES = 5000
 SUFFIX = re.compile(r"\.tar\.gz$|\.tgz$|\.h5$")

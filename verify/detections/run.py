@@ -20,8 +20,9 @@ from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
-from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
+from effdet_torch.metrics.matches import MIN_SCORE
 from effdet_torch.outputs import NO_FILES, RunFiles
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
@@ -45,9 +46,11 @@ class CocoSettings:
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
         evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
+        score: least score of the detections in the confusion matrix and in the images shown; metrics take all.
+        shown: how many images to show, the worst first.
 
     Raises:
-        ConfigError: A number is too small.
+        ConfigError: A number is too small or too large.
     """
 
     split: str | None = None
@@ -59,40 +62,60 @@ class CocoSettings:
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
     evaluator: str = AUTO
+    score: float = MIN_SCORE
+    shown: int = 8
 
     def __post_init__(self) -> None:
-        for name, least in (("limit", 1), ("batch", 1), ("workers", 0)):
+        for name, least in (("limit", 1), ("batch", 1), ("workers", 0), ("shown", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}; expected at least {least}")
+        if not 0 <= self.score <= 1:
+            raise ConfigError(f"score is {self.score}; expected 0 to 1")
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The outcome.
+class Prepared:
+    """A model and the images to evaluate it on, both checked.
 
     Attributes:
-        settings: how the model was evaluated.
+        path: of the model.
+        settings: how to evaluate it.
         predictor: with the model.
-        split: the evaluated images.
+        split: the images.
         complete: whether these are all of the split.
-        results: detections by ascending image id, best first.
-        metrics: COCO's 12 numbers in 0..1; empty for testdev.
-        evaluator: what computed them.
+        evaluator: what computes the metrics.
     """
 
+    path: Path
     settings: CocoSettings
     predictor: Predictor
     split: DataSet
     complete: bool
-    results: list[CocoResult]
-    metrics: Mapping[str, float]
     evaluator: Evaluator
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The metadata of the model's file."""
         return self.predictor.model.metadata
+
+
+@dataclass(frozen=True)
+class Evaluation(Prepared):
+    """The outcome.
+
+    Attributes:
+        results: detections by ascending image id, best first.
+        boxes: the detections, compared with the annotations; None for testdev.
+    """
+
+    results: list[CocoResult]
+    boxes: BoxEvaluation | None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """COCO's 12 numbers in 0..1; empty for testdev."""
+        return {} if self.boxes is None else self.boxes.metrics
 
 
 def evaluate_coco(
@@ -104,34 +127,58 @@ def evaluate_coco(
     progress: Progress | None = None,
     files: RunFiles = NO_FILES,
 ) -> Evaluation | None:
-    """Detect in the images of a split, write the results, compute the metrics; None in all processes but the first.
+    """Prepare and evaluate a model; see `prepare` and `evaluate`."""
+    return evaluate(prepare(path, source, settings, processes), out, processes, progress, files)
+
+
+def prepare(path: Path, source: Path | DataSource, settings: CocoSettings, processes: Processes = ALONE) -> Prepared:
+    """Load a model, and read and check the images.
 
     Args:
         path: a converted model.
         source: the data set; a path is COCO's folder.
-        settings: how.
+        settings: how to evaluate.
+        processes: of a distributed run.
+
+    Raises:
+        EffdetError: The model, the images, the annotations or a setting does not fit.
+    """
+    evaluator = get_evaluator(settings.evaluator)
+    predictor = predictor_for(path, settings, processes.rank)
+    return Prepared(path, settings, predictor, *_read(source, settings, predictor), evaluator)
+
+
+def evaluate(
+    prepared: Prepared,
+    out: Path | None = None,
+    processes: Processes = ALONE,
+    progress: Progress | None = None,
+    files: RunFiles = NO_FILES,
+) -> Evaluation | None:
+    """Detect in the images, write the results, compute the metrics; None in all processes but the first.
+
+    Args:
+        prepared: the model and the images.
         out: results file; an interrupted run is resumed. For testdev the submission, with its own name by default.
         processes: of a distributed run.
         progress: called with (done, total) images.
         files: what else the run reads and writes.
 
     Raises:
-        EffdetError: The model, the images, the annotations, a partial result or a setting does not fit; or `out` or one
-            of `files` would overwrite a file of the data set.
+        EffdetError: An image or a partial result cannot be used; or `out` or one of `files` would overwrite a file of
+            the data set.
     """
-    evaluator = get_evaluator(settings.evaluator)
-    predictor = predictor_for(path, settings, processes.rank)
-    split, complete = _read(source, settings, predictor)
+    split = prepared.split
     test_dev = not split.has_truth
     if test_dev and (out is None or out.is_dir()):
-        out = (out or Path()) / submission_name(path)
+        out = (out or Path()) / submission_name(prepared.path)
     if out is not None and out.is_dir():
         raise UsageError(f"--results {out} is a directory; name a file")
-    read = (path, split.path, *(image.path for image in split.images))
+    read = (prepared.path, split.path, *(image.path for image in split.images))
     files.require_apart(read, [] if out is None else [("--results", out)])
-    kept = PartialResults(out, partial(_origin, path, split, settings, predictor), processes.rank)
+    kept = PartialResults(out, partial(_origin, prepared), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes
-    gathered = processes.gather(_detect_share(predictor, split, settings, kept, processes, progress))
+    gathered = processes.gather(_detect_share(prepared, kept, processes, progress))
     if processes.rank != 0:
         return None
     by_image = {image_id: detections for part in gathered for image_id, detections in part.items()}
@@ -139,8 +186,9 @@ def evaluate_coco(
     if out is not None:
         write_json(out, to_submission(results) if test_dev else results, indent=None)
         kept.remove()
-    metrics = {} if test_dev else coco_metrics(split.dataset, results, split.image_ids, evaluator.name)
-    return Evaluation(settings, predictor, split, complete, results, metrics, evaluator)
+    evaluator = prepared.evaluator.name
+    boxes = None if test_dev else evaluate_boxes(split.dataset, results, split.image_ids, evaluator)
+    return Evaluation(**vars(prepared), results=results, boxes=boxes)
 
 
 def _read(source: Path | DataSource, settings: CocoSettings, predictor: Predictor) -> tuple[DataSet, bool]:
@@ -165,31 +213,25 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predicto
     )
 
 
-def _origin(path: Path, split: DataSet, settings: CocoSettings, predictor: Predictor) -> dict[str, Any]:
+def _origin(prepared: Prepared) -> dict[str, Any]:
     """Return all that detections depend on; how many are made at a time, and by how many workers, is not part of it."""
+    settings = prepared.settings
     return {
-        "model": sha256(path),
-        "annotations": split.checksum,
-        "profile": asdict(predictor.profile),
-        "split": split.name,
+        "model": sha256(prepared.path),
+        "annotations": prepared.split.checksum,
+        "profile": asdict(prepared.predictor.profile),
+        "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
         "device": torch.device(settings.device).type,
     }
 
 
-def _detect_share(
-    predictor: Predictor,
-    split: DataSet,
-    settings: CocoSettings,
-    kept: PartialResults,
-    processes: Processes,
-    progress: Progress | None,
-) -> ByImage:
+def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes, progress: Progress | None) -> ByImage:
     """Return the detections of this process's share of the images, and of those that an interrupted run has done."""
     done = dict(kept.done)
-    images = processes.share([image for image in split.images if image.image_id not in done])
+    images = processes.share([image for image in prepared.split.images if image.image_id not in done])
     total = len(done) + len(images)
-    for image, detections in _detections(predictor, images, settings):
+    for image, detections in _detections(prepared.predictor, images, prepared.settings):
         done[image.image_id] = detections
         kept.add(image.image_id, detections)
         if progress is not None:

@@ -22,13 +22,13 @@ from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
-from verify.detection_results import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
 from verify.detections.matching import compare_detections
 from verify.detections.run import Evaluation
 from verify.errors import ParityError
 from verify.reference.base import HeadOutputs, Reference
 from verify.reference.detector import ReferenceDetector
 from verify.reference.official.hparams import Hparams
+from verify.results.detections import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
 from verify.subjects.references import build_reference, official_hparams, passed_hparams
 from verify.subjects.subject import prepare_reference
 

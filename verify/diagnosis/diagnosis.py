@@ -22,7 +22,7 @@ from verify.diagnosis.tensor_mistakes import describe_difference, explain
 from verify.layers.pairs import layer_pairs
 from verify.layers.parity import Match, match_layers
 from verify.layers.tolerances import tolerance
-from verify.results import Diagnosis, LayerResult
+from verify.results.verification import Diagnosis, LayerResult
 from verify.subjects.references import build_reference
 from verify.subjects.weights import FLOAT64, Weights, WrongTensor, in_dtype
 

@@ -10,7 +10,7 @@ from converter.plan.expand import VARIANCE
 from converter.source import VariableSource
 from effdet_torch.file_format import sha256
 from effdet_torch.values import ValueCheck
-from verify.results import AuditResult, TensorFinding, UnusableValues
+from verify.results.verification import AuditResult, TensorFinding, UnusableValues
 from verify.subjects.weights import Weights
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from verify.results import Measures
+from verify.results.verification import Measures
 
 
 def measure(found: Tensor, expected: Tensor) -> Measures:

@@ -12,7 +12,7 @@ from verify.layers.measures import measure
 from verify.layers.parity import one_thread, to_nchw
 from verify.layers.tolerances import tolerance
 from verify.reference.base import Reference
-from verify.results import LayerResult
+from verify.results.verification import LayerResult
 
 KIND = "separable_bias"  # of a prediction
 

@@ -13,7 +13,7 @@ from converter.plan.expand import Layer, Plan
 from verify.errors import ParityError
 from verify.layers.kinds import COMPARED, SHOWN_BY, Comparison
 from verify.reference.base import LayerKey
-from verify.results import LayerResult, layer_name
+from verify.results.verification import LayerResult, layer_name
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from verify.layers.measures import measure
 from verify.layers.pairs import Pair, layer_pairs
 from verify.layers.tolerances import tolerance
 from verify.reference.base import LayerKey, Reference, Tap
-from verify.results import DType, LayerResult, Measures, Mode
+from verify.results.verification import DType, LayerResult, Measures, Mode
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress

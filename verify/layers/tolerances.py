@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from verify.results import DType, Mode
+from verify.results.verification import DType, Mode
 
 # (mode, dtype) -> (tolerance, reason). The reasons go into the reports.
 TOLERANCES: Mapping[tuple[Mode, DType], tuple[float, str]] = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from verify.report.plots import panels
-from verify.report.sections import MAX_LISTED, Failed, sections
-from verify.report.summary import printable
-from verify.results import Verification
+from verify.report.content.plots import panels
+from verify.report.content.section import MAX_LISTED, Failed
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
+from verify.results.verification import Verification
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_html(verification: Verification) -> str:
-    """Return a verification as a page with a plot, and a table of all layers that can be sorted and filtered."""
+    """Return a verification as a page with figures, and with tables that can be sorted and filtered."""
     verdict, *others = sections(verification)
     return _template().render(verdict=verdict, sections=others, max_listed=MAX_LISTED)
 
@@ -34,6 +36,7 @@ def _template() -> Template:
         finalize=_finalize,
     )
     environment.filters["breakable"] = _breakable
+    environment.filters["base64"] = lambda data: b64encode(data).decode()
     environment.tests["failed"] = lambda cell: isinstance(cell, Failed)
     environment.globals["panels"] = panels
     return environment.get_template("report.html.j2")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from verify.results import Verification
+from verify.results.verification import Verification
 
 SCHEMA_VERSION = 1
 DERIVED = (
@@ -21,6 +21,7 @@ DERIVED = (
     "matched_share",
     "claim",
     "claim_suffices",
+    "mistakes",
 )  # computed from the other values, where a result has them
 
 
@@ -32,7 +33,8 @@ def to_json(verification: Verification) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
-        names = [field.name for field in fields(value)] + [name for name in DERIVED if hasattr(value, name)]
+        names = [field.name for field in fields(value) if field.metadata.get("json", True)]
+        names += [name for name in DERIVED if hasattr(value, name)]
         return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}

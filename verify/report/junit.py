@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from verify.detection_results import DetectionResult
-from verify.report.summary import (
-    Run,
-    audit_sentence,
-    basis,
-    checks,
-    detection_sentence,
-    diagnosis_sentence,
-    failure_sentence,
-    metric_rows,
-    part,
-    printable,
-    runs,
-)
-from verify.results import AuditResult, GraphResult, LayerResult, Verification
+from verify.report.content.detections.checks import checks, detection_sentence, metric_rows
+from verify.report.content.layer_sections import audit_sentence, diagnosis_sentence
+from verify.report.content.layers import Run, failure_sentence, part, runs
+from verify.report.content.text import printable
+from verify.report.content.verdict import basis
+from verify.results.detections import DetectionResult
+from verify.results.verification import AuditResult, GraphResult, LayerResult, Verification
 
 
 def to_junit(verification: Verification) -> bytes:

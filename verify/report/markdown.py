@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from verify.report.sections import MAX_LISTED, Failed, Section, sections
-from verify.report.summary import printable
-from verify.results import Verification
+from verify.report.content.section import Failed, Section
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
+from verify.results.verification import Verification
 
 PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>&|~$@#!])")
 
@@ -29,15 +30,15 @@ def _section(section: Section) -> Iterator[str]:
     if section.rows:
         yield "\n".join(_table(section))
     if section.items:
-        items = section.items[:MAX_LISTED]
-        yield "\n".join(f"* {_code(name)}<br>{'<br>'.join(map(_prose, lines))}" for name, *lines in items)
+        items = (f"* {_code(name)}<br>{'<br>'.join(map(_prose, lines))}" for name, *lines in section.short_items)
+        yield "\n".join(items)
 
 
 def _table(section: Section) -> Iterator[str]:
     kinds = section.columns.values()
     yield _row(section.columns)
     yield _row("---:" if kind == "number" else "---" for kind in kinds)
-    for row in section.rows:
+    for row in section.short_rows:
         yield _row(_cell(text, kind == "name") for text, kind in zip(row, kinds, strict=True))
 
 

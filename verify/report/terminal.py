@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from verify.report.sections import MAX_LISTED, Failed, Section, sections
-from verify.report.summary import printable
-from verify.results import Verdict, Verification
+from verify.report.content.section import Failed, Section
+from verify.report.content.sections import sections
+from verify.report.content.text import printable
+from verify.results.verification import Verdict, Verification
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,7 @@ def _section(console: Console, section: Section) -> None:
         _line(console, line)
     if section.rows:
         console.print(_table(section))
-    for name, *lines in section.items[:MAX_LISTED]:
+    for name, *lines in section.short_items:
         _line(console, name, "red")
         for line in lines:
             _line(console, line, indent=2)
@@ -50,7 +51,7 @@ def _table(section: Section) -> Table:
     for title, kind in section.columns.items():
         number = kind == "number"
         table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in section.rows:
+    for row in section.short_rows:
         failed = any(isinstance(cell, Failed) for cell in row)
         table.add_row(*(Text(printable(cell)) for cell in row), style="red" if failed else "")
     return table

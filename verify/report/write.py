@@ -12,7 +12,7 @@ from verify.report.json import to_json
 from verify.report.junit import to_junit
 from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 
 # Every report of --report-dir: its name, and what makes it.
 REPORTS: Mapping[str, Callable[[Verification], str | bytes]] = {

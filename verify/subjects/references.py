@@ -16,7 +16,7 @@ from effdet_torch.config import EfficientDetConfig
 from verify.reference.network import TensorFlowReference
 from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
-from verify.results import DType
+from verify.results.verification import DType
 from verify.subjects.seen import seen_hparams
 
 # Origins of settings that the reference finds out by itself, as a file's metadata call them.

@@ -18,7 +18,7 @@ from converter.plan.engine import derive, revert
 from converter.plan.expand import Entry
 from converter.plan.ops import Array
 from effdet_torch.network.model import EfficientDet
-from verify.results import DType
+from verify.results.verification import DType
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 

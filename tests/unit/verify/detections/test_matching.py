@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from support.coco_samples import annotation, result
-from verify.detection_results import DetectionParity
 from verify.detections.matching import compare_detections
+from verify.results.detections import DetectionParity
 
 Results = list[dict[str, Any]]
 IMAGES = [1, 2, 3]

@@ -7,8 +7,8 @@ import pytest
 
 from converter.identify.official import official_files
 from effdet_torch.config import EfficientDetConfig, get_config
-from verify.detection_results import PublishedAP
 from verify.detections.published import VAL_IMAGES, compare_with_published
+from verify.results.detections import PublishedAP
 
 
 def published(

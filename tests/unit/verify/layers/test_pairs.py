@@ -16,7 +16,7 @@ from support.tables import edit_tables, rename_kind
 from verify.errors import ParityError
 from verify.layers.kinds import COMPARED, SHOWN_BY
 from verify.layers.pairs import layer_pairs, uncompared
-from verify.results import LayerResult, Measures
+from verify.results.verification import LayerResult, Measures
 
 CONFIG = small_config()
 OTHERS = (

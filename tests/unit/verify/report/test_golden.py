@@ -20,7 +20,7 @@ from verify.report.json import to_json
 from verify.report.junit import to_junit
 from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "report"
 

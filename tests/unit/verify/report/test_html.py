@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from support.verification_samples import FAILING, HOSTILE, SAMPLES
+from verify.report import html as report
+from verify.report.content.section import MAX_LISTED, Columns, Section
 from verify.report.html import to_html
-from verify.report.sections import MAX_LISTED
-from verify.results import Verification
+from verify.results.verification import Verification
 
-VOID = {"meta", "link", "br", "wbr", "input"}
+VOID = {"img", "meta", "link", "br", "wbr", "input"}
 Attributes = list[tuple[str, str | None]]
 
 
@@ -48,7 +52,10 @@ def test_one_page_that_works_offline(verification: Verification) -> None:
     page = Page(to_html(verification))
     assert page.tags.count("script") == page.tags.count("style") == page.tags.count("h1") == 1
     assert page.values("href") == ["data:,"]
-    assert not {"src", "srcset", "action", "data"} & {name for name, _ in page.attributes}
+    assert not {"srcset", "action", "data"} & {name for name, _ in page.attributes}
+    pictures = page.values("src")
+    assert all(str(picture).startswith("data:image/jpeg;base64,") for picture in pictures)
+    assert len(pictures) == page.tags.count("img")
     assert any("default-src 'none'" in str(policy) for policy in page.values("content"))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -70,3 +77,32 @@ def test_long_lists_are_folded_but_complete() -> None:
     names = [finding.tensor.replace(".", ".<wbr>") for finding in FAILING.audit.findings]
     assert all(name in shown for name in names[:MAX_LISTED])
     assert all(name in folded for name in names[MAX_LISTED:])
+
+
+def sortable_tables(html: str) -> list[tuple[int, int]]:
+    """Return how many sortable tables and how many filters each section has that has either."""
+    found = [(part.count('class="sortable"'), part.count('class="filter"')) for part in html.split("<section")]
+    return [counts for counts in found if any(counts)]
+
+
+def test_every_detailed_table_has_controls_in_its_own_section(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns: Columns = {"class": "text", "AP": "number"}
+    plain = Section("Plain", columns=columns, rows=(("cat", "50.0"),))
+    detailed = replace(plain, title="Detailed", detailed=True)
+    monkeypatch.setattr(report, "sections", lambda _: [Section("Verdict", ("line",)), plain, detailed, detailed])
+    html = to_html(FAILING)
+    assert sortable_tables(html) == [(1, 1), (1, 1)]
+    ids = Page(html).values("id")
+    assert len(ids) == len(set(ids))
+
+
+def classes(verification: Verification) -> set[str]:
+    return {name for value in Page(to_html(verification)).values("class") for name in str(value).split()}
+
+
+def test_what_the_script_looks_for_is_on_the_page() -> None:
+    script = (Path(report.__file__).parent / "templates" / "report.js").read_text("utf-8")
+    wanted = set(re.findall(r"\.([a-z-]+)\"\)", script))
+    assert wanted == {"sortable", "controls", "filter", "only-failures", "count", "bad"}
+    assert wanted <= classes(FAILING)
+    assert not wanted <= classes(SAMPLES["empty"])  # it has no table of layers

@@ -12,7 +12,7 @@ import pytest
 
 from support.verification_samples import DETECTION, FAILING, HOSTILE, SAMPLES
 from verify.report.json import to_json
-from verify.results import Verification
+from verify.results.verification import Verification
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "verification_report.schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

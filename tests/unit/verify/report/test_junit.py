@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from support.verification_samples import HOSTILE, NASTY, SAMPLES
+from verify.report.content.text import printable
 from verify.report.junit import to_junit
-from verify.report.summary import printable
-from verify.results import Verification
+from verify.results.verification import Verification
 
 
 @pytest.mark.parametrize("verification", SAMPLES.values(), ids=SAMPLES)

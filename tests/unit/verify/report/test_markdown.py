@@ -8,7 +8,7 @@ import pytest
 
 from support.verification_samples import HOSTILE, SAMPLES
 from verify.report.markdown import to_markdown
-from verify.results import Verification
+from verify.results.verification import Verification
 
 
 def columns(row: str) -> int:

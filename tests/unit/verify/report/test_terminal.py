@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from support.verification_samples import FAILING, HOSTILE, NASTY, PASSING, SAMPLES
-from verify.report.summary import printable
+from verify.report.content.text import printable
 from verify.report.terminal import render_terminal
-from verify.results import Verification
+from verify.results.verification import Verification
 
 
 def rendered(verification: Verification, width: int = 100, colour: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ import pytest
 from effdet_torch.errors import OutputError
 from support.verification_samples import FAILING, SAMPLES
 from verify.report import write as report
+from verify.report.html import to_html
 from verify.report.json import to_json
+from verify.report.junit import to_junit
+from verify.report.markdown import to_markdown
 from verify.report.write import write_reports
+from verify.results.verification import Verification
 
 NAMES = ["report.json", "junit.xml", "summary.md", "report.html"]
 ROOT = Path(__file__).parents[4]
@@ -59,3 +64,15 @@ def test_importing_the_reports_is_cheap() -> None:
     heavy = {"jinja2", "rich", "torch", "tensorflow"}
     assert not heavy & imported_by("import verify.report.write")
     assert {"rich"} == heavy & imported_by("import verify.report.write, rich")
+
+
+@pytest.mark.parametrize("render", [to_html, to_json, to_markdown, lambda report: to_junit(report).decode()])
+def test_no_report_of_an_evaluation_alone_looks_green(render: Callable[[Verification], str]) -> None:
+    """JUnit has no third state but "skipped"."""
+    alone = render(SAMPLES["evaluated_only"])
+    assert "PASS" not in alone
+    assert "verdict pass" not in alone
+    assert "EVALUATED" in alone or alone.count("<testcase") == alone.count("<skipped") == 2
+    compared = render(SAMPLES["evaluated"])
+    assert "EVALUATED" not in compared
+    assert "<skipped" not in compared

@@ -13,8 +13,8 @@ from functools import cached_property
 from itertools import groupby
 from typing import ClassVar
 
-from verify.report.summary import Run, part
-from verify.results import LayerResult
+from verify.report.content.layers import Run, part
+from verify.results.verification import LayerResult
 
 MAX_TICKS = 10
 TITLES = {

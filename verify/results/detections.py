@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effdet_torch.data.rules import Note
+from verify.results.details import Comparison, Details
 
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
@@ -113,6 +114,8 @@ class DetectionResult:
         parity: only where detections were compared.
         stages: only where a TensorFlow checkpoint was given, in order; the first that fails is where to look.
         notes: what was repaired, dropped and assumed in the data set.
+        details: classes, confusions and images; None without annotations.
+        comparison: only where another model was evaluated beside this one; it proves nothing.
     """
 
     split: str
@@ -126,6 +129,8 @@ class DetectionResult:
     parity: DetectionParity | None = None
     stages: tuple[StageResult, ...] = ()
     notes: tuple[Note, ...] = ()
+    details: Details | None = None
+    comparison: Comparison | None = None
 
     @property
     def compared(self) -> bool:

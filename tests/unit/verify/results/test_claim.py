@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.verification_samples import ASSUMED, GRAPH, MODEL, OTHER_GRAPH, PASSING
-from verify.claim import Claim, ClaimKind, claim_of
+from verify.results.claim import Claim, ClaimKind, claim_of
 
 SHAPES = {"backbone": "names and shapes"}
 

@@ -9,10 +9,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from support.verification_samples import FAILING, HOSTILE, PASSING
+from verify.report.content.layers import runs
+from verify.report.content.plots import Panel, panels
 from verify.report.html import to_html
-from verify.report.plots import Panel, panels
-from verify.report.summary import runs
-from verify.results import Verification
+from verify.results.verification import Verification
 
 ONE_LAYER = replace(PASSING, layers=PASSING.layers[:1])
 EXACT = replace(

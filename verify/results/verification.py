@@ -1,4 +1,4 @@
-"""What a verification found, as plain values from which every report is made."""
+"""A whole verification: layers, audit, graph and detections, and the verdict."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from verify.claim import Claim, Requirement, claim_of
-from verify.detection_results import DetectionResult
+from verify.results.claim import Claim, Requirement, claim_of
+from verify.results.detections import DetectionResult
 
 Mode = Literal["cumulative", "isolated"]
 DType = Literal["float32", "float64"]

@@ -1,0 +1,1 @@
+"""What every report for people says, as plain data."""

@@ -1,0 +1,1 @@
+"""What reports say about an evaluation of detections."""

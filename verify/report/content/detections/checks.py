@@ -1,0 +1,85 @@
+"""What an evaluation found: its checks, its metrics, and the sections on them and on the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from verify.report.content.section import Columns, Failed, Section
+from verify.report.content.text import counted, percent
+from verify.results.detections import (
+    AP_TOLERANCE,
+    MIN_MATCHED_SHARE,
+    PUBLISHED_TOLERANCE,
+    DetectionParity,
+    DetectionResult,
+)
+from verify.results.verification import Verification
+
+
+class Check(NamedTuple):
+    """One comparison of an evaluation, ready to print."""
+
+    name: str
+    sentence: str
+    passed: bool
+
+
+def evaluation(verification: Verification) -> Iterator[Section]:
+    """Yield what was compared, the notes on the data set, and the metrics."""
+    detection = verification.detection
+    if detection is None:
+        return
+    columns: Columns = {"check": "text", "verdict": "text", "found": "text"}
+    verdicts = {True: "pass", False: Failed("FAIL")}
+    rows = tuple((check.name, verdicts[check.passed], check.sentence) for check in checks(detection))
+    yield Section("Detections", (detection_sentence(detection),), columns, rows, failed=not detection.passed)
+    if detection.notes:
+        yield Section("Data set", tuple(note.sentence for note in detection.notes))
+    metrics = metric_rows(detection)
+    if metrics:
+        columns = {"precision": "text", "AP": "number", "recall": "text", "AR": "number"}
+        half = len(metrics) // 2
+        pairs = tuple(left + right for left, right in zip(metrics[:half], metrics[half:], strict=True))
+        yield Section("COCO metrics, 0 to 100", columns=columns, rows=pairs)
+
+
+def checks(detection: DetectionResult) -> Iterator[Check]:
+    """Yield all that was compared: the published AP, the expected detections, the stages."""
+    if (ap := detection.published) is not None:
+        yield Check(
+            "published AP",
+            f"AP {ap.measured:.2f}, published for {ap.checkpoint}: {ap.published:.1f} "
+            f"(allowed difference {PUBLISHED_TOLERANCE}).",
+            ap.passed,
+        )
+    if detection.parity is not None:
+        yield Check("expected detections", _parity_sentence(detection.parity), detection.parity.passed)
+    for stage in detection.stages:
+        where = "" if stage.image_id is None else f", image {stage.image_id}"
+        sentence = f"{stage.measure} {stage.error:.2g}, allowed {stage.tolerance:.2g}{where}."
+        yield Check(f"stage {stage.stage}", sentence, stage.passed)
+
+
+def metric_rows(detection: DetectionResult) -> list[tuple[str, str]]:
+    """Return name and value of COCO's 12 numbers, in 0..100; "n/a" where there is nothing to find."""
+    return [(name, percent(value)) for name, value in detection.metrics.items()]
+
+
+def detection_sentence(detection: DetectionResult) -> str:
+    """Return what was evaluated."""
+    evaluator = f"; metrics by {detection.evaluator}" if detection.evaluator else ""
+    return (
+        f"{counted(detection.detections, 'detection')} in {counted(detection.images, 'image')}, "
+        f"{'all' if detection.complete else 'part'} of {detection.split}; profile {detection.profile}{evaluator}."
+    )
+
+
+def _parity_sentence(parity: DetectionParity) -> str:
+    ap = "" if parity.ap_difference is None else f"; AP difference {parity.ap_difference:+.6f}, allowed {AP_TOLERANCE}"
+    first = "" if parity.first_difference is None else f"; first image that differs: {parity.first_difference}"
+    return (
+        f"{parity.matched} of {parity.expected} detections of {parity.source} matched, {parity.surplus} surplus: "
+        f"{100 * parity.matched_share:.2f} %, required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
+        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
+    )

@@ -1,0 +1,63 @@
+"""Two models side by side: the 12 numbers, every class, and the images in which they differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from verify.report.content.detections.details import gallery
+from verify.report.content.section import MAX_LISTED, Columns, Section, numbers
+from verify.report.content.text import counted, percent
+from verify.results.details import Comparison, Details
+from verify.results.verification import Verification
+
+SIDES = ("model", "other model")
+
+
+def other_model(verification: Verification) -> Iterator[Section]:
+    """Yield how another model compares, if one was evaluated."""
+    detection = verification.detection
+    if detection is None or detection.comparison is None or detection.details is None:
+        return
+    comparison = detection.comparison
+    lines = (
+        f"The other model is {comparison.model.get('path')}: {counted(comparison.detections, 'detection')} in the same "
+        "images, with the same settings. The difference is its number minus the model's.",
+        *(note.sentence for note in comparison.notes),
+    )
+    columns: Columns = {"number": "text", **numbers(*SIDES, "difference")}
+    rows = tuple((name, *_difference(value, comparison.metrics[name])) for name, value in detection.metrics.items())
+    yield Section("Compared with another model", lines, columns, rows)
+    yield _classes(detection.details, comparison)
+    yield _images(detection.details, comparison)
+
+
+def _difference(first: float, other: float) -> tuple[str, str, str]:
+    """Return two shares in 0..100 and their difference."""
+    difference = "n/a" if min(first, other) < 0 else f"{100 * (other - first):+.2f}"
+    return percent(first), percent(other), difference
+
+
+def _classes(found: Details, comparison: Comparison) -> Section:
+    others = {each.category_id: each.metrics["AP"] for each in comparison.classes}
+    pairs = [(each, others.get(each.category_id, -1.0)) for each in found.classes if each.curves]
+    pairs.sort(key=lambda pair: -abs(pair[1] - pair[0].metrics["AP"]))
+    columns: Columns = {"class": "name", **numbers("objects", *SIDES, "difference")}
+    rows = tuple((each.name, str(each.objects), *_difference(each.metrics["AP"], ap)) for each, ap in pairs)
+    return Section("Classes of both models", ("AP, the largest difference first.",), columns, rows, MAX_LISTED)
+
+
+def _images(found: Details, comparison: Comparison) -> Section:
+    columns: Columns = {"image": "name", **numbers("different", *(f"mistakes, {side}" for side in SIDES))}
+    images = {image.image_id: image for image in comparison.images}
+    rows = tuple(
+        (image.file, str(image.different), str(image.mistakes), str(image.other_mistakes))
+        for image in (images[shown.image_id] for shown in comparison.shown)
+    )
+    differing = sum(image.different > 0 for image in comparison.images)
+    line = (
+        f"{differing} of {counted(len(comparison.images), 'image')} with a detection (score at least "
+        f"{found.min_score:g}) that the other model does not have with the same class and an IoU of at least "
+        f"{found.min_iou:g}."
+    )
+    figure = gallery(comparison.shown)
+    return Section("Images that differ most", (line,), columns, rows, MAX_LISTED, figure=figure)

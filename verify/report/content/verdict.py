@@ -1,0 +1,104 @@
+"""The first section of every report: the verdict, what it rests on, and what was compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+
+from verify.report.content.detections.checks import checks
+from verify.report.content.layers import RUN_ORDER, by_layer, part, runs
+from verify.report.content.section import Section
+from verify.report.content.text import counted, percent
+from verify.results.claim import Requirement
+from verify.results.detections import DetectionResult
+from verify.results.verification import GraphResult, Verification
+
+# --require -> what to do where the claim is weaker.
+ADVICE: Mapping[Requirement, str] = {
+    "graph": "Pass a SavedModel, a frozen graph, or a checkpoint with the .meta of an inference graph as --reference.",
+    "config": "Put config.yaml beside the checkpoint or state its settings with --hparams, and convert it again.",
+}
+
+
+def verdict_section(verification: Verification) -> Iterator[Section]:
+    """Yield the first section of a report."""
+    lines = (f"{subject(verification)}; {extent(verification)}.", *advice(verification))
+    verdict, failed = verification.verdict, not verification.passed
+    yield Section(headline(verification), lines, failed=failed, verdict=verdict, basis=basis(verification))
+
+
+def headline(verification: Verification) -> str:
+    """Return the verdict in one sentence."""
+    detection, graph = verification.detection, verification.graph
+    if verification.audit is not None and (unusable := verification.audit.unusable):
+        more = f" (and {len(unusable) - 1} more)" if unusable[1:] else ""
+        first = f"{unusable[0].tensor}: {unusable[0].finding}"
+        return f"The converted file holds values that no network can use: {first}{more}."
+    if verification.failures:
+        return "The two networks do not compute the same outputs."
+    if verification.audit is not None and not verification.audit.passed:
+        return "The converted file does not hold the checkpoint's weights."
+    if graph is not None and not graph.passed:
+        return f"TensorFlow's own graph ({graph.name}) computes other outputs: {_listed_outputs(graph)}."
+    if detection is not None and not (verification.layers and detection.passed):
+        return _detection_headline(detection)
+    return _agreement(verification) if verification.layers else "Nothing was compared."
+
+
+def basis(verification: Verification) -> str:
+    """Return what the verdict rests on; it stands beside the verdict."""
+    if verification.audit is not None and verification.audit.unusable:
+        return headline(verification)
+    claim = verification.claim
+    weaker = f"; --require {verification.required} asks for more"
+    return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
+
+
+def advice(verification: Verification) -> Iterator[str]:
+    """Yield how a verdict can rest on more, where it must."""
+    if not verification.claim_suffices:
+        yield ADVICE[verification.required or "config"]
+
+
+def subject(verification: Verification) -> str:
+    """Return what was compared with what."""
+    model = PurePath(str(verification.model.get("path", "the converted model"))).name
+    if not verification.reference and verification.detection is not None:
+        comparison = verification.detection.comparison
+        return model if comparison is None else f"{model} and {comparison.model.get('path', 'another model')}"
+    return f"{model} against {verification.reference.get('name', 'the TensorFlow reference')}"
+
+
+def extent(verification: Verification) -> str:
+    """Return how much was compared, and how long it took."""
+    layers, detection = len(by_layer(verification.layers)), verification.detection
+    compared = f"{counted(layers, 'layer')} in {counted(len(runs(verification)), 'run')}"
+    if not layers and detection is not None:
+        compared = f"{counted(detection.images, 'image')} of {detection.split}"
+    return f"{compared}, {verification.seconds:.1f} s"
+
+
+def _agreement(verification: Verification) -> str:
+    """Return what agrees: equal outputs are claimed only where both modes ran in both dtypes."""
+    ran = [(run.mode, run.dtype) for run in runs(verification)]
+    if len(ran) == len(RUN_ORDER):
+        return "The two networks compute the same outputs."
+    parts = (" and ".join(dict.fromkeys(names)) for names in zip(*ran, strict=True))
+    return f"All layers agree in what was run: {', '.join(parts)} only."
+
+
+def _listed_outputs(graph: GraphResult) -> str:
+    """Return the outputs that differ: "class P3, P4; box P3"."""
+    heads = {part(output): [x for x in graph.failures if part(x) == part(output)] for output in graph.failures}
+    return "; ".join(f"{head.lower()} {', '.join(f'P{x.level}' for x in found)}" for head, found in heads.items())
+
+
+def _detection_headline(detection: DetectionResult) -> str:
+    if failed := [check.name for check in checks(detection) if not check.passed]:
+        return f"The detections differ from what was expected: {', '.join(failed)}."
+    if detection.compared:
+        return "The detections are as expected."
+    if detection.comparison is not None:
+        aps = " and ".join(percent(metrics["AP"]) for metrics in (detection.metrics, detection.comparison.metrics))
+        return f"Two models were evaluated on the same images: AP {aps}. Neither was compared with TensorFlow."
+    return "The model was evaluated; nothing was compared."

@@ -1,0 +1,1 @@
+"""What a verification found, as plain values from which every report is made."""
