@@ -114,7 +114,7 @@ def convert(
     from converter.report import conversion_report, conversion_text
     from converter.writers.targets import choose_target, require_bare
 
-    files.require_apart(inputs := list(input_files(source, hparams)))
+    files.require_apart(inputs := input_files(source, hparams))
     if out is None and not dry_run:
         raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
     target, bare = choose_target(out, to), layout == "effdet"

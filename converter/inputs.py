@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from converter.formats import file_kind as formats
@@ -17,16 +18,20 @@ IN_FOLDER = (
 )
 
 
-def input_files(source: str, hparams: str | None = None) -> Iterator[Path]:
-    """Yield what may be read for a source: the path itself, what lies beside it, and the settings in the folder above.
+def input_files(source: str, hparams: str | None = None) -> list[Path]:
+    """Return what may be read for a source: the path itself, what lies beside it, and the settings in the folder above.
 
     Args:
         source: as the user named it; an official name or a URL has no files yet.
         hparams: `--hparams`, which may be a file.
     """
-    path = Path(source)
-    if hparams is not None:
-        yield Path(hparams)
+    files = [] if hparams is None else [Path(hparams)]
+    with suppress(OSError):  # a text that no file can have as its name
+        files += _belonging_to(Path(source))
+    return files
+
+
+def _belonging_to(path: Path) -> Iterator[Path]:
     if not path.exists() and not any(any(path.parent.glob(glob.escape(path.name) + suffix)) for suffix in OF_PREFIX):
         return
     folder = path if path.is_dir() else path.parent

@@ -61,11 +61,20 @@ NO_FILES = RunFiles()
 
 def is_stream(path: Path) -> bool:
     """Return whether a path is a device, a pipe or a descriptor: it can be written to, but not replaced."""
+    mode = _mode(path)
+    return (bool(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))) or descriptor(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; unlike `Path.is_dir`, also for names that are too long."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
     try:
-        mode = path.stat().st_mode
+        return path.stat().st_mode
     except OSError:
-        return path in _STANDARD
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or descriptor(path) is not None
+        return 0
 
 
 def descriptor(path: Path) -> int | None:

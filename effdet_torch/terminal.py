@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, OverwriteError
-from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_stream
+from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_stream
 
 P = ParamSpec("P")
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
@@ -64,7 +64,7 @@ def itself(path: Path) -> Iterable[Path]:
 
 def unless_folder(path: Path) -> Iterable[Path]:
     """Return the file that an option names; nothing for a folder, whose file gets its name later."""
-    return () if path.is_dir() else (path,)
+    return () if is_folder(path) else (path,)
 
 
 def writes(**outputs: FilesOf) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -105,7 +105,7 @@ def _spelled(name: str) -> str:
 def output_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
     """Parse the name of an output file, `-` being stdout; refuse a folder, and a folder that does not exist."""
     path = output_file_or_folder(context, option, text)
-    if path is not None and path.is_dir():
+    if path is not None and is_folder(path):
         raise click.BadParameter(f"{path} is a directory; name a file")
     return path
 
@@ -123,7 +123,7 @@ def output_file_or_folder(_: click.Context, __: click.Parameter, text: str | Non
     if text is None or text == "-":
         return None if text is None else STDOUT
     for folder in (Path(text).parent, Path(os.path.realpath(text)).parent):  # the second one of a symbolic link
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise click.BadParameter(f"the folder {folder} does not exist; create it first")
     return Path(text)
 

@@ -68,7 +68,7 @@ def write_keras_h5(
         for name, array in tensors:
             file[name.split("/")[0]][f"{name}{OUTPUT}"][...] = array
             checksums[name] = crc32c(raw_bytes(array, specs[name]))
-        for layer, names in layers.items():
+        for layer, names in layers.items() if metadata is not None else ():
             file[layer].attrs[CHECKSUMS_KEY] = np.array([checksums[name] for name in names], "<u4")
 
 

@@ -140,6 +140,25 @@ def test_an_official_name_may_be_the_name_of_the_output(folder: Path) -> None:
     assert "would overwrite" not in call("convert no-such-name no-such-name --to tf1").stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("convert LONG m.pth", 1),
+        ("convert ckpt m.pth --hparams LONG=1", 2),
+        ("convert ckpt m.pth --report LONG", 1),
+        ("convert ckpt m.pth --report LONG/r.json", 2),
+        (f"{DETECT} --json LONG", 1),
+        (f"{COCO} --results LONG", 1),
+    ],
+)
+def test_a_name_that_is_too_long_is_an_error(folder: Path, line: str, code: int) -> None:
+    before = contents(folder)
+    done = call(line.replace("LONG", 300 * "x"))
+    assert (done.exit_code, "Error: " in done.stderr) == (code, True)
+    assert isinstance(done.exception, SystemExit)
+    assert contents(folder) == before
+
+
 # Stdout.
 
 
@@ -176,7 +195,7 @@ def test_stdout_that_is_a_file_is_appended_to_and_not_replaced(folder: Path) -> 
     assert json.loads("".join(lines))["ok"] is True
 
 
-def test_a_table_with_others_beside_it_is_no_stream(folder: Path) -> None:
+def test_a_table_with_others_beside_it_must_be_a_file(folder: Path) -> None:
     os.mkfifo("pipe")
     for name in ("-", "/dev/stdout", "pipe"):
         done = call(f"{COCO} --save-csv {name}")

@@ -23,7 +23,7 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from effdet_torch.metrics.matches import MIN_SCORE
-from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import submission_name, to_submission
@@ -170,9 +170,9 @@ def evaluate(
     """
     split = prepared.split
     test_dev = not split.has_truth
-    if test_dev and (out is None or out.is_dir()):
+    if test_dev and (out is None or is_folder(out)):
         out = (out or Path()) / submission_name(prepared.path)
-    if out is not None and out.is_dir():
+    if out is not None and is_folder(out):
         raise UsageError(f"--results {out} is a directory; name a file")
     read = (prepared.path, split.path, *(image.path for image in split.images))
     files.require_apart(read, [] if out is None else [("--results", out)])
