@@ -202,8 +202,10 @@ class Verification:
 
     @property
     def claim_suffices(self) -> bool:
-        """Whether the claim is as strong as required."""
-        return self.claim.satisfies(self.required)
+        """Whether the claim, and that of another model beside this one, is as strong as required."""
+        comparison = None if self.detection is None else self.detection.comparison
+        others = () if comparison is None else (comparison.claim,)
+        return all(claim.satisfies(self.required) for claim in (self.claim, *others))
 
     @property
     def failures(self) -> tuple[LayerResult, ...]:
