@@ -9,13 +9,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.command import opened_source
-from effdet_torch.terminal import VERSION, progress_bar, refuse_options, reports_errors
+from effdet_torch.terminal import VERSION, progress_bar, refuse_options, reports_errors, unless_folder, writes
 from verify.options import COCO_OPTIONS, FOLDER, SETTINGS, SOURCES, coco_options, image_size
 
 if TYPE_CHECKING:
+    from effdet_torch.outputs import RunFiles
     from verify.results.verification import Verification
 
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Return the files of --report-dir."""
+    from verify.report.write import REPORTS
+
+    return [folder / name for name in REPORTS]
+
+
+def csv_files(path: Path) -> list[Path]:
+    """Return the files of --save-csv."""
+    from verify.report.csv import table_paths
+
+    return table_paths(path)
 
 
 @click.command(
@@ -61,8 +76,14 @@ Examples:
 @coco_options
 @VERSION
 @reports_errors
+@writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def verify(
-    model: Path | None, reference: str | None, demo: str | None, report_dir: Path | None, **options: Any
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    report_dir: Path | None,
+    files: RunFiles,
+    **options: Any,
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
@@ -77,11 +98,13 @@ def verify(
     """
     from rich.console import Console
 
+    from converter.inputs import input_files
     from verify.report.csv import write_csv
     from verify.report.write import render_terminal, write_reports
 
+    files.require_apart(input_files(reference) if reference else ())
     if any(options[name] is not None for name in SOURCES):
-        result = verify_images(model, reference, demo, options, pictures=report_dir is not None)
+        result = verify_images(model, reference, demo, options, report_dir is not None, files)
         if result is None:  # not the first process of several: that one reports
             return
     else:
@@ -121,7 +144,12 @@ def verify_layers(
 
 
 def verify_images(
-    model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any], pictures: bool
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    options: dict[str, Any],
+    pictures: bool,
+    files: RunFiles,
 ) -> Verification | None:
     """Evaluate on a data set, and draw pictures if a report shows them; None in all processes but the first."""
     from effdet_torch.data.dataset import TEST_DEV
@@ -150,4 +178,5 @@ def verify_images(
             processes=group,
             progress=progress if group.rank == 0 else None,
             require=options["require"],
+            files=files,
         )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converter.conversion import describe_files, sha256
+from converter.conversion import describe_files
 from converter.locate import open_checkpoint
 from effdet_torch.data.dataset import TEST_DEV
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.outputs import NO_FILES, RunFiles
 from effdet_torch.terminal import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
@@ -57,6 +59,7 @@ def verify_detections(
     processes: Processes = ALONE,
     progress: Progress | None = None,
     require: Requirement | None = None,
+    files: RunFiles = NO_FILES,
 ) -> Verification | None:
     """Evaluate a converted model on a data set and compare its detections.
 
@@ -69,6 +72,7 @@ def verify_detections(
         processes: of a distributed run.
         progress: called with (done, total) images.
         require: the weakest claim that passes, see `verify.results.claim`; an evaluation has only the file's evidence.
+        files: see `evaluate`.
 
     Returns:
         A verification without layers; None in all processes but the first.
@@ -82,7 +86,7 @@ def verify_detections(
     wanted = [] if beside.results is None else read_results(beside.results)
     prepared = _prepare(path, source, settings, beside.model, processes)
     evaluation, *others = (
-        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)))
+        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)), files)
         for n, each in enumerate(prepared)
     )
     if evaluation is None:

@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 import click
 
-from effdet_torch.terminal import in_a_folder
+from effdet_torch.terminal import named_file, output_file_or_folder
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")
@@ -23,25 +23,24 @@ COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), 
 FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
 
 
-def csv_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def csv_file(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
     """Refuse a table that is not called one: another file may be meant."""
+    path = named_file(context, parameter, text)
     if path is not None and path.suffix.lower() != ".csv":
         raise click.BadParameter(f"{path} does not end in .csv")
-    return in_a_folder(context, parameter, path)
+    return path
 
 
 # The options of an evaluation, the last one first in the help.
 EVALUATION = (
     click.option(
         "--results",
-        type=click.Path(path_type=Path),
-        callback=in_a_folder,
+        callback=output_file_or_folder,
         metavar="FILE.json",
-        help="Write the detections; rerun the same command to resume. testdev: the submission.",
+        help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",
     ),
     click.option(
         "--save-csv",
-        type=click.Path(path_type=Path, dir_okay=False),
         callback=csv_file,
         metavar="FILE.csv",
         help="Write a table of the classes, and beside it FILE_images, _confusion and _curves.csv.",

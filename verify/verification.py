@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from converter.conversion import Preparation, describe_files, sha256
+from converter.conversion import Preparation, describe_files
 from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
+from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.terminal import part_of
 from verify.diagnosis.diagnosis import Study, diagnose

@@ -73,6 +73,7 @@ class Predictor:
         channels_last: run the network on NHWC memory; often faster.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
+        check_values: compare the values of a file with its checksums, see `read_model_file`.
 
     Attributes:
         config: of the model, with the image size in use.
@@ -97,11 +98,12 @@ class Predictor:
         autocast: bool = False,
         channels_last: bool = False,
         label_map: Mapping[int, str] | str | Path | None = None,
+        check_values: bool = False,
     ) -> None:
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.device = usable_device(_default_device(model) if device is None else device, rank)
-        self.model = load_model(model) if isinstance(model, (str, Path)) else model
+        self.model = load_model(model, check_values=check_values) if isinstance(model, (str, Path)) else model
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
         self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
         self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
@@ -162,6 +164,10 @@ class Predictor:
         """Return images as one batch of network input, and their scales; see `preprocess`, and `to_rgb` for EXIF."""
         return preprocess([to_rgb(image, apply_exif) for image in images], self.config, self.device)
 
+    def names_of(self, category_ids: Iterable[int]) -> list[str]:
+        """Return the names of categories; one without a name is "class 7"."""
+        return [self.label_map.get(number, f"class {number}") for number in category_ids]
+
     @torch.inference_mode()
     def detections(
         self,
@@ -178,7 +184,7 @@ class Predictor:
         for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
             kept = scores[:count] >= self.score_threshold
             category_ids = category_ids[:count][kept]
-            names = [self.label_map.get(number, f"class {number}") for number in category_ids.tolist()]
+            names = self.names_of(category_ids.tolist())
             results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
         return results
 

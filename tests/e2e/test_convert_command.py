@@ -164,26 +164,3 @@ def test_failures_are_one_message(
     done = run("effdet-convert", *(sources.get(word, word) for word in arguments), cwd=tmp_path)
     assert words in failed(done, code)
     assert names(tmp_path) == set()
-
-
-@pytest.mark.parametrize(
-    ("out", "options", "report"),
-    [
-        ("out.pth", [], "out.pth"),
-        ("out.pth", [], "./link.json"),
-        ("out", ["--to", "tf1"], "out"),
-        ("out", ["--to", "tf1"], "out/report.json"),
-        ("out.pth", [], "source/model.index"),
-    ],
-)
-def test_a_report_never_overwrites_source_or_output(tmp_path: Path, out: str, options: list[str], report: str) -> None:
-    (tmp_path / "source").mkdir()
-    write_checkpoint(tmp_path / "source" / "model", seeded(PLAN))
-    (tmp_path / "link.json").symlink_to(tmp_path / "out.pth")
-    if report.startswith("out/"):
-        (tmp_path / "out").mkdir()
-    before = {path: path.read_bytes() for path in (tmp_path / "source").iterdir()}
-    done = run("effdet-convert", "source/model", out, *options, "--report", report, cwd=tmp_path)
-    assert "would overwrite SOURCE or OUT" in failed(done, 2)
-    assert {path: path.read_bytes() for path in (tmp_path / "source").iterdir()} == before
-    assert not (tmp_path / "out.pth").exists()
