@@ -191,7 +191,7 @@ def _share(progress: Progress | None, number: int, count: int) -> Progress | Non
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    names = ("numpy", "torch", "timm")
+    names = ("numpy", "torch")
     return {"effdet-convert": __version__, "python": platform.python_version()} | {
         n: packages.version(n) for n in names
     }
