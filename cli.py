@@ -1,7 +1,13 @@
-"""The entry points of the commands; each command is defined in the package that does its work."""
+"""The entry points of the commands, and what they set for their processes.
+
+Each command is defined in the package that does its work.
+"""
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,3 +34,11 @@ from effdet_torch.command import detect  # noqa: E402
 from verify.command import verify  # noqa: E402
 
 __all__ = ["convert", "detect", "inspect", "verify"]
+
+# Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
+# several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# At the end Python looks for cycles among all objects, and the modules of torch have a million: a fifth of the CPU time
+# of a short run. Frozen objects are left out; their memory goes with the process.
+atexit.register(gc.freeze)

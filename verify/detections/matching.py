@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.metrics.evaluators import RECORD
@@ -69,6 +68,8 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     Returns:
         How many count: expected, surplus, matched; and the largest box and score errors of the pairs.
     """
+    from torchvision.ops import box_iou  # takes as long to import as torch
+
     box_errors = np.abs(found[0][:, None] - expected[0][None]).max(axis=2, initial=0.0)
     score_errors = np.abs(found[1][:, None] - expected[1][None])
     # Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.

@@ -173,7 +173,7 @@ class Verification:
         model: provenance of the converted file: path, size, SHA-256, and its metadata.
         reference: which reference was used, with versions and the checkpoint's files.
         settings: image size, input, seed, modes, dtypes, reference.
-        versions: of Python, NumPy, PyTorch, timm and this tool.
+        versions: of Python, NumPy, PyTorch and this tool.
         layers: all comparisons in execution order.
         seconds: wall time.
         detection: what an evaluation on COCO found; None if there was none.
