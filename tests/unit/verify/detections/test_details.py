@@ -245,7 +245,7 @@ def test_close_boxes_are_paired_within_their_class(evaluation: Evaluation) -> No
 def test_the_other_model_keeps_its_own_names_and_settings(root: Path, tmp_path: Path) -> None:
     change_annotations(root, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "hen"}])
     (tmp_path / "labels.txt").write_text("cat\nhen\n")
-    settings = replace(SETTINGS, labels=tmp_path / "labels.txt")
+    settings = replace(SETTINGS, labels=tmp_path / "labels.txt", score=0.0)
     other = write_model(tmp_path / "other.pth", num_classes=2, label_map=((1, "hen"), (2, "cat")), image_size=(96, 64))
     images = read_images(DataSource(coco=root), settings)
     model = write_model(tmp_path / "model.pth", num_classes=2)
