@@ -188,7 +188,7 @@ def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings)
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    names = ("numpy", "torch", "timm")
+    names = ("numpy", "torch")
     return {"effdet-convert": __version__, "python": platform.python_version()} | {
         n: packages.version(n) for n in names
     }

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.boxes import xyxy_to_xywh
 from effdet_torch.inference.engine import TorchEngine, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
@@ -46,7 +46,7 @@ class ImageDetections:
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
-        boxes_xywh = box_convert(self.boxes_xyxy, "xyxy", "xywh")
+        boxes_xywh = xyxy_to_xywh(self.boxes_xyxy)
         columns = (tensor.tolist() for tensor in (self.category_ids, boxes_xywh, self.scores))
         return [
             {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from effdet_torch.architecture.backbone import feature_sizes
 from effdet_torch.config import EfficientDetConfig, get_config
-from effdet_torch.network.backbone import create_backbone
+from effdet_torch.network.backbone import Backbone
 from effdet_torch.network.bifpn import BiFPN
 from effdet_torch.network.heads import create_box_head, create_class_head
 
@@ -49,7 +49,7 @@ class EfficientDet(nn.Module):
         self.config = config
         self.metadata = dict[str, Any]()
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
-        self.backbone = create_backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
+        self.backbone = Backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
         self.fpn = BiFPN(config)
         self.class_net = create_class_head(config)
         self.box_net = create_box_head(config)

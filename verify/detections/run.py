@@ -23,6 +23,7 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from effdet_torch.metrics.matches import MIN_SCORE
+from effdet_torch.network.checkpoint import load_model
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
@@ -48,6 +49,7 @@ class CocoSettings:
         evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
         score: least score of the detections in the confusion matrix and in the images shown; metrics take all.
         shown: how many images to show, the worst first.
+        pictures: whether these are drawn.
 
     Raises:
         ConfigError: A number is too small or too large.
@@ -64,6 +66,7 @@ class CocoSettings:
     evaluator: str = AUTO
     score: float = MIN_SCORE
     shown: int = 8
+    pictures: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("batch", 1), ("workers", 0), ("shown", 0)):
@@ -99,6 +102,12 @@ class Prepared:
         """The metadata of the model's file."""
         return self.predictor.model.metadata
 
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """The settings that depend on the model unless they are chosen."""
+        profile = {"name": self.settings.profile, **asdict(self.predictor.profile)}
+        return {"image_size": list(self.predictor.config.image_size), "profile": profile}
+
 
 @dataclass(frozen=True)
 class Evaluation(Prepared):
@@ -118,34 +127,41 @@ class Evaluation(Prepared):
         return {} if self.boxes is None else self.boxes.metrics
 
 
-def evaluate_coco(
+def read_images(source: DataSource, settings: CocoSettings) -> tuple[DataSet, bool]:
+    """Return the images of a data set, checked, and whether they are all of the split.
+
+    Raises:
+        EvaluationError: The images or the annotations must be refused.
+    """
+    whole = source.read(settings.split)
+    split = whole.first(settings.limit)
+    return check_images(require_objects(split)), len(split.images) == len(whole.images)
+
+
+def prepare(
     path: Path,
-    source: Path | DataSource,
+    images: tuple[DataSet, bool],
     settings: CocoSettings,
-    out: Path | None = None,
     processes: Processes = ALONE,
-    progress: Progress | None = None,
-    files: RunFiles = NO_FILES,
-) -> Evaluation | None:
-    """Prepare and evaluate a model; see `prepare` and `evaluate`."""
-    return evaluate(prepare(path, source, settings, processes), out, processes, progress, files)
-
-
-def prepare(path: Path, source: Path | DataSource, settings: CocoSettings, processes: Processes = ALONE) -> Prepared:
-    """Load a model, and read and check the images.
+    own_names: bool = False,
+) -> Prepared:
+    """Load a model, and give the categories of a data set its numbers.
 
     Args:
         path: a converted model.
-        source: the data set; a path is COCO's folder.
+        images: see `read_images`.
         settings: how to evaluate.
         processes: of a distributed run.
+        own_names: whether names in the model's file come before those of `settings`.
 
     Raises:
-        EffdetError: The model, the images, the annotations or a setting does not fit.
+        EffdetError: The model, the classes or a setting does not fit.
     """
     evaluator = get_evaluator(settings.evaluator)
-    predictor = predictor_for(path, settings, processes.rank)
-    return Prepared(path, settings, predictor, *_read(source, settings, predictor), evaluator)
+    predictor = predictor_for(path, settings, processes.rank, own_names)
+    split, complete = images
+    split = fit_classes(split, predictor.config.num_classes, predictor.label_map)
+    return Prepared(path, settings, predictor, split, complete, evaluator)
 
 
 def evaluate(
@@ -191,25 +207,17 @@ def evaluate(
     return Evaluation(**vars(prepared), results=results, boxes=boxes)
 
 
-def _read(source: Path | DataSource, settings: CocoSettings, predictor: Predictor) -> tuple[DataSet, bool]:
-    """Return the checked images and objects with the model's category ids, and whether they are all of the split."""
-    source = DataSource(coco=source) if isinstance(source, Path) else source
-    whole = source.read(settings.split)
-    split = fit_classes(whole, predictor.config.num_classes, predictor.label_map).first(settings.limit)
-    return check_images(require_objects(split)), len(split.images) == len(whole.images)
-
-
-def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predictor:
-    """Load a model as the settings say; see `Predictor` for the errors."""
-    size = settings.image_size
+def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: bool = False) -> Predictor:
+    """Load a model as the settings say; see `prepare` and `Predictor`."""
+    model = load_model(path, check_values=True)
+    labels = None if own_names and model.config.label_map else settings.labels
     return Predictor(
-        path,
+        model,
         profile=settings.profile,
         device=settings.device,
         rank=rank,
-        image_size=size,
-        label_map=settings.labels,
-        check_values=True,
+        image_size=settings.image_size,
+        label_map=labels,
     )
 
 
