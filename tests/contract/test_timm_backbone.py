@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +110,13 @@ def test_first_weights_are_the_same(name: str) -> None:
         torch.manual_seed(2)
         fill(model)
     assert same(*([*model.state_dict().values()] for model in (ours, theirs)))
+
+
+def test_a_new_backbone_has_first_weights() -> None:
+    """A kernel of torch's own would have the standard deviation 0.11."""
+    kernel = Backbone("efficientnet-b0").get_submodule("conv_stem").weight
+    assert isinstance(kernel, Tensor)
+    assert kernel.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the commands load and how their threads wait: one run on one image, each in a process of its own."""
+"""What the commands load, how their threads wait and how they end: every run in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.coco_samples import write_coco, write_model
 from support.commands import run
 
-# What takes long to load, and what no run needs that neither draws, compares nor asks for another library's NMS.
+# Slow to load, and needed by neither of the runs below.
 HEAVY = {"matplotlib", "sympy", "tensorflow", "timm", "torch._dynamo", "torchvision"}
 RUNS = {
     "detect": ("model.pth", "coco/val2017/000000000007.jpg", "--out", "drawn", "--json", "found.json"),
@@ -82,3 +82,13 @@ def test_the_package_changes_no_setting_of_its_users(folder: Path) -> None:
     words = [sys.executable, "-c", code]
     done = subprocess.run(words, cwd=folder, env=os.environ, capture_output=True, text=True, check=True)
     assert spins(done.stderr) > 0
+
+
+def test_the_end_of_a_command_looks_for_no_cycles(tmp_path: Path) -> None:
+    """What is registered first runs last, so it sees what the commands leave."""
+    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\nimport {}"
+    frozen = [
+        int(subprocess.run([sys.executable, "-c", code.format(name)], cwd=tmp_path, capture_output=True).stdout)
+        for name in ("cli", "converter.command, effdet_torch.command, verify.command")
+    ]
+    assert frozen[0] > frozen[1] + 1000
