@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from converter.command import convert, inspect
-from effdet_torch.command import detect
-from verify.command import verify
+import sys
+
+try:
+    from converter.command import convert, inspect
+    from effdet_torch.command import detect
+    from verify.command import verify
+except KeyboardInterrupt:  # later ones are reported by the commands
+    sys.exit("Error: interrupted")
 
 __all__ = ["convert", "detect", "inspect", "verify"]

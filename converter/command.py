@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_errors, write_json
+from effdet_torch.terminal import VERSION, Command, in_a_folder, progress_bar, reports_errors, write, write_json
 
 if TYPE_CHECKING:
     from converter.source import VariableSource
@@ -25,7 +25,7 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
         from converter.identify.official import official_files
         from converter.report import official_text
 
-        click.echo(official_text(official_files().values()))
+        write(official_text(official_files().values()) + "\n")
         context.exit()
 
 
@@ -45,6 +45,7 @@ def opened_source(source: str | Path) -> VariableSource:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-convert efficientdet-d0/ d0.pth
@@ -54,7 +55,7 @@ Examples:
   effdet-convert d0-advprop d0.pth
   effdet-convert mine.pth for_effdet.pth --layout effdet
   effdet-convert mine.pth checkpoint/ --to tf1
-"""
+""",
 )
 @SOURCE
 @click.argument("out", type=click.Path(path_type=Path), required=False)
@@ -133,16 +134,17 @@ def convert(
         result = conversion_report(preparation, metadata, out, target, bare)
     if report is not None:
         write_json(report, result)
-    click.echo(conversion_text(result))
+    write(conversion_text(result) + "\n")
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-inspect efficientdet-d0/
   effdet-inspect my_training/model.ckpt-780.index --tensors
   effdet-inspect efficientdet-d7.tar.gz --json
-"""
+""",
 )
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
@@ -161,8 +163,8 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
         facts = inspect_source(opened)
         rows = tensor_rows(opened) if tensors else []
     if as_json:
-        click.echo(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2))
+        write(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2) + "\n")
         return
-    click.echo(inspection_text(facts))
+    write(inspection_text(facts) + "\n")
     if tensors:
-        click.echo(tensors_text(rows))
+        write(tensors_text(rows) + "\n")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, reports_errors, write_json
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    in_a_folder,
+    on_terminal,
+    progress_bar,
+    reports_errors,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from effdet_torch.inference.detect_files import FileDetections
@@ -18,12 +27,13 @@ MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-detect d0.pth photo.jpg --out drawn/
   effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
-"""
+""",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
@@ -85,7 +95,7 @@ def detect(
         require_unique_ids(paths)
     predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=labels)
     if assumed := assumptions(predictor.model.metadata):
-        click.echo(f"assumed: {assumed}", err=True)
+        say(f"assumed: {assumed}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif), len(paths)))
     if results is not None:
         write_json(results, [entry for file in found for entry in file.to_coco()], indent=None)
@@ -95,9 +105,9 @@ def detect(
 def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
     """Print every result as it comes, and pass it on."""
     # On a terminal the lines themselves show the progress.
-    with progress_bar("images", sys.maxsize if sys.stdout.isatty() else MANY_IMAGES) as progress:
+    with progress_bar("images", sys.maxsize if on_terminal(sys.stdout) else MANY_IMAGES) as progress:
         for done, file in enumerate(files, 1):
-            click.echo(f"Error: {file.summary}" if file.failed else file.summary, err=file.failed)
+            say(f"Error: {file.summary}" if file.failed else file.summary, err=file.failed)
             if progress is not None:
                 progress(done, total)
             yield file

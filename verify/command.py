@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import click
 
 from converter.command import opened_source
-from effdet_torch.terminal import VERSION, in_a_folder, progress_bar, refuse_options, reports_errors
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    in_a_folder,
+    on_terminal,
+    progress_bar,
+    refuse_options,
+    reports_errors,
+    say,
+    write,
+)
 
 if TYPE_CHECKING:
     from verify.results.verification import Verification
@@ -98,6 +108,7 @@ def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-verify --demo d0
@@ -110,7 +121,7 @@ Examples:
   effdet-verify mine.pth --annotations val.json --images photos/
   effdet-verify mine.pth --data VOC2012/ --labels names.pbtxt --report-dir report/ --save-csv classes.csv
   effdet-verify mine.pth --data VOC2012/ --compare older.pth --report-dir report/
-"""
+""",
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
@@ -169,8 +180,11 @@ def verify(
     if options["save_csv"] is not None and result.detection is not None and result.detection.details is not None:
         written += write_csv(options["save_csv"], result.detection.details, result.detection.comparison)
     for path in written:
-        click.echo(f"wrote {path}", err=True)
-    render_terminal(result, Console(width=None if sys.stdout.isatty() else PIPED_WIDTH))
+        say(f"wrote {path}", err=True)
+    console = Console(width=None if on_terminal(sys.stdout) else PIPED_WIDTH)
+    with console.capture() as captured:
+        render_terminal(result, console)
+    write(captured.get())
     sys.exit(0 if result.passed else 1)
 
 

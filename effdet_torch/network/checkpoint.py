@@ -22,6 +22,7 @@ from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, listed
 from effdet_torch.file_format import METADATA_KEY, newer_format
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 from effdet_torch.values import ValueCheck, described
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -145,6 +146,7 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """
     path = Path(path)
     try:
+        require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:

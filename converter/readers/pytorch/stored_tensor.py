@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import mmap
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
+from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.plan.ops import Array, Shape
 
 MAX_AXES, MAX_COUNT = 32, 1 << 48
@@ -25,19 +23,6 @@ ELEMENTS: Mapping[str, np.dtype] = {
     **{f"{sign}int{bits}": np.dtype(f"<{sign or 'i'}{bits // 8}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "bool": np.dtype("?"),
 }
-
-
-def map_file(path: Path) -> memoryview:
-    """Return the bytes of a file, which are read from the disk as they are used.
-
-    Raises:
-        SourceError: The file cannot be opened, or is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}.") from error
 
 
 @dataclass(eq=False)
