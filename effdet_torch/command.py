@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from effdet_torch.errors import listed
 from effdet_torch.terminal import (
     VERSION,
     Command,
@@ -87,10 +88,13 @@ def detect(
     no image at all.
     """
     from effdet_torch.file_format import assumptions
-    from effdet_torch.inference.detect_files import detect_files, find_images, require_unique_ids
+    from effdet_torch.inference.detect_files import detect_files, find_images, left_out, require_unique_ids
     from effdet_torch.inference.predict import Predictor
 
     paths = find_images(images)
+    if others := left_out(images):
+        counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
+        say(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
     if results is not None:
         require_unique_ids(paths)
     predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=labels)

@@ -16,7 +16,9 @@ from effdet_torch.errors import EvaluationError
 from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, read_text, require_regular
 
 # What is taken from a folder; a file that is named is read whatever its suffix.
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 MAX_CONTRADICTED_SHARE = 0.01
 ORIENTATION = 0x112  # EXIF tag; 1 is upright, 5 to 8 exchange width and height
 

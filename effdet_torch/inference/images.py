@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -27,12 +27,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from effdet_torch.errors import EffdetError
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, require_regular
 
 RgbImage = Tensor | NDArray[Any]  # (height, width, 3)
 ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
+PROGRAM = "EPS"  # the one format that Pillow has another program decode
+CHECKSUM_BYTES = 4  # of the last chunk of a PNG
 
 AHEAD = 2  # batches that a worker reads before they are asked for
 
@@ -95,7 +98,8 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # It also warns about damaged EXIF data and the like, which do not affect the pixels.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as image:
+            require_regular(path, MAX_IMAGE_BYTES)
+            with Path(path).open("rb") as file, _opened(file) as image:
                 image.load()
                 return image_to_rgb(_upright(image) if apply_exif else image)
     except ImageError as error:
@@ -153,6 +157,20 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(image.convert("RGB"))
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """Open an image whose pixels can be decoded; what Pillow itself lets pass is refused here."""
+    image = Image.open(file)
+    if image.format == PROGRAM:
+        raise ImageError("a PostScript file is a program, which may never end; save it as PNG first")
+    if image.format != "PNG":
+        return image
+    image.verify()  # Pillow decodes a PNG whose last bytes are missing
+    if len(file.read(CHECKSUM_BYTES)) < CHECKSUM_BYTES:
+        raise OSError("truncated PNG file")
+    file.seek(0)
+    return Image.open(file)
 
 
 def _upright(image: Image.Image) -> Image.Image:
