@@ -197,7 +197,7 @@ def test_a_png_without_its_last_byte(tmp_path: Path, pixels: Pixels) -> None:
     whole = path.read_bytes()
     for size in range(len(whole) - 20, len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ImageError, match=r"a\.png is damaged: .*[Tt]runcated"):
+        with pytest.raises(ImageError, match=r"a\.png is damaged: .*Copy or download it again"):
             read_image(path)
     path.write_bytes(whole + b"something behind the image")
     np.testing.assert_array_equal(read_image(path), pixels)

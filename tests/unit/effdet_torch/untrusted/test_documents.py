@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from effdet_torch.untrusted.documents import MAX_VALUES, parse_json, parse_yaml
 
@@ -56,3 +61,37 @@ def test_the_limit_counts_all_values() -> None:
 
 def test_another_loader() -> None:
     assert parse_yaml("a: 1", type("Loader", (yaml.SafeLoader,), {})) == {"a": 1}
+
+
+YAML_PARTS = [
+    "a",
+    "1",
+    ": ",
+    "- ",
+    "? ",
+    "\n",
+    "  ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "&a ",
+    "*a",
+    "<<",
+    "!!int ",
+    "!!set ",
+    "!!omap ",
+]
+
+
+@given(st.binary(max_size=40) | st.lists(st.sampled_from(YAML_PARTS), max_size=30).map("".join))
+def test_whatever_a_document_holds_it_is_read_or_refused(content: bytes | str) -> None:
+    for parse in (parse_json, parse_yaml):
+        with suppress(ValueError):
+            parse(content)
+
+
+@given(st.recursive(st.none() | st.integers() | st.text("ab", max_size=3), lambda x: st.lists(x, max_size=3)))
+def test_what_is_written_is_read(value: object) -> None:
+    assert parse_json(json.dumps(value)) == parse_yaml(yaml.safe_dump(value)) == value
