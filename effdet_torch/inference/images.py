@@ -37,6 +37,9 @@ WIDENED_FORMATS = ("PNG", "PPM")
 PROGRAM = "EPS"  # the one format that Pillow has another program decode
 CHECKSUM_BYTES = 4  # of the last chunk of a PNG
 
+# What is never a row of images; bytes are none at all, and refused as one.
+SINGLE: tuple[type, ...] = (str, bytes, Path, Image.Image)
+
 AHEAD = 2  # batches that a worker reads before they are asked for
 
 
@@ -46,11 +49,10 @@ class ImageError(EffdetError):
 
 def as_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
     """Return one image or several as several."""
-    if isinstance(images, (str, Path, Image.Image)):
-        return [images]
     if isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4:
         return [images]
-    return images
+    is_one = isinstance(images, SINGLE) or not hasattr(images, "__iter__")
+    return cast("Iterable[ImageSource]", [images] if is_one else images)  # `to_rgb` refuses what is no image
 
 
 def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
@@ -68,7 +70,10 @@ def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
     if isinstance(image, Image.Image):
         return image_to_rgb(image)
     if not isinstance(image, (np.ndarray, Tensor)):
-        raise ImageError(f"an image is a {type(image).__name__}; expected a path, a Pillow image, an array or a tensor")
+        raise ImageError(
+            f"an image is of type {type(image).__name__}; expected a path, a Pillow image, an array or a tensor; "
+            "Image.open(io.BytesIO(content)) of Pillow opens an encoded image"
+        )
     if str(image.dtype) not in ("uint8", "torch.uint8"):
         raise ImageError(f"an image has dtype {image.dtype}; expected uint8, 0..255")
     if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from effdet_torch.checks import require_type
 from effdet_torch.errors import UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text
@@ -37,8 +40,11 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
         {category id: name}; ids start at 1.
 
     Raises:
-        UsageError: The file cannot be read, has other contents, or names another number of classes.
+        UsageError: The file cannot be read, has other contents, or names another number of classes; or an argument is
+            of another type.
     """
+    require_type(path, (str, os.PathLike), "path", "the path of a file of names")
+    require_type(num_classes, (Integral, type(None)), "num_classes", "a number of classes")
     path = Path(path)
     names = _read(path)
     if num_classes is not None and max(names) != num_classes:

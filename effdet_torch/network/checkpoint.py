@@ -7,6 +7,7 @@ suffix. Files come from strangers: nothing in them is executed.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, listed
 from effdet_torch.file_format import METADATA_KEY, newer_format
@@ -53,7 +55,13 @@ def load_model(
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, its tensors do not fit its config, or
             they hold values that no network can use.
+        UsageError: An argument is of another type, or names no device.
     """
+    require_type(dtype, (torch.dtype, type(None)), "dtype", "a torch.dtype such as torch.float16")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"the device {device!r} does not exist; expected cpu, cuda, cuda:1, ...") from error
     found = read_model_file(path)
     return build_model(Path(path), *found, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
 
@@ -103,7 +111,9 @@ def load_backbone(model: EfficientDet, path: str | Path) -> EfficientDet:
 
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
+        UsageError: An argument is of another type.
     """
+    require_type(model, EfficientDet, "model", "an EfficientDet, which create_model returns")
     return fill_backbone(model, Path(path), *read_model_file(path))
 
 
@@ -143,7 +153,9 @@ def read_model_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's.
+        UsageError: `path` is not a path.
     """
+    require_type(path, (str, os.PathLike), "path", "the path of a converted file")
     path = Path(path)
     try:
         require_regular(path, MAX_MODEL_BYTES)

@@ -106,7 +106,11 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, reader: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("reader", ["names in JSON", "annotations", "results"])
-@pytest.mark.parametrize("content", ["[" * DEEP + "]" * DEEP, '{"images":' * DEEP + "1" + "}" * DEEP])
+@pytest.mark.parametrize(
+    "content",
+    ["[" * DEEP + "]" * DEEP, '{"images":' * DEEP + "1" + "}" * DEEP, '[{"x": ' + "[" * DEEP + "]" * DEEP + "}]"],
+    ids=["lists", "objects", "unknown field"],
+)
 def test_deep_json(tmp_path: Path, reader: str, content: str) -> None:
     path = tmp_path / "deep.json"
     path.write_text(content)
