@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,9 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
 def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[Path]) -> None:
     """Refuse a report that would overwrite what it reports on."""
-    others = [path.resolve() for path in (*sources, *([out] if out is not None else ()))]
-    if report is not None and any(path in (report.resolve(), *report.resolve().parents) for path in others):
+    others = [Path(os.path.realpath(path)) for path in (*sources, *([out] if out is not None else ()))]
+    real = None if report is None else Path(os.path.realpath(report))  # `resolve` fails for a link to itself
+    if real is not None and any(path in (real, *real.parents) for path in others):
         raise click.UsageError(f"--report {report} would overwrite SOURCE or OUT; name another file")
 
 

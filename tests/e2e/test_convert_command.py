@@ -166,6 +166,15 @@ def test_failures_are_one_message(
     assert names(tmp_path) == set()
 
 
+def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    write_checkpoint(tmp_path / "source" / "model", seeded(PLAN))
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    done = run("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert (tmp_path / "loop.pth").is_file()
+
+
 @pytest.mark.parametrize(
     ("out", "options", "report"),
     [
