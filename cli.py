@@ -1,10 +1,35 @@
-"""The entry points of the commands; each command is defined in the package that does its work."""
+"""The entry points of the commands, and what they set for their processes.
+
+Each command is defined in the package that does its work.
+"""
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def require_own_packages() -> None:
+    """Stop if another package hides one of ours: `converter` and `verify` are names that others use too."""
+    for name in ("converter", "effdet_torch", "mappings", "verify"):
+        spec = find_spec(name)
+        found = None if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin)
+        if found is None or Path(found).resolve() != HERE / name:
+            sys.exit(
+                f"Error: Python finds {found} for {name!r}; expected effdet-convert's own, {HERE / name}. Rename or "
+                "uninstall the other one, or install effdet-convert into an environment of its own (pipx, uv tool)"
+            )
+
 
 try:
+    require_own_packages()
+
     from converter.command import convert, inspect
     from effdet_torch.command import detect
     from verify.command import verify
@@ -12,3 +37,11 @@ except KeyboardInterrupt:  # later ones are reported by the commands
     sys.exit("Error: interrupted")
 
 __all__ = ["convert", "detect", "inspect", "verify"]
+
+# Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
+# several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# At the end Python looks for cycles among all objects, and the modules of torch have a million: a fifth of the CPU time
+# of a short run. Frozen objects are left out; their memory goes with the process.
+atexit.register(gc.freeze)

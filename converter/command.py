@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.terminal import VERSION, Command, in_a_folder, progress_bar, reports_errors, write, write_json
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    itself,
+    output_file,
+    progress_bar,
+    reports_errors,
+    write,
+    write_json,
+    writes,
+)
 
 if TYPE_CHECKING:
     from converter.source import VariableSource
+    from effdet_torch.outputs import RunFiles
 
 SOURCE = click.argument("source")  # a path, a name or a URL, whose "//" a Path would shorten
 VIEWS = click.Choice(["ema", "raw"])
@@ -28,14 +38,6 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
         write(official_text(official_files().values()) + "\n")
         context.exit()
-
-
-def refuse_overwriting(report: Path | None, out: Path | None, sources: Iterable[Path]) -> None:
-    """Refuse a report that would overwrite what it reports on."""
-    others = [Path(os.path.realpath(path)) for path in (*sources, *([out] if out is not None else ()))]
-    real = None if report is None else Path(os.path.realpath(report))  # `resolve` fails for a link to itself
-    if real is not None and any(path in (real, *real.parents) for path in others):
-        raise click.UsageError(f"--report {report} would overwrite SOURCE or OUT; name another file")
 
 
 def opened_source(source: str | Path) -> VariableSource:
@@ -87,16 +89,16 @@ Examples:
 )
 @click.option(
     "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=in_a_folder,
+    callback=output_file,
     metavar="FILE.json",
-    help="Write a machine-readable report.",
+    help="Write a machine-readable report; - for stdout.",
 )
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
 )
 @VERSION
 @reports_errors
+@writes(out=itself, report=itself)
 def convert(
     source: str,
     out: Path | None,
@@ -109,6 +111,7 @@ def convert(
     layout: str,
     dry_run: bool,
     report: Path | None,
+    files: RunFiles,
 ) -> None:
     """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors), or back.
 
@@ -117,25 +120,28 @@ def convert(
     of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
     is accounted for.
     """
-    from converter.conversion import convert_checkpoint, prepare
+    from converter.conversion import converting, prepare
+    from converter.inputs import input_files
     from converter.report import conversion_report, conversion_text
     from converter.writers.targets import choose_target, require_bare
 
+    files.require_apart(inputs := list(input_files(source, hparams)))
     if out is None and not dry_run:
         raise click.UsageError("OUT is missing: name the file to write, or use --dry-run")
     target, bare = choose_target(out, to), layout == "effdet"
     if bare:
         require_bare(target)
-    with opened_source(source) as opened:
-        refuse_overwriting(report, out, opened.files())
+    with opened_source(source) as opened, ExitStack() as stack:
+        files.require_apart((*inputs, *opened.files()), (("OUT", file) for file in target.files(out)))
         preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias).for_target(target)
-        metadata = None
+        written = None
         if out is not None and not dry_run:
-            with progress_bar(out.name, least=BIG_BYTES) as progress:
-                metadata = convert_checkpoint(preparation, out, progress, target, bare, allow_nonfinite)
-        result = conversion_report(preparation, metadata, out, target, bare)
-    if report is not None:
-        write_json(report, result)
+            progress = stack.enter_context(progress_bar(out.name, least=BIG_BYTES))
+            done = converting(preparation, out, progress, target, bare, allow_nonfinite)
+            written = stack.enter_context(done)
+        result = conversion_report(preparation, written, out, target, bare)
+        if report is not None:  # before OUT is moved into place: a run whose report fails leaves nothing behind
+            write_json(report, result)
     write(conversion_text(result) + "\n")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converter.identify.families import family_of
 from converter.plan.copies import View, ViewName, select_view
@@ -18,7 +18,7 @@ from converter.source import VariableSource
 from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
 from effdet_torch.errors import UsageError
-from effdet_torch.file_format import FORMAT_VERSION
+from effdet_torch.file_format import FORMAT_VERSION, sha256
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
@@ -91,6 +91,13 @@ def prepare(
     return Preparation(source, family, settings, plan, view, accounting)
 
 
+class Written(NamedTuple):
+    """What was written: the metadata that went into it, and its size, of all files together."""
+
+    metadata: dict[str, Any]
+    size_bytes: int
+
+
 def convert_checkpoint(
     preparation: Preparation,
     out: Path,
@@ -99,7 +106,21 @@ def convert_checkpoint(
     bare: bool = False,
     allow_nonfinite: bool = False,
 ) -> dict[str, Any]:
-    """Write the converted model, and return the metadata that went into it.
+    """Write the converted model, and return the metadata that went into it; see `converting` for the errors."""
+    with converting(preparation, out, progress, target, bare, allow_nonfinite) as written:
+        return written.metadata
+
+
+@contextmanager
+def converting(
+    preparation: Preparation,
+    out: Path,
+    progress: Progress | None = None,
+    target: Target | None = None,
+    bare: bool = False,
+    allow_nonfinite: bool = False,
+) -> Iterator[Written]:
+    """Write the converted model, yield what was written, and move it into place if the block succeeds.
 
     Args:
         preparation: from `prepare`; it is adapted to the target.
@@ -125,9 +146,10 @@ def convert_checkpoint(
     if allow_nonfinite and (faults := checked.faults()):  # before the metadata are written, thus in a pass of its own
         metadata[UNUSABLE] = faults
     stored = None if bare else metadata
-    finish = (lambda: None) if allow_nonfinite else checked.require_usable
-    target.convert(checked, plan, view, out, stored, progress, finish)
-    return metadata
+    with target.converting(checked, plan, view, out, stored, progress) as size_bytes:
+        if not allow_nonfinite:
+            checked.require_usable()
+        yield Written(metadata, size_bytes)
 
 
 def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str, Any]:
@@ -159,12 +181,3 @@ def describe_files(files: Iterable[Path], checksums: bool) -> list[dict[str, Any
         {"name": path.name, "size_bytes": path.stat().st_size, **({"sha256": sha256(path)} if checksums else {})}
         for path in files
     ]
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

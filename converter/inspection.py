@@ -32,6 +32,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "kind": source.kind,
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
+        "checksums": source.facts.checksums or None,
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
         "notes": list(source.facts.notes),
         "problems": [],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.conversion import UNUSABLE, Preparation, build_metadata
+from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.file_format import assumptions
 from effdet_torch.untrusted.text import printable
@@ -25,21 +25,25 @@ SCALINGS: Mapping[str, str] = {
 
 
 def conversion_report(
-    preparation: Preparation, metadata: Facts | None, out: Path | None, target: Target | None = None, bare: bool = False
+    preparation: Preparation,
+    written: Written | None,
+    out: Path | None,
+    target: Target | None = None,
+    bare: bool = False,
 ) -> dict[str, Any]:
-    """Return what was done, or what would be done in a dry run (no `metadata`).
+    """Return what was done, or what would be done in a dry run (nothing `written`).
 
     `accounting` lists every stored name under what happens to it; its counts add up to the variables of the source.
     """
-    target = target or TARGETS["pth"]
+    target, metadata = target or TARGETS["pth"], None if written is None else written.metadata
     preparation = preparation.for_target(target)
     accounting, plan = preparation.accounting, preparation.plan
     folded = [name for entry in plan.entries if entry.target is None for name in entry.sources]
     return {
         "ok": True,
-        "dry_run": metadata is None,
+        "dry_run": written is None,
         "to": target.name,
-        "out": None if out is None or metadata is None else {"path": str(out), "size_bytes": _size_bytes(out)},
+        "out": None if out is None or written is None else {"path": str(out), "size_bytes": written.size_bytes},
         **(metadata or build_metadata(preparation, checksums=False)),
         "notes": [*_notes(preparation, target, bare), *_accepted(metadata or {})],
         "tensors": len(target.specs(plan)),
@@ -109,6 +113,7 @@ def inspection_text(facts: Facts) -> str:
         ("files", ", ".join(f"{file['name']} ({file['size_bytes'] / 1e6:.1f} MB)" for file in facts["files"])),
         ("variables", f"{facts['variables']} ({', '.join(f'{n} {dtype}' for dtype, n in facts['dtypes'].items())})"),
     ]
+    lines.append(("checksums", facts["checksums"] or "none: damaged values cannot be noticed"))
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
         lines.append(("variants", " or ".join(facts["variants"]) or "none of the official detectors"))
@@ -144,11 +149,6 @@ def official_text(files: Iterable[OfficialFile]) -> str:
 def _assumed(facts: Facts) -> list[tuple[str, str]]:
     text = assumptions(facts) if "assumed" in facts else None
     return [] if text is None else [("assumed", text)]
-
-
-def _size_bytes(out: Path) -> int:
-    files = out.iterdir() if out.is_dir() else [out]
-    return sum(path.stat().st_size for path in files)
 
 
 def _model_text(variant: str, config: Facts, parameters: int) -> str:

@@ -61,6 +61,7 @@ class SourceFacts:
         origins: {field of the config: where its value is from}, as the file itself says.
         provenance: what the file itself says of where it is from, fit for JSON.
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
+        checksums: the checksums that the files store of their values: "CRC-32C"; empty if they store none.
         graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 
@@ -75,6 +76,7 @@ class SourceFacts:
     origins: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    checksums: str = ""
     graph: Callable[[], GraphEvidence] | None = field(default=None, compare=False)
 
 

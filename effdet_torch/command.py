@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +14,19 @@ from effdet_torch.errors import listed
 from effdet_torch.terminal import (
     VERSION,
     Command,
-    in_a_folder,
+    itself,
     on_terminal,
+    output_file,
     progress_bar,
     reports_errors,
     say,
     write_json,
+    writes,
 )
 
 if TYPE_CHECKING:
     from effdet_torch.inference.detect_files import FileDetections
+    from effdet_torch.outputs import RunFiles
 
 MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
@@ -44,10 +48,10 @@ Examples:
 @click.option(
     "--json",
     "results",
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=in_a_folder,
+    callback=output_file,
     metavar="FILE",
-    help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels.",
+    help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels; - for stdout. "
+    "Rerun the same command to resume.",
 )
 @click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Minimum score to report.")
 @click.option(
@@ -66,8 +70,10 @@ Examples:
     help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
 @click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
+@click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
 @VERSION
 @reports_errors
+@writes(results=itself, out=lambda _: ())
 def detect(
     model: Path,
     images: tuple[str, ...],
@@ -79,6 +85,8 @@ def detect(
     device: str | None,
     labels: Path | None,
     exif: bool,
+    check_values: bool,
+    files: RunFiles,
 ) -> None:
     """Detect objects in IMAGES with the converted file MODEL.
 
@@ -88,7 +96,15 @@ def detect(
     no image at all.
     """
     from effdet_torch.file_format import assumptions
-    from effdet_torch.inference.detect_files import detect_files, find_images, left_out, require_unique_ids
+    from effdet_torch.inference.detect_files import (
+        detect_files,
+        drawing_paths,
+        find_images,
+        left_out,
+        origin,
+        require_unique_ids,
+    )
+    from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
 
     paths = find_images(images)
@@ -97,13 +113,21 @@ def detect(
         say(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
     if results is not None:
         require_unique_ids(paths)
-    predictor = Predictor(model, profile=profile, device=device, score_threshold=score, label_map=labels)
+    drawings = [] if out is None else drawing_paths(paths, out)
+    files.require_apart(paths, (("--out", drawing) for drawing in drawings))
+    predictor = Predictor(
+        model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
+    )
     if assumed := assumptions(predictor.model.metadata):
         say(f"assumed: {assumed}", err=True)
-    found = list(reported(detect_files(predictor, paths, out, batch, exif), len(paths)))
+    kept = PartialResults(results, partial(origin, model, predictor, out, exif))
+    if kept.done:
+        say(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
+    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
     if results is not None:
-        write_json(results, [entry for file in found for entry in file.to_coco()], indent=None)
-    sys.exit(1 if any(file.failed for file in found) else 0)
+        write_json(results, [entry for file in found for entry in file.coco], indent=None)
+        kept.remove()
+    sys.exit(1 if any(file.error for file in found) else 0)
 
 
 def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
@@ -111,7 +135,8 @@ def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetect
     # On a terminal the lines themselves show the progress.
     with progress_bar("images", sys.maxsize if on_terminal(sys.stdout) else MANY_IMAGES) as progress:
         for done, file in enumerate(files, 1):
-            say(f"Error: {file.summary}" if file.failed else file.summary, err=file.failed)
+            failed = file.error is not None
+            say(f"Error: {file.summary}" if failed else file.summary, err=failed)
             if progress is not None:
                 progress(done, total)
             yield file

@@ -3,6 +3,7 @@
     EffdetError                     everything that the commands turn into one line on stderr; exit code 1
     +-- UsageError                  invalid usage; exit code 2
     |   +-- ConfigError                 an unknown or unsuitable variant, option or hyperparameter
+    |   +-- OverwriteError              an output that is an input
     +-- ModelFileError              a missing, damaged or foreign model file
     +-- OutputError                 a result that cannot be written
     +-- EvaluationError             images, annotations or detections that cannot be evaluated
@@ -42,6 +43,10 @@ class UsageError(EffdetError):
 
 class ConfigError(UsageError, ValueError):
     """A variant, option or hyperparameter does not exist, or does not fit the others."""
+
+
+class OverwriteError(UsageError):
+    """An output is a file that is read, or another output."""
 
 
 class ModelFileError(EffdetError):

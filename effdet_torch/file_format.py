@@ -1,13 +1,27 @@
-"""The metadata of converted files: where they are stored, and which versions of them this version reads."""
+"""Converted files: where their metadata are stored, which versions of them this version reads, and checksums."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
+# Where the CRC-32C of every tensor is, over its bytes as they lie in the file. .safetensors: {tensor: 8 hexadecimal
+# digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
+CHECKSUMS_KEY = "effdet_crc32c"
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def newer_format(metadata: Mapping[str, Any]) -> str:

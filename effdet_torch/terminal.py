@@ -1,4 +1,4 @@
-"""What all commands share: text fit to be shown, errors as one line, progress on stderr, JSON written completely."""
+"""What all commands share: text fit to be shown, errors as one line, outputs checked before the work, progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TextIO
 
@@ -17,11 +17,13 @@ import click
 from click.core import ParameterSource
 
 from effdet_torch import __version__
-from effdet_torch.errors import EffdetError, OutputError
+from effdet_torch.errors import EffdetError, OutputError, OverwriteError
+from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_stream
 from effdet_torch.untrusted.text import printable
 
 P = ParamSpec("P")
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
+FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
@@ -79,6 +81,8 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+        except OverwriteError as error:
+            fail(error)
         except FORESEEN as error:
             fail(error, kwargs.get("report"))
 
@@ -93,7 +97,8 @@ def fail(reason: BaseException, report: object = None) -> NoReturn:
         try:
             write_json(report, {"ok": False, "error": str(error), "problems": getattr(error, "problems", [])})
         except EffdetError as second:
-            lines.append(f"Error: {second}")
+            if str(second) != str(error):  # it may be the report that cannot be written
+                lines.append(f"Error: {second}")
     _end(error.exit_code, "Error: " + lines[0], *lines[1:])
 
 
@@ -130,16 +135,80 @@ def _flush(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def in_a_folder(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse an output file in a folder that does not exist, before the work begins."""
-    if path is not None and not path.parent.is_dir():
-        raise click.BadParameter(f"the folder {path.parent} does not exist; create it first")
+def itself(path: Path) -> Iterable[Path]:
+    """Return the one file that an option names; for the table of `writes`."""
+    return (path,)
+
+
+def unless_folder(path: Path) -> Iterable[Path]:
+    """Return the file that an option names; nothing for a folder, whose file gets its name later."""
+    return () if path.is_dir() else (path,)
+
+
+def writes(**outputs: FilesOf) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Check what a command writes before it runs, and pass it on as `files`.
+
+    If something is written to stdout, the text for people goes to stderr.
+
+    Args:
+        outputs: {parameter: its value -> the files that are written}; parameters that hold other paths are inputs.
+
+    Raises:
+        OverwriteError: A file would be overwritten.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(**values: Any) -> None:
+            paths = {name: value for name, value in values.items() if isinstance(value, Path)}
+            named = ((name, path) for name, path in paths.items() if name in outputs)
+            rows = tuple((_spelled(name), file) for name, path in named for file in outputs[name](path))
+            files = RunFiles(rows, tuple(path for name, path in paths.items() if name not in outputs))
+            files.require_apart()
+            is_taken = any(descriptor(path) == descriptor(STDOUT) for _, path in rows)  # stdout, by any of its names
+            with redirect_stdout(sys.stderr) if is_taken else nullcontext():
+                command(**values, files=files)
+
+        return wrapped
+
+    return decorate
+
+
+def _spelled(name: str) -> str:
+    """Return a parameter as users write it: --report, OUT."""
+    parameter = next(item for item in click.get_current_context().command.params if item.name == name)
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def output_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of an output file, `-` being stdout; refuse a folder, and a folder that does not exist."""
+    path = output_file_or_folder(context, option, text)
+    if path is not None and path.is_dir():
+        raise click.BadParameter(f"{path} is a directory; name a file")
     return path
 
 
+def named_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of an output file as `output_file` does, but refuse a stream."""
+    path = output_file(context, option, text)
+    if path is not None and is_stream(path):
+        raise click.BadParameter(f"{text} is a stream; name a file, because files beside it get their names from it")
+    return path
+
+
+def output_file_or_folder(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of an output as `output_file` does, but allow a folder."""
+    if text is None or text == "-":
+        return None if text is None else STDOUT
+    for folder in (Path(text).parent, Path(os.path.realpath(text)).parent):  # the second one of a symbolic link
+        if not folder.is_dir():
+            raise click.BadParameter(f"the folder {folder} does not exist; create it first")
+    return Path(text)
+
+
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
-    """Write a report file completely or not at all."""
-    from effdet_torch.atomic import replacing
+    """Write a report file completely or not at all; see `replacing` for devices and links."""
+    from effdet_torch.atomic import replacing  # late: tempfile and shutil
 
     with replacing(path) as stream:
         stream.write((json.dumps(values, indent=indent) + "\n").encode())

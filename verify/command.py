@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,98 +12,36 @@ from converter.command import opened_source
 from effdet_torch.terminal import (
     VERSION,
     Command,
-    in_a_folder,
     on_terminal,
     progress_bar,
     refuse_options,
     reports_errors,
     say,
+    unless_folder,
     write,
+    writes,
 )
+from verify.options import COCO_OPTIONS, FOLDER, SETTINGS, SOURCES, coco_options, image_size
 
 if TYPE_CHECKING:
+    from effdet_torch.outputs import RunFiles
     from verify.results.verification import Verification
 
-P = ParamSpec("P")
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
-SOURCES = ("coco", "annotations", "images", "data")
-SETTINGS = (
-    *("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels"),
-    *("score", "shown"),
-)
-OTHERS = ("reference_results", "results", "compare", "save_csv")
-COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), *OTHERS)
 
 
-def coco_options(command: Callable[P, None]) -> Callable[P, None]:
-    """Add the options of an evaluation on COCO to a command."""
-    file, folder = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
-    for option in (
-        click.option(
-            "--results",
-            type=click.Path(path_type=Path),
-            callback=in_a_folder,
-            metavar="FILE.json",
-            help="Write the detections; rerun the same command to resume. testdev: the submission.",
-        ),
-        click.option(
-            "--save-csv",
-            type=click.Path(path_type=Path, dir_okay=False),
-            callback=in_a_folder,
-            metavar="FILE.csv",
-            help="Write a table of the classes, and beside it FILE_images, _confusion and _curves.csv.",
-        ),
-        click.option("--shown", type=click.IntRange(0), metavar="N", help="Worst images to show; default 8."),
-        click.option(
-            "--score",
-            type=click.FloatRange(0, 1),
-            help="Least score in the confusion matrix and the images shown; AP takes all. Default 0.3.",
-        ),
-        click.option(
-            "--compare",
-            type=file,
-            metavar="OTHER",
-            help="Evaluate another converted model on the same images, side by side.",
-        ),
-        click.option("--reference-results", type=file, metavar="FILE.json", help="COCO results file to compare with."),
-        click.option(
-            "--profile",
-            metavar="NAME",
-            help="official-eval (default), model, official-eval-hard, serving, serving-hard or hard.",
-        ),
-        click.option(
-            "--evaluator",
-            metavar="auto|pycocotools|hotcoco",
-            help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
-        ),
-        click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
-        click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
-        click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
-        click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),
-        click.option("--labels", type=file, metavar="FILE", help="Names of MODEL's classes: text, JSON, YAML, .pbtxt."),
-        click.option("--split", metavar="NAME", help="val2017 (default with --coco), testdev, val, test, ..."),
-        click.option(
-            "--data",
-            type=click.Path(path_type=Path),
-            metavar="DIR|data.yaml",
-            help="Evaluate MODEL on PASCAL VOC, YOLO or Roboflow's COCO.",
-        ),
-        click.option("--images", type=folder, metavar="DIR", help="Folder of the images of --annotations."),
-        click.option("--annotations", type=file, metavar="FILE", help="COCO annotation file: evaluate MODEL on it."),
-        click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
-    ):
-        command = option(command)
-    return command
+def report_files(folder: Path) -> list[Path]:
+    """Return the files of --report-dir."""
+    from verify.report.write import REPORTS
+
+    return [folder / name for name in REPORTS]
 
 
-def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """Parse a size as the official code writes it."""
-    from converter.hparams.values import image_size as read_image_size
+def csv_files(path: Path) -> list[Path]:
+    """Return the files of --save-csv."""
+    from verify.report.csv import table_paths
 
-    try:
-        return None if text is None else read_image_size(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
+    return table_paths(path)
 
 
 @click.command(
@@ -147,12 +84,18 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
-@click.option("--report-dir", type=click.Path(path_type=Path), help="Write report.html, .json, junit.xml, summary.md.")
+@click.option("--report-dir", type=FOLDER, help="Write report.html, .json, junit.xml, summary.md.")
 @coco_options
 @VERSION
 @reports_errors
+@writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def verify(
-    model: Path | None, reference: str | None, demo: str | None, report_dir: Path | None, **options: Any
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    report_dir: Path | None,
+    files: RunFiles,
+    **options: Any,
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
@@ -167,24 +110,28 @@ def verify(
     """
     from rich.console import Console
 
+    from converter.inputs import input_files
     from verify.report.csv import write_csv
     from verify.report.write import render_terminal, write_reports
 
+    files.require_apart(input_files(reference) if reference else ())
     if any(options[name] is not None for name in SOURCES):
-        result = verify_images(model, reference, demo, options, pictures=report_dir is not None)
+        result = verify_images(model, reference, demo, options, report_dir is not None, files)
         if result is None:  # not the first process of several: that one reports
             return
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
-    written = write_reports(result, report_dir) if report_dir is not None else []
-    if options["save_csv"] is not None and result.detection is not None and result.detection.details is not None:
-        written += write_csv(options["save_csv"], result.detection.details, result.detection.comparison)
-    for path in written:
-        say(f"wrote {path}", err=True)
+    # First what cannot fail: a file that cannot be written must not cost the result.
     console = Console(width=None if on_terminal(sys.stdout) else PIPED_WIDTH)
     with console.capture() as captured:
         render_terminal(result, console)
     write(captured.get())
+    detection, table = result.detection, options["save_csv"]
+    written = write_reports(result, report_dir) if report_dir is not None else []
+    if table is not None and detection is not None and detection.details is not None:
+        written += write_csv(table, detection.details, detection.comparison)
+    for path in written:
+        say(f"wrote {path}", err=True)
     sys.exit(0 if result.passed else 1)
 
 
@@ -212,7 +159,12 @@ def verify_layers(
 
 
 def verify_images(
-    model: Path | None, reference: str | None, demo: str | None, options: dict[str, Any], pictures: bool
+    model: Path | None,
+    reference: str | None,
+    demo: str | None,
+    options: dict[str, Any],
+    pictures: bool,
+    files: RunFiles,
 ) -> Verification | None:
     """Evaluate on a data set, and draw pictures if a report shows them; None in all processes but the first."""
     from effdet_torch.data.dataset import TEST_DEV
@@ -226,10 +178,10 @@ def verify_images(
     )
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
-    if options["save_csv"] is not None and options["split"] == TEST_DEV:
-        raise click.UsageError("--save-csv has nothing to write for testdev, which has no annotations")
+    if options["split"] == TEST_DEV:
+        refuse_options(("save_csv", "score", "shown", "compare"), "needs annotations, and testdev has none")
     source = DataSource(**{key: options[key] for key in SOURCES})
-    settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None})
+    settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None}, pictures=pictures)
     beside = Beside(options["reference_results"], reference, options["compare"])
     with processes() as group, progress_bar("images", rate=True) as progress:
         return verify_detections(
@@ -241,5 +193,5 @@ def verify_images(
             processes=group,
             progress=progress if group.rank == 0 else None,
             require=options["require"],
-            pictures=pictures,
+            files=files,
         )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converter.conversion import describe_files, sha256
+from converter.conversion import describe_files
 from converter.locate import open_checkpoint
 from effdet_torch.data.dataset import TEST_DEV
 from effdet_torch.data.sources import DataSource
-from effdet_torch.errors import ConfigError, EvaluationError
+from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.outputs import NO_FILES, RunFiles
 from effdet_torch.terminal import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
@@ -23,7 +25,7 @@ from verify.detections.distributed import ALONE, Processes
 from verify.detections.matching import compare_detections
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
-from verify.detections.run import CocoSettings, Evaluation, evaluate, prepare
+from verify.detections.run import CocoSettings, Evaluation, Prepared, evaluate, prepare, read_images
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionParity, DetectionResult
 from verify.results.verification import Verification
@@ -50,27 +52,27 @@ class Beside:
 
 def verify_detections(
     path: Path,
-    source: Path | DataSource,
+    source: DataSource,
     settings: CocoSettings,
     beside: Beside | None = None,
     out: Path | None = None,
     processes: Processes = ALONE,
     progress: Progress | None = None,
     require: Requirement | None = None,
-    pictures: bool = False,
+    files: RunFiles = NO_FILES,
 ) -> Verification | None:
-    """Evaluate a converted model on COCO and compare its detections.
+    """Evaluate a converted model on a data set and compare its detections.
 
     Args:
         path: a converted model.
-        source: the data set; a path is COCO's folder.
+        source: the data set.
         settings: how to evaluate.
         beside: what to compare with.
         out: see `evaluate`.
         processes: of a distributed run.
         progress: called with (done, total) images.
         require: the weakest claim that passes, see `verify.results.claim`; an evaluation has only the file's evidence.
-        pictures: whether the images that are shown are drawn.
+        files: see `evaluate`.
 
     Returns:
         A verification without layers; None in all processes but the first.
@@ -82,33 +84,44 @@ def verify_detections(
     start, beside = time.perf_counter(), beside or Beside()
     _require_comparable(settings, beside)
     wanted = [] if beside.results is None else read_results(beside.results)
-    models = [path] if beside.model is None else [path, beside.model]
-    prepared = [prepare(model, source, settings, processes) for model in models]
-    found = [
-        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)))
+    prepared = _prepare(path, source, settings, beside.model, processes)
+    evaluation, *others = (
+        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)), files)
         for n, each in enumerate(prepared)
-    ]
-    evaluation, *others = found
+    )
     if evaluation is None:
         return None
     detection, reference = _compared(evaluation, wanted, beside)
     if evaluation.boxes is not None:
-        detection = replace(detection, details=details_of(evaluation, pictures))
+        detection = replace(detection, details=details_of(evaluation))
     for other in others:
         if other is not None:
-            detection = replace(detection, comparison=compare_models(evaluation, other, _described(other), pictures))
-    used, seconds = _plain(evaluation, processes), time.perf_counter() - start
+            detection = replace(detection, comparison=compare_models(evaluation, other, _described(other)))
     return Verification(
         _described(evaluation),
         reference,
-        used,
+        _plain(evaluation, processes),
         versions(),
-        (),
-        None,
-        seconds=seconds,
+        layers=(),
+        audit=None,
+        seconds=time.perf_counter() - start,
         detection=detection,
         required=require,
     )
+
+
+def _prepare(
+    path: Path, source: DataSource, settings: CocoSettings, other: Path | None, processes: Processes
+) -> list[Prepared]:
+    """Load the model and the other one, if there is one, before the first image."""
+    images = read_images(source, settings)
+    prepared = [prepare(path, images, settings, processes)]
+    if other is not None:
+        try:
+            prepared.append(prepare(other, images, settings, processes, own_names=True))
+        except EffdetError as error:
+            raise EvaluationError(f"--compare {other.name}: {error}") from error
+    return prepared
 
 
 def _compared(
@@ -176,8 +189,7 @@ def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
     if settings.labels is not None:
         values["labels"] = settings.labels.name
     return values | {
-        "profile": {"name": settings.profile, **asdict(evaluation.predictor.profile)},
-        "image_size": list(evaluation.predictor.config.image_size),
+        **evaluation.own_settings,
         "split": evaluation.split.name,
         "annotations": evaluation.split.path.name,
         "annotations_sha256": evaluation.split.checksum,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from converter.conversion import Preparation, describe_files, sha256
+from converter.conversion import Preparation, describe_files
 from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
+from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.terminal import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
@@ -187,7 +188,7 @@ def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings)
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    names = ("numpy", "torch", "timm")
+    names = ("numpy", "torch")
     return {"effdet-convert": __version__, "python": platform.python_version()} | {
         n: packages.version(n) for n in names
     }

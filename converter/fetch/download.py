@@ -34,7 +34,6 @@ FindProblem = Callable[[IO[bytes]], str | None]
 CACHE_VARIABLE = "EFFDET_CACHE"
 TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
 PAUSES_SECONDS = (1.0, 5.0)  # before another try
-_LEFTOVER_SECONDS = 3600.0  # a running download never leaves its file untouched for so long
 _CHUNK_BYTES = 1 << 18
 _PLAIN = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")  # no capitals: they collide on some file systems
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # at least two letters: C:// is a drive
@@ -79,7 +78,6 @@ def fetch(
     try:
         if not _is_cached(path, find_problem):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(path)
             _download_patiently(url, path, find_problem, progress)
     except SourceError as error:
         kind = SourceError if isinstance(error, _TransientError) else type(error)
@@ -138,14 +136,6 @@ def _is_cached(path: Path, find_problem: FindProblem) -> bool:
         return False
     with path.open("rb") as file:
         return find_problem(file) is None
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left of the same file."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        with suppress(FileNotFoundError):  # another process removed it
-            if time.time() - part.stat().st_mtime > _LEFTOVER_SECONDS:
-                part.unlink()
 
 
 def _download_patiently(url: str, path: Path, find_problem: FindProblem, progress: Progress | None) -> None:

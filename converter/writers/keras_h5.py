@@ -14,11 +14,12 @@ from typing import IO, Any
 
 import h5py
 import numpy as np
+from crc32c import crc32c
 
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array
-from converter.writers.specs import TensorSpec
-from effdet_torch.file_format import METADATA_KEY
+from converter.writers.specs import TensorSpec, raw_bytes
+from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
 
 ATTRIBUTE_BYTES = 64512  # an HDF5 attribute must fit into an object header of 64 kB; longer lists are split
 NOT_TRAINED = ("moving_mean", "moving_variance")
@@ -47,11 +48,17 @@ def write_keras_h5(
     tensors: Iterable[tuple[str, Array]],
     metadata: Mapping[str, Any] | None,
 ) -> None:
-    """Write variables by layer, in the order in which Keras loads them, and metadata as JSON, which Keras ignores."""
+    """Write variables by layer, in the order in which Keras loads them.
+
+    Metadata, as JSON, and checksums are attributes, which Keras ignores.
+    """
+    checksums = dict[str, int]()
     with h5py.File(stream, "w") as file:
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.15.0"
         if metadata is not None:
-            file.attrs[METADATA_KEY] = json.dumps(metadata)
+            text = json.dumps(metadata)
+            file.attrs[METADATA_KEY] = text
+            file.attrs[CHECKSUMS_KEY] = np.array([crc32c(text.encode())], "<u4")
         _write_names(file, "layer_names", list(layers))
         for layer, names in layers.items():
             group = file.create_group(layer)
@@ -60,6 +67,9 @@ def write_keras_h5(
                 group.create_dataset(f"{name}{OUTPUT}", specs[name].shape, specs[name].dtype)
         for name, array in tensors:
             file[name.split("/")[0]][f"{name}{OUTPUT}"][...] = array
+            checksums[name] = crc32c(raw_bytes(array, specs[name]))
+        for layer, names in layers.items():
+            file[layer].attrs[CHECKSUMS_KEY] = np.array([checksums[name] for name in names], "<u4")
 
 
 def _write_names(group: Any, attribute: str, names: list[str]) -> None:

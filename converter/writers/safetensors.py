@@ -5,14 +5,17 @@ Source: the safetensors format: 8 bytes header length, JSON header {name: {dtype
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
+from crc32c import crc32c
+
 from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
-from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
 
 DTYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}
 
@@ -23,21 +26,42 @@ def write_safetensors(
     tensors: Iterable[tuple[str, Array]],
     metadata: Mapping[str, Any] | None,
 ) -> None:
-    """Write tensors, and metadata as one JSON string, because the format allows only strings."""
+    """Write tensors; metadata and checksums each as one JSON string, because the format allows only strings."""
     # Wide types first: this keeps every tensor aligned to its own item size.
     order = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
-    more = {} if metadata is None else {METADATA_KEY: json.dumps(metadata)}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **more}}
-    end = 0
-    for name in order:
-        spec = specs[name]
-        begin, end = end, end + spec.size_bytes
-        header[name] = {"dtype": DTYPES[spec.dtype.name], "shape": list(spec.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    stream.write(struct.pack("<Q", len(text)) + text)
-    data = stream.tell()
-    stream.truncate(data + end)
+    ends = list(itertools.accumulate(specs[name].size_bytes for name in order))
+    begins = dict(zip(order, (0, *ends), strict=False))
+    checksums = dict.fromkeys(order, 0)
+    header = _header(specs, begins, checksums, metadata)
+    stream.write(header)
+    stream.truncate(len(header) + (ends or [0])[-1])
     for name, array in tensors:
-        stream.seek(data + header[name]["data_offsets"][0])
-        stream.write(raw_bytes(array, specs[name]))
+        content = raw_bytes(array, specs[name])
+        stream.seek(len(header) + begins[name])
+        stream.write(content)
+        checksums[name] = crc32c(content)
+    stream.seek(0)
+    stream.write(_header(specs, begins, checksums, metadata))  # of the same length: all checksums have 8 digits
+
+
+def _header(
+    specs: Mapping[str, TensorSpec],
+    begins: Mapping[str, int],
+    checksums: Mapping[str, int],
+    metadata: Mapping[str, Any] | None,
+) -> bytes:
+    texts = {"format": "pt"}
+    if metadata is not None:
+        text = json.dumps(metadata)
+        digits = {
+            name: f"{checksum:08x}" for name, checksum in ((METADATA_KEY, crc32c(text.encode())), *checksums.items())
+        }
+        texts |= {METADATA_KEY: text, CHECKSUMS_KEY: json.dumps(digits)}
+    header: dict[str, Any] = {"__metadata__": texts}
+    for name, begin in begins.items():
+        spec = specs[name]
+        place = [begin, begin + spec.size_bytes]
+        header[name] = {"dtype": DTYPES[spec.dtype.name], "shape": list(spec.shape), "data_offsets": place}
+    content = json.dumps(header, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    return struct.pack("<Q", len(content)) + content

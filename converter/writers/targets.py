@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,8 @@ from converter.source import VariableSource
 from converter.writers.pth import write_pth
 from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec
-from converter.writers.tensorbundle import write_tensorbundle
-from effdet_torch.atomic import replacing
+from converter.writers.tensorbundle import writing_tensorbundle
+from effdet_torch.atomic import is_temporary, replacing, size_of
 from effdet_torch.errors import OutputError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ Metadata = Mapping[str, Any] | None  # None: the bare tensors, without metadata
 Writer = Callable[[IO[bytes], Specs, Tensors, Metadata], None]
 
 PREFIX = "model"  # of the checkpoint in a folder, as in the official downloads
+IN_FOLDER = (CONFIG_FILE, STATE_FILE, f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Target:
         suffixes: of its files; empty for a folder.
         specs: plan -> dtype and shape of everything that is written.
         tensors: what is written, one after another.
-        write: writes it to a path.
+        writing: writes it beside a path, yields its size in bytes, and moves it into place if the block succeeds.
         is_tensorflow: whether it holds all of TensorFlow's variables, with no bias folded.
     """
 
@@ -62,10 +63,16 @@ class Target:
     suffixes: tuple[str, ...]
     specs: Callable[[Plan], dict[str, TensorSpec]]
     tensors: Callable[[VariableSource, Plan, View], Iterator[tuple[str, Array]]]
-    write: Callable[[Path, Plan, Specs, Tensors, Metadata], None]
+    writing: Callable[[Path, Plan, Specs, Tensors, Metadata], AbstractContextManager[int]]
     is_tensorflow: bool = False
 
-    def convert(
+    def files(self, out: Path | None) -> list[Path]:
+        """Return the files that an output consists of; none without an output."""
+        if out is None:
+            return []
+        return [out] if self.suffixes else [out / name for name in IN_FOLDER]
+
+    def converting(
         self,
         source: VariableSource,
         plan: Plan,
@@ -73,14 +80,10 @@ class Target:
         out: Path,
         metadata: Metadata = None,
         progress: Progress | None = None,
-        finish: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Write a source; an existing output is replaced only if everything succeeds.
-
-        `finish` is called after the last tensor, and may raise.
-        """
+    ) -> AbstractContextManager[int]:
+        """Write a source, see `writing`; an existing output is replaced only if everything succeeds."""
         specs = self.specs(plan)
-        self.write(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress, finish), metadata)
+        return self.writing(out, plan, specs, _counted(self.tensors(source, plan, view), specs, progress), metadata)
 
 
 def choose_target(out: Path | None, to: str | None = None) -> Target:
@@ -126,8 +129,8 @@ def _refuse_other_files(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected the name of a folder")
-    ours = {STATE_FILE, CONFIG_FILE, f"{PREFIX}.index", f"{PREFIX}.data-00000-of-00001"}
-    if others := sorted(path.name for path in folder.iterdir() if path.name not in ours):
+    names = sorted(path.name for path in folder.iterdir())
+    if others := [name for name in names if not any(name == ours or is_temporary(name, ours) for ours in IN_FOLDER)]:
         raise UsageError(f"the folder {folder} holds other files ({listed(others, 3)}); use a new folder")
 
 
@@ -163,24 +166,30 @@ def _checkpoint_tensors(source: VariableSource, plan: Plan, view: View) -> Itera
     yield plan.table.training_step, np.zeros((), np.int64)
 
 
-def _write_file(writer: Writer, out: Path, _: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
+@contextmanager
+def _file(writer: Writer, out: Path, _: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> Iterator[int]:
     with replacing(out) as stream:
         writer(stream, specs, tensors, metadata)
+        yield size_of(stream)
 
 
-def _write_h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
+@contextmanager
+def _h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> Iterator[int]:
     from converter.writers.keras_h5 import keras_layers, write_keras_h5  # late: h5py
 
     with replacing(out) as stream:
         write_keras_h5(stream, keras_layers(plan), specs, tensors, metadata)
+        yield size_of(stream)
 
 
-def _write_checkpoint(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> None:
+@contextmanager
+def _checkpoint(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> Iterator[int]:
     """Write checkpoint and hyperparameters into a folder; if that fails, a new folder is removed again."""
     with _folder(out), replacing(out / CONFIG_FILE) as config:
         stated = stated_only(hparams_of(plan.config), (metadata or {}).get("assumed", {}))
         config.write(yaml.safe_dump(stated, sort_keys=False).encode())
-        write_tensorbundle(out / PREFIX, specs, tensors)
+        with writing_tensorbundle(out / PREFIX, specs, tensors) as size_bytes:
+            yield size_bytes + size_of(config)
 
 
 @contextmanager
@@ -198,24 +207,21 @@ def _folder(path: Path) -> Iterator[None]:
         raise
 
 
-def _counted(
-    tensors: Tensors, specs: Specs, progress: Progress | None, finish: Callable[[], None]
-) -> Iterator[tuple[str, Array]]:
+def _counted(tensors: Tensors, specs: Specs, progress: Progress | None) -> Iterator[tuple[str, Array]]:
     done, total = 0, sum(spec.size_bytes for spec in specs.values())
     for name, array in tensors:
         yield name, array
         done += specs[name].size_bytes
         if progress is not None:
             progress(done, total)
-    finish()
 
 
 TARGETS: Mapping[str, Target] = {
     target.name: target
     for target in (
-        Target("pth", (".pth", ".pt"), state_dict_specs, convert, partial(_write_file, write_pth)),
-        Target("safetensors", (".safetensors",), state_dict_specs, convert, partial(_write_file, write_safetensors)),
-        Target("tf1", (), _checkpoint_specs, _checkpoint_tensors, _write_checkpoint, is_tensorflow=True),
-        Target("h5", (".h5",), variable_specs, _variables, _write_h5, is_tensorflow=True),
+        Target("pth", (".pth", ".pt"), state_dict_specs, convert, partial(_file, write_pth)),
+        Target("safetensors", (".safetensors",), state_dict_specs, convert, partial(_file, write_safetensors)),
+        Target("tf1", (), _checkpoint_specs, _checkpoint_tensors, _checkpoint, is_tensorflow=True),
+        Target("h5", (".h5",), variable_specs, _variables, _h5, is_tensorflow=True),
     )
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import crc32c
@@ -16,7 +16,7 @@ import crc32c
 from converter.formats.leveldb_table import TABLE_MAGIC, mask_crc32c
 from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
-from effdet_torch.atomic import replacing
+from effdet_torch.atomic import replacing, size_of
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
 RESTART_INTERVAL = 16
@@ -30,6 +30,15 @@ def write_tensorbundle(prefix: Path, specs: Mapping[str, TensorSpec], tensors: I
     Raises:
         OutputError: A file cannot be written; existing files stay as they were.
     """
+    with writing_tensorbundle(prefix, specs, tensors):
+        pass
+
+
+@contextmanager
+def writing_tensorbundle(
+    prefix: Path, specs: Mapping[str, TensorSpec], tensors: Iterable[tuple[str, Array]]
+) -> Iterator[int]:
+    """Write as `write_tensorbundle` does, yield the size in bytes, and move all into place if the block succeeds."""
     entries: dict[bytes, bytes] = {b"": _header()}
     with ExitStack() as stack:
         # The state file is replaced last: until then the folder's old checkpoint remains the valid one.
@@ -43,6 +52,7 @@ def write_tensorbundle(prefix: Path, specs: Mapping[str, TensorSpec], tensors: I
         index.write(_table(sorted(entries.items())))
         quoted = prefix.name.replace("\\", "\\\\").replace('"', '\\"')
         state.write(f'model_checkpoint_path: "{quoted}"\nall_model_checkpoint_paths: "{quoted}"\n'.encode())
+        yield sum(map(size_of, (state, index, data)))
 
 
 def _header() -> bytes:

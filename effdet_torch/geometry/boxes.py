@@ -1,7 +1,7 @@
 """Boxes: deltas to corners and back.
 
 The coordinate order is part of every name: yxyx and xyxy are corners (minimum first), xywh is COCO's left, top, width,
-height. `torchvision.ops.box_convert` turns xyxy into xywh and back.
+height.
 """
 
 from __future__ import annotations
@@ -55,6 +55,19 @@ def yxyx_to_xyxy(boxes: Tensor) -> Tensor:
     """Swap x and y of corner coordinates, (..., 4); its own inverse, so it also turns xyxy into yxyx."""
     first_min, second_min, first_max, second_max = boxes.unbind(dim=-1)
     return torch.stack((second_min, first_min, second_max, first_max), dim=-1)
+
+
+def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
+    """Turn corners (xmin, ymin, xmax, ymax) into COCO's (xmin, ymin, width, height), (..., 4)."""
+    xmin, ymin, xmax, ymax = boxes_xyxy.unbind(dim=-1)
+    return torch.stack((xmin, ymin, xmax - xmin, ymax - ymin), dim=-1)
+
+
+def clip_boxes_xyxy(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
+    """Move the corners (..., 4) that lie outside an image to its border; `size` is (height, width) in pixels."""
+    limits = (size[1], size[0], size[1], size[0])
+    sides = zip(boxes_xyxy.unbind(dim=-1), limits, strict=True)
+    return torch.stack([side.clamp(0, limit) for side, limit in sides], dim=-1)
 
 
 def _center_form(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

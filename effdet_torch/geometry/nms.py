@@ -19,7 +19,6 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import batched_nms
 
 
 def non_max_suppression(
@@ -175,6 +174,8 @@ def torchvision_nms(
 
     For comparison with other PyTorch detectors; arguments and results are those of `non_max_suppression`.
     """
+    from torchvision.ops import batched_nms  # takes as long to import as torch
+
     kept = [
         batched_nms(image_boxes.float(), image_scores.float(), image_classes, iou_threshold)[:max_outputs]
         for image_boxes, image_scores, image_classes in zip(boxes_xyxy, scores, classes, strict=True)

@@ -7,7 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,13 @@ from PIL import Image
 from effdet_torch.atomic import replacing
 from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import OutputError, UsageError, listed
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
-from effdet_torch.inference.predict import ImageDetections, Predictor
+from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
+from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.visualize import draw_detections
+from effdet_torch.metrics.columns import CocoResult
+from effdet_torch.outputs import RunFiles
 
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
@@ -26,28 +30,28 @@ COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
 
 @dataclass(frozen=True)
 class FileDetections:
-    """One image file and what was found in it, or why it could not be read."""
+    """One image file and what was found in it, or why it could not be read.
+
+    Attributes:
+        path: the file.
+        coco: the detections as entries of a COCO results file, best first.
+        names: of their classes.
+        error: why the file could not be read.
+    """
 
     path: Path
-    found: ImageDetections | ImageError
-
-    @property
-    def failed(self) -> bool:
-        """Whether the file could not be read."""
-        return isinstance(self.found, ImageError)
+    coco: Sequence[CocoResult] = ()
+    names: Sequence[str] = ()
+    error: ImageError | None = None
 
     @property
     def summary(self) -> str:
         """One line: the number of detections of each class, the class of the best detection first."""
-        if isinstance(self.found, ImageError):
-            return str(self.found)
-        counts = ", ".join(f"{name} {count}" for name, count in Counter(self.found.names).items())
-        plural = "" if len(self.found) == 1 else "s"
-        return f"{self.path}: {len(self.found)} detection{plural}" + (f" ({counts})" if counts else "")
-
-    def to_coco(self) -> list[dict[str, Any]]:
-        """Return the detections as entries of a COCO results file."""
-        return [] if isinstance(self.found, ImageError) else self.found.to_coco(image_id(self.path))
+        if self.error is not None:
+            return str(self.error)
+        counts = ", ".join(f"{name} {count}" for name, count in Counter(self.names).items())
+        plural = "" if len(self.coco) == 1 else "s"
+        return f"{self.path}: {len(self.coco)} detection{plural}" + (f" ({counts})" if counts else "")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -128,7 +132,7 @@ def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
     Where `a.webp` lies beside `a.webp.png`, which keeps its name, the first becomes `a.webp.png.png`.
 
     Raises:
-        UsageError: A drawn image would replace an original.
+        OverwriteError: A drawn image would replace an original.
     """
     sources = [Path(os.path.realpath(path.parent), path.name) for path in paths]
     common = os.path.commonpath([path.parent for path in sources])
@@ -139,9 +143,7 @@ def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
             target = target.with_name(f"{target.name}.png")
         targets[source] = target
         taken.add(target)
-    originals = set(map(os.path.realpath, sources))
-    if any(os.path.realpath(target) in originals for target in taken):
-        raise UsageError(f"{folder} holds the images, and drawing would replace them; choose another folder")
+    RunFiles().require_apart(paths, (("the drawing", target) for target in taken))
     return [targets[source] for source in sources]
 
 
@@ -151,6 +153,7 @@ def detect_files(
     drawing_folder: Path | None = None,
     batch_size: int = 8,
     apply_exif: bool = True,
+    kept: PartialResults = NOTHING_KEPT,
 ) -> Iterator[FileDetections]:
     """Detect objects in every file, and draw them; a file that cannot be read is also a result.
 
@@ -160,21 +163,54 @@ def detect_files(
         drawing_folder: where drawn images go, created if needed; None draws nothing.
         batch_size: how many images are in memory at once, and how many a GPU works on at once.
         apply_exif: see `read_image`; boxes refer to the image as it was read.
+        kept: of an interrupted run, see `origin`; what it has, drawings included, is not done again.
 
     Raises:
-        UsageError: A drawn image would replace an original.
+        OverwriteError: A drawn image would replace an original.
         OutputError: A drawn image cannot be written.
     """
     targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
-    results = predictor.stream(paths, batch_size, apply_exif=apply_exif)
-    for path, target, result in zip(paths, targets, results, strict=True):
+    keys = [_key(path) for path in paths]
+    is_done = [key in kept.done and (t is None or t.is_file()) for key, t in zip(keys, targets, strict=True)]
+    open_paths = [path for path, done in zip(paths, is_done, strict=True) if not done]
+    results = predictor.stream(open_paths, batch_size, apply_exif=apply_exif)
+    for path, key, target, done in zip(paths, keys, targets, is_done, strict=True):
+        if done:
+            entries = kept.done[key]
+            yield FileDetections(path, entries, predictor.names_of(entry["category_id"] for entry in entries))
+            continue
+        result = next(results)
         if isinstance(result, ImageError):
-            yield FileDetections(path, result)
+            yield FileDetections(path, error=result)
             continue
         pixels, found = result
         if target is not None:
             save_picture(draw_detections(pixels, found), target)
-        yield FileDetections(path, found)
+        file = FileDetections(path, found.to_coco(image_id(path)), found.names)
+        kept.add(key, file.coco)
+        yield file
+
+
+def origin(model: Path, predictor: Predictor, drawing_folder: Path | None, apply_exif: bool) -> dict[str, Any]:
+    """Return all that the detections in an image and its drawing depend on, besides the image."""
+    return {
+        "model": sha256(model),
+        "profile": asdict(predictor.profile),
+        "score": predictor.score_threshold,
+        "labels": dict(predictor.label_map),
+        "exif": apply_exif,
+        "out": None if drawing_folder is None else str(drawing_folder.resolve()),
+        "device": predictor.device.type,
+    }
+
+
+def _key(path: Path) -> str:
+    """Return a text that changes when the file does."""
+    try:
+        status = path.stat()
+    except OSError:  # it will be reported when the file is read
+        return ""
+    return f"{status.st_mtime_ns} {status.st_size} {path.resolve()}"
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -13,11 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import clip_boxes_to_image
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.geometry.boxes import decode_boxes_xyxy
+from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
 
 CLASS_OFFSET = 1
@@ -190,7 +189,7 @@ def _suppress(
     indices, scores, num_detections = selected
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
     if profile.clip:
-        boxes_xyxy = clip_boxes_to_image(boxes_xyxy, image_size)
+        boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
     valid = torch.arange(indices.shape[1], device=indices.device) < num_detections[:, None]
     boxes_xyxy = torch.where(valid[:, :, None], boxes_xyxy * image_scales[:, None, None], 0.0)
     classes = torch.where(valid, candidates.classes.gather(1, indices) + CLASS_OFFSET, 0)

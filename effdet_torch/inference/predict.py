@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.boxes import xyxy_to_xywh
 from effdet_torch.inference.engine import TorchEngine, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
@@ -51,7 +51,7 @@ class ImageDetections:
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
-        boxes_xywh = box_convert(self.boxes_xyxy, "xyxy", "xywh")
+        boxes_xywh = xyxy_to_xywh(self.boxes_xyxy)
         columns = (tensor.tolist() for tensor in (self.category_ids, boxes_xywh, self.scores))
         return [
             {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
@@ -78,6 +78,7 @@ class Predictor:
         channels_last: run the network on NHWC memory; often faster.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
+        check_values: compare the values of a file with its checksums, see `read_model_file`.
 
     Attributes:
         config: of the model, with the image size in use.
@@ -102,13 +103,14 @@ class Predictor:
         autocast: bool = False,
         channels_last: bool = False,
         label_map: Mapping[int, str] | str | Path | None = None,
+        check_values: bool = False,
     ) -> None:
         require_type(model, (EfficientDet, str, os.PathLike), "model", "a converted file or an EfficientDet")
         require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.device = usable_device(_default_device(model) if device is None else device, rank)
-        self.model = model if isinstance(model, EfficientDet) else load_model(model)
+        self.model = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
         self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
         self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
@@ -175,6 +177,10 @@ class Predictor:
         """Return images as one batch of network input, and their scales; see `preprocess`, and `to_rgb` for EXIF."""
         return preprocess([to_rgb(image, apply_exif) for image in images], self.config, self.device)
 
+    def names_of(self, category_ids: Iterable[int]) -> list[str]:
+        """Return the names of categories; one without a name is "class 7"."""
+        return [self.label_map.get(number, f"class {number}") for number in category_ids]
+
     @torch.inference_mode()
     def detections(
         self,
@@ -191,7 +197,7 @@ class Predictor:
         for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
             kept = scores[:count] >= self.score_threshold
             category_ids = category_ids[:count][kept]
-            names = [self.label_map.get(number, f"class {number}") for number in category_ids.tolist()]
+            names = self.names_of(category_ids.tolist())
             results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
         return results
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from effdet_torch.metrics.coco import PARTS, BoxEvaluation
 from effdet_torch.metrics.columns import Floats
+from effdet_torch.metrics.matches import NOT_COUNTED, RIGHT, Judged, match_boxes
 
 CURVE_IOUS: Mapping[str, int] = {"0.50": 0, "0.75": 5}  # IoU of a curve -> its index among COCO's thresholds
 
@@ -32,11 +34,11 @@ class BestF1:
 
     Attributes:
         f1: harmonic mean of precision and recall, 0..1.
-        score: least score of the detections that reach it.
+        score: of the last detection to take, with all of equal score; None if no detection is right.
     """
 
     f1: float
-    score: float
+    score: float | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class ClassMetrics:
         detections: of any score.
         metrics: COCO's 12 numbers of this class alone, in 0..1; -1 where there is nothing to find.
         curves: {"0.50": at this IoU, "0.75": ...}; empty without objects.
-        best_f1: at IoU 0.50; None if no detection is right.
+        best_f1: at IoU 0.50; None without objects.
     """
 
     category_id: int
@@ -69,23 +71,24 @@ def class_metrics(evaluation: BoxEvaluation, names: Mapping[int, str]) -> list[C
         evaluation: of all classes.
         names: {category id: name}; a class without one is called by its number.
     """
+    found = match_boxes(evaluation.columns, -np.inf, by_class=True).found
     return [
-        _of_class(evaluation, k, names.get(number) or f"class {number}")
+        _of_class(evaluation, k, names.get(number) or f"class {number}", found)
         for k, number in enumerate(evaluation.category_ids)
     ]
 
 
-def _of_class(evaluation: BoxEvaluation, k: int, name: str) -> ClassMetrics:
-    number, curves = evaluation.category_ids[k], _curves(evaluation, k)
-    truth, found = evaluation.columns.truth, evaluation.columns.found
+def _of_class(evaluation: BoxEvaluation, k: int, name: str, found: Judged) -> ClassMetrics:
+    number, truth = evaluation.category_ids[k], evaluation.columns.truth
+    objects, rows = int((truth.categories[~truth.crowds] == number).sum()), found.boxes.categories == number
     return ClassMetrics(
         category_id=number,
         name=name,
-        objects=int((truth.categories[~truth.crowds] == number).sum()),
-        detections=int((found.categories == number).sum()),
+        objects=objects,
+        detections=int(rows.sum()),
         metrics={name: part.mean(evaluation.curves, k) for name, part in PARTS.items()},
-        curves=curves,
-        best_f1=_best_f1(curves["0.50"]) if curves else None,
+        curves=_curves(evaluation, k),
+        best_f1=_best_f1(found.outcomes[rows], found.boxes.scores[rows], objects) if objects else None,
     )
 
 
@@ -96,9 +99,20 @@ def _curves(evaluation: BoxEvaluation, k: int) -> dict[str, Curve]:
     return {iou: Curve(tuple(precision[t].tolist()), tuple(scores[t].tolist())) for iou, t in CURVE_IOUS.items()}
 
 
-def _best_f1(curve: Curve) -> BestF1 | None:
-    precision: Floats = np.array(curve.precision)
-    recall = np.linspace(0, 1, len(precision))
-    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
-    best = int(f1.argmax())
-    return BestF1(float(f1[best]), curve.scores[best]) if f1[best] else None
+def _best_f1(outcomes: NDArray[np.str_], scores: Floats, objects: int) -> BestF1:
+    """Return the best of all least scores that there are.
+
+    Args:
+        outcomes: (D,), of the detections of a class.
+        scores: (D,).
+        objects: of that class.
+    """
+    counted = outcomes != NOT_COUNTED
+    order = np.argsort(-scores[counted], kind="stable")
+    right, scores = (outcomes[counted] == RIGHT)[order], scores[counted][order]
+    f1 = 2 * right.cumsum() / (objects + np.arange(1, len(right) + 1))
+    last = np.append(scores[1:] != scores[:-1], True)[: len(scores)]  # equal scores are taken together
+    if not right.any():
+        return BestF1(0.0, None)
+    best = int(np.where(last, f1, 0.0).argmax())
+    return BestF1(float(f1[best]), float(scores[best]))

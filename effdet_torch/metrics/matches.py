@@ -97,25 +97,31 @@ class Matches:
         return np.stack(counts, axis=1)
 
 
-def match_boxes(columns: Columns, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU) -> Matches:
+def match_boxes(
+    columns: Columns, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU, by_class: bool = False
+) -> Matches:
     """Match the detections of at least a score with objects.
 
-    A detection that finds no object but lies on a crowd by at least `min_iou` of its own area is left out, as in
-    COCO's evaluation.
+    A detection that finds no object but lies on a crowd of its class by at least `min_iou` of its own area is left out,
+    as in COCO's evaluation.
 
     Args:
         columns: objects and detections.
         min_score: detections below it are left out.
         min_iou: least intersection over union of a match.
+        by_class: whether a detection can only take an object of its class, as in COCO's evaluation.
     """
     truth, found = columns.truth, columns.found
     truth_of_found = np.full(len(found.images), LEFT_OUT)
     for truth_rows, found_rows in _by_image(columns, np.flatnonzero(found.scores >= min_score)):
         crowds = truth.crowds[truth_rows]
         overlaps = _overlaps(found.boxes_xywh[found_rows], truth.boxes_xywh[truth_rows], crowds)
-        overlaps[overlaps < min_iou] = 0.0
-        on_crowd = overlaps[:, crowds].any(axis=1)
+        overlaps[~(overlaps >= min_iou)] = 0.0  # NaN, of boxes without end, as well
+        same_class = found.categories[found_rows][:, None] == truth.categories[truth_rows]
+        on_crowd = (overlaps * same_class)[:, crowds].any(axis=1)
         overlaps[:, crowds] = 0.0
+        if by_class:
+            overlaps *= same_class
         truth_of_found[found_rows[~on_crowd]] = NONE
         for row, overlap in zip(found_rows, overlaps, strict=True):
             if overlap.any():

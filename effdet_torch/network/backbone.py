@@ -1,43 +1,54 @@
-"""EfficientNet backbone: image -> P3, P4, P5 (or from another level on), and two choices of the whole model.
+"""EfficientNet backbone: image -> P3, P4, P5 (or from another level on).
 
-timm's `tf_efficientnet_*` models pad like TensorFlow's SAME: with stride 2 on even sizes at the bottom and right only.
+The names of all parts, and so the keys of the state_dict, are those of timm's `tf_efficientnet_*` models.
 
 Source: EfficientNet (arXiv:1905.11946); the official code's `efficientnet_builder` and `efficientnet_lite_builder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import OrderedDict
 
-import timm
-from torch import nn
+from torch import Tensor, nn
 
-from effdet_torch.architecture.backbone import BACKBONE_TOP, timm_name
+from effdet_torch.architecture.backbone import BACKBONE_TOP, STAGE_OF_LEVEL, Block, backbone_blocks, stem_channels
 from effdet_torch.config import Activation
-
-BATCH_NORM_EPS = 1e-3
-BATCH_NORM_MOMENTUM = 0.01  # TensorFlow writes it as decay 0.99
-ACTIVATIONS: Mapping[Activation, type[nn.Module]] = {
-    "swish": nn.SiLU,
-    "relu6": nn.ReLU6,
-    "relu": nn.ReLU,
-    "hswish": nn.Hardswish,
-    "mish": nn.Mish,
-}
+from effdet_torch.network.layers import ActivatedNorm, DropPath, SqueezeExcite, batch_norm, conv
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return a batch norm with the official epsilon and momentum."""
-    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+class InvertedResidual(nn.Sequential):
+    """One block: its steps in a row, and the input added where the output has the same shape."""
+
+    def __init__(self, block: Block, activation: Activation, drop_prob: float) -> None:
+        middle, squeezed = block.mid_channels, block.squeeze_excite_channels
+        norm, projection, last_norm = ("bn2", "conv_pwl", "bn3") if block.expands else ("bn1", "conv_pw", "bn2")
+        steps = OrderedDict[str, nn.Module]()
+        if block.expands:
+            steps["conv_pw"] = conv(block.in_channels, middle)
+            steps["bn1"] = ActivatedNorm(middle, activation)
+        steps["conv_dw"] = conv(middle, middle, block.kernel_size, block.stride, groups=middle)
+        steps[norm] = ActivatedNorm(middle, activation)
+        if squeezed:
+            steps["se"] = SqueezeExcite(middle, squeezed, activation)
+        steps[projection] = conv(middle, block.out_channels)
+        steps[last_norm] = batch_norm(block.out_channels)
+        adds = block.stride == 1 and block.in_channels == block.out_channels
+        if adds:
+            steps["drop_path"] = DropPath(drop_prob)
+        super().__init__(steps)
+        self.adds = adds
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        output = features
+        for step in self:
+            output = step(output)
+        return output + features if self.adds else output
 
 
-def create_backbone(
-    name: str, activation: Activation = "swish", drop_path_rate: float = 0.0, min_level: int = 3
-) -> nn.Module:
-    """Build an untrained EfficientNet without its classifier; nothing is downloaded.
-
-    Its forward maps images (B, 3, H, W) to the list of P`min_level` to P5; level l is (B, C_l, ceil(H / 2^l),
-    ceil(W / 2^l)), with C_l from `architecture.backbone_channels`.
+class Backbone(nn.Module):
+    """An untrained EfficientNet without its classifier, initialised for training from scratch.
 
     Args:
         name: TensorFlow scope of the backbone, a key of `architecture.BACKBONES`.
@@ -46,14 +57,44 @@ def create_backbone(
             proportionally less.
         min_level: finest level of the result, 1 to 5.
     """
-    backbone: nn.Module = timm.create_model(
-        timm_name(name),
-        pretrained=False,
-        features_only=True,
-        out_indices=tuple(range(min_level - 1, BACKBONE_TOP)),  # index l - 1 has the reduction 2^l
-        act_layer=ACTIVATIONS[activation],
-        bn_eps=BATCH_NORM_EPS,
-        bn_momentum=BATCH_NORM_MOMENTUM,
-        drop_path_rate=drop_path_rate,
-    )
-    return backbone
+
+    def __init__(
+        self, name: str, activation: Activation = "swish", drop_path_rate: float = 0.0, min_level: int = 3
+    ) -> None:
+        super().__init__()
+        channels, blocks = stem_channels(name), backbone_blocks(name)
+        self.conv_stem = conv(3, channels, kernel_size=3, stride=2)
+        self.bn1 = ActivatedNorm(channels, activation)
+        stages = [nn.Sequential() for _ in range(blocks[-1].stage + 1)]
+        for block in blocks:
+            drop_prob = drop_path_rate * block.flat / len(blocks)
+            stages[block.stage].append(InvertedResidual(block, activation, drop_prob))
+        self.blocks = nn.Sequential(*stages)
+        self.output_stages = [STAGE_OF_LEVEL[level] for level in range(min_level, BACKBONE_TOP + 1)]
+        initialise(self)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) to the list of P`min_level` to P5.
+
+        Level l is (B, C_l, ceil(H / 2^l), ceil(W / 2^l)), with C_l from `architecture.backbone_channels`.
+        """
+        features = self.bn1(self.conv_stem(images))
+        levels: list[Tensor] = []
+        for stage, blocks in enumerate(self.blocks):
+            features = blocks(features)
+            if stage in self.output_stages:
+                levels.append(features)
+        return levels
+
+
+def initialise(backbone: nn.Module) -> None:
+    """Draw the kernels from a normal of variance 2 / fan-out; the fan-out of a depthwise kernel is its size.
+
+    Tensors on the meta device have no values, and drawing these would load torch's compiler, in half a second.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

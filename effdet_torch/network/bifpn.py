@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_channels
 from effdet_torch.architecture.pyramid import Node, last_nodes
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.network.backbone import ACTIVATIONS, batch_norm
+from effdet_torch.network.layers import ACTIVATIONS, batch_norm
 
 FAST_ATTENTION_EPS = 1e-4
 TRUNCATED_NORMAL_STD = 0.87962566103423978  # of a standard normal cut off at +-2

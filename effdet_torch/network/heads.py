@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from effdet_torch.config import Activation, EfficientDetConfig
-from effdet_torch.network.backbone import ACTIVATIONS, batch_norm
 from effdet_torch.network.bifpn import node_conv
+from effdet_torch.network.layers import ACTIVATIONS, DropPath, batch_norm
 
 PRIOR_PROBABILITY = 0.01
 BOX_COORDINATES = 4
@@ -53,7 +52,7 @@ class Residual(nn.Module):
     def __init__(self, survival_prob: float) -> None:
         super().__init__()
         self.adds = survival_prob > 0
-        self.drop = StochasticDepth(1 - survival_prob, mode="row")
+        self.drop = DropPath(1 - survival_prob)
 
     def forward(self, output: Tensor, features: Tensor) -> Tensor:
         """Map output and input of a repeat, (B, C, H, W) each, to their sum."""

@@ -25,7 +25,7 @@ from effdet_torch.architecture.backbone import feature_sizes
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.network.backbone import create_backbone
+from effdet_torch.network.backbone import Backbone
 from effdet_torch.network.bifpn import BiFPN
 from effdet_torch.network.heads import create_box_head, create_class_head
 
@@ -59,7 +59,7 @@ class EfficientDet(nn.Module):
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
-        self.backbone = create_backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
+        self.backbone = Backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
         self.fpn = BiFPN(config)
         self.class_net = create_class_head(config)
         self.box_net = create_box_head(config)

@@ -16,7 +16,7 @@ import cli
 from support.commands import run, script
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 0.3
+SECONDS = 0.15
 SCRIPTS: dict[str, str] = dict(
     re.findall(r'^(\S+) = "cli:(\w+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 )

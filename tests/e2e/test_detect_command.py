@@ -14,6 +14,7 @@ from PIL import Image
 
 import cli
 from effdet_torch.errors import UsageError
+from effdet_torch.inference import detect_files
 from effdet_torch.inference.detect_files import drawing_paths, find_images, image_id, left_out
 from effdet_torch.inference.images import read_image
 from support.coco_samples import convert_trained, write_model
@@ -146,7 +147,7 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
         (["a.png", "--labels", "missing.txt"], "'missing.txt' does not exist"),
         (["a.png", "--labels", "two.pbtxt"], "has 2 names for the categories 1 to 2, and the model has 3 classes"),
         (["a.png", "--json", "nowhere/r.json"], "the folder nowhere does not exist"),
-        (["a.png", "--out", "."], "drawing would replace them"),
+        (["a.png", "--out", "."], "a.png would overwrite a.png, which is read; choose another name or folder"),
         (["a.png", "empty/a.png", "--json", "r.json"], "a.png and empty/a.png would both be image 'a.png'"),
         ([], "Missing argument 'IMAGES"),
     ],
@@ -262,5 +263,99 @@ def test_drawings_lie_as_the_images_do(folder: Path) -> None:
     out = folder / "out"
     assert drawing_paths([Path("x/1.jpg"), Path("x/y/1.jpg")], out) == [out / "1.jpg", out / "y" / "1.jpg"]
     assert drawing_paths([Path("x/../x/1.tif")], out) == [out / "1.tif.png"]
-    with pytest.raises(UsageError, match="choose another folder"):
-        drawing_paths([Path("a.png"), Path("b.bmp")], folder)
+    out.mkdir()
+    (out / "a.png").hardlink_to("a.png")
+    for taken in (folder, out):
+        with pytest.raises(UsageError, match=r"the drawing .*a\.png would overwrite a\.png"):
+            drawing_paths([Path("a.png"), Path("b.bmp")], taken)
+
+
+# What an interrupted run keeps.
+
+
+WORDS = ("--score", 0, "--json", "r.json", "--out", "drawn", "--device", "cpu")
+
+
+@pytest.fixture
+def interrupted(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on two images and a damaged one, stopped after the first one; the folder that it leaves."""
+    (folder / "c.jpg").write_text("not an image")
+    save, saved = detect_files.save_picture, list[Path]()
+
+    def stop_at_the_second(picture: Image.Image, path: Path) -> None:
+        if saved:
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(picture, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detect_files, "save_picture", stop_at_the_second)
+        assert detect(model_file, ".", *WORDS).exit_code == 1
+    assert (folder / "r.json.partial").is_file()
+    assert not (folder / "r.json").exists()
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_interrupted_run_is_resumed(model_file: Path, interrupted: Path, tmp_path: Path) -> None:
+    first = (interrupted / "drawn" / "a.png").stat().st_ino
+    resumed = detect(model_file, ".", *WORDS)
+    assert (interrupted / "drawn" / "a.png").stat().st_ino == first  # it was not drawn again
+    found = files(interrupted)
+    assert found.keys() == {"a.png", "b.bmp", "c.jpg", "r.json", "drawn/a.png", "drawn/b.bmp.png"}
+    whole = detect(model_file, ".", *WORDS)
+    assert files(interrupted) == found
+    left_out, note, *errors = resumed.stderr.splitlines()
+    assert left_out == "left out: files in folders whose suffix is not that of an image (.partial 1)"
+    assert note == "resuming an interrupted run; images that it has done: 1"
+    assert (resumed.exit_code, resumed.stdout, errors) == (1, whole.stdout, whole.stderr.splitlines()[1:])
+    assert (len(whole.stdout.splitlines()), len(errors)) == (2, 1)
+
+
+def test_what_is_done_is_not_done_again(model_file: Path, interrupted: Path) -> None:
+    """Negative control of the one above: what the partial file says is believed."""
+    partial = interrupted / "r.json.partial"
+    header, line = partial.read_text().splitlines()
+    partial.write_text(f"{header}\n{json.dumps(json.loads(line) | {'detections': []})}\n")
+    done = detect(model_file, ".", *WORDS)
+    assert done.stdout.startswith("a.png: 0 detections\n")
+    assert {entry["image_id"] for entry in json.loads((interrupted / "r.json").read_text())} == {"b.bmp"}
+
+
+@pytest.mark.parametrize("change", ["picture", "image"])
+def test_what_is_missing_or_another_image_is_done_again(model_file: Path, interrupted: Path, change: str) -> None:
+    if change == "picture":
+        (interrupted / "drawn" / "a.png").unlink()
+    else:
+        shutil.copy("b.bmp", "a.png")
+    assert detect(model_file, ".", *WORDS).exit_code == 1
+    found = files(interrupted)
+    detect(model_file, ".", *WORDS)
+    assert files(interrupted) == found
+    assert (read_image(interrupted / "drawn" / "a.png") == read_image(interrupted / "drawn" / "b.bmp.png")).all() == (
+        change == "image"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "different"),
+    [
+        (["--score", 0.1], "score"),
+        (["--profile", "serving-hard"], "profile"),
+        (["--no-exif"], "exif"),
+        (["--out", "elsewhere"], "out"),
+        (["--labels", "names.txt"], "labels"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(
+    model_file: Path, interrupted: Path, words: list[object], different: str
+) -> None:
+    (interrupted / "names.txt").write_text("cat\ndog\nbird\n")
+    before = files(interrupted)
+    done = detect(model_file, ".", *WORDS, *words)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert f"r.json.partial holds the results of an interrupted run with another {different}. Delete it" in done.stderr
+    assert files(interrupted) == before

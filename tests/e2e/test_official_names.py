@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.network.checkpoint import read_model_file
+from effdet_torch.network.model_file import read_model_file
 from support.commands import script
 from support.sources import small_config
 from verify.seeded import write_seeded_checkpoint

@@ -22,11 +22,12 @@ from support.coco_samples import (
     annotation_file,
     change_annotations,
     convert_trained,
+    evaluate_coco,
     write_coco,
     write_model,
 )
 from support.commands import run, script
-from verify.detections.run import CocoSettings, evaluate_coco
+from verify.detections.run import CocoSettings
 
 
 @pytest.fixture(scope="module")

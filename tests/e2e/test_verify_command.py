@@ -13,7 +13,7 @@ from PIL import Image
 from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
-from effdet_torch.network.checkpoint import read_model_file
+from effdet_torch.network.model_file import read_model_file
 from support.commands import run
 from support.graphs import write_meta
 from support.sources import small_config, write_checkpoint

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import cli
@@ -31,16 +32,18 @@ def verify(folder: Path, *more: object) -> Result:
 
 def test_everything_is_in_every_report(folder: Path, tmp_path: Path) -> None:
     reports, table = tmp_path / "report", tmp_path / "classes.csv"
-    done = verify(folder, "--compare", folder / "other.pth", "--report-dir", reports, "--save-csv", table)
+    words = ("--compare", folder / "other.pth", "--score", "0.01", "--report-dir", reports, "--save-csv", table)
+    done = verify(folder, *words)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("wrote ")
-    assert "EVALUATED - rests on " in done.output
+    assert done.output.startswith("EVALUATED - rests on settings of unknown origin")
+    assert ", the other model on settings of unknown origin" in done.output
+    assert done.output.rstrip().endswith("classes_curves.csv")  # files come after what they cannot cost
     assert "PASS" not in done.output
     report = json.loads((reports / "report.json").read_text())
     details, other = report["detection"]["details"], report["detection"]["comparison"]
     assert other["model"]["path"] == "other.pth"
     assert other["model"]["sha256"] != report["model"]["sha256"]
-    assert other["metrics"] != report["detection"]["metrics"]
+    assert any(image["different"] for image in other["images"])
     assert len(details["images"]) == len(other["images"]) == 4
     assert len(details["worst"]) == len([x for x in details["images"] if x["mistakes"]]) > 0
     page, summary = ((reports / name).read_text() for name in ("report.html", "summary.md"))
@@ -77,12 +80,19 @@ def test_score_and_number_of_images_are_the_users(folder: Path, tmp_path: Path) 
     ("words", "message"),
     [
         (("--save-csv", "missing/classes.csv"), "the folder missing does not exist"),
-        (("--save-csv", "."), "is a directory"),
-        (("--split", "testdev", "--save-csv", "x.csv"), "--save-csv has nothing to write for testdev"),
-        (("--split", "testdev", "--compare", "{folder}/other.pth"), "testdev has no annotations"),
+        (("--save-csv", "folder.csv"), "is a directory"),
+        (("--save-csv", "{folder}/model.pth"), "does not end in .csv"),
+        (("--split", "testdev", "--score", "0.5"), "--score needs annotations, and testdev has none"),
+        (("--report-dir", "{folder}/model.pth"), "is a file"),
+        (("--split", "testdev", "--save-csv", "x.csv"), "--save-csv needs annotations, and testdev has none"),
+        (
+            ("--split", "testdev", "--compare", "{folder}/other.pth"),
+            "--compare needs annotations, and testdev has none",
+        ),
         (("--compare", "{folder}/coco/annotations/instances_val2017.json"), "instances_val2017.json"),
         (("--compare", "{folder}/missing.pth"), "missing.pth"),
-        (("--compare", "{folder}/four.pth"), "four.pth"),
+        (("--compare", "{folder}/four.pth"), "--compare four.pth: "),
+        (("--compare", "{folder}/one_class.pth"), "--compare one_class.pth: instances_val2017.json has 2 categories"),
         (("--score", "1.1"), "--score"),
         (("--shown", "-1"), "--shown"),
     ],
@@ -91,12 +101,34 @@ def test_wrong_input_is_refused_before_the_first_image(
     folder: Path, tmp_path: Path, words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "four.pth").write_bytes((folder / "other.pth").read_bytes()[:1000])
+    write_model(folder / "one_class.pth", num_classes=1)
+    (tmp_path / "folder.csv").mkdir()
     monkeypatch.setattr(Predictor, "stream", lambda *_, **__: pytest.fail("an image was read"))
     monkeypatch.chdir(tmp_path)
     done = verify(folder, *(word.format(folder=folder) for word in words))
     assert done.exit_code in (1, 2), done.output
     assert message in done.output.replace("\n", " ")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+def test_a_weak_claim_of_the_other_model_counts(folder: Path, tmp_path: Path) -> None:
+    content = torch.load(folder / "model.pth", weights_only=True)
+    content["metadata"]["config_origins"] = dict.fromkeys(content["metadata"]["config"], "config.yaml")
+    torch.save(content, tmp_path / "stated.pth")
+    words = [tmp_path / "stated.pth", "--coco", folder / "coco", "--workers", 0, "--require", "config", "--compare"]
+    verdicts = {}
+    for name, other in (("stated", tmp_path / "stated.pth"), ("unknown", folder / "other.pth")):
+        done = CliRunner().invoke(cli.verify, list(map(str, [*words, other])))
+        verdicts[name] = (done.exit_code, done.output.partition(" ")[0])
+    assert verdicts == {"stated": (0, "EVALUATED"), "unknown": (1, "FAIL")}
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_result(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "x_images.csv").mkdir()
+    done = verify(folder, "--save-csv", tmp_path / "x.csv")
+    assert done.exit_code == 1
+    assert "AP_medium" in done.output
+    assert "x_images.csv cannot be written" in done.output
 
 
 def test_options_of_an_evaluation_need_a_data_set(folder: Path) -> None:

@@ -25,11 +25,11 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from effdet_torch.metrics.evaluators import EVALUATORS, RECORD
-from support.coco_samples import convert_trained
+from support.coco_samples import convert_trained, evaluate_coco
 from support.hparams import misread
 from verify.detections.matching import compare_detections
 from verify.detections.results_file import read_results
-from verify.detections.run import CocoSettings, evaluate_coco
+from verify.detections.run import CocoSettings
 from verify.detections.stages import _worst, compare_stages
 from verify.errors import ParityError
 from verify.results.detections import StageResult

@@ -26,7 +26,8 @@ from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.network.checkpoint import load_model, read_model_file
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model_file import read_model_file
 from support.commands import run
 from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs

@@ -115,7 +115,7 @@ def test_paths(name: str) -> None:
         path.write_text("no model")
         shown(cli.convert, path, "--dry-run", name=name)
         shown(cli.detect, path, path, name=name)
-        shown(cli.verify, path, "--coco", root, name=name)
+        shown(cli.verify, path, "--coco", root / name, name=name)
         shown(cli.verify, root / "m.pth", "--annotations", path, "--images", root, name="Error: ")
         shown(cli.detect, "m.pth", path, "--labels", root / name, name="Error: ")
         (root / name).mkdir()

@@ -14,8 +14,13 @@ from PIL import Image
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
+from effdet_torch.data.sources import DataSource
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.terminal import Progress
 from support.sources import small_config
+from verify.detections import run
+from verify.detections.distributed import ALONE, Processes
+from verify.detections.run import CocoSettings, Evaluation
 
 SIZES = ((48, 64), (64, 40), (30, 30), (80, 100))  # height, width
 
@@ -86,3 +91,17 @@ def convert_trained(shared: Path, path: Path, view: ViewName = "ema") -> Path:
     with open_checkpoint(shared / "trained_d0_256") as source:
         convert_checkpoint(prepare(source, weights=view), path)
     return path
+
+
+def evaluate_coco(
+    path: Path,
+    source: Path | DataSource,
+    settings: CocoSettings,
+    out: Path | None = None,
+    processes: Processes = ALONE,
+    progress: Progress | None = None,
+) -> Evaluation | None:
+    """Read, prepare and evaluate in one step; a path is COCO's folder."""
+    source = DataSource(coco=source) if isinstance(source, Path) else source
+    prepared = run.prepare(path, run.read_images(source, settings), settings, processes)
+    return run.evaluate(prepared, out, processes, progress)

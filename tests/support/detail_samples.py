@@ -44,6 +44,7 @@ DETAILS = Details(
 )
 COMPARISON = Comparison(
     model={"path": "d1.pth", "size_bytes": 26_000_000, "sha256": "1d" * 32, "metadata": {"variant": "d1"}},
+    settings={"image_size": [640, 640], "profile": {"name": "official-eval", "iou_threshold": 0.5}},
     detections=120_000,
     metrics={name: 0.4 - 0.01 * n for n, name in enumerate(METRICS)},
     classes=(class_of(1, "cat", 6, 0.75), class_of(3, "dog", 2, 0.2)),

@@ -177,7 +177,9 @@ ALONE = replace(DETECTION, published=None, parity=None, stages=())
 
 def evaluated(**values: Any) -> Verification:
     """Return an evaluation without comparisons, with these values."""
-    return replace(EVALUATED, detection=replace(ALONE, **values))
+    profile = {"name": "official-eval", "iou_threshold": 0.5}
+    settings = {**EVALUATED.settings, "profile": profile}
+    return replace(EVALUATED, settings=settings, detection=replace(ALONE, **values))
 
 
 SAMPLES: Mapping[str, Verification] = {

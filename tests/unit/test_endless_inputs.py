@@ -21,8 +21,9 @@ from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import EffdetError
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.labels import read_labels
+from effdet_torch.inference.partial_results import PartialResults
 from support.tiny_bundle import write_bundle
-from verify.detections.results_file import PartialResults, read_results
+from verify.detections.results_file import read_results
 from verify.reference.official.config_file import read_config_file
 
 pytestmark = pytest.mark.timeout(60)
@@ -121,7 +122,7 @@ def test_deep_lines_of_an_interrupted_run(tmp_path: Path) -> None:
     path = tmp_path / "r.json.partial"
     path.write_text("[" * DEEP + "]" * DEEP + "\n")
     with pytest.raises(EffdetError, match=r"is damaged.*nested too deeply.*delete it"):
-        PartialResults(tmp_path / "r.json", {})
+        PartialResults(tmp_path / "r.json", dict)
 
 
 @pytest.mark.parametrize("reader", ["hyperparameters", "reference's settings", "names in YAML", "data.yaml"])

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from effdet_torch.metrics.classes import class_metrics
-from effdet_torch.metrics.columns import Boxes, Columns, Integers
 from effdet_torch.metrics.matches import Matches, match_boxes
-from verify.detections.details import class_names, evaluated, shown_boxes
+from verify.detections.details import class_names, evaluated, file_names, shown_boxes
+from verify.detections.matching import MIN_IOU, grouped, pair, side_of
 from verify.detections.pictures import with_pictures
 from verify.detections.run import Evaluation
 from verify.results.details import ComparedImage, Comparison, ShownImage, Side
 
+Numbers = Mapping[int, int]  # {category id of the second model: of the first}
 
-def compare_models(
-    first: Evaluation, second: Evaluation, model: Mapping[str, Any], pictures: bool = False
-) -> Comparison:
-    """Compare two models that were evaluated on the same images with the same settings.
+
+def compare_models(first: Evaluation, second: Evaluation, model: Mapping[str, Any]) -> Comparison:
+    """Compare two models that were evaluated on the same images.
 
     Args:
         first: of the model that the report is about.
         second: of the other model.
         model: what the report says of the other model's file.
-        pictures: whether the images that are shown are drawn.
 
     Returns:
         The second one beside the first, with the category ids of the first.
@@ -34,23 +35,25 @@ def compare_models(
     Raises:
         EvaluationError: The images have no annotations.
     """
-    score, numbers = first.settings.score, _numbers(second, first)
+    numbers, score = _numbers(second, first), first.settings.score
     sides = [match_boxes(evaluated(evaluation).columns, score) for evaluation in (first, second)]
-    images = _compared_images(first, sides, match_boxes(_between(sides, score, numbers), score))
-    others = class_metrics(evaluated(second), class_names(second))
-    classes = (replace(x, category_id=numbers[x.category_id]) for x in others if numbers[x.category_id] > 0)
+    images = _compared_images(first, second, sides, numbers)
+    classes = (
+        replace(each, category_id=numbers[each.category_id])
+        for each in class_metrics(evaluated(second), class_names(second))
+        if numbers[each.category_id] > 0
+    )
     most = sorted((x for x in images if x.different), key=lambda image: -image.different)[: first.settings.shown]
-    shown = tuple(_shown(image, images.index(image), sides, (first, second)) for image in most)
-    if pictures:
-        captions: dict[Side, str] = {"truth": "truth", "model": first.path.name, "other model": second.path.name}
-        shown = with_pictures(shown, first.split, captions)
+    shown = tuple(_shown(image, images.index(image), (first, second), sides, numbers) for image in most)
+    captions: dict[Side, str] = {"truth": "truth", "model": "model", "other model": "other model"}
     return Comparison(
         model=model,
+        settings=second.own_settings,
         detections=len(second.results),
         metrics=second.metrics,
         classes=tuple(sorted(classes, key=lambda each: each.category_id)),
         images=images,
-        shown=shown,
+        shown=with_pictures(shown, first.split, captions) if first.settings.pictures else shown,
         notes=tuple(note for note in second.split.notes if note not in first.split.notes),
     )
 
@@ -61,31 +64,37 @@ def _numbers(second: Evaluation, first: Evaluation) -> dict[int, int]:
     return {number: ids.get(stated, -number) for number, stated in second.split.stated_ids.items()}
 
 
-def _between(sides: list[Matches], score: float, numbers: Mapping[int, int]) -> Columns:
-    """Return the detections of the first model, and as truth those of the second."""
-    first, second = (side.columns for side in sides)
-    categories = np.array([numbers[number] for number in second.found.categories.tolist()], np.int64)
-    truth = _rows(replace(second.found, categories=categories), np.flatnonzero(second.found.scores >= score))
-    return replace(first, truth=truth)
+def _compared_images(
+    first: Evaluation, second: Evaluation, sides: list[Matches], numbers: Numbers
+) -> tuple[ComparedImage, ...]:
+    different = _different(first, second, numbers)
+    mistakes = (matches.by_image[:, 1:].sum(axis=1).tolist() for matches in sides)
+    rows = zip(first.split.image_ids, file_names(first.split), *mistakes, strict=True)
+    return tuple(ComparedImage(image_id, file, different[image_id], *counts) for image_id, file, *counts in rows)
 
 
-def _rows(boxes: Boxes, rows: Integers) -> Boxes:
-    return Boxes(**{name: column[rows] for name, column in vars(boxes).items()})
-
-
-def _compared_images(first: Evaluation, sides: list[Matches], between: Matches) -> tuple[ComparedImage, ...]:
-    counts = (matches.by_image[:, 1:].sum(axis=1).tolist() for matches in (between, *sides))
-    rows = zip(first.split.images, *counts, strict=True)
-    return tuple(ComparedImage(image.image_id, image.path.name, *row) for image, *row in rows)
+def _different(first: Evaluation, second: Evaluation, numbers: Numbers) -> Counter[int]:
+    """Return {image id: detections without a counterpart of the same class in the other model, closest first}."""
+    own, other = ([x for x in each.results if x["score"] >= first.settings.score] for each in (first, second))
+    other = [x | {"category_id": numbers.get(x["category_id"], -x["category_id"])} for x in other]
+    groups, found = (grouped(own), grouped(other)), Counter[int]()
+    for key in groups[0].keys() | groups[1].keys():
+        boxes = [side_of(group.get(key, []))[0] for group in groups]
+        iou = box_iou(*map(torch.from_numpy, boxes)).numpy()
+        found[key[0]] += len(boxes[0]) + len(boxes[1]) - 2 * len(pair(1 - iou, iou >= MIN_IOU))
+    return found
 
 
 def _shown(
-    image: ComparedImage, index: int, sides: list[Matches], evaluations: tuple[Evaluation, Evaluation]
+    image: ComparedImage,
+    index: int,
+    evaluations: tuple[Evaluation, Evaluation],
+    sides: list[Matches],
+    numbers: Numbers,
 ) -> ShownImage:
     """Return an image with the truth and the detections of both models."""
-    names: tuple[tuple[Side | None, Side], ...] = (("truth", "model"), (None, "other model"))
+    own, other = (shown_boxes(side, index, class_names(of)) for side, of in zip(sides, evaluations, strict=True))
     boxes = (
-        shown_boxes(matches, index, class_names(evaluation), of_side)
-        for matches, evaluation, of_side in zip(sides, evaluations, names, strict=True)
+        replace(box, side="other model", category_id=numbers[box.category_id]) for box in other if box.side == "model"
     )
-    return ShownImage(image.image_id, image.file, tuple(box for part in boxes for box in part))
+    return ShownImage(image.image_id, image.file, (*own, *boxes))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from effdet_torch.data.dataset import DataSet
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.classes import class_metrics
 from effdet_torch.metrics.coco import BoxEvaluation
@@ -17,12 +19,8 @@ from verify.results.details import Confusion, Details, ImageResult, ShownBox, Sh
 Names = Mapping[int, str]
 
 
-def details_of(evaluation: Evaluation, pictures: bool = False) -> Details:
+def details_of(evaluation: Evaluation) -> Details:
     """Return what a model gets right and wrong.
-
-    Args:
-        evaluation: of the model.
-        pictures: whether the images that are shown are drawn.
 
     Raises:
         EvaluationError: The images have no annotations.
@@ -32,8 +30,8 @@ def details_of(evaluation: Evaluation, pictures: bool = False) -> Details:
     images = image_results(evaluation, matches)
     worst = sorted((x for x in images if x.mistakes), key=lambda image: -image.mistakes)[: settings.shown]
     shown = tuple(ShownImage(x.image_id, x.file, shown_boxes(matches, images.index(x), names)) for x in worst)
-    if pictures:
-        shown = with_pictures(shown, evaluation.split, {"truth": "truth", "model": evaluation.path.name})
+    if settings.pictures:
+        shown = with_pictures(shown, evaluation.split, {"truth": "truth", "model": "model"})
     return Details(
         min_score=settings.score,
         min_iou=MIN_IOU,
@@ -61,29 +59,32 @@ def class_names(evaluation: Evaluation) -> dict[int, str]:
     return {x: name or labels.get(x, f"class {x}") for x, name in evaluation.split.categories.items()}
 
 
+def file_names(split: DataSet) -> list[str]:
+    """Return the names of the images, with the folders in which they differ."""
+    folders = {image.path.parent for image in split.images}
+    if len(folders) == 1:
+        return [image.path.name for image in split.images]
+    common = os.path.commonpath(folders)
+    return [image.path.relative_to(common).as_posix() for image in split.images]
+
+
 def image_results(evaluation: Evaluation, matches: Matches) -> tuple[ImageResult, ...]:
     """Return what became of every image's objects and detections, by ascending id."""
-    rows = zip(evaluation.split.images, matches.by_image.tolist(), strict=True)
-    return tuple(ImageResult(image.image_id, image.path.name, *row) for image, row in rows)
+    split = evaluation.split
+    rows = zip(split.image_ids, file_names(split), matches.by_image.tolist(), strict=True)
+    return tuple(ImageResult(image_id, file, *counts) for image_id, file, counts in rows)
 
 
-def shown_boxes(
-    matches: Matches, index: int, names: Names, sides: tuple[Side | None, Side] = ("truth", "model")
-) -> tuple[ShownBox, ...]:
+def shown_boxes(matches: Matches, index: int, names: Names) -> tuple[ShownBox, ...]:
     """Return the boxes of an image: the objects, then the detections that count, best first.
 
     Args:
         matches: of all images.
         index: of the image, from 0.
         names: {category id: name}.
-        sides: what the two sides are called; one that is None is left out.
     """
-    return tuple(
-        box
-        for judged, side in zip((matches.truth, matches.found), sides, strict=True)
-        if side
-        for box in _shown(judged, index + 1, names, side)
-    )
+    sides: tuple[tuple[Judged, Side], ...] = ((matches.truth, "truth"), (matches.found, "model"))
+    return tuple(box for judged, side in sides for box in _shown(judged, index + 1, names, side))
 
 
 def _shown(judged: Judged, number: int, names: Names, side: Side) -> Iterator[ShownBox]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.metrics.evaluators import RECORD
@@ -45,10 +44,10 @@ def compare_detections(
         dataset: content of an annotation file, for the difference of the APs.
         evaluator: what computes these.
     """
-    groups, wanted = (_grouped(found), _grouped(expected)), set(image_ids)
+    groups, wanted = (grouped(found), grouped(expected)), set(image_ids)
     counts, errors, first = [0, 0, 0], [0.0, 0.0], None
     for image_id, category_id in sorted(key for key in groups[0].keys() | groups[1].keys() if key[0] in wanted):
-        sides = (_side(group.get((image_id, category_id), [])) for group in groups)
+        sides = (side_of(group.get((image_id, category_id), [])) for group in groups)
         group_counts, group_errors = _compare_group(*sides)
         counts = [sum(pair) for pair in zip(counts, group_counts, strict=True)]
         errors = [max(pair) for pair in zip(errors, group_errors, strict=True)]
@@ -69,12 +68,14 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     Returns:
         How many count: expected, surplus, matched; and the largest box and score errors of the pairs.
     """
+    from torchvision.ops import box_iou  # takes as long to import as torch
+
     box_errors = np.abs(found[0][:, None] - expected[0][None]).max(axis=2, initial=0.0)
     score_errors = np.abs(found[1][:, None] - expected[1][None])
     # Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.
     cost = np.maximum(box_errors / MATCHED_BOX_ERROR_PX, score_errors / MATCHED_SCORE_ERROR)
     iou = box_iou(torch.from_numpy(found[0]), torch.from_numpy(expected[0])).numpy()
-    pairs = _pair(cost, (cost <= 1) | (iou >= MIN_IOU))
+    pairs = pair(cost, (cost <= 1) | (iou >= MIN_IOU))
     counted = found[1] >= MATCHED_MIN_SCORE, expected[1] >= MATCHED_MIN_SCORE
     counting = [pair for pair in pairs if counted[0][pair[0]] or counted[1][pair[1]]]
     alone = [int(counted[side].sum()) - sum(bool(counted[side][pair[side]]) for pair in pairs) for side in (0, 1)]
@@ -83,7 +84,7 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     return (len(counting) + alone[1], alone[0], matched), (next(largest), next(largest))
 
 
-def _pair(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def pair(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Pair rows with columns one to one, where possible, cheapest first."""
     pairs: list[tuple[int, int]] = []
     free = np.ones(cost.shape[0], bool), np.ones(cost.shape[1], bool)
@@ -96,14 +97,16 @@ def _pair(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _grouped(results: Iterable[CocoResult]) -> dict[tuple[int, int], list[CocoResult]]:
+def grouped(results: Iterable[CocoResult]) -> dict[tuple[int, int], list[CocoResult]]:
+    """Return {(image id, category id): detections}."""
     groups: dict[tuple[int, int], list[CocoResult]] = defaultdict(list)
     for result in results:
         groups[result["image_id"], result["category_id"]].append(result)
     return groups
 
 
-def _side(results: Sequence[CocoResult]) -> Side:
+def side_of(results: Sequence[CocoResult]) -> Side:
+    """Return boxes and scores of detections."""
     boxes = np.array([result["bbox"] for result in results], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([result["score"] for result in results], np.float64)

@@ -16,6 +16,8 @@ from effdet_torch.inference.visualize import Color, draw_boxes
 from verify.results.details import Picture, ShownBox, ShownImage, Side
 
 MAX_SIDE_PX = 640  # of a drawn image: a report holds many
+MIN_SIDE_PX = 320  # of the longer side: texts would hide a smaller image
+ENDLESS_PX = 1e6  # further than any image goes
 QUALITY = 80
 GREEN, ORANGE, RED, GREY = (40, 170, 75), (245, 150, 20), (225, 35, 45), (150, 150, 150)
 # What became of a box -> its colour; those that come first lie on top.
@@ -39,8 +41,9 @@ def _pictures(shown: ShownImage, image: DataImage, captions: Mapping[Side, str])
         pixels = Image.fromarray(read_image(image.path, apply_exif=image.turned))
     except ImageError as error:  # it could be read before: the evaluation is worth more than its picture
         return (Picture(f"not drawn: {error}", b""),)
-    scale = min(1.0, MAX_SIDE_PX / max(pixels.size))
-    if scale < 1:
+    longer = max(pixels.size)
+    scale = min(max(longer, MIN_SIDE_PX), MAX_SIDE_PX) / longer
+    if scale != 1:
         width, height = (max(1, round(side * scale)) for side in pixels.size)
         pixels = pixels.resize((width, height), Image.Resampling.LANCZOS)
     boxes = {side: [box for box in shown.boxes if box.side == side] for side in captions}
@@ -59,7 +62,7 @@ def _counts(boxes: Sequence[ShownBox]) -> str:
 def _drawn(image: Image.Image, boxes: Sequence[ShownBox], scale: float) -> bytes:
     """Return a JPEG file of an image with boxes, which are in pixels of the image before it was scaled."""
     boxes = sorted(boxes, key=lambda box: list(OUTCOMES).index(box.outcome))
-    boxes_xywh = np.array([box.bbox for box in boxes]).reshape(-1, 4) * scale
+    boxes_xywh = np.clip(np.array([box.bbox for box in boxes]).reshape(-1, 4) * scale, -ENDLESS_PX, ENDLESS_PX)
     boxes_xyxy = np.concatenate((boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]), axis=1)
     colors = [OUTCOMES[box.outcome] for box in boxes]
     picture = draw_boxes(np.asarray(image), boxes_xyxy.tolist(), list(map(_text, boxes)), colors)

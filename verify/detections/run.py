@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from converter.conversion import sha256
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
+from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from effdet_torch.metrics.matches import MIN_SCORE
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
-from verify.detections.results_file import ByImage, PartialResults, submission_name, to_submission
+from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
     from effdet_torch.terminal import Progress
@@ -44,6 +49,7 @@ class CocoSettings:
         evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
         score: least score of the detections in the confusion matrix and in the images shown; metrics take all.
         shown: how many images to show, the worst first.
+        pictures: whether these are drawn.
 
     Raises:
         ConfigError: A number is too small or too large.
@@ -60,6 +66,7 @@ class CocoSettings:
     evaluator: str = AUTO
     score: float = MIN_SCORE
     shown: int = 8
+    pictures: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("batch", 1), ("workers", 0), ("shown", 0)):
@@ -95,6 +102,12 @@ class Prepared:
         """The metadata of the model's file."""
         return self.predictor.model.metadata
 
+    @property
+    def own_settings(self) -> dict[str, Any]:
+        """The settings that depend on the model unless they are chosen."""
+        profile = {"name": self.settings.profile, **asdict(self.predictor.profile)}
+        return {"image_size": list(self.predictor.config.image_size), "profile": profile}
+
 
 @dataclass(frozen=True)
 class Evaluation(Prepared):
@@ -114,37 +127,49 @@ class Evaluation(Prepared):
         return {} if self.boxes is None else self.boxes.metrics
 
 
-def evaluate_coco(
+def read_images(source: DataSource, settings: CocoSettings) -> tuple[DataSet, bool]:
+    """Return the images of a data set, checked, and whether they are all of the split.
+
+    Raises:
+        EvaluationError: The images or the annotations must be refused.
+    """
+    whole = source.read(settings.split)
+    split = whole.first(settings.limit)
+    return check_images(require_objects(split)), len(split.images) == len(whole.images)
+
+
+def prepare(
     path: Path,
-    source: Path | DataSource,
+    images: tuple[DataSet, bool],
     settings: CocoSettings,
-    out: Path | None = None,
     processes: Processes = ALONE,
-    progress: Progress | None = None,
-) -> Evaluation | None:
-    """Prepare and evaluate a model; see `prepare` and `evaluate`."""
-    return evaluate(prepare(path, source, settings, processes), out, processes, progress)
-
-
-def prepare(path: Path, source: Path | DataSource, settings: CocoSettings, processes: Processes = ALONE) -> Prepared:
-    """Load a model, and read and check the images.
+    own_names: bool = False,
+) -> Prepared:
+    """Load a model, and give the categories of a data set its numbers.
 
     Args:
         path: a converted model.
-        source: the data set; a path is COCO's folder.
+        images: see `read_images`.
         settings: how to evaluate.
         processes: of a distributed run.
+        own_names: whether names in the model's file come before those of `settings`.
 
     Raises:
-        EffdetError: The model, the images, the annotations or a setting does not fit.
+        EffdetError: The model, the classes or a setting does not fit.
     """
     evaluator = get_evaluator(settings.evaluator)
-    predictor = predictor_for(path, settings, processes.rank)
-    return Prepared(path, settings, predictor, *_read(source, settings, predictor), evaluator)
+    predictor = predictor_for(path, settings, processes.rank, own_names)
+    split, complete = images
+    split = fit_classes(split, predictor.config.num_classes, predictor.label_map)
+    return Prepared(path, settings, predictor, split, complete, evaluator)
 
 
 def evaluate(
-    prepared: Prepared, out: Path | None = None, processes: Processes = ALONE, progress: Progress | None = None
+    prepared: Prepared,
+    out: Path | None = None,
+    processes: Processes = ALONE,
+    progress: Progress | None = None,
+    files: RunFiles = NO_FILES,
 ) -> Evaluation | None:
     """Detect in the images, write the results, compute the metrics; None in all processes but the first.
 
@@ -153,41 +178,46 @@ def evaluate(
         out: results file; an interrupted run is resumed. For testdev the submission, with its own name by default.
         processes: of a distributed run.
         progress: called with (done, total) images.
+        files: what else the run reads and writes.
 
     Raises:
-        EffdetError: An image or a partial result cannot be used.
+        EffdetError: An image or a partial result cannot be used; or `out` or one of `files` would overwrite a file of
+            the data set.
     """
     split = prepared.split
     test_dev = not split.has_truth
     if test_dev and (out is None or out.is_dir()):
         out = (out or Path()) / submission_name(prepared.path)
-    partial = None if out is None else PartialResults(out, _origin(prepared), processes.rank)
+    if out is not None and out.is_dir():
+        raise UsageError(f"--results {out} is a directory; name a file")
+    read = (prepared.path, split.path, *(image.path for image in split.images))
+    files.require_apart(read, [] if out is None else [("--results", out)])
+    kept = PartialResults(out, partial(_origin, prepared), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes
-    gathered = processes.gather(_detect_share(prepared, partial, processes, progress))
+    gathered = processes.gather(_detect_share(prepared, kept, processes, progress))
     if processes.rank != 0:
         return None
     by_image = {image_id: detections for part in gathered for image_id, detections in part.items()}
     results = [result for image_id in split.image_ids for result in by_image[image_id]]
-    if partial is not None:
-        partial.finish(to_submission(results) if test_dev else results)
+    if out is not None:
+        write_json(out, to_submission(results) if test_dev else results, indent=None)
+        kept.remove()
     evaluator = prepared.evaluator.name
     boxes = None if test_dev else evaluate_boxes(split.dataset, results, split.image_ids, evaluator)
     return Evaluation(**vars(prepared), results=results, boxes=boxes)
 
 
-def _read(source: Path | DataSource, settings: CocoSettings, predictor: Predictor) -> tuple[DataSet, bool]:
-    """Return the checked images and objects with the model's category ids, and whether they are all of the split."""
-    source = DataSource(coco=source) if isinstance(source, Path) else source
-    whole = source.read(settings.split)
-    split = fit_classes(whole, predictor.config.num_classes, predictor.label_map).first(settings.limit)
-    return check_images(require_objects(split)), len(split.images) == len(whole.images)
-
-
-def predictor_for(path: Path, settings: CocoSettings, rank: int = 0) -> Predictor:
-    """Load a model as the settings say; see `Predictor` for the errors."""
-    size = settings.image_size
+def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: bool = False) -> Predictor:
+    """Load a model as the settings say; see `prepare` and `Predictor`."""
+    model = load_model(path, check_values=True)
+    labels = None if own_names and model.config.label_map else settings.labels
     return Predictor(
-        path, profile=settings.profile, device=settings.device, rank=rank, image_size=size, label_map=settings.labels
+        model,
+        profile=settings.profile,
+        device=settings.device,
+        rank=rank,
+        image_size=settings.image_size,
+        label_map=labels,
     )
 
 
@@ -204,20 +234,14 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _detect_share(
-    prepared: Prepared, partial: PartialResults | None, processes: Processes, progress: Progress | None
-) -> ByImage:
+def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes, progress: Progress | None) -> ByImage:
     """Return the detections of this process's share of the images, and of those that an interrupted run has done."""
-    done: ByImage = {}
-    if partial is not None:
-        done |= partial.done
-        partial.begin()
+    done = dict(kept.done)
     images = processes.share([image for image in prepared.split.images if image.image_id not in done])
     total = len(done) + len(images)
     for image, detections in _detections(prepared.predictor, images, prepared.settings):
         done[image.image_id] = detections
-        if partial is not None:
-            partial.add(image.image_id, detections)
+        kept.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
     return done

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.conversion import sha256
 from converter.plan.expand import VARIANCE
 from converter.source import VariableSource
+from effdet_torch.file_format import sha256
 from effdet_torch.values import ValueCheck
 from verify.results.verification import AuditResult, TensorFinding, UnusableValues
 from verify.subjects.weights import Weights

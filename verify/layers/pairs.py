@@ -1,7 +1,7 @@
 """Which layers are compared: every row of the mapping table, as a pair of a TensorFlow scope and a PyTorch module.
 
 A pair says whose inputs the PyTorch layer is fed, and whose output it must give, where these are not simply the scope's
-own: timm's batch norms include the activation, and a `combine` includes the resampling of its inputs.
+own: the backbone's batch norms include the activation, and a `combine` includes the resampling of its inputs.
 """
 
 from __future__ import annotations

@@ -29,14 +29,18 @@ def write_csv(path: Path, details: Details, comparison: Comparison | None = None
     Raises:
         OutputError: A file cannot be written.
     """
-    paths = {name: path.with_name(f"{path.stem}{name}{path.suffix or '.csv'}") for name in TABLES if name}
-    paths = {"": path, **paths}
-    for name, table in TABLES.items():
+    paths = table_paths(path)
+    for table_path, table in zip(paths, TABLES.values(), strict=True):
         stream = StringIO()
         csv.writer(stream, lineterminator="\n").writerows(map(_cells, table(details, comparison)))
-        with replacing(paths[name]) as file:
+        with replacing(table_path) as file:
             file.write(stream.getvalue().encode())
-    return list(paths.values())
+    return paths
+
+
+def table_paths(path: Path) -> list[Path]:
+    """Return the files of the tables; the table of classes is FILE.csv itself."""
+    return [path.with_name(f"{path.stem}{name}{path.suffix}") for name in TABLES]
 
 
 def _classes(details: Details, comparison: Comparison | None) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from effdet_torch.atomic import replacing
@@ -13,11 +14,19 @@ from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
 from verify.results.verification import Verification
 
-__all__ = ["render_terminal", "to_html", "to_json", "to_junit", "to_markdown", "write_reports"]
+# Every report of --report-dir: its name, and what makes it.
+REPORTS: Mapping[str, Callable[[Verification], str | bytes]] = {
+    "report.json": to_json,
+    "junit.xml": to_junit,
+    "summary.md": to_markdown,
+    "report.html": to_html,
+}
+
+__all__ = ["REPORTS", "render_terminal", "to_html", "to_json", "to_junit", "to_markdown", "write_reports"]
 
 
 def write_reports(verification: Verification, folder: Path) -> list[Path]:
-    """Write report.json, junit.xml, summary.md and report.html, and return their paths.
+    """Write all `REPORTS`, and return their paths.
 
     All reports are built before the first one is written, and each file appears complete or not at all.
 
@@ -28,12 +37,7 @@ def write_reports(verification: Verification, folder: Path) -> list[Path]:
     Raises:
         OutputError: The folder cannot be created, or a file in it cannot be written.
     """
-    contents = {
-        "report.json": to_json(verification).encode(),
-        "junit.xml": to_junit(verification),
-        "summary.md": to_markdown(verification).encode(),
-        "report.html": to_html(verification).encode(),
-    }
+    contents = {name: render(verification) for name, render in REPORTS.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -42,5 +46,5 @@ def write_reports(verification: Verification, folder: Path) -> list[Path]:
         ) from error
     for name, content in contents.items():
         with replacing(folder / name) as stream:
-            stream.write(content)
+            stream.write(content if isinstance(content, bytes) else content.encode())
     return [folder / name for name in contents]

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from effdet_torch.data.rules import Note
 from effdet_torch.metrics.classes import ClassMetrics
+from verify.results.claim import Claim, claim_of
 
 Side = Literal["truth", "model", "other model"]
 
@@ -69,7 +70,7 @@ class ShownBox:
 
     Attributes:
         side: whose it is.
-        category_id: of its class.
+        category_id: of its class, for the first model; negative if only the other model has the class.
         name: of its class.
         bbox: (xmin, ymin, width, height) in pixels of the image.
         score: None for an object.
@@ -157,10 +158,11 @@ class ComparedImage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Another model, evaluated on the same images with the same settings.
+    """Another model, evaluated on the same images.
 
     Attributes:
         model: path, size, SHA-256 and metadata of its file.
+        settings: image size and profile that it ran with; both depend on the model unless they are chosen.
         detections: how many it found.
         metrics: its 12 numbers.
         classes: by ascending id of the first model.
@@ -170,9 +172,15 @@ class Comparison:
     """
 
     model: Mapping[str, Any]
+    settings: Mapping[str, Any]
     detections: int
     metrics: Mapping[str, float]
     classes: tuple[ClassMetrics, ...]
     images: tuple[ComparedImage, ...]
     shown: tuple[ShownImage, ...] = ()
     notes: tuple[Note, ...] = ()
+
+    @property
+    def claim(self) -> Claim:
+        """What the settings of its file rest on."""
+        return claim_of(self.model.get("metadata", {}), None)

@@ -19,14 +19,15 @@ from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import config_origins
-from effdet_torch.network.checkpoint import build_model, fill_backbone, read_model_file
+from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.network.model_file import read_model_file
 from verify.errors import ParityError
 
 
 def load_converted(path: Path) -> EfficientDet:
     """Load a converted detector, or a backbone into a detector of which nothing else is then compared."""
-    tensors, metadata = read_model_file(path)
+    tensors, metadata = read_model_file(path, check_values=True)
     if not is_backbone(metadata):
         return build_model(path, tensors, metadata, allow_nonfinite=True)  # the audit names the values
     name = metadata["config"]["backbone"]

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import CorruptFileError
+from converter.formats.leveldb_table import extend_crc32c
 from converter.readers.pytorch.stored_tensor import ELEMENTS, MAX_AXES, MAX_COUNT, Storage, StoredTensor
+from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import map_file
 
@@ -41,7 +43,11 @@ def read_safetensors_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise ValueError("__metadata__ is not a dictionary")
-        tensors = {name: _tensor(name, entry, data[begin:]) for name, entry in header.items()}
+        checksums = {name: int(text, 16) for name, text in parse_json(metadata.get(CHECKSUMS_KEY, "{}")).items()}
+        found = extend_crc32c(0, metadata.get(METADATA_KEY, "").encode())
+        if checksums.get(METADATA_KEY, found) != found:
+            raise CorruptFileError(f"{METADATA_KEY} does not match its checksum (CRC-32C)")
+        tensors = {name: _tensor(name, entry, data[begin:], checksums.get(name)) for name, entry in header.items()}
         _require_tiled((entry["data_offsets"] for entry in header.values()), len(data) - begin)
     except (AttributeError, CorruptFileError, KeyError, TypeError, ValueError) as error:
         kind = "" if isinstance(error, CorruptFileError) else f"{type(error).__name__}: "
@@ -50,15 +56,15 @@ def read_safetensors_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str
     return tensors, metadata
 
 
-def _tensor(name: str, entry: dict[str, Any], data: memoryview) -> StoredTensor:
+def _tensor(name: str, entry: dict[str, Any], data: memoryview, checksum: int | None) -> StoredTensor:
     """Check that an entry of the header has as many bytes as its shape needs, which is not known for other dtypes."""
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if len(shape) > MAX_AXES or not all(isinstance(n, int) and 0 <= n < MAX_COUNT for n in (*shape, begin, end)):
         raise ValueError(f"{name} has an impossible shape or place")
     dtype = DTYPES.get(dtype, dtype)
     item_bytes, count = (ELEMENTS[dtype].itemsize, math.prod(shape)) if dtype in ELEMENTS else (1, end - begin)
-    storage = Storage(name, dtype, item_bytes, count)
-    storage.place(data[begin:end])
+    storage = Storage(name, dtype, item_bytes, count, algorithm="CRC-32C")
+    storage.place(data[begin:end], checksum)
     return StoredTensor(storage, dtype, 0, shape, tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape))))
 
 

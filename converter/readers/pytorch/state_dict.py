@@ -91,6 +91,7 @@ class StateDict(VariableSource):
             facts,
             takes_config_file=False,
             held_view=held_view,
+            checksums=_checksums(copies),
             is_folded=not all(plan.config.redundant_bias for plan in plans.values()),
             raw_reason=UNREAD_AVERAGES.format(copies.unread[:80]) if copies.unread else "",
             notes=(*copies.notes, *(note for network in copies.by_view.values() for note in _tensor_notes(network))),
@@ -171,6 +172,12 @@ def read_model_file(path: Path) -> tuple[Any, dict[str, Any]]:
         return content, require_version(path, metadata)  # {} if another tool uses this key
     tensors, texts = read_safetensors_file(path)
     return tensors, parse_metadata(path, texts[METADATA_KEY]) if METADATA_KEY in texts else {}
+
+
+def _checksums(copies: Copies) -> str:
+    """Return which checksums the file has of the network's tensors; "" for none."""
+    tensors = [tensor for network in copies.by_view.values() for tensor in network.tensors.values()]
+    return next((tensor.storage.algorithm for tensor in tensors if tensor.storage.checksum is not None), "")
 
 
 def _of_another_tool(file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan]) -> SourceFacts:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
+from converter.formats.leveldb_table import extend_crc32c
 from converter.plan.ops import Array, Shape
 
+CHECKSUMS: Mapping[str, Callable[[memoryview], int]] = {"CRC-32": zlib.crc32, "CRC-32C": partial(extend_crc32c, 0)}
 MAX_AXES, MAX_COUNT = 32, 1 << 48
 BFLOAT16 = "bfloat16"  # NumPy has none: its bits are the upper half of a float32
 # PyTorch's name of a dtype -> the dtype in which NumPy reads its values.
@@ -35,7 +38,8 @@ class Storage:
         item_bytes: size of a value.
         count: how many values there must be.
         data: the values, as bytes of the file.
-        checksum: CRC-32 of the data; None where the file has none, and once it was checked.
+        checksum: of the data; None where the file has none.
+        algorithm: of the checksum, one of `CHECKSUMS`.
     """
 
     key: str
@@ -44,6 +48,8 @@ class Storage:
     count: int
     data: memoryview = field(default_factory=lambda: memoryview(b""))
     checksum: int | None = None
+    algorithm: str = "CRC-32"
+    _is_sound: bool = False
 
     def place(self, data: memoryview, checksum: int | None = None) -> None:
         """Set the data; CorruptFileError if there are too many or too few."""
@@ -53,9 +59,9 @@ class Storage:
 
     def require_sound(self) -> None:
         """Compare the data with their checksum, once; CorruptFileError if they differ."""
-        if self.checksum is not None and zlib.crc32(self.data) != self.checksum:
-            raise CorruptFileError(f"{self.key} does not match its checksum")
-        self.checksum = None
+        if not self._is_sound and self.checksum not in (None, CHECKSUMS[self.algorithm](self.data)):
+            raise CorruptFileError(f"{self.key} does not match its checksum ({self.algorithm})")
+        self._is_sound = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 libhdf5 can hang or crash on a damaged file, so that h5py runs apart, see `keras_h5_index`. It only lists where the
 values are; they are mapped here. HDF5 has no checksum over values in what Keras writes: damage there goes unnoticed.
+What this project writes has some.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import mmap
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.apart import read_apart
+from converter.formats.leveldb_table import extend_crc32c
 from converter.identify.naming import undo_counters
 from converter.identify.own_metadata import parse_metadata, with_metadata
 from converter.source import SourceFacts, VariableInfo, VariableSource
@@ -28,12 +31,13 @@ _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name
 
 
 class _Array(NamedTuple):
-    """Dtype and shape of an array, the bytes that hold its values, and where they begin."""
+    """Dtype and shape of an array, the bytes that hold its values, where they begin, and their CRC-32C if stored."""
 
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     holder: mmap.mmap
     offset: int
+    checksum: int | None
 
 
 class KerasH5(VariableSource):
@@ -61,12 +65,13 @@ class KerasH5(VariableSource):
         names = {dtype: dtype.name for dtype in dtypes.values()}  # NumPy builds it anew every time
         self._arrays, self._variables = {}, {}
         for name, given in undo_counters(rows).items():
-            dtype, shape, is_copied, offset = rows[given]
-            self._arrays[name] = _Array(dtypes[dtype], tuple(shape), copies if is_copied else mapped, offset)
+            dtype, shape, is_copied, offset, checksum = rows[given]
+            self._arrays[name] = _Array(dtypes[dtype], tuple(shape), copies if is_copied else mapped, offset, checksum)
             self._variables[name] = VariableInfo(names[dtypes[dtype]], tuple(shape))
         if found["metadata"] is not None:
             facts = with_metadata(facts, parse_metadata(path, found["metadata"]))
-        super().__init__(facts)
+        is_checked = all(array.checksum is not None for array in self._arrays.values())
+        super().__init__(replace(facts, checksums="CRC-32C" if is_checked else ""))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -75,11 +80,19 @@ class KerasH5(VariableSource):
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, as a view of the file where NumPy can use the values as they are stored."""
-        dtype, shape, holder, offset = self._arrays[name]
+        dtype, shape, holder, offset, checksum = self._arrays[name]
         values: NDArray[Any] = np.frombuffer(holder, dtype, math.prod(shape), offset)
+        if checksum not in (None, extend_crc32c(0, values.view(np.uint8).data)):
+            raise CorruptFileError(
+                f"{self.path}: {name}: the values do not match their checksum (CRC-32C). Download or copy it again."
+            )
         if not values.flags.aligned:
             values = values.copy()
         return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32C of a variable's values where this project wrote the file."""
+        return self._arrays[name].checksum
 
     def files(self) -> tuple[Path, ...]:
         """Return the file."""

@@ -20,7 +20,8 @@ import h5py
 import numpy as np
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
-from effdet_torch.file_format import METADATA_KEY
+from converter.formats.leveldb_table import extend_crc32c
+from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
 
 _LAYERS, _WEIGHTS = "layer_names", "weight_names"
 _WHOLE_MODEL = "model_weights"  # where `model.save` puts what `save_weights` puts into the root
@@ -42,7 +43,8 @@ def index(path: Path, out: BinaryIO) -> dict[str, Any]:
 
     Returns:
         `metadata`: what this project wrote into the file, as JSON, or None. `arrays`: rows of layer, name, dtype,
-        shape, whether the values were copied, and where they begin, in the file or in the copies.
+        shape, whether the values were copied, where they begin, in the file or in the copies, and their CRC-32C, or
+        None if the file has none.
 
     Raises:
         CorruptFileError: The file is damaged or cut off.
@@ -51,8 +53,11 @@ def index(path: Path, out: BinaryIO) -> dict[str, Any]:
     """
     try:
         file = h5py.File(path, "r", locking=False)  # the end of the process closes it
-        metadata = _texts(file, METADATA_KEY)
-        return {"metadata": metadata and "".join(metadata), "arrays": list(_Index(file, out).rows())}
+        texts = _texts(file, METADATA_KEY)
+        metadata = None if texts is None else "".join(texts)
+        if _checksums(file, 1)[0] not in (None, extend_crc32c(0, (metadata or "").encode())):
+            raise CorruptFileError(f"{METADATA_KEY} does not match its checksum (CRC-32C)")
+        return {"metadata": metadata, "arrays": list(_Index(file, out).rows())}
     except _FAULTS as error:
         raise _as_source_error(error) from error
 
@@ -73,8 +78,9 @@ class _Index:
             raise UnsupportedSourceError(_not_keras_2(set(root)))
         for layer in [*layers, *({_TOP_LEVEL} & set(root))]:
             group = root[layer]
-            for name in _list(group, _WEIGHTS) or ():
-                yield layer, name, *self._named_place(group, name)
+            names = _list(group, _WEIGHTS) or []
+            for name, checksum in zip(names, _checksums(group, len(names)), strict=True):
+                yield layer, name, *self._named_place(group, name), checksum
 
     def _named_place(self, group: Any, name: str) -> Place:
         try:
@@ -83,7 +89,7 @@ class _Index:
             raise _as_source_error(error, f"{name}: ") from error
 
     def _place(self, array: Any) -> Place:
-        """Return the last four items of a row."""
+        """Return dtype, shape, whether the values were copied, and where they begin."""
         (dtype, is_native), shape, offset = self._dtype(array), array.shape, array.get_offset()
         if shape is None:
             raise UnsupportedSourceError("it holds nothing; expected values")
@@ -164,6 +170,16 @@ def _list(group: Any, name: str) -> list[str] | None:
         return texts
     parts = (_texts(group, f"{name}{number}") for number in itertools.count())
     return [text for part in itertools.takewhile(lambda part: part is not None, parts) for text in part or ()] or None
+
+
+def _checksums(group: Any, count: int) -> list[int | None]:
+    """Return the CRC-32C of every array of a layer, as this project writes them; None for each if there are none."""
+    if CHECKSUMS_KEY not in group.attrs:
+        return [None] * count
+    found: list[int | None] = np.ravel(group.attrs[CHECKSUMS_KEY]).tolist()
+    if len(found) != count or not all(isinstance(item, int) for item in found):
+        raise CorruptFileError(f"the attribute {CHECKSUMS_KEY!r} does not hold {count} numbers")
+    return found
 
 
 def _texts(group: Any, name: str) -> list[str] | None:

@@ -56,7 +56,7 @@ class TensorBundle(VariableSource):
             self._index = read_index(_read_file(self._index_path))
         self._variables = {name: entry.info for name, entry in self._index.entries.items()}
         kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
-        super().__init__(SourceFacts(kind, Path(path or prefix), self.prefix.parent))
+        super().__init__(SourceFacts(kind, Path(path or prefix), self.prefix.parent, checksums="CRC-32C"))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.conversion import convert_checkpoint, prepare
+from converter.conversion import converting, prepare
 from converter.inspection import inspect_source, tensor_rows
 from converter.plan.copies import ViewName
 from converter.report import conversion_report, conversion_text, inspection_text, tensors_text
@@ -108,11 +108,12 @@ def test_the_numbers_add_up(weights: ViewName, kept: bool) -> None:
 def test_a_conversion_reports_what_was_written(tmp_path: Path, name: str) -> None:
     out, target = tmp_path / name, TARGETS["pth" if name.endswith(".pth") else "tf1"]
     prepared = prepare(MemorySource(CHECKPOINT))
-    metadata = convert_checkpoint(prepared, out, target=target)
-    report = conversion_report(prepared, metadata, out, target)
+    with converting(prepared, out, target=target) as written:
+        report = conversion_report(prepared, written, out, target)
+        assert not any(path.exists() for path in target.files(out))  # they are not in their place yet
     size = sum(path.stat().st_size for path in ([out] if out.is_file() else out.iterdir()))
     assert report["out"] == {"path": str(out), "size_bytes": size}
     assert report["dry_run"] is False
-    assert report.items() >= metadata.items()
+    assert report.items() >= written.metadata.items()
     written = f"{len(target.specs(prepared.plan))} {'tensors' if out.is_file() else 'variables'}"
     assert conversion_text(report).splitlines()[-1] == f"result       {out}: {written}, {size / 1e6:.1f} MB"

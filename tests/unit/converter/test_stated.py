@@ -18,7 +18,8 @@ from converter.report import conversion_report, inspection_text
 from converter.writers.targets import TARGETS
 from effdet_torch.config import get_config
 from effdet_torch.errors import ModelFileError
-from effdet_torch.network.checkpoint import load_model, read_model_file
+from effdet_torch.network.checkpoint import load_model
+from effdet_torch.network.model_file import read_model_file
 from support.sources import (
     EMA,
     MemorySource,
@@ -188,6 +189,10 @@ def test_metadata_that_are_not_json(checkpoint: Path, tmp_path: Path) -> None:
     convert(checkpoint, tmp_path / "m.safetensors")
     data = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "m.safetensors").write_bytes(data.replace(b'\\"anchor_scale\\": 4.0', b'\\"anchor_scale\\": NaN'))
+    with pytest.raises(CorruptFileError, match="effdet_convert does not match its checksum"):
+        open_checkpoint(tmp_path / "m.safetensors")
+    data = (tmp_path / "m.safetensors").read_bytes().replace(b"effdet_crc32c", b"without_crc32")
+    (tmp_path / "m.safetensors").write_bytes(data)
     with pytest.raises(CorruptFileError, match="NaN is not allowed in JSON"):
         open_checkpoint(tmp_path / "m.safetensors")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from converter.conversion import UNUSABLE, convert_checkpoint, prepare
+from converter.conversion import UNUSABLE, convert_checkpoint, converting, prepare
 from converter.errors import UnusableValuesError
 from converter.locate import open_checkpoint
 from converter.report import conversion_report, conversion_text
@@ -91,9 +91,10 @@ def test_accepted_values_are_said_in_report_and_metadata_and_not_loaded(
 ) -> None:
     out = tmp_path / f"x.{suffix}"
     prepared = prepare(MemorySource(spoil(GOOD)))
-    metadata = convert_checkpoint(prepared, out, allow_nonfinite=True)
+    with converting(prepared, out, allow_nonfinite=True) as written:
+        metadata = written.metadata
     assert len(metadata[UNUSABLE]) == 1
-    report = conversion_report(prepared, metadata, out)
+    report = conversion_report(prepared, written, out)
     assert "accepted by --allow-nonfinite: " in conversion_text(report)
     assert FAULTS[spoil] in conversion_text(report)
     assert json.loads(json.dumps(report))[UNUSABLE] == metadata[UNUSABLE]

@@ -71,7 +71,11 @@ class Section:
             (len(self.short_rows), len(self.rows), "report.html"),
             (len(self.short_items), len(self.items), "report.json"),
         )
-        cut = (f" (first {short} of {count}; all in {file})" for short, count, file in counts if short < count)
+        cut = (
+            f" (first {short} of {count}; all in {file}, see --report-dir)"
+            for short, count, file in counts
+            if short < count
+        )
         return self.title + "".join(cut)
 
     @property

@@ -49,9 +49,11 @@ def basis(verification: Verification) -> str:
     """Return what the verdict rests on; it stands beside the verdict."""
     if verification.audit is not None and verification.audit.unusable:
         return headline(verification)
-    claim = verification.claim
+    detection, texts = verification.detection, [verification.claim.text]
+    if detection is not None and detection.comparison is not None:
+        texts.append(f"the other model on {detection.comparison.claim.text}")
     weaker = f"; --require {verification.required} asks for more"
-    return f"rests on {claim.text}{'' if verification.claim_suffices else weaker}"
+    return f"rests on {', '.join(texts)}{'' if verification.claim_suffices else weaker}"
 
 
 def advice(verification: Verification) -> Iterator[str]:

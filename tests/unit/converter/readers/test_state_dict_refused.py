@@ -203,7 +203,7 @@ def test_damage_is_found_when_it_is_read(tmp_path: Path) -> None:
     data[data.index(values[STEM].transpose(3, 2, 0, 1).tobytes()) + 5] ^= 4
     (tmp_path / "a.pth").write_bytes(data)
     with open_checkpoint(tmp_path / "a.pth") as source:
-        words = rf"a\.pth: {KERNEL}: storage \d+ does not match its checksum\. Download"
+        words = rf"a\.pth: {KERNEL}: storage \d+ does not match its checksum \(CRC-32\)\. Download"
         with pytest.raises(CorruptFileError, match=words):
             source.read(STEM)
         with pytest.raises(EffdetError, match="checksum"):

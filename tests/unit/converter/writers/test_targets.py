@@ -136,7 +136,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, to: str) -> None:
 def test_a_folder_that_cannot_be_created(prepared: Preparation, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be created"):
-        TARGETS["tf1"].convert(prepared.source, prepared.plan, prepared.view, tmp_path / "file" / "out")
+        convert_checkpoint(prepared, tmp_path / "file" / "out", target=TARGETS["tf1"])
 
 
 def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Preparation, tmp_path: Path) -> None:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from torchvision.ops import box_convert, clip_boxes_to_image
 
-from effdet_torch.geometry.boxes import decode_boxes_xyxy, encode_boxes_xyxy, yxyx_to_xyxy
+from effdet_torch.geometry.boxes import (
+    clip_boxes_xyxy,
+    decode_boxes_xyxy,
+    encode_boxes_xyxy,
+    xyxy_to_xywh,
+    yxyx_to_xyxy,
+)
 
 
 def _random_anchors(count: int) -> torch.Tensor:
@@ -46,3 +53,18 @@ def test_encode_keeps_empty_boxes_finite() -> None:
     deltas = encode_boxes_xyxy(torch.tensor([[5.0, 5.0, 5.0, 5.0]]), torch.tensor([[0.0, 0.0, 8.0, 8.0]]))
     assert deltas.isfinite().all()
     assert deltas[0, 2] < -10
+
+
+def test_width_and_height_are_those_of_torchvision() -> None:
+    boxes = _random_anchors(100).view(5, 20, 4)
+    assert torch.equal(xyxy_to_xywh(boxes), box_convert(boxes, "xyxy", "xywh"))
+    assert xyxy_to_xywh(torch.zeros(0, 4)).shape == (0, 4)
+    assert xyxy_to_xywh(torch.tensor([1.0, 2.0, 5.0, 9.0])).tolist() == [1, 2, 4, 7]
+
+
+def test_clipped_boxes_are_those_of_torchvision() -> None:
+    boxes = _random_anchors(100).view(5, 20, 4)
+    assert torch.equal(clip_boxes_xyxy(boxes, (90, 160)), clip_boxes_to_image(boxes, (90, 160)))
+    outside = torch.tensor([[-5.0, -6.0, 300.0, 400.0], [1.0, 2.0, 3.0, 4.0]])
+    assert clip_boxes_xyxy(outside, (90, 160)).tolist() == [[0, 0, 160, 90], [1, 2, 3, 4]]
+    assert not torch.equal(clip_boxes_xyxy(boxes, (160, 90)), clip_boxes_to_image(boxes, (90, 160)))  # height first

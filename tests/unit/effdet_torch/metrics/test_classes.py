@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from effdet_torch.metrics.classes import class_metrics
+from effdet_torch.metrics.classes import BestF1, class_metrics
 from effdet_torch.metrics.coco import METRICS, evaluate_boxes
 from support.coco_samples import annotation, result
 from support.random_boxes import Case, random_case
@@ -19,8 +20,8 @@ from support.random_boxes import Case, random_case
 NOTHING = -1.0
 
 
-def alone(case: Case, category_id: int) -> list[float]:
-    """Return the 12 numbers of one class as pycocotools computes them."""
+def alone(case: Case, category_id: int, limits: Sequence[int] = (1, 10, 100)) -> COCOeval:
+    """Evaluate one class with pycocotools."""
     dataset, results, image_ids = case
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
@@ -28,10 +29,22 @@ def alone(case: Case, category_id: int) -> list[float]:
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.params.imgIds, evaluation.params.catIds = image_ids, [category_id]
+        evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return [float(value) for value in evaluation.stats]
+    return evaluation
+
+
+def best_f1(evaluation: COCOeval) -> float:
+    """Return the best F1 of all scores, from the matches that pycocotools made at IoU 0.50."""
+    images = [image for image in evaluation.evalImgs[: len(evaluation.params.imgIds)] if image is not None]
+    objects = sum(int((image["gtIgnore"] == 0).sum()) for image in images)
+    scores = np.concatenate([image["dtScores"] for image in images])
+    counted = ~np.concatenate([image["dtIgnore"][0] for image in images]).astype(bool)
+    right = np.concatenate([image["dtMatches"][0] for image in images]) > 0
+    taken = [(scores >= score) & counted for score in sorted({*scores.tolist()})]
+    return max((2 * (right & rows).sum() / (objects + rows.sum()) for rows in taken), default=0.0)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
@@ -40,8 +53,17 @@ def test_every_class_has_the_numbers_that_pycocotools_gives_it_alone(seed: int) 
     classes = class_metrics(evaluate_boxes(*case), {})
     assert len(classes) == len(case.dataset["categories"]) > 1
     for each in classes:
-        assert list(each.metrics.values()) == pytest.approx(alone(case, each.category_id), abs=1e-12)
+        assert list(each.metrics.values()) == pytest.approx(alone(case, each.category_id).stats.tolist(), abs=1e-12)
     assert len({each.metrics["AP"] for each in classes}) > 1  # a class in the place of another would be seen
+
+
+@pytest.mark.parametrize("seed", range(22))
+def test_the_best_f1_is_that_of_the_matches_that_pycocotools_makes(seed: int) -> None:
+    case = random_case(seed)
+    for each in class_metrics(evaluate_boxes(*case), {}):
+        assert (each.best_f1 is None) == (each.objects == 0)
+        if each.best_f1 is not None:
+            assert each.best_f1.f1 == pytest.approx(best_f1(alone(case, each.category_id, (1, 10, 10_000))))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -82,6 +104,20 @@ def test_curves_and_the_best_f1_of_detections_made_by_hand() -> None:
     assert (empty.curves, empty.best_f1, set(empty.metrics.values())) == ({}, None, {NOTHING})
 
 
-def test_where_nothing_is_right_there_is_no_best_f1() -> None:
+def test_where_nothing_is_right_the_best_f1_is_0_at_no_score() -> None:
     found, _ = by_hand((0.9, (300, 0, 10, 10)))
-    assert (found.metrics["AP"], found.best_f1) == (0.0, None)
+    assert (found.metrics["AP"], found.best_f1) == (0.0, BestF1(0.0, None))
+
+
+def test_equal_scores_are_taken_together() -> None:
+    wrong = [(0.5, (200 + 20 * n, 0, 10, 10)) for n in range(4)]
+    found, _ = by_hand((0.5, (0, 0, 10, 10)), *wrong, (0.5, (50, 50, 10, 10)))
+    assert found.best_f1 == BestF1(0.5, 0.5)  # 2 right of 6, 2 objects; the first right one alone would have 0.67
+
+
+def test_few_of_many_objects_have_a_best_f1() -> None:
+    annotations = [annotation(n, 1, 1, (20 * n, 0, 10, 10)) for n in range(150)]
+    dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": annotations}
+    (found,) = class_metrics(evaluate_boxes(dataset, [result(1, 1, (0, 0, 10, 10), 0.9)], [1]), {})
+    assert found.best_f1 is not None
+    assert (found.best_f1.f1, found.best_f1.score) == (pytest.approx(2 / 151), 0.9)

@@ -107,13 +107,29 @@ def test_too_little_overlap_is_a_miss_and_a_false_detection() -> None:
     assert (matches.truth.outcomes.tolist(), matches.found.outcomes.tolist()) == (["missed"], ["false"])
 
 
-def test_a_detection_on_a_crowd_does_not_count_and_one_beside_it_does() -> None:
-    crowd = (0, 0, 50, 50)
-    matches = match([(1, crowd, 1), (1, BOX, 0)], [(1, BOX, 0.9), (2, (20, 20, 9, 9), 0.8), (1, FAR, 0.7)])
-    assert matches.truth_of_found.tolist() == [1, LEFT_OUT, NONE]  # the object before the crowd
+def test_a_detection_on_a_crowd_of_its_class_does_not_count() -> None:
+    crowd, inside = (0, 0, 50, 50), (20, 20, 9, 9)
+    detections = [(1, BOX, 0.9), (1, inside, 0.8), (2, inside, 0.75), (1, FAR, 0.7)]
+    matches = match([(1, crowd, 1), (1, BOX, 0)], detections)
+    assert matches.truth_of_found.tolist() == [1, LEFT_OUT, NONE, NONE]  # the object before the crowd
     assert matches.truth.outcomes.tolist() == ["not counted", "right"]
-    assert matches.found.outcomes.tolist() == ["right", "not counted", "false"]
-    assert matches.by_image.tolist() == [[1, 0, 0, 1]]
+    assert matches.found.outcomes.tolist() == ["right", "not counted", "false", "false"]
+    assert matches.by_image.tolist() == [[1, 0, 0, 2]]
+
+
+def test_within_classes_each_finds_its_own() -> None:
+    truth, found = [(1, BOX, 0), (2, BOX, 0)], [(2, BOX, 0.9), (1, BOX, 0.8), (1, BOX, 0.7)]
+    columns = match(truth, found).columns
+    assert match_boxes(columns, by_class=True).truth_of_found.tolist() == [1, 0, NONE]
+    assert match(truth, found[1:]).found.outcomes.tolist() == ["right", "wrong class"]
+    assert match_boxes(match(truth, found[1:]).columns, by_class=True).found.outcomes.tolist() == ["right", "false"]
+
+
+def test_boxes_without_end_match_nothing() -> None:
+    endless = (0, 0, float("inf"), 10)
+    with np.errstate(invalid="ignore"):
+        matches = match([(1, endless, 0)], [(1, endless, 0.9), (1, BOX, 0.8)])
+    assert matches.by_image.tolist() == [[0, 0, 1, 2]]
 
 
 def test_detections_below_the_score_are_neither_right_nor_wrong() -> None:

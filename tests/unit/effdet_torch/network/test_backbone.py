@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effdet_torch.architecture.backbone import backbone_channels, is_lite
-from effdet_torch.network.backbone import create_backbone
+from effdet_torch.network.backbone import Backbone
 
 
 def same_conv(images: Tensor, weight: Tensor, stride: int, groups: int) -> Tensor:
@@ -28,13 +28,13 @@ def same_conv(images: Tensor, weight: Tensor, stride: int, groups: int) -> Tenso
 @pytest.fixture(scope="module")
 def lite0() -> nn.Module:
     torch.manual_seed(0)
-    return create_backbone("efficientnet-lite0", "relu6").eval()
+    return Backbone("efficientnet-lite0", "relu6").eval()
 
 
 @pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnet-lite0"])
 def test_norms_and_activations_are_the_official_ones(name: str) -> None:
     with torch.device("meta"):
-        backbone = create_backbone(name, "relu6" if is_lite(name) else "swish")
+        backbone = Backbone(name, "relu6" if is_lite(name) else "swish")
     modules = list(backbone.modules())
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
@@ -67,7 +67,7 @@ def test_padding_is_same(lite0: nn.Module, name: str, size: tuple[int, int]) -> 
 
 def test_drop_path_only_when_asked(lite0: nn.Module) -> None:
     with torch.device("meta"):
-        dropping = create_backbone("efficientnet-lite0", drop_path_rate=0.2)
+        dropping = Backbone("efficientnet-lite0", drop_path_rate=0.2)
     rates = [getattr(module, "drop_prob", 0.0) for module in dropping.modules()]
     assert 0.15 < max(rates) < 0.2  # proportional to the block's number, so below the rate itself
     assert not any(getattr(module, "drop_prob", 0.0) for module in lite0.modules())

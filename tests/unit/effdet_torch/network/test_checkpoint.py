@@ -14,8 +14,8 @@ from torch import Tensor
 
 from effdet_torch import load_model
 from effdet_torch.errors import ModelFileError
-from effdet_torch.network.checkpoint import read_model_file
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.network.model_file import read_model_file
 from support.coco_samples import small_model
 
 BOTH = pytest.mark.parametrize("suffix", ["pth", "safetensors"])

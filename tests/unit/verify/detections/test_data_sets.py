@@ -19,8 +19,8 @@ from PIL import Image
 import cli
 from effdet_torch.errors import UsageError
 from effdet_torch.inference.predict import Predictor
-from support.coco_samples import annotation_file, write_coco, write_model
-from verify.detections.run import CocoSettings, evaluate_coco
+from support.coco_samples import annotation_file, evaluate_coco, write_coco, write_model
+from verify.detections.run import CocoSettings
 
 Content = dict[str, Any]
 SETTINGS = CocoSettings(workers=0)

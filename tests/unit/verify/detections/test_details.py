@@ -12,13 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.coco import evaluate_boxes
-from support.coco_samples import annotation, annotation_file, change_annotations, result, write_coco, write_model
+from support.coco_samples import (
+    annotation,
+    annotation_file,
+    change_annotations,
+    evaluate_coco,
+    result,
+    write_coco,
+    write_model,
+)
+from verify.detections import details, run
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
-from verify.detections.pictures import MAX_SIDE_PX, OUTCOMES
-from verify.detections.run import CocoSettings, Evaluation, evaluate_coco
+from verify.detections.pictures import MAX_SIDE_PX, MIN_SIDE_PX, OUTCOMES
+from verify.detections.run import CocoSettings, Evaluation, prepare, read_images
 from verify.results.details import Details
 
 SETTINGS = CocoSettings(workers=0, score=0.3, shown=2)
@@ -45,6 +55,11 @@ def with_results(evaluation: Evaluation, results: list[dict[str, Any]]) -> Evalu
     """Return an evaluation as if the model had found these."""
     split = evaluation.split
     return replace(evaluation, results=results, boxes=evaluate_boxes(split.dataset, results, split.image_ids))
+
+
+def drawn(evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation whose images are drawn."""
+    return replace(evaluation, settings=replace(evaluation.settings, pictures=True))
 
 
 def perfect(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -78,10 +93,10 @@ def test_mistakes_are_counted_and_the_worst_image_comes_first(evaluation: Evalua
 
 
 def test_a_perfect_model_has_no_worst_image(evaluation: Evaluation) -> None:
-    found = details_of(with_results(evaluation, perfect(evaluation)), pictures=True)
+    found = details_of(drawn(with_results(evaluation, perfect(evaluation))))
     assert found.worst == ()
     assert [each.metrics["AP"] for each in found.classes] == pytest.approx([1.0, 1.0])
-    assert len(details_of(replace(evaluation, settings=replace(SETTINGS, shown=0)), pictures=True).worst) == 0
+    assert len(details_of(drawn(replace(evaluation, settings=replace(SETTINGS, shown=0)))).worst) == 0
 
 
 def test_names_are_the_data_sets_and_else_the_models(root: Path, tmp_path: Path) -> None:
@@ -128,7 +143,7 @@ def test_boxes_are_drawn_where_they_are(root: Path, tmp_path: Path, orientation:
     image = first.split.images[0]
     assert image.turned == (orientation == 6)
     others = [x for x in perfect(first) if x["image_id"] != 3]
-    found = details_of(with_results(first, others), pictures=True)
+    found = details_of(drawn(with_results(first, others)))
     (shown,) = found.worst
     truth, model = (Image.open(BytesIO(picture.jpeg)) for picture in shown.pictures)
     expected = (640, 160) if orientation == 1 else (160, 640)
@@ -143,18 +158,18 @@ def test_boxes_are_drawn_where_they_are(root: Path, tmp_path: Path, orientation:
     assert top <= height / 4 + 3  # the label may stand above the box
     assert not near(model, RED).any()
     assert not near(model, GREEN).any()
-    assert [picture.caption for picture in shown.pictures] == ["truth: 1 missed", "model.pth: nothing"]
+    assert [picture.caption for picture in shown.pictures] == ["truth: 1 missed", "model: nothing"]
 
 
 def test_an_image_that_is_gone_costs_its_picture_only(root: Path, evaluation: Evaluation) -> None:
     (root / "val2017" / "000000000003.jpg").unlink()
     results = [x for x in perfect(evaluation) if x["image_id"] not in (3, 5)]
-    lost, drawn = details_of(with_results(evaluation, results), pictures=True).worst
-    assert (lost.image_id, drawn.image_id) == (3, 5)
+    lost, kept = details_of(drawn(with_results(evaluation, results))).worst
+    assert (lost.image_id, kept.image_id) == (3, 5)
     (picture,) = lost.pictures
     assert picture.jpeg == b""
     assert "000000000003.jpg" in picture.caption
-    assert len(drawn.pictures) == 2
+    assert len(kept.pictures) == 2
 
 
 def test_pictures_are_drawn_only_if_asked_for(evaluation: Evaluation) -> None:
@@ -179,16 +194,16 @@ def test_the_images_that_differ_most_are_shown_with_both_models(evaluation: Eval
     three, five, seven, twelve = perfect(evaluation)
     other = with_results(evaluation, [three, five, seven | {"category_id": 3 - seven["category_id"]}])
     first = with_results(evaluation, [three, five | {"score": 0.2}, seven, twelve | {"score": 0.4}])
-    found = compare_models(first, other, {"path": "other.pth"}, pictures=True)
+    found = compare_models(drawn(first), other, {"path": "other.pth"})
     assert [(x.image_id, x.different, x.mistakes, x.other_mistakes) for x in found.images] == [
         (3, 0, 0, 0),
         (5, 1, 1, 0),
-        (7, 1, 0, 1),
+        (7, 2, 0, 1),
         (12, 1, 0, 1),
     ]
-    assert [image.image_id for image in found.shown] == [5, 7]
-    assert [box.side for box in found.shown[1].boxes] == ["truth", "model", "other model"]
-    assert [box.outcome for box in found.shown[1].boxes] == ["right", "right", "wrong class"]
+    assert [image.image_id for image in found.shown] == [7, 5]
+    assert [box.side for box in found.shown[0].boxes] == ["truth", "model", "other model"]
+    assert [box.outcome for box in found.shown[0].boxes] == ["right", "right", "wrong class"]
     assert [len(image.pictures) for image in found.shown] == [3, 3]
 
 
@@ -208,7 +223,7 @@ def test_classes_are_compared_by_name_where_the_models_number_them_otherwise(roo
     assert found.shown == ()
     assert [note.kind for note in found.notes] == ["category matched by name"]
     worse = with_results(second, [x | {"category_id": 5 - x["category_id"]} for x in second.results])
-    assert all(image.different == 1 for image in compare_models(first, worse, {}).images)  # negative control
+    assert all(image.different == 2 for image in compare_models(first, worse, {}).images)  # negative control
 
 
 def test_the_data_set_of_the_details_is_the_one_of_the_metrics(evaluation: Evaluation) -> None:
@@ -217,3 +232,48 @@ def test_the_data_set_of_the_details_is_the_one_of_the_metrics(evaluation: Evalu
     assert evaluation.metrics["AP"] == pytest.approx(means)
     assert sum(each.objects for each in found.classes) == len(evaluation.split.objects)
     assert sum(each.detections for each in found.classes) == len(evaluation.results)
+
+
+def test_close_boxes_are_paired_within_their_class(evaluation: Evaluation) -> None:
+    box, near = (2, 3, 20, 15), (2, 3, 20, 14)
+    first = [result(3, 1, box, 0.9), result(3, 2, near, 0.8), result(5, 1, box, 0.9), result(5, 1, near, 0.8)]
+    second = [result(3, 2, near, 0.9), result(3, 1, box, 0.8), result(5, 1, near, 0.9), result(5, 1, box, 0.8)]
+    found = compare_models(with_results(evaluation, first), with_results(evaluation, second), {})
+    assert [image.different for image in found.images] == [0, 0, 0, 0]
+
+
+def test_the_other_model_keeps_its_own_names_and_settings(root: Path, tmp_path: Path) -> None:
+    change_annotations(root, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "hen"}])
+    (tmp_path / "labels.txt").write_text("cat\nhen\n")
+    settings = replace(SETTINGS, labels=tmp_path / "labels.txt", score=0.0)
+    other = write_model(tmp_path / "other.pth", num_classes=2, label_map=((1, "hen"), (2, "cat")), image_size=(96, 64))
+    images = read_images(DataSource(coco=root), settings)
+    model = write_model(tmp_path / "model.pth", num_classes=2)
+    first, second = prepare(model, images, settings), prepare(other, images, settings, own_names=True)
+    assert [x.category_id for x in first.split.objects] == [3 - x.category_id for x in second.split.objects]
+    evaluations = [run.evaluate(each) for each in (first, second)]
+    assert None not in evaluations
+    found = compare_models(*evaluations, {"metadata": second.metadata})
+    assert found.settings["image_size"] == [96, 64]
+    assert found.settings["profile"]["name"] == settings.profile
+    assert {box.side for image in found.shown for box in image.boxes} == {"truth", "model", "other model"}
+    for box in (box for image in found.shown for box in image.boxes):
+        assert (box.category_id, box.name) in {(1, "cat"), (2, "hen")}  # the ids of the first model
+    ignoring = prepare(other, images, settings)  # negative control: the labels in place of its own names
+    assert [x.category_id for x in ignoring.split.objects] == [x.category_id for x in first.split.objects]
+
+
+def test_images_of_equal_names_are_told_apart(evaluation: Evaluation) -> None:
+    images = [
+        image._replace(path=image.path.parent / folder / "1.jpg")
+        for image, folder in zip(evaluation.split.images, "abcd", strict=True)
+    ]
+    split = replace(evaluation.split, images=tuple(images))
+    assert details.file_names(split) == ["a/1.jpg", "b/1.jpg", "c/1.jpg", "d/1.jpg"]
+    assert details.file_names(evaluation.split)[0] == "000000000003.jpg"
+
+
+def test_small_images_are_enlarged(evaluation: Evaluation) -> None:
+    (shown, _) = details_of(drawn(with_results(evaluation, []))).worst
+    for picture in shown.pictures:
+        assert max(Image.open(BytesIO(picture.jpeg)).size) == MIN_SIDE_PX

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 import cli
 from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.metrics.coco import METRICS, coco_metrics
-from support.coco_samples import annotation_file, change_annotations, result, write_coco, write_model
+from support.coco_samples import annotation_file, change_annotations, evaluate_coco, result, write_coco, write_model
 from support.image_memory import ImageMemory
 from verify.detections.results_file import read_results, to_submission
-from verify.detections.run import CocoSettings, Evaluation, evaluate_coco
+from verify.detections.run import CocoSettings, Evaluation
 
 SETTINGS = CocoSettings(workers=0, batch=1)
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effdet_torch.config import get_config
-from effdet_torch.network.backbone import batch_norm
 from effdet_torch.network.bifpn import Resample, max_pool_same
+from effdet_torch.network.layers import batch_norm
 from support.sources import plan_of, small_config
 from verify.diagnosis.computation_mistakes import COMPUTATIONS, LayerRun, explain_output
 from verify.layers.kinds import COMPARED

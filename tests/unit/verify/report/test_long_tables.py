@@ -26,6 +26,7 @@ SHORT: Mapping[str, tuple[ModuleType, Callable[[], str]]] = {
 }
 PAGE = (html, lambda: html.to_html(PASSING))
 CUT = f"first {MAX_LISTED} of 80; all in report."
+SEE = ", see --report-dir)"
 
 
 def table(rows: int, max_rows: int | None = MAX_LISTED) -> Section:
@@ -46,7 +47,7 @@ def rendered(
 @pytest.mark.parametrize("name", SHORT)
 def test_a_long_table_is_cut_and_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, rows = rendered(table(80), SHORT[name], monkeypatch)
-    assert f"AP ({CUT}html)" in text
+    assert f"AP ({CUT}html{SEE}" in text
     assert rows == list(range(MAX_LISTED))
 
 
@@ -67,5 +68,5 @@ def test_the_page_has_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_and_items_are_counted_apart() -> None:
     items = tuple((f"layer {item}",) for item in range(80))
     both = Section("Both", rows=table(80).rows, max_rows=MAX_LISTED, items=items)
-    assert both.short_title == f"Both ({CUT}html) ({CUT}json)"
-    assert Section("Items", items=items).short_title == f"Items ({CUT}json)"
+    assert both.short_title == f"Both ({CUT}html{SEE} ({CUT}json{SEE}"
+    assert Section("Items", items=items).short_title == f"Items ({CUT}json{SEE}"

@@ -47,7 +47,7 @@ def test_writes_nothing_when_one_of_them_cannot_be_made(tmp_path: Path, monkeypa
     def fail(_: object) -> str:
         raise RuntimeError("no page")
 
-    monkeypatch.setattr(report, "to_html", fail)
+    monkeypatch.setattr(report, "REPORTS", {**report.REPORTS, "report.html": fail})
     with pytest.raises(RuntimeError, match="no page"):
         write_reports(SAMPLES["empty"], tmp_path / "reports")
     assert not (tmp_path / "reports").exists()

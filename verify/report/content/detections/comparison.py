@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from verify.report.content.detections.details import gallery
 from verify.report.content.section import MAX_LISTED, Columns, Section, numbers
@@ -21,8 +22,9 @@ def other_model(verification: Verification) -> Iterator[Section]:
     comparison = detection.comparison
     lines = (
         f"The other model is {comparison.model.get('path')}: {counted(comparison.detections, 'detection')} in the same "
-        "images, with the same settings. The difference is its number minus the model's.",
-        *(note.sentence for note in comparison.notes),
+        "images. The difference is its number minus the model's.",
+        _settings(verification.settings, comparison.settings),
+        *(f"For the other model: {note.sentence}" for note in comparison.notes),
     )
     columns: Columns = {"number": "text", **numbers(*SIDES, "difference")}
     rows = tuple((name, *_difference(value, comparison.metrics[name])) for name, value in detection.metrics.items())
@@ -31,9 +33,24 @@ def other_model(verification: Verification) -> Iterator[Section]:
     yield _images(detection.details, comparison)
 
 
+def _settings(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Return what the other model ran with, where that differs."""
+    own, pairs = _flat(settings), _flat(others).items()
+    different = [f"{name} {value} instead of {own.get(name)}" for name, value in pairs if value != own.get(name)]
+    return f"It ran with {', '.join(different)}." if different else "Both ran with the same settings."
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return image size and profile as {name: value}."""
+    height, width = settings.get("image_size", ("?", "?"))
+    profile = {("profile" if name == "name" else name): value for name, value in settings.get("profile", {}).items()}
+    return {"image size": f"{width}x{height}", **profile}
+
+
 def _difference(first: float, other: float) -> tuple[str, str, str]:
     """Return two shares in 0..100 and their difference."""
-    difference = "n/a" if min(first, other) < 0 else f"{100 * (other - first):+.2f}"
+    points = round(100 * (other - first), 2)
+    difference = "n/a" if min(first, other) < 0 else f"{points:+.2f}" if points else "0.00"
     return percent(first), percent(other), difference
 
 

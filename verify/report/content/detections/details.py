@@ -51,7 +51,7 @@ def _classes(found: Details) -> Section:
             each.name,
             str(each.objects),
             *(percent(each.metrics[name]) for name in SHOWN),
-            *(("n/a", "n/a") if each.best_f1 is None else (percent(each.best_f1.f1), f"{each.best_f1.score:.2f}")),
+            *_best_f1(each),
             *map(str, counts[each.category_id]),
         )
         for each in classes
@@ -59,9 +59,23 @@ def _classes(found: Details) -> Section:
     lines = (
         "The lowest AP first. F1 is the best at IoU 0.5, with the score that reaches it. The last four columns count "
         f"({_counting(found)}): objects that are right, found as another class, or missed, and false detections.",
-        f"Classes without objects: {len(found.classes) - len(classes)}.",
+        _left_out(found),
     )
     return Section("Classes", lines, columns, rows, MAX_LISTED)
+
+
+def _best_f1(each: ClassMetrics) -> tuple[str, str]:
+    """Return the best F1 and its score, as cells."""
+    best = each.best_f1
+    score = None if best is None else best.score
+    return percent(-1.0 if best is None else best.f1), "n/a" if score is None else f"{score:.2f}"
+
+
+def _left_out(found: Details) -> str:
+    """Return how many classes have no row, and their false detections."""
+    empty = [each.category_id for each in found.classes if not each.curves]
+    false = sum(found.confusion.by_class[number][-1] for number in empty)
+    return f"Classes without objects: {len(empty)}, with {counted(false, 'false detection')}."
 
 
 def _curves(classes: Sequence[ClassMetrics]) -> Iterator[Section]:

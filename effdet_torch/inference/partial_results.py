@@ -1,0 +1,114 @@
+"""What an interrupted run has found so far: JSON lines beside the file that it would have written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from effdet_torch.errors import EvaluationError
+from effdet_torch.metrics.columns import CocoResult
+from effdet_torch.outputs import is_stream
+from effdet_torch.untrusted.documents import parse_json
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+
+ImageKey = int | str
+ByImage = dict[ImageKey, list[CocoResult]]
+
+
+class PartialResults:
+    """Detections per image in a file that survives an interruption: JSON lines beside the final results.
+
+    The first line says what the detections came from; only a run from the same resumes them.
+
+    Args:
+        results: the file that the run will write in the end. Without one, and beside a device or a pipe, nothing is
+            kept.
+        origin: returns what the detections depend on: checksums and settings, plain values.
+        rank: of this process; every process of a distributed run writes its own file, and all read all of them.
+
+    Attributes:
+        done: {image: detections} of all files, as they were found.
+
+    Raises:
+        EvaluationError: A file comes from something else, is damaged, or cannot be read.
+    """
+
+    def __init__(self, results: Path | None, origin: Callable[[], Mapping[str, Any]], rank: int = 0) -> None:
+        self._results = None if results is None or is_stream(results) else results
+        self._origin: dict[str, Any] = {}
+        self._rank, self._begun = rank, False
+        self.done: ByImage = {}
+        if self._results is not None:
+            self._origin = json.loads(json.dumps(origin()))
+            for path in self._files():
+                self.done |= self._read(path)
+
+    def add(self, image: ImageKey, detections: Sequence[CocoResult]) -> None:
+        """Keep the detections of an image; they are in the file when this returns.
+
+        Raises:
+            EvaluationError: The file cannot be written.
+        """
+        if self._results is None:
+            return
+        path = self._results.with_name(f"{self._results.name}.partial{self._rank or ''}")
+        if not self._begun:  # with the first line, and without a line that was cut off
+            _write(path, "wb", b"".join(_complete_lines(path)) or _line(self._origin))
+            self._begun = True
+        _write(path, "ab", _line({"image_id": image, "detections": list(detections)}))
+
+    def remove(self) -> None:
+        """Delete the files of all processes, which the final results make superfluous."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        if self._results is None or not self._results.parent.is_dir():
+            return []
+        name = re.compile(re.escape(f"{self._results.name}.partial") + r"\d*")
+        return sorted(path for path in self._results.parent.iterdir() if name.fullmatch(path.name))
+
+    def _read(self, path: Path) -> ByImage:
+        lines = _complete_lines(path)
+        try:
+            header, *entries = map(parse_json, lines) if lines else [self._origin]
+            done: ByImage = {entry["image_id"]: entry["detections"] for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise EvaluationError(f"{path} is damaged: {error!r}; delete it to start over") from error
+        if header != self._origin:
+            found = header if isinstance(header, dict) else {}
+            different = [key for key in self._origin if found.get(key) != self._origin[key]]
+            raise EvaluationError(
+                f"{path} holds the results of an interrupted run with another {' and '.join(different) or 'format'}. "
+                "Delete it to start over, or choose another output file"
+            )
+        return done
+
+
+NOTHING_KEPT = PartialResults(None, dict)
+
+
+def _write(path: Path, mode: str, data: bytes) -> None:
+    try:
+        with path.open(mode) as stream:
+            stream.write(data)
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file without a last one that was cut off while it was written."""
+    try:
+        lines = read_bytes(path, MAX_JSON_BYTES).splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}; choose another output file") from error
+    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"

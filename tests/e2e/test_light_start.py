@@ -1,0 +1,84 @@
+"""What the commands load and how their threads wait: one run on one image, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.coco_samples import write_coco, write_model
+from support.commands import run
+
+# What takes long to load, and what no run needs that neither draws, compares nor asks for another library's NMS.
+HEAVY = {"matplotlib", "sympy", "tensorflow", "timm", "torch._dynamo", "torchvision"}
+RUNS = {
+    "detect": ("model.pth", "coco/val2017/000000000007.jpg", "--out", "drawn", "--json", "found.json"),
+    "verify": ("model.pth", "--coco", "coco", "--limit", "1", "--results", "results.json"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("light")
+    write_coco(root / "coco")
+    write_model(root / "model.pth")
+    return root
+
+
+def loaded_by(code: str, *arguments: str, cwd: Path) -> set[str]:
+    """Return the heavy modules that an interpreter has loaded after the code."""
+    code = f"import sys\n{code}\nprint(*{HEAVY!r} & set(sys.modules), file=sys.stderr)"
+    words = [sys.executable, "-c", code, *arguments]
+    return set(subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=True).stderr.split())
+
+
+def loaded_by_run(command: str, *more: str, cwd: Path) -> set[str]:
+    code = f"import cli\ntry:\n    cli.{command}()\nexcept SystemExit as done:\n    assert not done.code"
+    return loaded_by(code, *RUNS[command], *more, cwd=cwd)
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_run_loads_only_what_it_needs(folder: Path, command: str) -> None:
+    found = loaded_by_run(command, cwd=folder)
+    assert found <= loaded_by("import torch", cwd=folder)
+
+
+def test_what_needs_more_loads_it(folder: Path) -> None:
+    """Negative control: this profile is torchvision's NMS."""
+    assert "torchvision" in loaded_by_run("detect", "--profile", "hard", cwd=folder)
+
+
+def spins(error_output: str) -> int:
+    """Return how often a thread looks for work before it sleeps, as the OpenMP of PyTorch says when it is loaded."""
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", error_output)
+    if found is None:
+        pytest.skip("PyTorch uses another OpenMP than GNU's")
+    return int(found[1])
+
+
+@pytest.fixture
+def report_of_openmp(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let OpenMP print its settings; those of the tests are taken away."""
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "VERBOSE")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    return monkeypatch
+
+
+def test_the_threads_of_a_command_wait_without_spinning(folder: Path, report_of_openmp: pytest.MonkeyPatch) -> None:
+    assert spins(run("effdet-detect", *RUNS["detect"], cwd=folder).stderr) == 0
+    report_of_openmp.setenv("OMP_WAIT_POLICY", "ACTIVE")  # what the user sets counts
+    assert spins(run("effdet-detect", *RUNS["detect"], cwd=folder).stderr) > 0
+
+
+@pytest.mark.usefixtures("report_of_openmp")
+def test_the_package_changes_no_setting_of_its_users(folder: Path) -> None:
+    code = (
+        "import os\nbefore = dict(os.environ)\nimport effdet_torch\neffdet_torch.Predictor\nassert os.environ == before"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=folder, env=os.environ, capture_output=True, text=True, check=True)
+    assert spins(done.stderr) > 0

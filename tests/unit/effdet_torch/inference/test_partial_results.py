@@ -1,0 +1,85 @@
+"""What an interrupted run keeps; how commands resume is tested with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effdet_torch.errors import EvaluationError
+from effdet_torch.inference.partial_results import PartialResults
+from effdet_torch.outputs import STDOUT
+from support.coco_samples import result
+
+FOUND = [result(1, 2, (0, 0, 1, 1), 0.5)]
+
+
+def origin() -> dict[str, Any]:
+    return {"model": "x", "size": (1, 2), "labels": {1: "cat"}}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_files_of_several_processes_are_read_together_and_removed_together(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    for rank in (0, 1, 11):
+        PartialResults(out, origin, rank).add(f"image {rank}" if rank else rank, FOUND * rank)
+    others = {"results.json.partial.txt", "results.json.partial1x", "7", "xresults.json.partial"}
+    for name in others:
+        (tmp_path / name).write_text("another file")
+    again = PartialResults(out, origin)
+    assert again.done == {0: [], "image 1": FOUND, "image 11": FOUND * 11}
+    again.remove()
+    assert names(tmp_path) == others
+
+
+def test_a_run_that_finds_nothing_leaves_nothing(tmp_path: Path) -> None:
+    PartialResults(tmp_path / "results.json", origin)
+    assert names(tmp_path) == set()
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    PartialResults(tmp_path / "r.json", origin).add(1, FOUND)
+    path = tmp_path / "r.json.partial"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"image_id": 2, "detec')
+    again = PartialResults(tmp_path / "r.json", origin)
+    assert again.done == {1: FOUND}
+    again.add(3, [])
+    assert path.read_bytes() == whole + b'{"image_id": 3, "detections": []}\n'
+
+
+@pytest.mark.parametrize("name", [None, STDOUT, "pipe"])
+def test_beside_nothing_that_can_be_resumed_nothing_is_kept(tmp_path: Path, name: str | Path | None) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    kept = PartialResults(None if name is None else tmp_path / name, lambda: pytest.fail("no checksum is needed"))
+    kept.add(1, FOUND)
+    kept.remove()
+    assert kept.done == {}
+    assert names(tmp_path) == {"pipe"}
+
+
+def test_another_origin_is_refused_by_name(tmp_path: Path) -> None:
+    PartialResults(tmp_path / "r.json", origin).add(1, FOUND)
+    for change, words in (({"model": "y"}, "model"), ({"model": "y", "size": 3}, "model and size")):
+        with pytest.raises(EvaluationError, match=rf"r\.json\.partial holds .* with another {words}\. Delete it"):
+            PartialResults(tmp_path / "r.json", lambda change=change: origin() | change)
+    assert PartialResults(tmp_path / "r.json", origin).done  # negative control
+
+
+def test_a_partial_file_that_cannot_be_written(tmp_path: Path) -> None:
+    partial = PartialResults(tmp_path / "r.json", origin)
+    (tmp_path / "r.json.partial").mkdir()
+    with pytest.raises(EvaluationError, match=r"r\.json\.partial cannot be (read|written): Is a directory; choose"):
+        partial.add(1, [])
+
+
+@pytest.mark.parametrize("content", [b"{\n", b'{"model": "x"}\n[]\n', b'{"model": "x"}\n{"image_id": 1}\n'])
+def test_a_damaged_partial_file_is_explained(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "r.json.partial").write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"r\.json\.partial is damaged: .*delete it"):
+        PartialResults(tmp_path / "r.json", lambda: {"model": "x"})

@@ -1,0 +1,108 @@
+"""The options of `effdet-verify` that belong to an evaluation on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec
+
+import click
+
+from effdet_torch.terminal import named_file, output_file_or_folder
+
+P = ParamSpec("P")
+SOURCES = ("coco", "annotations", "images", "data")
+SETTINGS = (
+    *("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels"),
+    *("score", "shown"),
+)
+OTHERS = ("reference_results", "results", "compare", "save_csv")
+COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), *OTHERS)
+
+
+FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
+
+
+def csv_file(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    """Refuse a table that is not called one: another file may be meant."""
+    path = named_file(context, parameter, text)
+    if path is not None and path.suffix.lower() != ".csv":
+        raise click.BadParameter(f"{path} does not end in .csv")
+    return path
+
+
+# The options of an evaluation, the last one first in the help.
+EVALUATION = (
+    click.option(
+        "--results",
+        callback=output_file_or_folder,
+        metavar="FILE.json",
+        help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",
+    ),
+    click.option(
+        "--save-csv",
+        callback=csv_file,
+        metavar="FILE.csv",
+        help="Write a table of the classes, and beside it FILE_images, _confusion and _curves.csv.",
+    ),
+    click.option("--shown", type=click.IntRange(0), metavar="N", help="Worst images to show; default 8."),
+    click.option(
+        "--score",
+        type=click.FloatRange(0, 1),
+        help="Least score in the confusion matrix and the images shown; AP takes all. Default 0.3.",
+    ),
+    click.option(
+        "--compare",
+        type=FILE,
+        metavar="OTHER",
+        help="Evaluate another converted model on the same images, side by side.",
+    ),
+    click.option("--reference-results", type=FILE, metavar="FILE.json", help="COCO results file to compare with."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        help="official-eval (default), model, official-eval-hard, serving, serving-hard or hard.",
+    ),
+    click.option(
+        "--evaluator",
+        metavar="auto|pycocotools|hotcoco",
+        help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
+    ),
+    click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
+    click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
+    click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
+    click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),
+    click.option(
+        "--labels",
+        type=FILE,
+        metavar="FILE",
+        help="Names of MODEL's classes (OTHER's, if it has none): text, JSON, YAML, .pbtxt.",
+    ),
+    click.option("--split", metavar="NAME", help="val2017 (default with --coco), testdev, val, test, ..."),
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        metavar="DIR|data.yaml",
+        help="Evaluate MODEL on PASCAL VOC, YOLO or Roboflow's COCO.",
+    ),
+    click.option("--images", type=FOLDER, metavar="DIR", help="Folder of the images of --annotations."),
+    click.option("--annotations", type=FILE, metavar="FILE", help="COCO annotation file: evaluate MODEL on it."),
+    click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
+)
+
+
+def coco_options(command: Callable[P, None]) -> Callable[P, None]:
+    """Add the options of an evaluation to a command."""
+    for option in EVALUATION:
+        command = option(command)
+    return command
+
+
+def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Parse a size as the official code writes it."""
+    from converter.hparams.values import image_size as read_image_size
+
+    try:
+        return None if text is None else read_image_size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
