@@ -27,11 +27,14 @@ def require_own_packages() -> None:
             )
 
 
-require_own_packages()
+try:
+    require_own_packages()
 
-from converter.command import convert, inspect  # noqa: E402
-from effdet_torch.command import detect  # noqa: E402
-from verify.command import verify  # noqa: E402
+    from converter.command import convert, inspect
+    from effdet_torch.command import detect
+    from verify.command import verify
+except KeyboardInterrupt:  # later ones are reported by the commands
+    sys.exit("Error: interrupted")
 
 __all__ = ["convert", "detect", "inspect", "verify"]
 

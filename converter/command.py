@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.terminal import VERSION, itself, output_file, progress_bar, reports_errors, write_json, writes
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    itself,
+    output_file,
+    progress_bar,
+    reports_errors,
+    write,
+    write_json,
+    writes,
+)
 
 if TYPE_CHECKING:
     from converter.source import VariableSource
@@ -26,7 +36,7 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
         from converter.identify.official import official_files
         from converter.report import official_text
 
-        click.echo(official_text(official_files().values()))
+        write(official_text(official_files().values()) + "\n")
         context.exit()
 
 
@@ -39,6 +49,7 @@ def opened_source(source: str | Path) -> VariableSource:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-convert efficientdet-d0/ d0.pth
@@ -48,7 +59,7 @@ Examples:
   effdet-convert d0-advprop d0.pth
   effdet-convert mine.pth for_effdet.pth --layout effdet
   effdet-convert mine.pth checkpoint/ --to tf1
-"""
+""",
 )
 @SOURCE
 @click.argument("out", type=click.Path(path_type=Path), required=False)
@@ -131,16 +142,17 @@ def convert(
         result = conversion_report(preparation, written, out, target, bare)
         if report is not None:  # before OUT is moved into place: a run whose report fails leaves nothing behind
             write_json(report, result)
-    click.echo(conversion_text(result))
+    write(conversion_text(result) + "\n")
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-inspect efficientdet-d0/
   effdet-inspect my_training/model.ckpt-780.index --tensors
   effdet-inspect efficientdet-d7.tar.gz --json
-"""
+""",
 )
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
@@ -159,8 +171,8 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
         facts = inspect_source(opened)
         rows = tensor_rows(opened) if tensors else []
     if as_json:
-        click.echo(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2))
+        write(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2) + "\n")
         return
-    click.echo(inspection_text(facts))
+    write(inspection_text(facts) + "\n")
     if tensors:
-        click.echo(tensors_text(rows))
+        write(tensors_text(rows) + "\n")

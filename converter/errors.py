@@ -51,9 +51,9 @@ class AccountingError(ConversionError):
     """Missing, unexpected or mismatched variables.
 
     Attributes:
-        problems: one line for each of them; the error's text may show only the first.
+        problems: one line for each of them; the error's lines may show only the first.
     """
 
-    def __init__(self, text: str, problems: list[str]) -> None:
-        super().__init__(text)
+    def __init__(self, lines: list[str], problems: list[str]) -> None:
+        super().__init__(*lines)
         self.problems = problems

@@ -47,14 +47,23 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
         if downloaded := _open_download(name, progress):
             return downloaded
         raise
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be opened: {error.strerror or error}.") from error
+    except OSError as error:  # also for a long URL, which no file can be called
+        if "://" in name and (downloaded := _open_download(name, progress)):
+            return downloaded
+        raise _not_opened(path, error) from error
     if found not in READERS:
         raise UnsupportedSourceError(
             f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
             f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
         )
-    return READERS[found](path)
+    try:
+        return READERS[found](path)
+    except OSError as error:
+        raise _not_opened(path, error) from error
+
+
+def _not_opened(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"{path}: cannot be opened: {error.strerror or error}.")
 
 
 def _open_download(name: str, progress: Progress | None) -> VariableSource | None:

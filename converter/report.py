@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.file_format import assumptions
+from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def inspection_text(facts: Facts) -> str:
 
 def tensors_text(rows: Iterable[Facts]) -> str:
     """Return one line per stored variable: name, dtype, shape, separated by tabs."""
-    return "\n".join(f"{row['name']}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
+    return "\n".join(f"{printable(row['name'])}\t{row['dtype']}\t{tuple(row['shape'])}" for row in rows)
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
@@ -181,4 +182,4 @@ def _difference_text(facts: Facts) -> str:
 
 
 def _table(lines: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"{name:<12} {text}" for name, text in lines)
+    return "\n".join(f"{name:<12} {printable(text)}" for name, text in lines)

@@ -1,4 +1,4 @@
-"""What the values of a model's settings must be: field -> a check, and what it expects in words."""
+"""What arguments must be; for the values of a model's settings: field -> a check, and what it expects in words."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from typing import Any
 
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.architecture.pyramid import CELLS
+from effdet_torch.errors import UsageError
 
 LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
+
+
+def require_type(value: object, kinds: type | tuple[type, ...], name: str, expected: str) -> None:
+    """Refuse an argument of another type.
+
+    Raises:
+        UsageError: The text has the name of the argument, and in words what is expected.
+    """
+    if not isinstance(value, kinds):
+        raise UsageError(f"{name} is of type {type(value).__name__}; expected {expected}")
 
 
 def _is_int(value: Any) -> bool:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from effdet_torch.terminal import VERSION, itself, output_file, progress_bar, reports_errors, write_json, writes
+from effdet_torch.errors import listed
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    itself,
+    on_terminal,
+    output_file,
+    progress_bar,
+    reports_errors,
+    say,
+    write_json,
+    writes,
+)
 
 if TYPE_CHECKING:
     from effdet_torch.inference.detect_files import FileDetections
@@ -20,12 +32,13 @@ MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-detect d0.pth photo.jpg --out drawn/
   effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
-"""
+""",
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
@@ -83,11 +96,21 @@ def detect(
     no image at all.
     """
     from effdet_torch.file_format import assumptions
-    from effdet_torch.inference.detect_files import detect_files, drawing_paths, find_images, origin, require_unique_ids
+    from effdet_torch.inference.detect_files import (
+        detect_files,
+        drawing_paths,
+        find_images,
+        left_out,
+        origin,
+        require_unique_ids,
+    )
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
 
     paths = find_images(images)
+    if others := left_out(images):
+        counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
+        say(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
     if results is not None:
         require_unique_ids(paths)
     drawings = [] if out is None else drawing_paths(paths, out)
@@ -96,10 +119,10 @@ def detect(
         model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
     )
     if assumed := assumptions(predictor.model.metadata):
-        click.echo(f"assumed: {assumed}", err=True)
+        say(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))
     if kept.done:
-        click.echo(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
+        say(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
     if results is not None:
         write_json(results, [entry for file in found for entry in file.coco], indent=None)
@@ -110,10 +133,10 @@ def detect(
 def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
     """Print every result as it comes, and pass it on."""
     # On a terminal the lines themselves show the progress.
-    with progress_bar("images", sys.maxsize if sys.stdout.isatty() else MANY_IMAGES) as progress:
+    with progress_bar("images", sys.maxsize if on_terminal(sys.stdout) else MANY_IMAGES) as progress:
         for done, file in enumerate(files, 1):
             failed = file.error is not None
-            click.echo(f"Error: {file.summary}" if failed else file.summary, err=failed)
+            say(f"Error: {file.summary}" if failed else file.summary, err=failed)
             if progress is not None:
                 progress(done, total)
             yield file

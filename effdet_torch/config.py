@@ -6,13 +6,13 @@ Source: EfficientDet (arXiv:1911.09070) table 1; the official code's `hparams_co
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
-from effdet_torch.checks import CHECKS
+from effdet_torch.checks import CHECKS, require_type
 from effdet_torch.errors import ConfigError
 
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
@@ -136,9 +136,7 @@ class EfficientDetConfig:
         Raises:
             ConfigError: A key is unknown or missing, or a value has the wrong type or range.
         """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {', '.join(known)}")
+        _require_fields(values)
         try:
             return cls(**{key: _frozen(value) for key, value in values.items()})
         except (RecursionError, TypeError) as error:
@@ -239,16 +237,26 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
         **overrides: fields of `EfficientDetConfig`; an integer `image_size` means a square.
 
     Raises:
+        UsageError: The variant is not a text.
         ConfigError: The variant or a field does not exist, or a value does not fit.
     """
+    require_type(variant, str, "variant", "the name of a variant, see list_models()")
     name = variant.lower().removeprefix("efficientdet-")
     if name not in VARIANTS:
-        close = difflib.get_close_matches(name, VARIANTS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{hint}")
+        raise ConfigError(f"unknown variant {variant!r}; known variants: {_known(name, VARIANTS)}")
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
-    try:
-        return replace(VARIANTS[name], **overrides)
-    except TypeError as error:
-        raise ConfigError(f"unknown model setting for {name}: {error}") from error
+    _require_fields(overrides)
+    return replace(VARIANTS[name], **overrides)
+
+
+def _require_fields(names: Iterable[str]) -> None:
+    known = [field.name for field in fields(EfficientDetConfig)]
+    if unknown := sorted(set(names) - set(known)):
+        raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {_known(unknown[0], known)}")
+
+
+def _known(name: str, names: Iterable[str]) -> str:
+    """Return names as a list in words, with the one that is closest to a wrong one."""
+    close = difflib.get_close_matches(name, names := list(names), n=1)
+    return ", ".join(names) + (f"; did you mean {close[0]!r}?" if close else "")

@@ -10,20 +10,29 @@
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
 
-This file imports nothing of the project, so that every package can share the root.
+This file imports nothing of the project but how text is shown, so that every package can share the root.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from effdet_torch.untrusted.text import printable_line
+
 MAX_LISTED = 5
 
 
 class EffdetError(Exception):
-    """Root of all errors raised on purpose; its text is meant for the user."""
+    """Root of all errors raised on purpose; its text is meant for the user.
+
+    Every argument is one line of the text. Names in it may come from strangers, so the text shows no control character
+    and no line break but those between the arguments.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "\n".join(printable_line(str(line)) for line in self.args)
 
 
 class UsageError(EffdetError):
@@ -54,6 +63,11 @@ class EvaluationError(EffdetError):
 
 def listed(items: Iterable[object], most: int = MAX_LISTED, separator: str = ", ") -> str:
     """Join items for an error message: the first ones, and how many more there are."""
+    return separator.join(first_of(items, most))
+
+
+def first_of(items: Iterable[object], most: int = MAX_LISTED) -> list[str]:
+    """Return the first items as texts, and a text that says how many more there are."""
     texts = list(map(str, items))
     more = [f"and {len(texts) - most} more"] if len(texts) > most else []
-    return separator.join([*texts[:most], *more])
+    return [*texts[:most], *more]

@@ -1,27 +1,30 @@
-"""What all commands share: errors as one line, outputs checked before the work, progress on stderr."""
+"""What all commands share: text fit to be shown, errors as one line, outputs checked before the work, progress."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec, TextIO
 
 import click
 from click.core import ParameterSource
 
 from effdet_torch import __version__
-from effdet_torch.errors import EffdetError, OverwriteError
+from effdet_torch.errors import EffdetError, OutputError, OverwriteError
 from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_stream
+from effdet_torch.untrusted.text import printable
 
 P = ParamSpec("P")
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
+FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
 
@@ -30,31 +33,106 @@ def part_of(progress: Progress | None, number: int, count: int) -> Progress | No
     return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines of any text; names in them may come from strangers, and neither end a line nor reach a terminal."""
+    write("\n".join(map(printable, lines)) + "\n", err)
+
+
+def write(text: str, err: bool = False) -> None:
+    r"""Print text that is fit to be shown; what the encoding of the stream lacks becomes `\u20ac` and the like.
+
+    Raises:
+        OutputError: The stream cannot be written.
+    """
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"  # None: closed by the caller
+    try:
+        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False, err=err)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader, such as `head`, has seen enough
+            _end(1)
+        raise OutputError(f"the text cannot be printed: {error.strerror}; redirect it elsewhere") from error
+
+
+def on_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; None is one that the caller closed."""
+    return stream is not None and stream.isatty()
+
+
+class Command(click.Command):
+    """A command that never ends with a traceback for what a user, a file or the system did."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command and exit; with `standalone_mode=False`, as click does it."""
+        if not options.get("standalone_mode", True):
+            return super().main(*args, **options)
+        try:
+            sys.exit(super().main(*args, **options | {"standalone_mode": False}))
+        except click.ClickException as error:
+            _end(error.exit_code, *_usage(getattr(error, "ctx", None)), f"Error: {error.format_message()}")
+        except FORESEEN as error:
+            fail(error)
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn the project's errors into one message on stderr and an exit code: 1 failed, 2 wrong usage."""
+    """Turn what was foreseen into one message on stderr and an exit code: 1 failed, 2 wrong usage."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except OverwriteError as error:
-            fail(error, None)
-        except EffdetError as error:
+            fail(error)
+        except FORESEEN as error:
             fail(error, kwargs.get("report"))
 
     return wrapped
 
 
-def fail(error: EffdetError, report: object) -> NoReturn:
-    """Print an error, write it to the report file if there is one, and exit."""
-    click.echo(f"Error: {error}", err=True)
+def fail(reason: BaseException, report: object = None) -> NoReturn:
+    """Print what went wrong, write it to the report file if there is one, and exit."""
+    error = _explained(reason)
+    lines = str(error).splitlines()
     if isinstance(report, Path):
         try:
             write_json(report, {"ok": False, "error": str(error), "problems": getattr(error, "problems", [])})
         except EffdetError as second:
             if str(second) != str(error):  # it may be the report that cannot be written
-                click.echo(f"Error: {second}", err=True)
-    sys.exit(error.exit_code)
+                lines.append(f"Error: {second}")
+    _end(error.exit_code, "Error: " + lines[0], *lines[1:])
+
+
+def _explained(reason: BaseException) -> EffdetError:
+    if isinstance(reason, EffdetError):
+        return reason
+    if isinstance(reason, OSError):
+        what = "a file or stream" if reason.filename is None else reason.filename
+        return EffdetError(f"{what} cannot be used: {reason.strerror or reason}; check that it is accessible")
+    return EffdetError("interrupted")
+
+
+def _usage(context: click.Context | None) -> list[str]:
+    """Return how a command is used, in the words of click."""
+    if context is None:
+        return []
+    return [*context.get_usage().splitlines(), f"Try '{context.command_path} --help' for help.", ""]
+
+
+def _end(exit_code: int, *lines: str) -> NoReturn:
+    """Print lines on stderr and exit; what a full disk or a closed pipe does not take is dropped."""
+    with suppress(OutputError):
+        if lines:
+            say(*lines, err=True)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        _flush(stream)
+    sys.exit(exit_code)
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:  # Python would try again at its end, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def itself(path: Path) -> Iterable[Path]:
@@ -150,7 +228,7 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
 
     With `rate` the bar also shows how many are done per second.
     """
-    if sys.stderr is None or not sys.stderr.isatty():  # None: closed by the caller
+    if not on_terminal(sys.stderr):
         yield None
         return
     bars: list[Any] = []
@@ -160,10 +238,10 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
         if total < least:
             return
         if not bars:
-            bars.append(click.progressbar(length=total, label=description, file=sys.stderr))
+            bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr))
             first.extend((done, time.monotonic()))
         if rate and done > first[0]:
-            bars[0].label = f"{description}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
+            bars[0].label = f"{printable(description)}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
         bars[0].pos = min(done, bars[0].pos)  # a download may start over
         bars[0].update(done - bars[0].pos)
 

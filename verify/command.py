@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.command import opened_source
-from effdet_torch.terminal import VERSION, progress_bar, refuse_options, reports_errors, unless_folder, writes
+from effdet_torch.terminal import (
+    VERSION,
+    Command,
+    on_terminal,
+    progress_bar,
+    refuse_options,
+    reports_errors,
+    say,
+    unless_folder,
+    write,
+    writes,
+)
 from verify.options import COCO_OPTIONS, FOLDER, SETTINGS, SOURCES, coco_options, image_size
 
 if TYPE_CHECKING:
@@ -34,6 +45,7 @@ def csv_files(path: Path) -> list[Path]:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   effdet-verify --demo d0
@@ -46,7 +58,7 @@ Examples:
   effdet-verify mine.pth --annotations val.json --images photos/
   effdet-verify mine.pth --data VOC2012/ --labels names.pbtxt --report-dir report/ --save-csv classes.csv
   effdet-verify mine.pth --data VOC2012/ --compare older.pth --report-dir report/
-"""
+""",
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
@@ -110,13 +122,16 @@ def verify(
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     # First what cannot fail: a file that cannot be written must not cost the result.
-    render_terminal(result, Console(width=None if sys.stdout.isatty() else PIPED_WIDTH))
+    console = Console(width=None if on_terminal(sys.stdout) else PIPED_WIDTH)
+    with console.capture() as captured:
+        render_terminal(result, console)
+    write(captured.get())
     detection, table = result.detection, options["save_csv"]
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:
         written += write_csv(table, detection.details, detection.comparison)
     for path in written:
-        click.echo(f"wrote {path}", err=True)
+        say(f"wrote {path}", err=True)
     sys.exit(0 if result.passed else 1)
 
 

@@ -123,11 +123,12 @@ def _require_http(url: str) -> None:
     if "@" in rest.partition("/")[0]:
         raise ConfigError("an address with a user or password is not supported: download the file and name it")
     try:
-        is_usable = bool(urlsplit(url).hostname and urlsplit(url).port != 0)
-    except ValueError:  # an invalid port or IPv6 address
+        host = urlsplit(url).hostname or ""
+        is_usable = bool(url.encode() and host.encode("idna")) and urlsplit(url).port != 0
+    except ValueError:  # an invalid port or IPv6 address, a name that is too long, half a surrogate pair
         is_usable = False
     if not is_usable:
-        raise ConfigError(f"{shown!r} is not a usable address")
+        raise ConfigError(f"{shown!r} is not a usable address; expected https://HOST/PATH")
 
 
 def _is_cached(path: Path, find_problem: FindProblem) -> bool:

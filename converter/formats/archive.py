@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path, PureWindowsPath
+from typing import IO
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 
@@ -68,7 +69,7 @@ class ExtractedArchive:
 
     def _extract(self, max_bytes: int) -> None:
         try:
-            with gzip.open(self.path) as stream:
+            with self.path.open("rb") as file, gzip.open(_Unpadded(file)) as stream:
                 metered = _MeteredStream(stream)
                 # "r|" reads strictly forward; seeking back would decompress everything again.
                 with tarfile.open(fileobj=metered, mode="r|") as archive:
@@ -105,6 +106,25 @@ class ExtractedArchive:
                 raise UnsupportedSourceError(f"{member.name!r} is a link or a special file. Do not trust it.")
             else:
                 _copy(archive, member, self.folder.joinpath(*name.parts))
+
+
+class _Unpadded(io.BufferedIOBase):
+    """A compressed file for `gzip`, which would skip zeros behind the data one by one, however many a file claims."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._zeros = file, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            CorruptFileError: These are more zeros behind the data than any tool writes.
+        """
+        data = self._file.read(-1 if size is None else size)
+        self._zeros = self._zeros + 1 if data == b"\0" else 0
+        if self._zeros > _MAX_HEADER_BYTES:
+            raise CorruptFileError(f"more than {_MAX_HEADER_BYTES} zeros follow the data. Download it again.")
+        return data
 
 
 class _MeteredStream(io.BufferedIOBase):

@@ -15,6 +15,7 @@ from pathlib import Path
 from converter.errors import CorruptFileError, MissingFileError
 from converter.formats.leveldb_table import TABLE_MAGIC
 from converter.formats.protobuf import read_varint
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 STATE_FILE = "checkpoint"
 VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
@@ -107,8 +108,9 @@ def recognize_content(path: Path) -> Format:
     """Return what a file is, judging by its first and last bytes.
 
     Raises:
-        OSError: The file cannot be opened.
+        OSError: The file cannot be opened, is not a regular one, or is larger than any checkpoint.
     """
+    require_regular(path, MAX_MODEL_BYTES)
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
         file.seek(max(0, file.seek(0, 2) - len(TABLE_MAGIC)))

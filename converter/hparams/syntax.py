@@ -6,6 +6,7 @@ Source: the official code's `hparams_config` (`Config.override`, `Config.parse_f
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import yaml
 
 from effdet_torch.errors import ConfigError
+from effdet_torch.untrusted.documents import parse_yaml
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes
 
 _TUPLE, _BLOCK = "tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/object/new:"
-_MAX_VALUES = 100_000
 _MAX_DEPTH = 8  # of nested values, such as the inputs of a node of fpn_config
 
 
@@ -29,8 +31,7 @@ class _Loader(yaml.SafeLoader):
         """Return a mapping; a key that stands twice is refused."""
         values = super().construct_mapping(node, deep)
         if len(values) != len(node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), keys[0])
+            ((twice, _),) = Counter(str(key.value) for key, _ in node.value).most_common(1)
             raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice!r}", node.start_mark)
         return values
 
@@ -56,37 +57,14 @@ def read_hparams_file(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, is not safe YAML, states a name twice, or is not a mapping.
     """
     try:
-        with path.open("rb") as stream:
-            values = yaml.load(stream, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
+        values = parse_yaml(read_bytes(path, MAX_YAML_BYTES), _Loader)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        # All but the first: from PyYAML, for values that contradict their tag, such as `!!int ""`.
-        problem = str(error).replace("\n", " ")
-        raise ConfigError(f"{path} is not plain YAML ({problem}); fix it, or pass its values with --hparams") from error
-    _require_small(path, values)
+    except ValueError as error:
+        raise ConfigError(f"{path} is not plain YAML ({error}); fix it, or pass its values with --hparams") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} contains a {type(values).__name__}; expected names and values")
     return {str(key): value for key, value in values.items()}
-
-
-def _require_small(path: Path, values: Any) -> None:
-    """Refuse a file whose aliases stand for more than any training writes: a few lines could fill the memory."""
-    waiting, count = [values], 0
-    while waiting:
-        value, count = waiting.pop(), count + 1
-        if isinstance(value, (dict, list, tuple)):
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-        if count + len(waiting) > _MAX_VALUES:
-            raise ConfigError(f"{path} holds more than {_MAX_VALUES} values; expected those of a training")
 
 
 def parse_hparams(text: str) -> dict[str, Any]:
@@ -135,5 +113,5 @@ def merged(values: Mapping[str, Any], more: Mapping[str, Any], given_twice: str 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: nested too deeply
         return {"true": True, "false": False, "none": None, "null": None}.get(text.lower(), text)

@@ -123,7 +123,10 @@ def _read_files(mirror: str) -> Mapping[str, OfficialFile]:
 
 def _place(url: str) -> tuple[str, str]:
     """Return host and path of a URL; it is the same file whatever the scheme, port, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not an address at all, so no official one
+        return "", url
     return (parts.hostname or "").lower(), parts.path
 
 

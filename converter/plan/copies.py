@@ -19,7 +19,7 @@ from converter.errors import MissingFileError, ViewError
 from converter.formats.leveldb_table import extend_crc32c
 from converter.plan.expand import Plan
 from converter.source import VariableInfo, VariableSource
-from effdet_torch.errors import listed
+from effdet_torch.errors import first_of
 
 ViewName = Literal["ema", "raw"]
 
@@ -222,8 +222,9 @@ def _refuse_partial(source: VariableSource, averages: Mapping[str, str]) -> None
         stored for name, stored in averages.items() if stored not in source.variables and name in source.variables
     ]
     if absent:
-        present, separator = sum(stored in source.variables for stored in averages.values()), "\n  "
+        present = sum(stored in source.variables for stored in averages.values())
         raise ViewError(
             f"{source.path}: {present} of {len(averages)} variables have averages (EMA), {len(absent)} have none; "
-            f"converting a mixture would be wrong, use --weights raw. Missing:\n  {listed(absent, 20, separator)}"
+            "converting a mixture would be wrong, use --weights raw. Missing:",
+            *(f"  {name}" for name in first_of(absent, 20)),
         )

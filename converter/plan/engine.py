@@ -13,7 +13,7 @@ from converter.plan.copies import View, copy_of, unknown_copies
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Array, Shape
 from converter.source import VariableInfo, VariableSource
-from effdet_torch.errors import listed
+from effdet_torch.errors import first_of
 
 SHOWN = 30  # problems in an error text; the report lists all
 # Two of three: a single number, not floating point, outside of the network's scopes.
@@ -60,9 +60,9 @@ class Accounting:
             counts = (
                 f"{len(self.missing)} missing, {len(self.unexpected)} unexpected, {len(self.mismatched)} mismatched"
             )
-            more = "; --report lists them all" if len(problems) > SHOWN else ""
-            separator = "\n  "
-            raise AccountingError(f"{what}: {counts}\n  {listed(problems, SHOWN, separator)}{more}", problems)
+            lines = [f"{what}: {counts}", *(f"  {problem}" for problem in first_of(problems, SHOWN))]
+            lines[-1] += "; --report lists them all" if len(problems) > SHOWN else ""
+            raise AccountingError(lines, problems)
 
 
 def account(variables: Mapping[str, VariableInfo], plan: Plan, view: View) -> Accounting:

@@ -13,9 +13,12 @@ from PIL import Image
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, read_text, require_regular
 
 # What is taken from a folder; a file that is named is read whatever its suffix.
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 MAX_CONTRADICTED_SHARE = 0.01
 ORIENTATION = 0x112  # EXIF tag; 1 is upright, 5 to 8 exchange width and height
 
@@ -47,6 +50,7 @@ def read_header(path: Path) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and damaged EXIF data
+            require_regular(path, MAX_IMAGE_BYTES)
             with Image.open(path) as image:
                 # Pillow turns TIFF by itself, and decodes a whole PNG to look for EXIF data behind the pixels.
                 has_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
@@ -99,7 +103,7 @@ def read_lines(path: Path) -> list[str]:
         EvaluationError: The file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read as text: {error}; export the data set again") from error
     return [line.strip() for line in lines if line.strip()]

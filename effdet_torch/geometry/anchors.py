@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 
 
@@ -26,8 +27,12 @@ def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | N
     Returns:
         (A, 4) float32 as (ymin, xmin, ymax, xmax) in pixels of the network input, not clipped; a new tensor every time.
 
+    Raises:
+        UsageError: `config` is something else.
+
     Source: EfficientDet official code, `Anchors`.
     """
+    require_type(config, EfficientDetConfig, "config", "an EfficientDetConfig, which get_config returns")
     return torch.tensor(_anchors_yxyx(config), device=device)
 
 

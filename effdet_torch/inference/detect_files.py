@@ -61,25 +61,47 @@ def find_images(names: Sequence[str]) -> list[Path]:
     sorted, as in a shell; `**` also matches folders in folders.
 
     Raises:
-        UsageError: None of them exists.
+        UsageError: None of them exists, or a pattern is malformed.
     """
-    paths = [path for name in names for match in _matches(name) for path in _files_of(Path(match))]
+    paths = [path for name in names for match in _matches(name) for path in _files_of(match)]
     if not any(path.exists() for path in paths):
         raise UsageError(f"no image found: {listed(names)}; pass files, folders of images, or quoted patterns")
     return list(dict.fromkeys(paths))
 
 
-def _matches(name: str) -> list[str]:
-    if Path(name).exists() or not glob.has_magic(name):
-        return [name]
+def left_out(names: Sequence[str]) -> Counter[str]:
+    """Return the suffixes of the files in the folders of `find_images` that are not images, and how many have them."""
+    folders = {match for name in names for match in _matches(name) if match.is_dir()}
+    files = (file for folder in folders for file in folder.iterdir() if not file.name.startswith("."))
+    return Counter(file.suffix.lower() for file in files if not _is_image(file) and file.is_file())
+
+
+def _matches(name: str) -> list[Path]:
+    path = Path(name)
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    first = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
+    folder, pattern = Path(*path.parts[:first]), Path(*path.parts[first:])
+    try:  # not `glob.glob`, which goes round and round where a link leads to a folder above
+        found = sorted(folder.glob(str(pattern)))
+    except ValueError as error:
+        raise UsageError(f"{name} is not a pattern: {error}") from error
+    if not _has_hidden(pattern):  # as in a shell, a pattern means hidden files only where it names one
+        found = [match for match in found if not _has_hidden(match.relative_to(folder))]
     # A pattern without a match is kept, and reported as a file that does not exist.
-    return sorted(glob.glob(name, recursive=True)) or [name]  # noqa: PTH207, Path.glob refuses absolute patterns
+    return found or [path]
+
+
+def _has_hidden(path: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _files_of(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    return sorted(filter(_is_image, path.iterdir())) if path.is_dir() else [path]
 
 
 def image_id(path: Path) -> int | str:
@@ -107,18 +129,22 @@ def require_unique_ids(paths: Iterable[Path]) -> None:
 def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Return where the drawn images go: laid out as below the images' common folder, PNG unless JPEG.
 
+    Where `a.webp` lies beside `a.webp.png`, which keeps its name, the first becomes `a.webp.png.png`.
+
     Raises:
         OverwriteError: A drawn image would replace an original.
-        UsageError: Two drawn images would have one name.
     """
-    sources = [path.parent.resolve() / path.name for path in paths]
+    sources = [Path(os.path.realpath(path.parent), path.name) for path in paths]
     common = os.path.commonpath([path.parent for path in sources])
-    targets = [folder / os.path.relpath(path, common) for path in sources]
-    targets = [t if t.suffix.lower() in DRAWN_SUFFIXES else t.with_name(f"{t.name}.png") for t in targets]
-    RunFiles().require_apart(paths, (("the drawing", target) for target in targets))
-    if twice := [target for target, count in Counter(targets).items() if count > 1]:
-        raise UsageError(f"several images would be drawn as {listed(twice)}; run them one by one")
-    return targets
+    targets, taken = dict[Path, Path](), set[Path]()
+    for source in sorted(set(sources), key=lambda path: (path.suffix.lower() not in DRAWN_SUFFIXES, path)):
+        target = folder / os.path.relpath(source, common)
+        while target.suffix.lower() not in DRAWN_SUFFIXES or target in taken:
+            target = target.with_name(f"{target.name}.png")
+        targets[source] = target
+        taken.add(target)
+    RunFiles().require_apart(paths, (("the drawing", target) for target in taken))
+    return [targets[source] for source in sources]
 
 
 def detect_files(

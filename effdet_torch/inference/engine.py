@@ -64,7 +64,7 @@ def usable_device(device: torch.device | str, rank: int | None = None) -> torch.
         torch.zeros(1, device=found).cpu()
         if rank is not None and found.type == "cuda":
             torch.cuda.set_device(found)  # pinned memory and the like belong to the current one
-    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+    except (RuntimeError, TypeError, AssertionError) as error:  # a PyTorch without CUDA asserts
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..."

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -27,12 +27,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from effdet_torch.errors import EffdetError
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, require_regular
 
 RgbImage = Tensor | NDArray[Any]  # (height, width, 3)
 ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
 
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
+PROGRAM = "EPS"  # the one format that Pillow has another program decode
+CHECKSUM_BYTES = 4  # of the last chunk of a PNG
+
+# What is never a row of images; bytes are none at all, and refused as one.
+SINGLE: tuple[type, ...] = (str, bytes, Path, Image.Image)
 
 AHEAD = 2  # batches that a worker reads before they are asked for
 
@@ -43,11 +49,10 @@ class ImageError(EffdetError):
 
 def as_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
     """Return one image or several as several."""
-    if isinstance(images, (str, Path, Image.Image)):
-        return [images]
     if isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4:
         return [images]
-    return images
+    is_one = isinstance(images, SINGLE) or not hasattr(images, "__iter__")
+    return cast("Iterable[ImageSource]", [images] if is_one else images)  # `to_rgb` refuses what is no image
 
 
 def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
@@ -65,7 +70,10 @@ def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
     if isinstance(image, Image.Image):
         return image_to_rgb(image)
     if not isinstance(image, (np.ndarray, Tensor)):
-        raise ImageError(f"an image is a {type(image).__name__}; expected a path, a Pillow image, an array or a tensor")
+        raise ImageError(
+            f"an image is of type {type(image).__name__}; expected a path, a Pillow image, an array or a tensor; "
+            "Image.open(io.BytesIO(content)) of Pillow opens an encoded image"
+        )
     if str(image.dtype) not in ("uint8", "torch.uint8"):
         raise ImageError(f"an image has dtype {image.dtype}; expected uint8, 0..255")
     if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:
@@ -95,7 +103,8 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # It also warns about damaged EXIF data and the like, which do not affect the pixels.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(path) as image:
+            require_regular(path, MAX_IMAGE_BYTES)
+            with Path(path).open("rb") as file, _opened(file) as image:
                 image.load()
                 return image_to_rgb(_upright(image) if apply_exif else image)
     except ImageError as error:
@@ -153,6 +162,20 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(image.convert("RGB"))
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    """Open an image whose pixels can be decoded; what Pillow itself lets pass is refused here."""
+    image = Image.open(file)
+    if image.format == PROGRAM:
+        raise ImageError("a PostScript file is a program, which may never end; save it as PNG first")
+    if image.format != "PNG":
+        return image
+    image.verify()  # Pillow decodes a PNG whose last bytes are missing
+    if len(file.read(CHECKSUM_BYTES)) < CHECKSUM_BYTES:
+        raise OSError("truncated PNG file")
+    file.seek(0)
+    return Image.open(file)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from effdet_torch.checks import require_type
 from effdet_torch.errors import UsageError
+from effdet_torch.untrusted.documents import parse_json, parse_yaml
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
@@ -19,7 +21,7 @@ NO_NAME = frozenset({"", "n/a", "???"})
 # Where a file of more than names has them: COCO annotations, the official config.yaml, YOLO's data.yaml.
 KEYS = ("categories", "label_map", "names")
 ITEM = re.compile(r"\bitem\s*:?\s*\{")
-TOKEN = re.compile(r"""#[^\n]*|[{}]|(\w+)\s*:\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,;{}"']+)""")
+TOKEN = re.compile(r"""#[^\n]*|[{}]|(?<!\w)(\w+)\s*:\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,;{}"']+)""")
 
 
 def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, str]:
@@ -38,8 +40,11 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
         {category id: name}; ids start at 1.
 
     Raises:
-        UsageError: The file cannot be read, has other contents, or names another number of classes.
+        UsageError: The file cannot be read, has other contents, or names another number of classes; or an argument is
+            of another type.
     """
+    require_type(path, (str, os.PathLike), "path", "the path of a file of names")
+    require_type(num_classes, (Integral, type(None)), "num_classes", "a number of classes")
     path = Path(path)
     names = _read(path)
     if num_classes is not None and max(names) != num_classes:
@@ -53,11 +58,13 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
 def _read(path: Path) -> dict[int, str]:
     """Return names by category, "" where one has no name."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
         suffix = path.suffix.lower()
+        text = read_text(path, MOST_BYTES.get(suffix, MAX_TEXT_BYTES))
         parse = PARSERS.get(suffix, _lines if ITEM.match(text.lstrip()) is None else _items)
         content = parse(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read the class names in {path}: {error.strerror}") from error
+    except ValueError as error:
         raise UsageError(f"cannot read the class names in {path}: {error}") from error
     names = _read_label_map(path, content)
     if not any(names.values()):
@@ -98,11 +105,12 @@ def _item_fields(text: str) -> Iterator[dict[str, str]]:
 
 # Suffix -> how the text is parsed; other files have one name per line.
 PARSERS: Mapping[str, Callable[[str], Any]] = {
-    ".json": json.loads,
-    ".yaml": yaml.safe_load,
-    ".yml": yaml.safe_load,
+    ".json": parse_json,
+    ".yaml": parse_yaml,
+    ".yml": parse_yaml,
     ".pbtxt": _items,
 }
+MOST_BYTES: Mapping[str, int] = {".json": MAX_JSON_BYTES, ".yaml": MAX_YAML_BYTES, ".yml": MAX_YAML_BYTES}
 
 
 def _read_label_map(path: Path, content: Any) -> dict[int, str]:

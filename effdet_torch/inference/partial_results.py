@@ -11,6 +11,8 @@ from typing import Any
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.columns import CocoResult
 from effdet_torch.outputs import is_stream
+from effdet_torch.untrusted.documents import parse_json
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
 
 ImageKey = int | str
 ByImage = dict[ImageKey, list[CocoResult]]
@@ -72,7 +74,7 @@ class PartialResults:
     def _read(self, path: Path) -> ByImage:
         lines = _complete_lines(path)
         try:
-            header, *entries = map(json.loads, lines) if lines else [self._origin]
+            header, *entries = map(parse_json, lines) if lines else [self._origin]
             done: ByImage = {entry["image_id"]: entry["detections"] for entry in entries}
         except (ValueError, KeyError, TypeError) as error:
             raise EvaluationError(f"{path} is damaged: {error!r}; delete it to start over") from error
@@ -100,7 +102,7 @@ def _write(path: Path, mode: str, data: bytes) -> None:
 def _complete_lines(path: Path) -> list[bytes]:
     """Return the lines of a file without a last one that was cut off while it was written."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = read_bytes(path, MAX_JSON_BYTES).splitlines(keepends=True)
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from effdet_torch.checks import require_type
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import xyxy_to_xywh
@@ -23,6 +26,8 @@ from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postpr
 from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
+
+LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Predictor:
     Raises:
         ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
             or the threshold is not in 0..1.
-        UsageError: The file of names cannot be read, or does not fit the model.
+        UsageError: The file of names cannot be read, or does not fit the model; or an argument is of another type.
         ModelFileError: The model file cannot be read.
     """
 
@@ -100,18 +105,24 @@ class Predictor:
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
+        require_type(model, (EfficientDet, str, os.PathLike), "model", "a converted file or an EfficientDet")
+        require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.device = usable_device(_default_device(model) if device is None else device, rank)
-        self.model = load_model(model, check_values=check_values) if isinstance(model, (str, Path)) else model
+        self.model = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
         self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
         self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
         if label_map is None:
             is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
             label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
-        elif isinstance(label_map, (str, Path)):
+        elif not isinstance(label_map, Mapping):
+            require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
             label_map = read_labels(label_map, self.config.num_classes)
+        for number, name in label_map.items():
+            require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
+            require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
         self.label_map = label_map
         self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
 
@@ -130,6 +141,7 @@ class Predictor:
             ImageError: An image cannot be read, or is not uint8 RGB.
             ConfigError: The batch size is below 1.
         """
+        require_type(batch_size, Integral, "batch_size", "a whole number, at least 1")
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         sources, found = iter(as_many(images)), list[ImageDetections]()
@@ -153,6 +165,7 @@ class Predictor:
         Yields:
             For every file its pixels (height, width, 3) and the detections, or why it cannot be read.
         """
+        require_type(paths, (list, tuple), "paths", "a list of image files")
         on_gpu = self.device.type == "cuda"
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
             found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))

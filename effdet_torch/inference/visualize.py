@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from effdet_torch.inference.predict import ImageDetections
+from effdet_torch.untrusted.text import printable
 
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax in pixels
@@ -47,6 +48,7 @@ def draw_boxes(
     font = ImageFont.load_default(max(10.0, side / 45))
     boxes = [_inside(box_xyxy, picture.size) for box_xyxy in boxes_xyxy]
     labels: list[Rectangle] = []
+    texts = [printable(text) for text in texts]  # a line break would move it, half a surrogate pair has no letter
     for box, text in zip(boxes, texts, strict=True):
         labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels))
     rows = list(zip(boxes, labels, colors, texts, strict=True))[::-1]  # the first last, on top

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, listed
 from effdet_torch.network.model import EfficientDet
@@ -42,7 +43,13 @@ def load_model(
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, its tensors do not fit its config, or
             they hold values that no network can use.
+        UsageError: An argument is of another type, or names no device.
     """
+    require_type(dtype, (torch.dtype, type(None)), "dtype", "a torch.dtype such as torch.float16")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"the device {device!r} does not exist; expected cpu, cuda, cuda:1, ...") from error
     found = read_model_file(path, check_values)
     return build_model(Path(path), *found, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
 
@@ -93,7 +100,9 @@ def load_backbone(model: EfficientDet, path: str | Path, check_values: bool = Fa
 
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or holds another backbone or a detector.
+        UsageError: An argument is of another type.
     """
+    require_type(model, EfficientDet, "model", "an EfficientDet, which create_model returns")
     return fill_backbone(model, Path(path), *read_model_file(path, check_values))
 
 

@@ -19,12 +19,18 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.jit import is_scripting  # type: ignore[attr-defined]
 
 from effdet_torch.architecture.backbone import feature_sizes
+from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.network.backbone import Backbone
 from effdet_torch.network.bifpn import BiFPN
 from effdet_torch.network.heads import create_box_head, create_class_head
+
+# (axes, size of the last one) of wrong images -> what would help.
+HINTS = {(4, 3): ": use images.permute(0, 3, 1, 2)", (3, 3): ": use images.permute(2, 0, 1)[None]"}
 
 
 class EfficientDet(nn.Module):
@@ -39,15 +45,19 @@ class EfficientDet(nn.Module):
         metadata: where the weights came from; empty unless `load_model` filled it.
 
     Raises:
-        ConfigError: `config.image_size` is too small for the pyramid levels.
+        ConfigError: `config.image_size` is too small for the pyramid levels, or `drop_path_rate` is not in 0..1.
+        UsageError: `config` is something else.
 
     Source: EfficientDet (arXiv:1911.09070) figure 3.
     """
 
     def __init__(self, config: EfficientDetConfig, *, drop_path_rate: float = 0.0) -> None:
         super().__init__()
+        require_type(config, EfficientDetConfig, "config", "an EfficientDetConfig, which get_config returns")
         self.config = config
         self.metadata = dict[str, Any]()
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
         self.backbone = Backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
         self.fpn = BiFPN(config)
@@ -67,10 +77,22 @@ class EfficientDet(nn.Module):
 
         Raises:
             ConfigError: The images are too small for the pyramid levels.
+            UsageError: They are not a tensor of this shape, or hold whole numbers.
         """
+        if not is_scripting():  # TorchScript checks arguments itself
+            _require_images(images)
         feature_sizes(images.shape[2], images.shape[3], self.min_level, self.max_level)
         features = self.fpn(self.backbone(images))
         return self.class_net(features), self.box_net(features)
+
+
+def _require_images(images: Tensor) -> None:
+    require_type(images, Tensor, "images", "a tensor (B, 3, H, W); Predictor takes arrays, Pillow images and files")
+    if images.ndim != 4 or images.shape[1] != 3:
+        hint = HINTS.get((images.ndim, images.shape[-1] if images.ndim else 0), "")
+        raise UsageError(f"images have the shape {tuple(images.shape)}; expected (B, 3, H, W){hint}")
+    if not images.is_floating_point():
+        raise UsageError(f"images hold {images.dtype}; expected normalised floats, as Predictor.prepare returns them")
 
 
 def create_model(

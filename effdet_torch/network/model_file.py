@@ -6,7 +6,7 @@ suffix. Files come from strangers: nothing in them is executed.
 
 from __future__ import annotations
 
-import json
+import os
 import pickle
 import re
 import zipfile
@@ -19,8 +19,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY, newer_format
+from effdet_torch.untrusted.documents import parse_json
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
@@ -42,9 +45,12 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
 
     Raises:
         ModelFileError: The file is missing, damaged, unsafe or another tool's, or values do not match their checksums.
+        UsageError: `path` is not a path.
     """
+    require_type(path, (str, os.PathLike), "path", "the path of a converted file")
     path = Path(path)
     try:
+        require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
@@ -105,8 +111,8 @@ def _read_safetensors(path: Path, check_values: bool) -> tuple[dict[str, Tensor]
     if check_values and CHECKSUMS_KEY in entries:
         _require_sound_tensors(path, tensors, entries)
     try:
-        return tensors, json.loads(entries[METADATA_KEY])
-    except (ValueError, RecursionError) as error:
+        return tensors, parse_json(entries[METADATA_KEY])
+    except ValueError as error:
         raise ModelFileError(f"the metadata entry {METADATA_KEY!r} of {path} is not JSON: {error}.") from error
 
 
@@ -156,7 +162,7 @@ def _require_sound_tensors(path: Path, tensors: Mapping[str, Tensor], entries: M
     from crc32c import crc32c  # late: a slow import
 
     try:
-        expected = {key: int(text, 16) for key, text in json.loads(entries[CHECKSUMS_KEY]).items()}
+        expected = {key: int(text, 16) for key, text in parse_json(entries[CHECKSUMS_KEY]).items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise _damaged(path, CHECKSUMS_KEY) from error
     found = {key: crc32c(tensor.reshape(-1).view(torch.uint8).numpy()) for key, tensor in tensors.items()}

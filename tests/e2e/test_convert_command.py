@@ -164,3 +164,12 @@ def test_failures_are_one_message(
     done = run("effdet-convert", *(sources.get(word, word) for word in arguments), cwd=tmp_path)
     assert words in failed(done, code)
     assert names(tmp_path) == set()
+
+
+def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    write_checkpoint(tmp_path / "source" / "model", seeded(PLAN))
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    done = run("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1)

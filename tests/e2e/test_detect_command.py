@@ -15,7 +15,7 @@ from PIL import Image
 import cli
 from effdet_torch.errors import UsageError
 from effdet_torch.inference import detect_files
-from effdet_torch.inference.detect_files import drawing_paths, find_images, image_id
+from effdet_torch.inference.detect_files import drawing_paths, find_images, image_id, left_out
 from effdet_torch.inference.images import read_image
 from support.coco_samples import convert_trained, write_model
 from support.commands import run
@@ -49,6 +49,7 @@ def test_every_image_is_reported_and_an_unreadable_one_is_left_out(done: Done, t
     assert second.startswith("photos/000000037777.jpg: 13 detections (oven 1, chair 3, orange 4")
     assert third.startswith("more/deep/000000403385.jpg: 2 detections (")
     assert done.stderr == (
+        "left out: files in folders whose suffix is not that of an image (.txt 1)\n"
         "Error: photos/broken.jpg is not an image, or its format is not supported; "
         "expected JPEG, PNG or another that Pillow reads.\n"
     )
@@ -147,7 +148,6 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
         (["a.png", "--labels", "two.pbtxt"], "has 2 names for the categories 1 to 2, and the model has 3 classes"),
         (["a.png", "--json", "nowhere/r.json"], "the folder nowhere does not exist"),
         (["a.png", "--out", "."], "a.png would overwrite a.png, which is read; choose another name or folder"),
-        (["a.png", "a", "--out", "drawn"], "several images would be drawn as drawn/a.png; run them one by one"),
         (["a.png", "empty/a.png", "--json", "r.json"], "a.png and empty/a.png would both be image 'a.png'"),
         ([], "Missing argument 'IMAGES"),
     ],
@@ -222,6 +222,43 @@ def test_folders_patterns_and_files(folder: Path) -> None:
     assert find_images(["b.bmp", "*.?m?", "b.bmp"]) == [Path("b.bmp")]
 
 
+def test_newer_suffixes_and_what_is_left_out_of_folders(folder: Path) -> None:
+    (folder / "new").mkdir()
+    for name in ("a.JFIF", "b.avif", "c.jp2", "d.heic", "e.heic", "README", ".DS_Store"):
+        (folder / "new" / name).touch()
+    (folder / "new" / "deep.heic").mkdir()
+    assert find_images(["new"]) == [Path("new/a.JFIF"), Path("new/b.avif"), Path("new/c.jp2")]
+    assert left_out(["new", "new", "n*"]) == {".heic": 2, "": 1}
+    assert left_out(["new/d.heic", "a.png"]) == left_out(["."]) == {}  # negative control: they are not left out
+
+
+@pytest.mark.timeout(60)
+def test_patterns_do_not_follow_links_in_circles(folder: Path) -> None:
+    for number in range(12):
+        (folder / f"up{number}").symlink_to(".")
+    (folder / "up0.jpg").symlink_to("up0.jpg")
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "h.png").touch()
+    assert find_images(["**/*.png"]) == [Path("a.png")]
+    assert find_images([".h*/*.png"]) == [Path(".hidden/h.png")]
+    with pytest.raises(UsageError, match=r"\*\*b is not a pattern: "):
+        find_images(["a**b"])
+
+
+def test_an_image_that_links_to_itself_is_reported(model_file: Path, folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    done = detect(model_file, "loop.png", "a.png", "--out", "drawn")
+    assert (done.exit_code, done.stdout.partition(":")[0]) == (1, "a.png")
+    assert done.stderr == "Error: cannot read the image loop.png: Too many levels of symbolic links.\n"
+
+
+def test_no_drawing_takes_the_place_of_another(folder: Path) -> None:
+    out, paths = folder / "out", [Path(f"x/{name}") for name in ("a.webp", "a.webp.png", "a.webp.png.png", "b.webp")]
+    names = ["a.webp.png.png.png", "a.webp.png", "a.webp.png.png", "b.webp.png"]
+    assert drawing_paths(paths, out) == [out / name for name in names]
+    assert drawing_paths([*paths, Path("x/../x/a.webp")], out) == [out / name for name in (*names, names[0])]
+
+
 def test_drawings_lie_as_the_images_do(folder: Path) -> None:
     out = folder / "out"
     assert drawing_paths([Path("x/1.jpg"), Path("x/y/1.jpg")], out) == [out / "1.jpg", out / "y" / "1.jpg"]
@@ -271,9 +308,10 @@ def test_an_interrupted_run_is_resumed(model_file: Path, interrupted: Path, tmp_
     assert found.keys() == {"a.png", "b.bmp", "c.jpg", "r.json", "drawn/a.png", "drawn/b.bmp.png"}
     whole = detect(model_file, ".", *WORDS)
     assert files(interrupted) == found
-    note, *errors = resumed.stderr.splitlines()
+    left_out, note, *errors = resumed.stderr.splitlines()
+    assert left_out == "left out: files in folders whose suffix is not that of an image (.partial 1)"
     assert note == "resuming an interrupted run; images that it has done: 1"
-    assert (resumed.exit_code, resumed.stdout, errors) == (1, whole.stdout, whole.stderr.splitlines())
+    assert (resumed.exit_code, resumed.stdout, errors) == (1, whole.stdout, whole.stderr.splitlines()[1:])
     assert (len(whole.stdout.splitlines()), len(errors)) == (2, 1)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypedDict
 
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
 
 
 def read_results(path: Path) -> list[CocoResult]:
@@ -23,14 +24,17 @@ def read_results(path: Path) -> list[CocoResult]:
     from msgspec import DecodeError, ValidationError
 
     try:
+        content = read_bytes(path, MAX_JSON_BYTES).removeprefix(codecs.BOM_UTF8)
         with _uncollected():  # half a million entries come into being, and none of them is freed
-            results: list[CocoResult] = _decoder().decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+            results: list[CocoResult] = _decoder().decode(content)
     except ValidationError as error:  # names the entry: "Expected `int`, got `str` - at `$[3].image_id`"
         raise EvaluationError(
             f"{path} is not in COCO's results format: {error}. Expected a list of detections: image_id and category_id "
             "as integers, score, and bbox as [x, y, width, height]"
         ) from error
-    except (OSError, DecodeError) as error:
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a file of COCO results") from error
+    except (DecodeError, RecursionError) as error:
         raise EvaluationError(f"{path} cannot be read as COCO results: {error}") from error
     return results
 

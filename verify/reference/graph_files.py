@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, read_bytes
 from verify.errors import GraphError
 from verify.reference.base import import_tensorflow
 from verify.reference.graph_functions import FlatNodes, Node, graph_tensor
@@ -65,7 +66,7 @@ def read_graph(path: Path) -> StoredGraph:
 
     read = next(read for ending, read in FORMATS.items() if path.name.endswith(ending))
     try:
-        graph_def, outputs = read(tf, path.read_bytes())
+        graph_def, outputs = read(tf, read_bytes(path, MAX_MODEL_BYTES))
         flat = FlatNodes(tf, graph_def)
     except OSError as error:
         raise GraphError(f"{path.name} cannot be read: {error.strerror}") from error

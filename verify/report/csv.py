@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 from effdet_torch.atomic import replacing
-from verify.report.content.text import printable
+from effdet_torch.untrusted.text import printable
 from verify.results.details import Comparison, Details
 
 Row = Iterable[object]

@@ -6,10 +6,10 @@ from base64 import b64encode
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from effdet_torch.untrusted.text import printable
 from verify.report.content.plots import panels
 from verify.report.content.section import MAX_LISTED, Failed
 from verify.report.content.sections import sections
-from verify.report.content.text import printable
 from verify.results.verification import Verification
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from effdet_torch.untrusted.text import printable
 from verify.report.content.detections.checks import checks, detection_sentence, metric_rows
 from verify.report.content.layer_sections import audit_sentence, diagnosis_sentence
 from verify.report.content.layers import Run, failure_sentence, part, runs
-from verify.report.content.text import printable
 from verify.report.content.verdict import basis
 from verify.results.detections import DetectionResult
 from verify.results.verification import AuditResult, GraphResult, LayerResult, Verification

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from effdet_torch.untrusted.text import printable
 from verify.report.content.section import Failed, Section
 from verify.report.content.sections import sections
-from verify.report.content.text import printable
 from verify.results.verification import Verification
 
 PUNCTUATION = re.compile(r"([\\`*_{}\[\]<>&|~$@#!])")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from effdet_torch.untrusted.text import printable
 from verify.report.content.section import Failed, Section
 from verify.report.content.sections import sections
-from verify.report.content.text import printable
 from verify.results.verification import Verdict, Verification
 
 if TYPE_CHECKING:

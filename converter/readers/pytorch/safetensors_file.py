@@ -9,7 +9,6 @@ Source: the safetensors format.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 
 from converter.errors import CorruptFileError
 from converter.formats.leveldb_table import extend_crc32c
-from converter.readers.pytorch.stored_tensor import ELEMENTS, MAX_AXES, MAX_COUNT, Storage, StoredTensor, map_file
+from converter.readers.pytorch.stored_tensor import ELEMENTS, MAX_AXES, MAX_COUNT, Storage, StoredTensor
 from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
+from effdet_torch.untrusted.documents import parse_json
+from effdet_torch.untrusted.files import map_file
 
 MAX_HEADER_BYTES = 16 << 20  # a file with 2000 tensors has 300 kB; the format itself allows 100 MB
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"} | {
@@ -30,7 +31,7 @@ def read_safetensors_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str
     """Return the tensors of a file, whose values are not read yet, and the texts in its `__metadata__`.
 
     Raises:
-        SourceError: The file cannot be opened.
+        OSError: The file cannot be opened.
         CorruptFileError: It is cut off or damaged.
     """
     data = map_file(path)
@@ -38,17 +39,17 @@ def read_safetensors_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str
     try:
         if begin > min(len(data), MAX_HEADER_BYTES):
             raise ValueError(f"a header of {begin} bytes in a file of {len(data)}; expected {MAX_HEADER_BYTES} at most")
-        header = json.loads(bytes(data[8:begin]))
+        header = parse_json(bytes(data[8:begin]))
         metadata = header.pop("__metadata__", {})
         if not isinstance(metadata, dict):
             raise ValueError("__metadata__ is not a dictionary")
-        checksums = {name: int(text, 16) for name, text in json.loads(metadata.get(CHECKSUMS_KEY, "{}")).items()}
+        checksums = {name: int(text, 16) for name, text in parse_json(metadata.get(CHECKSUMS_KEY, "{}")).items()}
         found = extend_crc32c(0, metadata.get(METADATA_KEY, "").encode())
         if checksums.get(METADATA_KEY, found) != found:
             raise CorruptFileError(f"{METADATA_KEY} does not match its checksum (CRC-32C)")
         tensors = {name: _tensor(name, entry, data[begin:], checksums.get(name)) for name, entry in header.items()}
         _require_tiled((entry["data_offsets"] for entry in header.values()), len(data) - begin)
-    except (AttributeError, CorruptFileError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, CorruptFileError, KeyError, TypeError, ValueError) as error:
         kind = "" if isinstance(error, CorruptFileError) else f"{type(error).__name__}: "
         problem = f"{kind}{str(error)[:200]}"
         raise CorruptFileError(f"{path}: damaged safetensors file: {problem}. Download or copy it again.") from error

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import mmap
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
+from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.leveldb_table import extend_crc32c
 from converter.plan.ops import Array, Shape
 
@@ -28,19 +26,6 @@ ELEMENTS: Mapping[str, np.dtype] = {
     **{f"{sign}int{bits}": np.dtype(f"<{sign or 'i'}{bits // 8}") for sign in ("", "u") for bits in (8, 16, 32, 64)},
     "bool": np.dtype("?"),
 }
-
-
-def map_file(path: Path) -> memoryview:
-    """Return the bytes of a file, which are read from the disk as they are used.
-
-    Raises:
-        SourceError: The file cannot be opened, or is empty.
-    """
-    try:
-        with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read: {error}.") from error
 
 
 @dataclass(eq=False)

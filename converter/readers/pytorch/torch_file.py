@@ -18,7 +18,8 @@ from typing import Any
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.pickled import Name, read_pickle
-from converter.readers.pytorch.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor, map_file
+from converter.readers.pytorch.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor
+from effdet_torch.untrusted.files import map_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE_BYTES = 64 << 20
@@ -48,7 +49,7 @@ def read_torch_file(path: Path) -> Any:
         Plain values, see `read_pickle`, and a `StoredTensor` for every tensor.
 
     Raises:
-        SourceError: The file cannot be opened.
+        OSError: The file cannot be opened.
         CorruptFileError: It is cut off or damaged.
         UnsupportedSourceError: It is a pickle or an archive, but not one of `torch.save`.
     """

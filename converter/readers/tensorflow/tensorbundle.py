@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from converter.formats.leveldb_table import extend_crc32c, mask_crc32c, unmask_c
 from converter.formats.protobuf import read_varint
 from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
 from converter.source import SourceFacts, VariableInfo, VariableSource
+from effdet_torch.untrusted.files import map_file
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
@@ -142,13 +141,6 @@ class TensorBundle(VariableSource):
                 f"{shown}: {error.strerror or error}. Keep all files of the checkpoint in one folder: "
                 f"{self.prefix.name}.index and {self.prefix.name}.data-*."
             ) from error
-
-
-def map_file(path: Path) -> memoryview:
-    """Return the bytes of a file, which are read from disk on access."""
-    with path.open("rb") as file:
-        is_empty = os.fstat(file.fileno()).st_size == 0  # mmap refuses empty files
-        return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _read_file(path: Path) -> bytes:

@@ -5,13 +5,14 @@ The split "testdev" has no annotations: its list of images is image_info_test-de
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from effdet_torch.data.dataset import TEST_DEV, RawData
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
+from effdet_torch.untrusted.documents import parse_json
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
 
 VAL = "val2017"
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -62,10 +63,10 @@ def _others(path: Path) -> str:
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bytes(path, MAX_JSON_BYTES))
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a COCO annotation file") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise EvaluationError(f"{path} is not JSON: {error}; download or export it again") from error
     for key in keys:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):

@@ -17,6 +17,7 @@ from effdet_torch.data.dataset import RawData
 from effdet_torch.data.files import IMAGE_SUFFIXES, listed_once, read_lines
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
+from effdet_torch.untrusted.files import MAX_TEXT_BYTES, read_bytes
 
 SPLITS = ("val", "valid", "test")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -80,7 +81,7 @@ def read_xml(path: Path) -> Element:
     for handler in ("StartDoctypeDeclHandler", "EntityDeclHandler", "ExternalEntityRefHandler"):
         setattr(parser, handler, refuse)
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(read_bytes(path, MAX_TEXT_BYTES), True)
     except (OSError, expat.ExpatError, ValueError) as error:
         raise EvaluationError(f"{path} cannot be read as XML: {error}; export the annotations again") from error
     return builder.close()

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from effdet_torch.data import values
 from effdet_torch.data.dataset import RawData
 from effdet_torch.data.files import IMAGE_SUFFIXES, listed_once, read_header, read_lines
 from effdet_torch.data.layouts.voc import image_ids
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
+from effdet_torch.untrusted.documents import parse_yaml
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_text
 
 SPLITS = ("val", "test", "train")
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -32,8 +32,10 @@ def yolo_file(path: Path, name: str | None = None) -> RawData:
         EvaluationError: The file, a label file or the split cannot be read.
     """
     try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        described = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise EvaluationError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(described, dict) or not isinstance(described.get("names"), dict | list):
         raise EvaluationError(f"{path} does not describe a data set: expected names, and val: the folder of images")

@@ -9,15 +9,19 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from converter import locate
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
+from converter.fetch import download
 from converter.formats.file_kind import Format, recognize
 from converter.locate import READERS, open_checkpoint
 from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.source import VariableSource
+from effdet_torch.errors import ConfigError
 from support.tiny_bundle import write_bundle
 
 
@@ -213,7 +217,50 @@ def test_a_path_that_does_not_exist(tmp_path: Path) -> None:
 
 def test_an_impossible_file_name(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be opened: File name too long"):
-        open_checkpoint(tmp_path / ("x" * 5000))
+        open_checkpoint(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "http://[::1/x", "http://" + "a" * 64 + ".invalid/x", "http://a..b/x", "https://host.invalid/\udc80"],
+)
+def test_a_broken_url(url: str) -> None:
+    with pytest.raises(ConfigError, match="is not a usable address; expected https://HOST/PATH"):
+        open_checkpoint(url)
+
+
+def test_a_url_may_be_longer_than_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signed addresses are."""
+    url, fetched = f"https://host.invalid/m.tar.gz?{'x' * 5000}", list[str]()
+
+    def fetch(url: str, **_: object) -> Path:
+        fetched.append(url)
+        return bundle_of(5, tmp_path)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    with open_checkpoint(url) as source:
+        assert source.facts.provenance["url"] == "https://host.invalid/m.tar.gz"
+    assert fetched == [url]
+
+
+@pytest.mark.parametrize("suffix", [".index", ".pth"])
+def test_a_file_that_turns_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    """The reader opens it after it was recognised."""
+    path = write_bundle(tmp_path / "m", {"a": np.array(1)}).with_name("m.index")
+    if suffix == ".pth":
+        path = tmp_path / "m.pth"
+        path.write_bytes(b"PK\x03\x04")
+    recognised, opened = recognize(path), Path.open
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(locate, "recognize", lambda _: recognised)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SourceError, match=rf"m\{suffix}: .*Permission denied"):
+        open_checkpoint(path)
 
 
 def test_a_format_is_added_by_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

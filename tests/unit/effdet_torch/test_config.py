@@ -72,7 +72,7 @@ def test_dict_round_trip_through_json(variant: str) -> None:
     [
         ("d9", {}, "unknown variant 'd9'"),
         ("lite5", {}, "did you mean 'lite"),
-        ("d0", {"colour": 1}, "unknown model setting for d0"),
+        ("d0", {"colour": 1}, "unknown model setting 'colour'; known settings: "),
         ("d0", {"num_classes": 0}, "num_classes is 0; expected a positive integer"),
         ("d0", {"num_classes": True}, "num_classes is True"),
         ("d0", {"image_size": (512, 512.0)}, "image_size"),

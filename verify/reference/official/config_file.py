@@ -1,6 +1,7 @@
 """The `config.yaml` that official training writes: found, and read as plain data without running anything.
 
-A second reading on purpose: it shares no code with the converter's, whose mistakes must not repeat themselves here.
+A second reading on purpose: with the converter's it shares the limits of size and no more, so that mistakes there do
+not repeat themselves here.
 
 Source: the official code's `hparams_config` (the file) and `utils.archive_ckpt` (the folders).
 """
@@ -12,12 +13,13 @@ from typing import Any
 
 import yaml
 
+from effdet_torch.untrusted.documents import parse_yaml
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes
 from verify.errors import ReferenceModelError
 
 CONFIG_FILE = "config.yaml"
 # Training copies its best checkpoint into these folders, and leaves its settings in the folder above.
 COPIES = ("archive", "backup")
-LARGEST_BYTES = 1 << 20  # training writes 4 kB
 TAG = "tag:yaml.org,2002:"
 
 
@@ -37,25 +39,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
         ReferenceModelError: The file cannot be read, is not a mapping, or has a tag that would need code to run.
     """
     try:
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_BYTES + 1)
-        if len(content) > LARGEST_BYTES:
-            raise ReferenceModelError(f"{path} has more than {LARGEST_BYTES} bytes; no {CONFIG_FILE} is that large")
-        values = yaml.load(content, Loader=_PlainLoader)  # noqa: S506 - derived from SafeLoader
+        values = parse_yaml(read_bytes(path, MAX_YAML_BYTES), _PlainLoader)
     except OSError as error:
         raise ReferenceModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        # All but the first: from PyYAML, for values that contradict their tag.
-        problem = " ".join(str(error).split())
-        raise ReferenceModelError(f"{path} is not the plain YAML that training writes: {problem}") from error
+    except ValueError as error:
+        raise ReferenceModelError(f"{path} is not the plain YAML that training writes: {error}") from error
     if not isinstance(values, dict):
         raise ReferenceModelError(f"{path} contains a {type(values).__name__}; expected names and values")
     return {str(name): value for name, value in values.items()}

@@ -16,8 +16,3 @@ def percent(share: float) -> str:
 def number(value: float) -> str:
     """Return an error or a tolerance with two digits."""
     return "0" if value == 0 else f"{value:.1e}"
-
-
-def printable(text: str) -> str:
-    """Replace characters that must not reach a terminal or an XML file: a stranger may have chosen the names."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

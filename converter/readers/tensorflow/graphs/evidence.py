@@ -18,9 +18,9 @@ from converter.readers.tensorflow.graphs.fusion_evidence import NODES, PER_CHANN
 from converter.readers.tensorflow.graphs.input_evidence import input_evidence
 from converter.readers.tensorflow.graphs.layer_evidence import layer_evidence
 from converter.readers.tensorflow.graphs.nodes import Graph, attribute, read_graphs, shapes
-from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import GraphEvidence
 from effdet_torch.file_format import GRAPH
+from effdet_torch.untrusted.files import map_file
 
 _FINDERS = (layer_evidence, fusion_evidence, input_evidence)
 _METHOD = "fpn_weight_method"
@@ -69,7 +69,7 @@ def _read(path: Path, container: tuple[int, ...]) -> GraphEvidence:
     origin = f"{GRAPH}{path.name})"
     try:
         return read_evidence(map_file(path), container, origin)
-    except (SourceError, OSError, ValueError) as error:  # ValueError: the file became empty in between
+    except (SourceError, OSError) as error:
         return GraphEvidence(origin, notes=(f"{origin} cannot be read ({error}), so it shows nothing of the network",))
 
 

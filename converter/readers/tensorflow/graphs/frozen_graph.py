@@ -16,8 +16,8 @@ from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.graph_def import GraphParts, decode_constant, read_graph
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF
-from converter.readers.tensorflow.tensorbundle import map_file
 from converter.source import SourceFacts, VariableInfo, VariableSource
+from effdet_torch.untrusted.files import map_file
 
 _QUANTISED = ("FakeQuant", "Quantize", "Dequantize", "Requantize")  # how such operations begin
 _TF2_RESOURCE = "/ReadVariableOp/resource"

@@ -179,3 +179,16 @@ def test_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(SourceError, match="cannot be unpacked: No space left"):
         ExtractedArchive(pack(tmp_path, *WHOLE))
+
+
+def test_zeros_behind_the_data_are_not_counted_one_by_one_for_hours(tmp_path: Path) -> None:
+    path = pack(tmp_path, *WHOLE)
+    with path.open("ab") as stream:
+        stream.truncate(path.stat().st_size + 10_240)  # tapes were written in blocks
+    ExtractedArchive(path).close()
+    with path.open("ab") as stream:
+        stream.truncate(15 << 30)
+    start = time.perf_counter()
+    with pytest.raises(CorruptFileError, match="more than 1048576 zeros follow the data"):
+        ExtractedArchive(path)
+    assert time.perf_counter() - start < 20

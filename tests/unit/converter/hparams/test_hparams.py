@@ -99,7 +99,7 @@ def test_null_is_a_value_only_where_the_official_code_has_one(name: str) -> None
 
 def test_aliases_cannot_fill_the_memory(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40))]
-    with pytest.raises(ConfigError, match=r"config.yaml holds more than \d+ values"):
+    with pytest.raises(ConfigError, match=r"config.yaml is not plain YAML \(it holds more than \d+ values"):
         read_hparams_file(write(tmp_path, "\n".join(lines)))
 
 

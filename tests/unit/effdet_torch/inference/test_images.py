@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from effdet_torch.inference import images
 from effdet_torch.inference.images import ImageError, image_to_rgb, read_image
 
 Pixels = NDArray[np.uint8]
@@ -176,6 +178,57 @@ def test_missing_file_folder_and_truncated_file(tmp_path: Path, pixels: Pixels) 
     (tmp_path / "a.jpg").write_bytes(stream.getvalue()[: stream.tell() // 2])
     with pytest.raises(ImageError, match=r"a\.jpg is damaged: .*truncated.*Copy or download it again"):
         read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tif", "gif"])
+def test_every_image_that_is_cut_short_is_refused(tmp_path: Path, pixels: Pixels, suffix: str) -> None:
+    whole = saved(tmp_path / f"a.{suffix}", Image.fromarray(pixels)).read_bytes()
+    behind_pixels = {"bmp": 3, "gif": 2}.get(suffix, 0)
+    for size in range(0, len(whole) - behind_pixels, 1 + len(whole) // 300):
+        (tmp_path / "b").write_bytes(whole[:size])
+        with pytest.raises(ImageError, match=r"Copy or download it again|is not an image"):
+            read_image(tmp_path / "b")
+    (tmp_path / "b").write_bytes(whole)
+    assert read_image(tmp_path / "b").shape == pixels.shape
+
+
+def test_a_png_without_its_last_byte(tmp_path: Path, pixels: Pixels) -> None:
+    path = saved(tmp_path / "a.png", Image.fromarray(pixels))
+    whole = path.read_bytes()
+    for size in range(len(whole) - 20, len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ImageError, match=r"a\.png is damaged: .*Copy or download it again"):
+            read_image(path)
+    path.write_bytes(whole + b"something behind the image")
+    np.testing.assert_array_equal(read_image(path), pixels)
+
+
+def test_an_animated_png(tmp_path: Path, pixels: Pixels) -> None:
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    np.testing.assert_array_equal(
+        read_image(saved(tmp_path / "a.png", frames[0], save_all=True, append_images=frames[1:])), pixels
+    )
+
+
+def test_a_program_is_refused(tmp_path: Path, pixels: Pixels) -> None:
+    path = saved(tmp_path / "a.eps", Image.fromarray(pixels))
+    with pytest.raises(ImageError, match=r"a\.eps: a PostScript file is a program.*save it as PNG"):
+        read_image(path)
+
+
+@pytest.mark.timeout(20)
+def test_images_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: Pixels) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", Path("/dev/zero")):
+        with pytest.raises(ImageError, match=r"cannot read the image .*: it is a pipe or a device; copy its content"):
+            read_image(path)
+    path = saved(tmp_path / "a.png", Image.fromarray(pixels))
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", path.stat().st_size)
+    assert read_image(path).shape == pixels.shape
+    with path.open("ab") as stream:
+        stream.truncate(300 << 30)
+    with pytest.raises(ImageError, match=rf"a\.png: it has {300 << 30} bytes; expected at most"):
+        read_image(path)
 
 
 def test_flipped_bits_end_in_pixels_or_in_one_kind_of_error(tmp_path: Path, pixels: Pixels) -> None:

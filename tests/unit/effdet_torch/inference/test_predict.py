@@ -221,7 +221,7 @@ def test_every_kind_of_image_gives_the_same(model: EfficientDet, images: list[Pi
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\); expected RGB"),
         (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\); expected RGB"),
         (torch.zeros((3, 0, 4), dtype=torch.uint8), r"shape \(3, 0, 4\); expected RGB"),
-        ([None], "an image is a NoneType; expected a path"),
+        ([None], "an image is of type NoneType; expected a path"),
         ("missing.jpg", r"missing\.jpg: No such file"),
     ],
 )

@@ -96,3 +96,14 @@ def test_colors_differ_and_text_can_be_read_on_them() -> None:
     for color in colors:
         pair = [relative_luminance(color), relative_luminance(text_color(color))]
         assert (max(pair) + 0.05) / (min(pair) + 0.05) > 3, color  # WCAG 2, large text
+
+
+def test_names_that_no_font_has_are_drawn_on_one_line() -> None:
+    box, score, number = torch.tensor([[20.0, 60.0, 90.0, 90.0]]), torch.tensor([0.5]), torch.tensor([18])
+
+    def draw(name: str) -> NDArray[np.uint8]:
+        return np.asarray(draw_detections(GREY, ImageDetections(box, score, number, [name])))
+
+    hostile = draw("a\nb\udc80\x1b")
+    np.testing.assert_array_equal(hostile, draw(r"a\nb\udc80\x1b"))
+    assert (hostile != draw("ab")).any()  # negative control

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from effdet_torch.untrusted.text import printable
 from support.verification_samples import FAILING, HOSTILE, NASTY, PASSING, SAMPLES
-from verify.report.content.text import printable
 from verify.report.terminal import render_terminal
 from verify.results.verification import Verification
 

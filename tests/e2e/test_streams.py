@@ -1,0 +1,116 @@
+"""Commands whose output cannot be written, or whose user gives up: one line, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.coco_samples import write_coco, write_model
+from support.commands import script
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, a device of Linux")
+LIST = ("effdet-convert", "--list")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model, and images with names that ASCII and UTF-8 lack."""
+    root = tmp_path_factory.mktemp("streams")
+    write_model(root / "model.pth")
+    write_coco(root / "coco")
+    (root / "images").mkdir()
+    for name in ("ä.png", "\udc80.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "a.png")
+        (root / "a.png").rename(root / "images" / name)
+    return root
+
+
+def run(folder: Path, name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"} | options
+    return subprocess.run([script(name), *arguments], cwd=folder, timeout=120, check=False, **options)
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "command",
+    [
+        LIST,
+        ("effdet-convert", "--help"),
+        ("effdet-inspect", "model.pth", "--json"),
+        ("effdet-convert", "model.pth", "--dry-run"),
+        ("effdet-detect", "model.pth", "images"),
+        ("effdet-verify", "model.pth", "--coco", "coco", "--workers", "0"),
+    ],
+    ids=" ".join,
+)
+def test_a_full_disk(folder: Path, command: tuple[str, ...]) -> None:
+    with FULL.open("w") as full:
+        done = run(folder, *command, stdout=full)
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("Error: ")
+    assert "No space left on device" in last
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert run(folder, *command).returncode == 0  # negative control
+
+
+@needs_full
+def test_errors_on_a_full_disk(folder: Path) -> None:
+    with FULL.open("w") as full:
+        assert run(folder, "effdet-inspect", "absent", stderr=full).returncode == 1
+
+
+def test_a_reader_that_has_seen_enough(folder: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = run(folder, *LIST, stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_names_that_the_encoding_lacks(folder: Path, encoding: str) -> None:
+    strict = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    done = run(folder, "effdet-detect", "model.pth", "images", env=strict, encoding=encoding)
+    assert done.returncode == 0, done.stderr
+    names = {line.partition(":")[0] for line in done.stdout.splitlines()}
+    assert names == {r"images/\xe4.png" if encoding == "ascii" else "images/ä.png", r"images/\udc80.png"}
+
+
+def test_closed_streams(folder: Path) -> None:
+    command = f"{script('effdet-detect')} model.pth images >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=folder, timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "module", ["click", "converter.command", "verify.command", "torch", "effdet_torch.network.model"]
+)
+def test_interrupted_while_a_module_is_imported(folder: Path, module: str) -> None:
+    program = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+import cli
+cli.detect(["model.pth", "images"])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Error: interrupted\n")
+
+
+def test_an_import_that_fails_keeps_its_traceback(folder: Path) -> None:
+    """Negative control."""
+    program = "import sys; sys.modules['verify.command'] = None; import cli"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError" in done.stderr
