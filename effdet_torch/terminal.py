@@ -92,7 +92,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 def fail(reason: BaseException, report: object = None) -> NoReturn:
     """Print what went wrong, write it to the report file if there is one, and exit."""
     error = _explained(reason)
-    lines = str(error).splitlines()
+    lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(report, Path):
         try:
             write_json(report, {"ok": False, "error": str(error), "problems": getattr(error, "problems", [])})

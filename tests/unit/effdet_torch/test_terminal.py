@@ -39,6 +39,7 @@ def raising(error: BaseException) -> Callable[[], None]:
     [
         (EffdetError(HOSTILE), 1, f"Error: {SHOWN}"),
         (UsageError("a", "  b"), 2, "Error: a\n  b"),
+        (EffdetError(), 1, "Error: EffdetError\n"),
         (PermissionError(13, "Permission denied", HOSTILE), 1, f"Error: {SHOWN} cannot be used: Permission denied; "),
         (OSError(28, "No space left on device"), 1, "Error: a file or stream cannot be used: No space left on device;"),
         (KeyboardInterrupt(), 1, "Error: interrupted\n"),
