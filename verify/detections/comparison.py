@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torchvision.ops import box_iou
-
 from effdet_torch.metrics.classes import class_metrics
 from effdet_torch.metrics.matches import Matches, match_boxes
 from verify.detections.details import class_names, evaluated, file_names, shown_boxes
-from verify.detections.matching import MIN_IOU, grouped, pair, side_of
+from verify.detections.matching import MIN_IOU, grouped, overlaps, pair_up, side_of
 from verify.detections.pictures import with_pictures
 from verify.detections.run import Evaluation
 from verify.results.details import ComparedImage, Comparison, ShownImage, Side
@@ -80,8 +77,8 @@ def _different(first: Evaluation, second: Evaluation, numbers: Numbers) -> Count
     groups, found = (grouped(own), grouped(other)), Counter[int]()
     for key in groups[0].keys() | groups[1].keys():
         boxes = [side_of(group.get(key, []))[0] for group in groups]
-        iou = box_iou(*map(torch.from_numpy, boxes)).numpy()
-        found[key[0]] += len(boxes[0]) + len(boxes[1]) - 2 * len(pair(1 - iou, iou >= MIN_IOU))
+        iou = overlaps(*boxes)
+        found[key[0]] += len(boxes[0]) + len(boxes[1]) - 2 * len(pair_up(1 - iou, iou >= MIN_IOU))
     return found
 
 

@@ -68,14 +68,12 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     Returns:
         How many count: expected, surplus, matched; and the largest box and score errors of the pairs.
     """
-    from torchvision.ops import box_iou  # takes as long to import as torch
-
     box_errors = np.abs(found[0][:, None] - expected[0][None]).max(axis=2, initial=0.0)
     score_errors = np.abs(found[1][:, None] - expected[1][None])
     # Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.
     cost = np.maximum(box_errors / MATCHED_BOX_ERROR_PX, score_errors / MATCHED_SCORE_ERROR)
-    iou = box_iou(torch.from_numpy(found[0]), torch.from_numpy(expected[0])).numpy()
-    pairs = pair(cost, (cost <= 1) | (iou >= MIN_IOU))
+    iou = overlaps(found[0], expected[0])
+    pairs = pair_up(cost, (cost <= 1) | (iou >= MIN_IOU))
     counted = found[1] >= MATCHED_MIN_SCORE, expected[1] >= MATCHED_MIN_SCORE
     counting = [pair for pair in pairs if counted[0][pair[0]] or counted[1][pair[1]]]
     alone = [int(counted[side].sum()) - sum(bool(counted[side][pair[side]]) for pair in pairs) for side in (0, 1)]
@@ -84,7 +82,15 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     return (len(counting) + alone[1], alone[0], matched), (next(largest), next(largest))
 
 
-def pair(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def overlaps(first_xyxy: Array, second_xyxy: Array) -> Array:
+    """Return intersection over union of N and M boxes, (N, M)."""
+    from torchvision.ops import box_iou  # takes as long to import as torch
+
+    iou: Array = box_iou(torch.from_numpy(first_xyxy), torch.from_numpy(second_xyxy)).numpy()
+    return iou
+
+
+def pair_up(cost: Array, possible: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Pair rows with columns one to one, where possible, cheapest first."""
     pairs: list[tuple[int, int]] = []
     free = np.ones(cost.shape[0], bool), np.ones(cost.shape[1], bool)
