@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from converter.plan.expand import Plan
 
 Facts = Mapping[str, Any]
+HANGING = 13  # columns before the text of a line
 SCALINGS: Mapping[str, str] = {
     "mean_std": "",
     "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
@@ -203,4 +204,4 @@ def _difference_text(facts: Facts) -> str:
 
 
 def _table(lines: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"{name:<12} {printable(text)}" for name, text in lines)
+    return "\n".join(f"{name:<{HANGING - 1}} {printable(text)}" for name, text in lines)
