@@ -37,7 +37,7 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
         from converter.identify.official import official_files
         from converter.report import official_text
 
-        write(official_text(official_files().values()) + "\n")
+        say(*official_text(official_files().values()).split("\n"))
         context.exit()
 
 

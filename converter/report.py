@@ -156,12 +156,12 @@ def tensors_text(rows: Iterable[Facts]) -> str:
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
-    """Return one line per official file: name, image size, input scaling, published AP."""
+    """Return one line per official file: name, image size, published AP, input scaling."""
     rows = [
-        (file.short_name, "{} x {}".format(*file.config.image_size), file.input_scaling, f"{file.ap:.1f}")
+        (file.short_name, "{} x {}".format(*file.config.image_size), f"{file.ap:.1f}", file.input_scaling)
         for file in files
     ]
-    rows.insert(0, ("name", "image (px)", "input", "AP val2017"))
+    rows.insert(0, ("name", "image (px)", "AP val2017", "input"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -95,6 +95,7 @@ def on_terminal(folder: Path, size: tuple[int, int], name: str, *arguments: str)
         ("effdet-convert", "model.pth", "--dry-run"),
         ("effdet-inspect", "model.pth"),
         ("effdet-detect", "model.pth", "images"),
+        LIST,
     ],
     ids=" ".join,
 )
