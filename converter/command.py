@@ -16,6 +16,7 @@ from effdet_torch.terminal import (
     output_file,
     progress_bar,
     reports_errors,
+    say,
     write,
     write_json,
     writes,
@@ -36,7 +37,7 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
         from converter.identify.official import official_files
         from converter.report import official_text
 
-        write(official_text(official_files().values()) + "\n")
+        say(*official_text(official_files().values()).split("\n"))
         context.exit()
 
 
@@ -122,7 +123,7 @@ def convert(
     """
     from converter.conversion import converting, prepare
     from converter.inputs import input_files
-    from converter.report import conversion_report, conversion_text
+    from converter.report import HANGING, conversion_report, conversion_text
     from converter.writers.targets import choose_target, require_bare
 
     files.require_apart(inputs := input_files(source, hparams))
@@ -142,7 +143,7 @@ def convert(
         result = conversion_report(preparation, written, out, target, bare)
         if report is not None:  # before OUT is moved into place: a run whose report fails leaves nothing behind
             write_json(report, result)
-    write(conversion_text(result) + "\n")
+    say(*conversion_text(result).split("\n"), hanging=HANGING)
 
 
 @click.command(
@@ -165,7 +166,7 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
     SOURCE is anything that effdet-convert accepts: a path, an official name or a URL.
     """
     from converter.inspection import inspect_source, tensor_rows
-    from converter.report import inspection_text, tensors_text
+    from converter.report import HANGING, inspection_text, tensors_text
 
     with opened_source(source) as opened:
         facts = inspect_source(opened)
@@ -173,6 +174,6 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
     if as_json:
         write(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2) + "\n")
         return
-    write(inspection_text(facts) + "\n")
+    say(*inspection_text(facts).split("\n"), hanging=HANGING)
     if tensors:
         write(tensors_text(rows) + "\n")

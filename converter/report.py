@@ -15,12 +15,20 @@ from effdet_torch.values import described
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
+    from converter.plan.expand import Plan
 
 Facts = Mapping[str, Any]
+HANGING = 13  # columns before the text of a line
 SCALINGS: Mapping[str, str] = {
     "mean_std": "",
     "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
     "advprop": ", input x * 2 / 255 - 1 (AdvProp)",
+}
+# What the tensors of a PyTorch file are made for: one of TensorFlow's variables, several, none.
+ORIGINS: Mapping[str, str] = {
+    "single": "{tensors} for one variable each",
+    "stacked": "{tensors} for {variables} stacked variables",
+    "added": "{tensors} counters of batch norms, which TensorFlow does not have",
 }
 
 
@@ -34,6 +42,8 @@ def conversion_report(
     """Return what was done, or what would be done in a dry run (nothing `written`).
 
     `accounting` lists every stored name under what happens to it; its counts add up to the variables of the source.
+    `origins` counts the tensors of a PyTorch file by the variables that they are made for: the counts add up to
+    `tensors`, and with the folded biases to all variables of the network. It is empty for TensorFlow's formats.
     """
     target, metadata = target or TARGETS["pth"], None if written is None else written.metadata
     preparation = preparation.for_target(target)
@@ -47,6 +57,7 @@ def conversion_report(
         **(metadata or build_metadata(preparation, checksums=False)),
         "notes": [*_notes(preparation, target, bare), *_accepted(metadata or {})],
         "tensors": len(target.specs(plan)),
+        "origins": {} if target.is_tensorflow else _origins(plan),
         "parameters": preparation.parameters,
         "accounting": {
             "variables": len(preparation.source.variables),
@@ -56,6 +67,15 @@ def conversion_report(
             "folded": [] if preparation.source.facts.is_folded else folded,
         },
     }
+
+
+def _origins(plan: Plan) -> dict[str, dict[str, int]]:
+    found = {origin: {"tensors": 0, "variables": 0} for origin in ORIGINS}
+    for entry in plan.targets.values():
+        counts = found[{0: "added", 1: "single"}.get(len(entry.sources), "stacked")]
+        counts["tensors"] += 1
+        counts["variables"] += len(entry.sources)
+    return found
 
 
 def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str]:
@@ -95,9 +115,11 @@ def conversion_text(report: Facts) -> str:
         ("model", _model_text(report["variant"], report["config"], report["parameters"])),
         ("weights", f"{report['view']['name']}: {report['view']['reason']}"),
         ("variables", ", ".join(variables)),
-        *_assumed(report),
-        *(("note", note) for note in report["notes"]),
     ]
+    if origins := report["origins"]:
+        parts = [ORIGINS[origin].format_map(counts) for origin, counts in origins.items() if counts["tensors"]]
+        lines.append(("tensors", f"{report['tensors']}: {', '.join(parts)}"))
+    lines += [*_assumed(report), *(("note", note) for note in report["notes"])]
     written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
     if report["dry_run"]:
         lines.append(("result", f"complete: {written} would be written (dry run)"))
@@ -134,12 +156,12 @@ def tensors_text(rows: Iterable[Facts]) -> str:
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
-    """Return one line per official file: name, image size, input scaling, published AP."""
+    """Return one line per official file: name, image size, published AP, input scaling."""
     rows = [
-        (file.short_name, "{} x {}".format(*file.config.image_size), file.input_scaling, f"{file.ap:.1f}")
+        (file.short_name, "{} x {}".format(*file.config.image_size), f"{file.ap:.1f}", file.input_scaling)
         for file in files
     ]
-    rows.insert(0, ("name", "image (px)", "input", "AP val2017"))
+    rows.insert(0, ("name", "image (px)", "AP val2017", "input"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -182,4 +204,4 @@ def _difference_text(facts: Facts) -> str:
 
 
 def _table(lines: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(f"{name:<12} {printable(text)}" for name, text in lines)
+    return "\n".join(f"{name:<{HANGING - 1}} {printable(text)}" for name, text in lines)

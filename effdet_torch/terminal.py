@@ -19,12 +19,13 @@ from click.core import ParameterSource
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, OutputError, OverwriteError
 from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_stream
-from effdet_torch.untrusted.text import printable
+from effdet_torch.untrusted.text import printable, wrapped
 
 P = ParamSpec("P")
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
+USUAL_WIDTH = 80  # of a terminal that does not know its own, in columns
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
 
@@ -33,9 +34,14 @@ def part_of(progress: Progress | None, number: int, count: int) -> Progress | No
     return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
-def say(*lines: str, err: bool = False) -> None:
-    """Print lines of any text; names in them may come from strangers, and neither end a line nor reach a terminal."""
-    write("\n".join(map(printable, lines)) + "\n", err)
+def say(*lines: str, err: bool = False, hanging: int = 2) -> None:
+    """Print lines of any text; names in them may come from strangers, and neither end a line nor reach a terminal.
+
+    On a terminal, lines that are too long are wrapped; all but the first are indented by `hanging` columns.
+    """
+    width = _width(sys.stderr if err else sys.stdout)
+    shown = (line for text in lines for line in wrapped(printable(text), width, hanging))
+    write("\n".join(shown) + "\n", err)
 
 
 def write(text: str, err: bool = False) -> None:
@@ -57,6 +63,15 @@ def write(text: str, err: bool = False) -> None:
 def on_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal; None is one that the caller closed."""
     return stream is not None and stream.isatty()
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """Return the width of a terminal in columns; None for anything else, where lines stay whole."""
+    if stream is None or not on_terminal(stream):
+        return None
+    with suppress(OSError, ValueError):  # not one of the system
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    return USUAL_WIDTH
 
 
 class Command(click.Command):

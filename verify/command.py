@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
     from verify.results.verification import Verification
 
-PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
+PIPED_WIDTH = 100_000  # more than any line has: only a terminal needs them wrapped
 
 
 def report_files(folder: Path) -> list[Path]:

@@ -16,6 +16,8 @@ Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax in pixels
 
 PADDING_PX = 2
+SMALL = 4  # areas of a label: it would hide a good part of a box that is not larger
+ROWS = 3  # of labels above and below a box, where the nearest is taken
 GOLDEN_RATIO = 0.618034  # steps of it around the colour circle stay far from the steps just before
 
 
@@ -50,7 +52,7 @@ def draw_boxes(
     labels: list[Rectangle] = []
     texts = [printable(text) for text in texts]  # a line break would move it, half a surrogate pair has no letter
     for box, text in zip(boxes, texts, strict=True):
-        labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels))
+        labels.append(_place_label(draw.textbbox((0, 0), text, font=font), box, picture.size, labels, boxes))
     rows = list(zip(boxes, labels, colors, texts, strict=True))[::-1]  # the first last, on top
     for box, _, color, _ in rows:
         draw.rectangle(box, outline=color, width=max(1, round(side / 250)))
@@ -84,19 +86,39 @@ def _inside(box_xyxy: Sequence[float], size: tuple[int, int]) -> Rectangle:
     return left, top, max(left, min(xmax, right)), max(top, min(ymax, bottom))
 
 
-def _place_label(text_box: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle]) -> Rectangle:
-    """Return the place for a label at a box that covers the least of the other labels; the first if several do."""
+def _place_label(
+    text_box: Rectangle, box: Rectangle, size: tuple[int, int], taken: list[Rectangle], boxes: list[Rectangle]
+) -> Rectangle:
+    """Return the place for a label at a box that covers the least of the other labels, then of small boxes.
+
+    Of several such places the first is taken.
+    """
     width, height = text_box[2] + 2 * PADDING_PX, text_box[3] + 2 * PADDING_PX
     places = [_shifted_inside(x, y, width, height, size) for x, y in _label_corners(box, width, height)]
-    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+    areas = np.array([(xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in boxes])
+    small = np.nonzero(areas <= SMALL * width * height)[0]
+    hidden = _common_areas(places, [boxes[index] for index in small]) / np.maximum(areas[small], 1)
+    order = np.lexsort((hidden.sum(axis=1), _common_areas(places, taken).sum(axis=1)))  # stable; the last key first
+    return places[int(order[0])]
 
 
 def _label_corners(box: Rectangle, width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Yield top left corners for a label: above the box (if there is room), inside at the top, below, at the bottom."""
+    """Yield top left corners for a label, the best first.
+
+    Above the box (if there is room), inside at the top, below, inside at the bottom, on its right, on its left; then in
+    further rows above and below.
+    """
     xmin, ymin, xmax, ymax = box
     for y in (ymin - height, ymin, ymax, ymax - height)[ymin < height :]:
         yield xmin, y
         yield xmax - width, y
+    for x in (xmax, xmin - width):
+        yield x, ymin
+        yield x, ymax - height
+    for row in range(1, ROWS):
+        for y in (ymin - (row + 1) * height, ymax + row * height):
+            yield xmin, y
+            yield xmax - width, y
 
 
 def _shifted_inside(x: float, y: float, width: float, height: float, size: tuple[int, int]) -> Rectangle:
@@ -105,7 +127,9 @@ def _shifted_inside(x: float, y: float, width: float, height: float, size: tuple
     return left, top, left + width, top + height
 
 
-def _common_area(first: Rectangle, second: Rectangle) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _common_areas(first: Sequence[Rectangle], second: Sequence[Rectangle]) -> NDArray[np.float64]:
+    """Return the areas (M, N) that each of M rectangles shares with each of N."""
+    one, other = np.reshape(first, (-1, 1, 4)), np.reshape(second, (1, -1, 4))
+    sides = np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2])
+    areas: NDArray[np.float64] = np.maximum(sides, 0.0).prod(axis=-1)
+    return areas

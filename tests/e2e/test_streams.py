@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +72,47 @@ def test_a_full_disk(folder: Path, command: tuple[str, ...]) -> None:
 def test_errors_on_a_full_disk(folder: Path) -> None:
     with FULL.open("w") as full:
         assert run(folder, "effdet-inspect", "absent", stderr=full).returncode == 1
+
+
+def on_terminal(folder: Path, size: tuple[int, int], name: str, *arguments: str) -> list[str]:
+    """Return the lines that a command prints on a terminal of (lines, columns)."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    with subprocess.Popen([script(name), *arguments], cwd=folder, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        text = b""
+        with suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 4096):
+                text += part
+    os.close(ours)
+    assert process.returncode == 0
+    return text.decode().replace("\r\n", "\n").splitlines()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("effdet-convert", "model.pth", "--dry-run"),
+        ("effdet-inspect", "model.pth"),
+        ("effdet-detect", "model.pth", "images"),
+        LIST,
+    ],
+    ids=" ".join,
+)
+def test_a_terminal_wraps_words_and_a_pipe_does_not(folder: Path, command: tuple[str, ...]) -> None:
+    done = run(folder, *command)
+    piped = (done.stderr + done.stdout).splitlines()
+    assert max(map(len, piped)) > 50
+    shown = on_terminal(folder, (24, 50), *command)
+    assert max(map(len, shown)) <= 50
+    assert "".join(shown).replace(" ", "") == "".join(piped).replace(" ", "")
+    assert sum(not line.startswith(" ") for line in shown) == len(piped)  # the others are indented
+    assert on_terminal(folder, (24, 5000), *command) == piped  # negative control
+
+
+def test_a_terminal_without_a_size_has_80_columns(folder: Path) -> None:
+    shown = on_terminal(folder, (0, 0), "effdet-inspect", "model.pth")
+    assert 60 < max(map(len, shown)) <= 80
 
 
 def test_a_reader_that_has_seen_enough(folder: Path) -> None:

@@ -26,9 +26,12 @@ QUICK = ("--image-size", "65", "--dtype", "float32")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the verified demonstration of lite0 in `demo/`."""
     folder = tmp_path_factory.mktemp("verify")
-    done = run("effdet-verify", "--demo", "lite0", *QUICK, "--report-dir", "demo", cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+        done = run("effdet-verify", "--demo", "lite0", *QUICK, "--report-dir", "demo", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PASS")
+    assert all(line.startswith("wrote demo/") for line in done.stderr.splitlines()), done.stderr
     return folder
 
 

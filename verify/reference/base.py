@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,31 +19,84 @@ from verify.errors import MissingDependencyError
 
 LayerKey = tuple[str, int | None]
 
+# What TensorFlow prints while it starts on a healthy machine, before it has read TF_CPP_MIN_LOG_LEVEL: information, and
+# complaints about libraries of graphics cards that are absent or loaded already.
+START_UP_NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog\(\)"
+    r"|I\d{4} \d"
+    r"|[WE]\d{4} \d.*(call to cuInit|Unable to register cu\w+ factory|computation placer already registered)"
+)
+FILTER = """
+import re, sys
+for line in sys.stdin.buffer:
+    if not re.match(sys.argv[1].encode(), line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+FILTER_SECONDS = 5.0  # a process that inherited the pipe may keep the filter alive; it is not waited for any longer
+
 
 def import_tensorflow() -> Any:
     """Import TensorFlow for repeatable results on the CPU and return the module.
 
-    A graphics card stays free for PyTorch: it is hidden from TensorFlow only, not from the process.
+    A graphics card stays free for PyTorch: it is hidden from TensorFlow only, not from the process. Start-up messages
+    are left out, unless TF_CPP_MIN_LOG_LEVEL is set or TensorFlow was imported before.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with warnings.catch_warnings(), nullcontext() if "tensorflow" in sys.modules else uncollected():
-            warnings.simplefilter("ignore")  # deprecations inside TensorFlow's own imports
+    with ExitStack() as stack:
+        if "tensorflow" not in sys.modules:
+            stack.enter_context(uncollected())
+            if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+                os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # errors only
+                stack.enter_context(without_start_up_noise())
             # Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
             with suppress(ImportError):
                 import triton  # noqa: F401
+        tf = _imported()
+        if tf.config.get_visible_devices("GPU"):
+            tf.config.set_visible_devices([], "GPU")
+    return tf
+
+
+def _imported() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside TensorFlow's own imports
             import tensorflow as tf
     except ImportError as error:
         raise MissingDependencyError(
             f"the TensorFlow reference needs TensorFlow ({error}): run pip install 'effdet-convert[tf]'"
         ) from error
-    if tf.config.get_visible_devices("GPU"):
-        tf.config.set_visible_devices([], "GPU")
     return tf
+
+
+@contextmanager
+def without_start_up_noise() -> Iterator[None]:
+    """Filter lines that match START_UP_NOISE out of stderr, also of what code in C prints; pass on all others.
+
+    The filter is a process of its own, so that the last words of a TensorFlow that crashes are passed on as well.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed by the caller
+        yield
+        return
+    words = [sys.executable, "-I", "-S", "-c", FILTER, START_UP_NOISE]
+    # In a session of its own, Ctrl-C reaches only us.
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+    assert process.stdin is not None
+    with process.stdin:
+        os.dup2(process.stdin.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(FILTER_SECONDS)
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_torch.untrusted.text import printable
+from effdet_torch.untrusted.text import columns, printable, wrapped
 from verify.report.content.section import Failed, Section
 from verify.report.content.sections import sections
 from verify.results.verification import Verdict, Verification
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.measure import Measurement
     from rich.table import Table
+    from rich.text import Text
 
+UNLIMITED = 100_000  # columns, more than any table has
 
 STYLES: Mapping[Verdict, str] = {"PASS": "bold green", "FAIL": "bold red", "EVALUATED": "bold cyan"}
 
@@ -35,31 +39,62 @@ def _section(console: Console, section: Section) -> None:
     for line in section.lines:
         _line(console, line)
     if section.rows:
-        console.print(_table(section))
+        table = _table(section)
+        if console.measure(table, options=console.options.update(width=UNLIMITED)).maximum > console.width:
+            table = _table(section, narrow=True)
+        console.print(table)
     for name, *lines in section.short_items:
         _line(console, name, "red")
         for line in lines:
             _line(console, line, indent=2)
 
 
-def _table(section: Section) -> Table:
+def _table(section: Section, narrow: bool = False) -> Table:
+    """Return a table; in a narrow one, titles of numbers are as narrow as the numbers, which leaves room for names."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for title, kind in section.columns.items():
-        number = kind == "number"
-        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for index, (title, kind) in enumerate(section.columns.items()):
+        if kind == "number":
+            least = max(map(len, (*title.split(), *(row[index] for row in section.short_rows))))
+            lines = wrapped(title, least if narrow else None)
+            table.add_column("\n".join(lines), justify="right", no_wrap=True)
+        else:
+            table.add_column(title, overflow="fold")
     for row in section.short_rows:
         failed = any(isinstance(cell, Failed) for cell in row)
-        table.add_row(*(Text(printable(cell)) for cell in row), style="red" if failed else "")
+        cells = (
+            Text(printable(cell)) if kind == "number" else Wrapped(printable(cell))
+            for cell, kind in zip(row, section.columns.values(), strict=True)
+        )
+        table.add_row(*cells, style="red" if failed else "")
     return table
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """Printable text in a cell, which breaks where `wrapped` allows it."""
+
+    text: str
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines for the width of the column."""
+        from rich.text import Text
+
+        yield Text("\n".join(wrapped(self.text, options.max_width)), overflow="fold")
+
+    def __rich_measure__(self, _: Console, options: ConsoleOptions) -> Measurement:
+        """Return the least and the greatest useful width."""
+        from rich.measure import Measurement
+
+        return Measurement(1, columns(self.text)).with_maximum(options.max_width)
 
 
 def _line(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     """Print text as it is: a name is neither markup nor to be highlighted."""
-    from rich.padding import Padding
     from rich.text import Text
 
-    console.print(Padding(Text(printable(text), style, overflow="fold"), (0, 0, 0, indent), expand=False))
+    for line in wrapped(printable(text), console.width - indent):
+        console.print(Text(" " * indent + line, style), soft_wrap=True)

@@ -102,6 +102,24 @@ def test_the_numbers_add_up(weights: ViewName, kept: bool) -> None:
     assert sorted(name for part in parts for name in part) == sorted(CHECKPOINT)
     assert accounting["variables"] == len(CHECKPOINT)
     assert bool(accounting["folded"]) is not kept
+    assert sum(counts["tensors"] for counts in report["origins"].values()) == report["tensors"]
+    made = sum(counts["variables"] for counts in report["origins"].values())
+    assert made + len(accounting["folded"]) == len(accounting["consumed"])
+    counters = [key for key in prepared.plan.targets if key.endswith("num_batches_tracked")]
+    assert report["origins"]["added"] == {"tensors": len(counters), "variables": 0}
+
+
+def test_formats_of_tensorflow_have_no_tensors_to_explain() -> None:
+    report = conversion_report(prepare(MemorySource(CHECKPOINT)), None, None, TARGETS["tf1"])
+    assert report["origins"] == {}
+    assert "\ntensors " not in conversion_text(report)
+
+
+def test_kinds_of_tensors_that_a_network_lacks_are_not_told() -> None:
+    report = conversion_report(prepare(MemorySource(CHECKPOINT)), None, None)
+    assert " stacked variables" in conversion_text(report)
+    nothing = {"tensors": 0, "variables": 0}
+    assert " stacked variables" not in conversion_text(report | {"origins": report["origins"] | {"stacked": nothing}})
 
 
 @pytest.mark.parametrize("name", ["model.pth", "folder"])

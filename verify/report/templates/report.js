@@ -57,6 +57,17 @@
     show();
   }
 
+  // Sizes change with the window, with filters, and when what holds a table is opened.
+  const sizes = new ResizeObserver(() => {
+    for (const box of document.querySelectorAll(".wider + .scroll")) {
+      box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth + 1;  // rounded
+    }
+  });
+  for (const box of document.querySelectorAll(".scroll")) {
+    sizes.observe(box);
+    for (const content of box.children) sizes.observe(content);
+  }
+
   for (const table of document.querySelectorAll("table.sortable")) {
     const rows = Array.from(table.tBodies[0].rows);
     addSorting(table, rows);

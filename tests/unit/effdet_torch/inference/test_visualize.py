@@ -72,6 +72,41 @@ def test_equal_boxes_show_all_labels_and_the_better_box() -> None:
     assert tuple(picture[125, 100]) == DOG
 
 
+SMALL_ROW = tuple((30.0 + 24 * n, 110.0, 50.0 + 24 * n, 124.0) for n in range(8))
+SMALL_PLACES = {
+    "row": SMALL_ROW,
+    "column": tuple((150.0, 20.0 + 16 * n, 166.0, 32.0 + 16 * n) for n in range(8)),
+    "in a corner": ((0.0, 0.0, 14.0, 12.0), (16.0, 0.0, 30.0, 12.0), (0.0, 14.0, 14.0, 26.0)),
+    "at the bottom": tuple((40.0 + 30 * n, 226.0, 60.0 + 30 * n, 239.0) for n in range(6)),
+}
+
+
+@pytest.mark.parametrize("boxes", SMALL_PLACES.values(), ids=SMALL_PLACES)
+def test_labels_do_not_hide_small_boxes(boxes: tuple[tuple[float, ...], ...]) -> None:
+    picture = drawn(*boxes)
+    for xmin, ymin, xmax, ymax in np.array(boxes, int):
+        inside = picture[ymin + 2 : ymax - 1, xmin + 2 : xmax - 1]
+        assert (inside == 128).all(), "what was found can be seen"
+
+
+def test_labels_of_small_boxes_do_not_hide_each_other() -> None:
+    ids = tuple(range(1, 9))
+    picture = drawn(*SMALL_ROW, category_ids=ids)
+    alone = [
+        colored(drawn(box, category_ids=(number,)), class_color(number)).sum()
+        for box, number in zip(SMALL_ROW, ids, strict=True)
+    ]
+    together = [colored(picture, class_color(number)).sum() for number in ids]
+    assert all(abs(a - b) < 0.2 * a for a, b in zip(alone, together, strict=True))
+
+
+def test_a_label_stays_at_a_large_box_that_has_a_small_one_nearby() -> None:
+    """The place above the box is taken by a small box; the next one is inside."""
+    picture = drawn((40, 60, 300, 230), (40, 44, 60, 58), (280, 44, 300, 58))
+    assert colored(picture[61:76, 42:100], DOG).sum() > 300
+    assert colored(drawn((40, 60, 300, 230))[61:76, 42:100], DOG).sum() == 0  # negative control: nothing is above
+
+
 def test_lines_and_letters_grow_with_the_image() -> None:
     found = colored(drawn((400, 600, 2000, 1800), image=np.full((2400, 3200, 3), 128, np.uint8)), DOG)
     assert found[1200].sum() >= 8 * 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -103,6 +105,34 @@ def classes(verification: Verification) -> set[str]:
 def test_what_the_script_looks_for_is_on_the_page() -> None:
     script = (Path(report.__file__).parent / "templates" / "report.js").read_text("utf-8")
     wanted = set(re.findall(r"\.([a-z-]+)\"\)", script))
-    assert wanted == {"sortable", "controls", "filter", "only-failures", "count", "bad"}
+    assert wanted == {"sortable", "controls", "filter", "only-failures", "count", "bad", "scroll"}
     assert wanted <= classes(FAILING)
     assert not wanted <= classes(SAMPLES["empty"])  # it has no table of layers
+
+
+@pytest.mark.parametrize("verification", SAMPLES.values(), ids=SAMPLES)
+def test_what_may_be_wider_than_the_page_can_say_so(verification: Verification) -> None:
+    html = to_html(verification)
+    hints = re.findall(r'<p class="wider" hidden>[^<]+</p>\s*<div class="scroll"', html)
+    assert len(hints) == html.count('<div class="scroll"') == html.count('<p class="wider"')
+    assert re.search(r"@media print \{.*\.wider \{ display: none; \}", html, re.DOTALL)
+
+
+BROWSER = shutil.which("chromium")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs the browser chromium")
+@pytest.mark.parametrize(("width_px", "scripts"), [(500, True), (2500, True), (500, False)])
+def test_only_what_is_really_wider_says_so(tmp_path: Path, width_px: int, scripts: bool) -> None:
+    html = to_html(replace(FAILING, detection=SAMPLES["two_models"].detection))
+    page = tmp_path / "report.html"
+    page.write_text(html if scripts else html.replace("script-src 'unsafe-inline'; ", ""))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    options += ["--virtual-time-budget=2000", "--dump-dom"]  # in ms: time to draw the page
+    words = [str(BROWSER), *options, f"--window-size={width_px},2000", page.as_uri()]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+    pattern = r'<p class="wider"{}>[^<]+</p>\s*<div class="scroll"[^>]* aria-label="([^"]+)"'
+    shown, hidden = (re.findall(pattern.format(state), found) for state in ("", ' hidden=""'))
+    assert len(shown) + len(hidden) == html.count('<div class="scroll"')
+    assert "COCO metrics, 0 to 100" in hidden  # four short columns
+    assert {"Plot", "Classes"} <= set(hidden if width_px > 500 or not scripts else shown)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from effdet_torch.untrusted.text import printable
-from support.verification_samples import FAILING, HOSTILE, NASTY, PASSING, SAMPLES
+from support.verification_samples import BROKEN_KEY, FAILING, HOSTILE, NASTY, PASSING, PLACES, SAMPLES
+from verify.command import PIPED_WIDTH
 from verify.report.terminal import render_terminal
 from verify.results.verification import Verification
 
@@ -17,6 +20,41 @@ def rendered(verification: Verification, width: int = 100, colour: bool = False)
     stream = io.StringIO()
     render_terminal(verification, Console(file=stream, width=width, force_terminal=colour, _environ={"TERM": "xterm"}))
     return stream.getvalue()
+
+
+PARTS = {
+    part for name in (BROKEN_KEY, *(name for place in PLACES for name in place[:2])) for part in re.split("[/.]", name)
+}
+WHOLE = (*map(re.escape, PARTS), r"\d (?:s|px|%|pixels|images|layers|of)\b", r"\d x \d", r"\(\d+(?:, \d+)+\)")
+
+
+def torn(narrow: str, wide: str) -> list[str]:
+    """Return what is on one line of a wide text, but not of a narrow one."""
+    return [pattern for pattern in WHOLE if len(re.findall(pattern, narrow)) < len(re.findall(pattern, wide))]
+
+
+@pytest.mark.parametrize("verification", SAMPLES.values(), ids=SAMPLES)
+def test_80_columns_tear_neither_numbers_from_units_nor_parts_of_names(verification: Verification) -> None:
+    wide = rendered(verification, PIPED_WIDTH)
+    assert torn(rendered(verification, 80), wide) == []
+    cut = "\n".join(wide[start : start + 7] for start in range(0, len(wide), 7))
+    assert torn(cut, wide)  # negative control
+
+
+def test_the_longest_part_of_a_name_has_room_in_80_columns() -> None:
+    name = "efficientnet-b0/blocks_1/tpu_batch_normalization_1"
+    layers = tuple(replace(layer, tf=name) for layer in PASSING.layers)
+    lines = rendered(replace(PASSING, layers=layers), 80).splitlines()
+    assert sum("  tpu_batch_normalization_1" in line for line in lines) == 4
+
+
+def test_lines_that_are_piped_are_not_wrapped() -> None:
+    path = "/models/" + "a-very-long-name " * 100
+    wide = rendered(replace(FAILING, model={**FAILING.model, "path": path}), PIPED_WIDTH)
+    assert sum("a-very-long-name" in line for line in wide.splitlines()) == 1
+    assert all(line == line.rstrip() for line in wide.splitlines() if "a-very" in line)
+    narrow = rendered(replace(FAILING, model={**FAILING.model, "path": path}), 240)
+    assert sum("a-very-long-name" in line for line in narrow.splitlines()) > 1  # negative control
 
 
 @pytest.mark.parametrize("width", [80, 100])
