@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SOURCE = click.argument("source")  # a path, a name or a URL, whose "//" a Path would shorten
 VIEWS = click.Choice(["ema", "raw"])
+OUT = f"{__name__}.out"
+OUT_PATH = click.Path(path_type=Path)
 BIG_BYTES = 100_000_000  # smaller files are written before a progress bar could be read
 
 
@@ -38,6 +40,19 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
         write(official_text(official_files().values()) + "\n")
         context.exit()
+
+
+def named_out(context: click.Context, _: click.Parameter, out: Path | None) -> None:
+    """Keep the value of -o for `chosen_out`."""
+    context.meta[OUT] = out
+
+
+def chosen_out(context: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+    """Return OUT, given by its place or by -o."""
+    named: Path | None = context.meta.get(OUT)
+    if out is not None and named is not None:
+        raise click.UsageError(f"OUT is given twice: {out} and -o {named}; give one of them")
+    return named if out is None else out
 
 
 def opened_source(source: str | Path) -> VariableSource:
@@ -56,13 +71,16 @@ Examples:
   effdet-convert efficientdet-d4.tar.gz d4.safetensors --variant d4
   effdet-convert my_training/model.ckpt-780 mine.pth --weights raw
   effdet-convert efficientdet-d7/model.index --dry-run
-  effdet-convert d0-advprop d0.pth
+  effdet-convert d0-advprop -o d0.pth
   effdet-convert mine.pth for_effdet.pth --layout effdet
   effdet-convert mine.pth checkpoint/ --to tf1
 """,
 )
 @SOURCE
-@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.argument("out", type=OUT_PATH, required=False, callback=chosen_out)
+@click.option(
+    "-o", type=OUT_PATH, metavar="OUT", is_eager=True, expose_value=False, callback=named_out, help="The same as OUT."
+)
 @click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
 @click.option("--weights", type=VIEWS, help="Which copy to convert: averages (default if stored) or raw values.")
 @click.option(

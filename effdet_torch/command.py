@@ -35,7 +35,7 @@ MANY_IMAGES = 10  # fewer are done before anybody has read a bar
     cls=Command,
     epilog="""\b
 Examples:
-  effdet-detect d0.pth photo.jpg --out drawn/
+  effdet-detect d0.pth photo.jpg -o drawn/
   effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
@@ -43,7 +43,7 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
+    "--out", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
 )
 @click.option(
     "--json",

@@ -62,6 +62,10 @@ def on_terminal(stream: TextIO | None) -> bool:
 class Command(click.Command):
     """A command that never ends with a traceback for what a user, a file or the system did."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.context_settings["help_option_names"] = ["-h", "--help"]
+
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command and exit; with `standalone_mode=False`, as click does it."""
         if not options.get("standalone_mode", True):

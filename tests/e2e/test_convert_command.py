@@ -173,3 +173,15 @@ def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
     done = run("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
+
+
+def test_out_is_named_by_place_or_by_option(small: Path, tmp_path: Path) -> None:
+    """Both ways write the same file, and both are checked; the two together are not meant."""
+    for name, words in {"a.pth": ["a.pth"], "b.pth": ["-o", "b.pth"]}.items():
+        assert run("effdet-convert", small, *words, cwd=tmp_path).stdout.splitlines()[-1].split()[1] == f"{name}:"
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+    text = failed(run("effdet-convert", small, "c.pth", "-o", "d.pth", cwd=tmp_path), 2)
+    assert "OUT is given twice: c.pth and -o d.pth; give one of them" in text
+    assert names(tmp_path) == {"a.pth", "b.pth"}
+    text = failed(run("effdet-convert", tmp_path / "a.pth", "-o", "a.pth", cwd=tmp_path), 2)
+    assert "OUT a.pth would overwrite" in text

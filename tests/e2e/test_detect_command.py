@@ -38,7 +38,7 @@ def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(trained: Path) -> Done:
-    arguments = ["d0.pth", "photos", "more/**/*.jpg", "--out", "drawn/here", "--json", "found.json", "--score", "0.5"]
+    arguments = ["d0.pth", "photos", "more/**/*.jpg", "-o", "drawn/here", "--json", "found.json", "--score", "0.5"]
     return run("effdet-detect", *arguments, cwd=trained)
 
 
