@@ -43,9 +43,13 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
     name, path = str(path), Path(path)
     try:
         found = recognize(path)
-    except MissingFileError:
+    except MissingFileError as error:
         if downloaded := _open_download(name, progress):
             return downloaded
+        from converter.identify.official import nearest_official
+
+        if question := nearest_official(name):
+            raise MissingFileError(f"{error} It is not an official name either{question}") from error
         raise
     except OSError as error:  # also for a long URL, which no file can be called
         if "://" in name and (downloaded := _open_download(name, progress)):

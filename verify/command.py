@@ -139,6 +139,7 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
+    from effdet_torch.config import get_config
     from verify.reference.base import uncollected
 
     with uncollected():
@@ -150,7 +151,7 @@ def verify_layers(
     if demo is not None:
         if model is not None or reference is not None:
             raise click.UsageError("--demo brings its own MODEL and --reference: leave them out")
-        report_dir = report_dir or Path(f"effdet-demo-{demo}")
+        report_dir = report_dir or Path(f"effdet-demo-{get_config(demo).name}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:
         raise click.UsageError("give --reference SOURCE or --coco ROOT with MODEL, or --demo VARIANT alone")
