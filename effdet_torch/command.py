@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.errors import listed
 from effdet_torch.terminal import (
     VERSION,
@@ -53,7 +54,13 @@ Examples:
     help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels; - for stdout. "
     "Rerun the same command to resume.",
 )
-@click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Minimum score to report.")
+@click.option(
+    "--score",
+    type=click.FloatRange(0, 1),
+    default=SCORE_THRESHOLD,
+    show_default=True,
+    help="Minimum score to report; 0 reports all.",
+)
 @click.option(
     "--profile",
     default="model",

@@ -19,6 +19,8 @@ Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
 Normalization = Literal["mean_std", "scale_range", "advprop"]
 
+SCORE_THRESHOLD = 0.3  # detections below it are shown on request only; metrics always take all
+
 
 @dataclass(frozen=True)
 class EfficientDetConfig:

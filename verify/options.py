@@ -8,6 +8,7 @@ from typing import ParamSpec
 
 import click
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.terminal import named_file, output_file_or_folder
 
 P = ParamSpec("P")
@@ -49,7 +50,7 @@ EVALUATION = (
     click.option(
         "--score",
         type=click.FloatRange(0, 1),
-        help="Least score in the confusion matrix and the images shown; AP takes all. Default 0.3.",
+        help=f"Least score in the confusion matrix and the images shown; AP takes all. Default {SCORE_THRESHOLD}.",
     ),
     click.option(
         "--compare",

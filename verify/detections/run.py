@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
@@ -22,7 +23,6 @@ from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.metrics.matches import MIN_SCORE
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
@@ -64,7 +64,7 @@ class CocoSettings:
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
     evaluator: str = AUTO
-    score: float = MIN_SCORE
+    score: float = SCORE_THRESHOLD
     shown: int = 8
     pictures: bool = False
 
@@ -217,6 +217,7 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
         device=settings.device,
         rank=rank,
         image_size=settings.image_size,
+        score_threshold=0,  # metrics take all
         label_map=labels,
     )
 
