@@ -190,6 +190,7 @@ def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
         values["labels"] = settings.labels.name
     return values | {
         **evaluation.own_settings,
+        "device": str(evaluation.predictor.device),
         "split": evaluation.split.name,
         "annotations": evaluation.split.path.name,
         "annotations_sha256": evaluation.split.checksum,

@@ -69,7 +69,7 @@ EVALUATION = (
         metavar="auto|pycocotools|hotcoco",
         help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
     ),
-    click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
+    click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one."),
     click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
     click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
     click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),

@@ -20,7 +20,7 @@ from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import xyxy_to_xywh
-from effdet_torch.inference.engine import TorchEngine, usable_device
+from effdet_torch.inference.engine import TorchEngine, default_device, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess
@@ -206,4 +206,4 @@ class Predictor:
 def _default_device(model: EfficientDet | str | Path) -> torch.device | str:
     if isinstance(model, EfficientDet):
         return next(model.parameters()).device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return default_device()

@@ -73,6 +73,7 @@ def test_the_evaluator_is_named_and_changes_nothing(folder: Path, tmp_path: Path
     assert f"metrics by {get_evaluator(name)}." in " ".join(done.stdout.split())
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["settings"]["evaluator"] == name
+    assert report["settings"]["device"] == "cpu"
     dataset, ids = json.loads(annotation_file(folder / "coco").read_text()), [3, 5, 7, 12]
     results = evaluate_coco(folder / "model.pth", folder / "coco", CocoSettings(workers=0))
     assert results is not None

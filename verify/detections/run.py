@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
@@ -18,6 +16,7 @@ from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
+from effdet_torch.inference.engine import default_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
@@ -42,7 +41,8 @@ class CocoSettings:
         limit: only the images of the lowest ids; None takes all.
         batch: images per step; detections do not depend on it on the CPU.
         workers: processes that read and prepare images; 0 does it in this one.
-        device: "cpu", "cuda", "cuda:1", ...; of a distributed run every process takes its own GPU for "cuda".
+        device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one. For "cuda" every process of a
+            distributed run takes its own GPU.
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
@@ -59,7 +59,7 @@ class CocoSettings:
     limit: int | None = None
     batch: int = 8
     workers: int = 2
-    device: str = "cpu"
+    device: str | None = None
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
@@ -214,7 +214,7 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
     return Predictor(
         model,
         profile=settings.profile,
-        device=settings.device,
+        device=settings.device or default_device(),
         rank=rank,
         image_size=settings.image_size,
         score_threshold=0,  # metrics take all
@@ -231,7 +231,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "profile": asdict(prepared.predictor.profile),
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": torch.device(settings.device).type,
+        "device": prepared.predictor.device.type,
     }
 
 
