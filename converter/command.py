@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import is_quiet, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
     itself,
     output_file,
-    progress_bar,
     reports_errors,
     write,
     write_json,
@@ -114,6 +115,7 @@ Examples:
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
 )
+@verbosity
 @VERSION
 @reports_errors
 @writes(out=itself, report=itself)
@@ -160,7 +162,8 @@ def convert(
         result = conversion_report(preparation, written, out, target, bare)
         if report is not None:  # before OUT is moved into place: a run whose report fails leaves nothing behind
             write_json(report, result)
-    write(conversion_text(result) + "\n")
+    if not is_quiet():
+        write(conversion_text(result) + "\n")
 
 
 @click.command(
@@ -175,6 +178,7 @@ Examples:
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@verbosity
 @VERSION
 @reports_errors
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
@@ -191,6 +195,7 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
     if as_json:
         write(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2) + "\n")
         return
-    write(inspection_text(facts) + "\n")
+    if not is_quiet():
+        write(inspection_text(facts) + "\n")
     if tensors:
         write(tensors_text(rows) + "\n")

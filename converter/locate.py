@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +19,9 @@ from effdet_torch.errors import listed
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
+LOG = logging.getLogger("effdet")
 OFFICIAL_TABLE = "table of official files"
 
 
@@ -61,9 +63,11 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
             f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
         )
     try:
-        return READERS[found](path)
+        source = READERS[found](path)
     except OSError as error:
         raise _not_opened(path, error) from error
+    LOG.info("opened %s: %s, %d variables", path, found.name, len(source.variables))
+    return source
 
 
 def _not_opened(path: Path, error: OSError) -> SourceError:

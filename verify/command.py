@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.command import opened_source
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
     on_terminal,
-    progress_bar,
     refuse_options,
     reports_errors,
-    say,
     unless_folder,
     write,
     writes,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
     from verify.results.verification import Verification
 
+UNLIMITED = 100_000  # columns: the verdict is one line, whatever the terminal
 PIPED_WIDTH = 240  # of text that no terminal wraps, so that names of layers stay whole
 
 
@@ -86,6 +87,7 @@ Examples:
 @click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
 @click.option("--report-dir", type=FOLDER, help="Write report.html, .json, junit.xml, summary.md.")
 @coco_options
+@verbosity
 @VERSION
 @reports_errors
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
@@ -122,16 +124,18 @@ def verify(
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     # First what cannot fail: a file that cannot be written must not cost the result.
-    console = Console(width=None if on_terminal(sys.stdout) else PIPED_WIDTH)
+    quiet = is_quiet()
+    console = Console(width=UNLIMITED if quiet else None if on_terminal(sys.stdout) else PIPED_WIDTH)
     with console.capture() as captured:
         render_terminal(result, console)
-    write(captured.get())
+    first, end, others = captured.get().partition("\n")
+    write(first + end + ("" if quiet else others))
     detection, table = result.detection, options["save_csv"]
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:
         written += write_csv(table, detection.details, detection.comparison)
     for path in written:
-        say(f"wrote {path}", err=True)
+        tell(f"wrote {path}", err=True)
     sys.exit(0 if result.passed else 1)
 
 

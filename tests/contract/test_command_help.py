@@ -71,6 +71,20 @@ def test_the_installed_command_prints_the_same_help_and_its_version(name: str, t
 
 
 @ALL
+def test_quiet_and_verbose_contradict_each_other(name: str, tmp_path: Path) -> None:
+    done = run(name, "a", "b", "-qv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("Error: -q and -v contradict each other; give one of them\n")
+    for flag in (
+        "-q",
+        "-v",
+        "--quiet",
+        "--verbose",
+    ):  # negative control: each alone is understood, so the files are missed
+        assert "no such option" not in run(name, "a", "b", flag, cwd=tmp_path).stderr.lower()
+
+
+@ALL
 def test_every_option_is_explained(name: str) -> None:
     options = [item for item in command(name).params if isinstance(item, click.Option)]
     assert all(option.help for option in options)

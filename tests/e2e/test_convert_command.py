@@ -185,3 +185,25 @@ def test_out_is_named_by_place_or_by_option(small: Path, tmp_path: Path) -> None
     assert names(tmp_path) == {"a.pth", "b.pth"}
     text = failed(run("effdet-convert", tmp_path / "a.pth", "-o", "a.pth", cwd=tmp_path), 2)
     assert "OUT a.pth would overwrite" in text
+
+
+def test_quiet_prints_what_was_asked_for(small: Path, tmp_path: Path) -> None:
+    done = run("effdet-convert", small, "a.pth", "-q", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert names(tmp_path) == {"a.pth"}
+    done = run("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
+    assert (json.loads(done.stdout)["ok"], done.stderr) == (True, "")
+    assert "no such file" in failed(run("effdet-convert", "absent", "b.pth", "-q", cwd=tmp_path), 1)
+    done = run("effdet-inspect", small, "-q", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["variables"] > 0
+    done = run("effdet-inspect", small, "-q", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_names_the_steps(small: Path, tmp_path: Path) -> None:
+    plain = run("effdet-convert", small, "a.pth", cwd=tmp_path)
+    done = run("effdet-convert", small, "a.pth", "-v", "--report", "r.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout, plain.stderr) == (0, plain.stdout, "")
+    seconds, steps = zip(*(line.split(" s  ") for line in done.stderr.splitlines()), strict=True)
+    assert [step.split()[0] for step in steps] == ["opened", "recognised", "converted", "wrote", "wrote"]
+    assert sorted(map(float, seconds)) == list(map(float, seconds))

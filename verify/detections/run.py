@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,7 +30,9 @@ from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
+
+LOG = logging.getLogger("effdet")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def read_images(source: DataSource, settings: CocoSettings) -> tuple[DataSet, bo
     """
     whole = source.read(settings.split)
     split = whole.first(settings.limit)
+    LOG.info("read the data set %s: %d of %d images", split.name, len(split.images), len(whole.images))
     return check_images(require_objects(split)), len(split.images) == len(whole.images)
 
 
@@ -204,6 +208,7 @@ def evaluate(
         kept.remove()
     evaluator = prepared.evaluator.name
     boxes = None if test_dev else evaluate_boxes(split.dataset, results, split.image_ids, evaluator)
+    LOG.info("computed %s", "nothing: no annotations" if test_dev else f"the metrics with {prepared.evaluator}")
     return Evaluation(**vars(prepared), results=results, boxes=boxes)
 
 
@@ -245,6 +250,7 @@ def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes
         kept.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
+    LOG.info("detected objects on %s; images: %d", prepared.predictor.device, len(images))
     return done
 
 
