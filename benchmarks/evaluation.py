@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    predictor = Predictor(options.model, profile="official-eval", device=options.device)
+    predictor = Predictor(options.model, profile="official-eval", device=options.device, score_threshold=0)
     paths = [image.path for image in read_split(options.coco).first(options.images).images]
     height, width = predictor.config.image_size
     print(f"{predictor.config.name}, {height} x {width}, {len(paths)} images, {predictor.device}")

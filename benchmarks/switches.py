@@ -65,7 +65,8 @@ def measure(checkpoint: Path, split: DataSet) -> dict[str, dict[str, float]]:
             path = Path(folder) / f"{view}.pth"
             convert_checkpoint(prepare(source, weights=view), path)
             profiles = SWITCHES if view == "ema" else {"raw weights instead of averages": OFFICIAL}
-            for name, results in detect(Predictor(path, device="cpu"), split, profiles).items():
+            predictor = Predictor(path, device="cpu", score_threshold=0)
+            for name, results in detect(predictor, split, profiles).items():
                 rows[name] = coco_metrics(split.dataset, results, split.image_ids)
     return rows
 

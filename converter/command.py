@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import is_quiet, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
     itself,
     output_file,
-    progress_bar,
     reports_errors,
     say,
     write,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SOURCE = click.argument("source")  # a path, a name or a URL, whose "//" a Path would shorten
 VIEWS = click.Choice(["ema", "raw"])
+OUT = f"{__name__}.out"
+OUT_PATH = click.Path(path_type=Path)
 BIG_BYTES = 100_000_000  # smaller files are written before a progress bar could be read
 
 
@@ -39,6 +42,19 @@ def list_official(context: click.Context, _: click.Parameter, wanted: bool) -> N
 
         say(*official_text(official_files().values()).split("\n"))
         context.exit()
+
+
+def named_out(context: click.Context, _: click.Parameter, out: Path | None) -> None:
+    """Keep the value of -o for `chosen_out`."""
+    context.meta[OUT] = out
+
+
+def chosen_out(context: click.Context, _: click.Parameter, out: Path | None) -> Path | None:
+    """Return OUT, given by its place or by -o."""
+    named: Path | None = context.meta.get(OUT)
+    if out is not None and named is not None:
+        raise click.UsageError(f"OUT is given twice: {out} and -o {named}; give one of them")
+    return named if out is None else out
 
 
 def opened_source(source: str | Path) -> VariableSource:
@@ -57,13 +73,16 @@ Examples:
   effdet-convert efficientdet-d4.tar.gz d4.safetensors --variant d4
   effdet-convert my_training/model.ckpt-780 mine.pth --weights raw
   effdet-convert efficientdet-d7/model.index --dry-run
-  effdet-convert d0-advprop d0.pth
+  effdet-convert d0-advprop -o d0.pth
   effdet-convert mine.pth for_effdet.pth --layout effdet
   effdet-convert mine.pth checkpoint/ --to tf1
 """,
 )
 @SOURCE
-@click.argument("out", type=click.Path(path_type=Path), required=False)
+@click.argument("out", type=OUT_PATH, required=False, callback=chosen_out)
+@click.option(
+    "-o", type=OUT_PATH, metavar="OUT", is_eager=True, expose_value=False, callback=named_out, help="The same as OUT."
+)
 @click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
 @click.option("--weights", type=VIEWS, help="Which copy to convert: averages (default if stored) or raw values.")
 @click.option(
@@ -97,6 +116,7 @@ Examples:
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
 )
+@verbosity
 @VERSION
 @reports_errors
 @writes(out=itself, report=itself)
@@ -143,7 +163,8 @@ def convert(
         result = conversion_report(preparation, written, out, target, bare)
         if report is not None:  # before OUT is moved into place: a run whose report fails leaves nothing behind
             write_json(report, result)
-    say(*conversion_text(result).split("\n"), hanging=HANGING)
+    if not is_quiet():
+        say(*conversion_text(result).split("\n"), hanging=HANGING)
 
 
 @click.command(
@@ -158,6 +179,7 @@ Examples:
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@verbosity
 @VERSION
 @reports_errors
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
@@ -174,6 +196,7 @@ def inspect(source: str, tensors: bool, as_json: bool) -> None:
     if as_json:
         write(json.dumps(facts | ({"tensors": rows} if tensors else {}), indent=2) + "\n")
         return
-    say(*inspection_text(facts).split("\n"), hanging=HANGING)
+    if not is_quiet():
+        say(*inspection_text(facts).split("\n"), hanging=HANGING)
     if tensors:
         write(tensors_text(rows) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from effdet_torch.errors import UsageError
 from effdet_torch.file_format import FORMAT_VERSION, sha256
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
+LOG = logging.getLogger("effdet")
 UNUSABLE = "unusable_values"  # metadata: {stored name: what is wrong}, where --allow-nonfinite was needed
 
 
@@ -88,6 +90,7 @@ def prepare(
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {settings.config.name}")
+    LOG.info("recognised %s; every variable is accounted for", settings.config.name)
     return Preparation(source, family, settings, plan, view, accounting)
 
 
@@ -149,7 +152,9 @@ def converting(
     with target.converting(checked, plan, view, out, stored, progress) as size_bytes:
         if not allow_nonfinite:
             checked.require_usable()
+        LOG.info("converted %d tensors", len(target.specs(plan)))
         yield Written(metadata, size_bytes)
+    LOG.info("wrote %s", out)
 
 
 def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str, Any]:

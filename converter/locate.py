@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +19,9 @@ from effdet_torch.errors import listed
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
+LOG = logging.getLogger("effdet")
 OFFICIAL_TABLE = "table of official files"
 
 
@@ -43,9 +45,13 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
     name, path = str(path), Path(path)
     try:
         found = recognize(path)
-    except MissingFileError:
+    except MissingFileError as error:
         if downloaded := _open_download(name, progress):
             return downloaded
+        from converter.identify.official import nearest_official
+
+        if question := nearest_official(name):
+            raise MissingFileError(f"{error} It is not an official name either{question}") from error
         raise
     except OSError as error:  # also for a long URL, which no file can be called
         if "://" in name and (downloaded := _open_download(name, progress)):
@@ -57,9 +63,11 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
             f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
         )
     try:
-        return READERS[found](path)
+        source = READERS[found](path)
     except OSError as error:
         raise _not_opened(path, error) from error
+    LOG.info("opened %s: %s, %d variables", path, found.name, len(source.variables))
+    return source
 
 
 def _not_opened(path: Path, error: OSError) -> SourceError:

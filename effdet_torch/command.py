@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.errors import listed
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
     itself,
     on_terminal,
     output_file,
-    progress_bar,
     reports_errors,
     say,
     write_json,
@@ -35,7 +37,7 @@ MANY_IMAGES = 10  # fewer are done before anybody has read a bar
     cls=Command,
     epilog="""\b
 Examples:
-  effdet-detect d0.pth photo.jpg --out drawn/
+  effdet-detect d0.pth photo.jpg -o drawn/
   effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
@@ -43,7 +45,7 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
+    "--out", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
 )
 @click.option(
     "--json",
@@ -53,7 +55,13 @@ Examples:
     help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels; - for stdout. "
     "Rerun the same command to resume.",
 )
-@click.option("--score", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="Minimum score to report.")
+@click.option(
+    "--score",
+    type=click.FloatRange(0, 1),
+    default=SCORE_THRESHOLD,
+    show_default=True,
+    help="Minimum score to report; 0 reports all.",
+)
 @click.option(
     "--profile",
     default="model",
@@ -71,6 +79,7 @@ Examples:
 )
 @click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
 @click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
+@verbosity
 @VERSION
 @reports_errors
 @writes(results=itself, out=lambda _: ())
@@ -110,7 +119,7 @@ def detect(
     paths = find_images(images)
     if others := left_out(images):
         counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
-        say(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
+        tell(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
     if results is not None:
         require_unique_ids(paths)
     drawings = [] if out is None else drawing_paths(paths, out)
@@ -119,10 +128,10 @@ def detect(
         model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
     )
     if assumed := assumptions(predictor.model.metadata):
-        say(f"assumed: {assumed}", err=True)
+        tell(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))
     if kept.done:
-        say(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
+        tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
     if results is not None:
         write_json(results, [entry for file in found for entry in file.coco], indent=None)
@@ -135,8 +144,10 @@ def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetect
     # On a terminal the lines themselves show the progress.
     with progress_bar("images", sys.maxsize if on_terminal(sys.stdout) else MANY_IMAGES) as progress:
         for done, file in enumerate(files, 1):
-            failed = file.error is not None
-            say(f"Error: {file.summary}" if failed else file.summary, err=failed)
+            if file.error is None:
+                tell(file.summary)
+            else:
+                say(f"Error: {file.summary}", err=True)
             if progress is not None:
                 progress(done, total)
             yield file

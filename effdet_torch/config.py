@@ -5,12 +5,12 @@ Source: EfficientDet (arXiv:1911.09070) table 1; the official code's `hparams_co
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 from effdet_torch.checks import CHECKS, require_type
 from effdet_torch.errors import ConfigError
@@ -18,6 +18,8 @@ from effdet_torch.errors import ConfigError
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
 Normalization = Literal["mean_std", "scale_range", "advprop"]
+
+SCORE_THRESHOLD = 0.3  # detections below it are shown on request only; metrics always take all
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     """Return the config of a variant, with some values replaced.
 
     Args:
-        variant: "d0".."d7", "d7x", "lite0".."lite4", "lite3x"; the official "efficientdet-d0" is accepted too.
+        variant: "d0".."d7", "d7x", "lite0".."lite4", "lite3x"; also as "efficientdet-d0" or "tf_efficientdet_d0".
         **overrides: fields of `EfficientDetConfig`; an integer `image_size` means a square.
 
     Raises:
@@ -241,9 +243,14 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
         ConfigError: The variant or a field does not exist, or a value does not fit.
     """
     require_type(variant, str, "variant", "the name of a variant, see list_models()")
-    name = variant.lower().removeprefix("efficientdet-")
+    name = short_name(variant)
     if name not in VARIANTS:
-        raise ConfigError(f"unknown variant {variant!r}; known variants: {_known(name, VARIANTS)}")
+        base, settings = split_ending(name)
+        if base in VARIANTS:
+            raise ConfigError(f"{variant!r} is {base} with other settings: pass {base!r} and {settings}")
+        raise ConfigError(
+            f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{did_you_mean(name, VARIANTS)}"
+        )
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     _require_fields(overrides)
@@ -253,10 +260,7 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
 def _require_fields(names: Iterable[str]) -> None:
     known = [field.name for field in fields(EfficientDetConfig)]
     if unknown := sorted(set(names) - set(known)):
-        raise ConfigError(f"unknown model setting {unknown[0]!r}; known settings: {_known(unknown[0], known)}")
-
-
-def _known(name: str, names: Iterable[str]) -> str:
-    """Return names as a list in words, with the one that is closest to a wrong one."""
-    close = difflib.get_close_matches(name, names := list(names), n=1)
-    return ", ".join(names) + (f"; did you mean {close[0]!r}?" if close else "")
+        wrong = unknown[0]
+        raise ConfigError(
+            f"unknown model setting {wrong!r}; known settings: {', '.join(known)}{did_you_mean(wrong, known)}"
+        )

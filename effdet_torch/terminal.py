@@ -1,4 +1,4 @@
-"""What all commands share: text fit to be shown, errors as one line, outputs checked before the work, progress."""
+"""What all commands share: text fit to be shown, errors as one line, outputs checked before the work."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import functools
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TextIO
 
@@ -22,16 +21,10 @@ from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_str
 from effdet_torch.untrusted.text import printable, wrapped
 
 P = ParamSpec("P")
-Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
 USUAL_WIDTH = 80  # of a terminal that does not know its own, in columns
 VERSION = click.version_option(__version__, package_name="effdet-convert")
-
-
-def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Return the progress of one of several equal parts; parts are numbered from 0."""
-    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
 
 
 def say(*lines: str, err: bool = False, hanging: int = 2) -> None:
@@ -76,6 +69,10 @@ def _width(stream: TextIO | None) -> int | None:
 
 class Command(click.Command):
     """A command that never ends with a traceback for what a user, a file or the system did."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.context_settings["help_option_names"] = ["-h", "--help"]
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command and exit; with `standalone_mode=False`, as click does it."""
@@ -223,10 +220,13 @@ def output_file_or_folder(_: click.Context, __: click.Parameter, text: str | Non
 
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
     """Write a report file completely or not at all; see `replacing` for devices and links."""
-    from effdet_torch.atomic import replacing  # late: tempfile and shutil
+    import logging  # late, as tempfile and shutil below
+
+    from effdet_torch.atomic import replacing
 
     with replacing(path) as stream:
         stream.write((json.dumps(values, indent=indent) + "\n").encode())
+    logging.getLogger("effdet").info("wrote %s", path)
 
 
 def refuse_options(names: Iterable[str], reason: str) -> None:
@@ -235,33 +235,3 @@ def refuse_options(names: Iterable[str], reason: str) -> None:
     for option in context.command.params:
         if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option.opts[0]} {reason}")
-
-
-@contextmanager
-def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Show (done, total) on stderr if it is a terminal and the total is at least `least`.
-
-    With `rate` the bar also shows how many are done per second.
-    """
-    if not on_terminal(sys.stderr):
-        yield None
-        return
-    bars: list[Any] = []
-    first: list[float] = []
-
-    def show(done: int, total: int) -> None:
-        if total < least:
-            return
-        if not bars:
-            bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr))
-            first.extend((done, time.monotonic()))
-        if rate and done > first[0]:
-            bars[0].label = f"{printable(description)}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
-        bars[0].pos = min(done, bars[0].pos)  # a download may start over
-        bars[0].update(done - bars[0].pos)
-
-    try:
-        yield show
-    finally:
-        for bar in bars:
-            bar.render_finish()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.command import opened_source
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
     on_terminal,
-    progress_bar,
     refuse_options,
     reports_errors,
-    say,
     unless_folder,
     write,
     writes,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
     from verify.results.verification import Verification
 
-PIPED_WIDTH = 100_000  # more than any line has: only a terminal needs them wrapped
+UNLIMITED = 100_000  # columns, more than any line has: only a terminal needs them wrapped
 
 
 def report_files(folder: Path) -> list[Path]:
@@ -86,6 +86,7 @@ Examples:
 @click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
 @click.option("--report-dir", type=FOLDER, help="Write report.html, .json, junit.xml, summary.md.")
 @coco_options
+@verbosity
 @VERSION
 @reports_errors
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
@@ -122,16 +123,18 @@ def verify(
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     # First what cannot fail: a file that cannot be written must not cost the result.
-    console = Console(width=None if on_terminal(sys.stdout) else PIPED_WIDTH)
+    quiet = is_quiet()
+    console = Console(width=None if on_terminal(sys.stdout) and not quiet else UNLIMITED)
     with console.capture() as captured:
         render_terminal(result, console)
-    write(captured.get())
+    first, end, others = captured.get().partition("\n")
+    write(first + end + ("" if quiet else others))
     detection, table = result.detection, options["save_csv"]
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:
         written += write_csv(table, detection.details, detection.comparison)
     for path in written:
-        say(f"wrote {path}", err=True)
+        tell(f"wrote {path}", err=True)
     sys.exit(0 if result.passed else 1)
 
 
@@ -139,6 +142,7 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
+    from effdet_torch.config import get_config
     from verify.reference.base import uncollected
 
     with uncollected():
@@ -150,7 +154,7 @@ def verify_layers(
     if demo is not None:
         if model is not None or reference is not None:
             raise click.UsageError("--demo brings its own MODEL and --reference: leave them out")
-        report_dir = report_dir or Path(f"effdet-demo-{demo}")
+        report_dir = report_dir or Path(f"effdet-demo-{get_config(demo).name}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:
         raise click.UsageError("give --reference SOURCE or --coco ROOT with MODEL, or --demo VARIANT alone")

@@ -18,7 +18,7 @@ from effdet_torch.file_format import sha256
 from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.outputs import NO_FILES, RunFiles
-from effdet_torch.terminal import part_of
+from effdet_torch.progress.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
 from verify.detections.distributed import ALONE, Processes
@@ -32,7 +32,7 @@ from verify.results.verification import Verification
 from verify.verification import versions
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,7 @@ def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
         values["labels"] = settings.labels.name
     return values | {
         **evaluation.own_settings,
+        "device": str(evaluation.predictor.device),
         "split": evaluation.split.name,
         "annotations": evaluation.split.path.name,
         "annotations_sha256": evaluation.split.checksum,

@@ -8,6 +8,7 @@ from typing import ParamSpec
 
 import click
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.terminal import named_file, output_file_or_folder
 
 P = ParamSpec("P")
@@ -49,7 +50,7 @@ EVALUATION = (
     click.option(
         "--score",
         type=click.FloatRange(0, 1),
-        help="Least score in the confusion matrix and the images shown; AP takes all. Default 0.3.",
+        help=f"Least score in the confusion matrix and the images shown; AP takes all. Default {SCORE_THRESHOLD}.",
     ),
     click.option(
         "--compare",
@@ -68,7 +69,7 @@ EVALUATION = (
         metavar="auto|pycocotools|hotcoco",
         help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
     ),
-    click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default cpu."),
+    click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one."),
     click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),
     click.option("--batch", type=click.IntRange(1), help="Images per step; default 8."),
     click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.terminal import part_of
+from effdet_torch.progress.bar import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
@@ -36,7 +37,9 @@ from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
+
+LOG = logging.getLogger("effdet")
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,11 @@ def _compare(
             study = Study(compared, weights)
             observer = study.observe
         step = part_of(progress, number, len(settings.dtypes))
+        LOG.info("TensorFlow's network is ready in %s", dtype)
         found = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step, observer)
         _require_all(found, preparation.plan, settings)
         layers += found
+        LOG.info("compared %d layers in %s", len(found), dtype)
     result = replace(result, reference={**described, **result.reference}, layers=tuple(layers))
     if not result.failures and (result.audit is None or result.audit.passed):
         _require_residuals(model, reference)  # layers that the mapping of this model does not have

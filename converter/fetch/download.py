@@ -28,7 +28,7 @@ from effdet_torch.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from requests import Response
 
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
 FindProblem = Callable[[IO[bytes]], str | None]
 CACHE_VARIABLE = "EFFDET_CACHE"

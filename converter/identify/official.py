@@ -5,7 +5,6 @@ Source: `mappings/official.yaml`, the only list of them; a test checks it.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -19,12 +18,13 @@ import yaml
 
 from converter.hparams.fields import config_fields
 from converter.hparams.syntax import parse_hparams
+from effdet_torch.architecture.names import did_you_mean, has_prefix, short_name
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 
 MIRROR_VARIABLE = "EFFDET_OFFICIAL_URL"
 PREFIX = "efficientdet-"
-_LOOKS_OFFICIAL = re.compile(r"(?:efficientdet-)?((?:d|lite)\d+[a-z]?)((?:-(?:\d+|advprop))*)(\.h5|\.tar\.gz|\.tgz)?")
+_LOOKS_OFFICIAL = re.compile(r"((?:d|lite)\d+[a-z]?)((?:-(?:\d+|advprop))*)(\.h5|\.tar\.gz|\.tgz)?")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def find_official(name: str) -> OfficialFile | None:
     """Return the official file that a user means.
 
     Args:
-        name: in any case and with or without "efficientdet-": "d0", "EfficientDet-D0", "d4-640", "d0.h5",
+        name: see `short_name`: "d0", "EfficientDet-D0", "tf_efficientdet_d0_ap", "d4-640", "d0.h5",
             "efficientdet-lite0.tgz"; or the whole URL.
 
     Returns:
@@ -95,7 +95,7 @@ def find_official(name: str) -> OfficialFile | None:
         wanted = _place(name)
         files = official_files().values()
         return next((file for file in files if wanted in (_place(file.url), _place(file.original_url))), None)
-    match = _LOOKS_OFFICIAL.fullmatch(name.lower().replace("_", "-"))
+    match = _LOOKS_OFFICIAL.fullmatch(short_name(name))
     if match is None:
         return None
     variant, ending, suffix = match[1], match[2], match[3] or ""
@@ -104,6 +104,12 @@ def find_official(name: str) -> OfficialFile | None:
     if file is None or (is_archive and not file.url.endswith(suffix)):
         raise ConfigError(f"{name!r} is not an official file; {_which_exist(variant, ending)}")
     return file
+
+
+def nearest_official(name: str) -> str:
+    """Return a question with the official name that is closest to one with an official prefix; "" for other names."""
+    names = [file.short_name for file in official_files().values()] if has_prefix(name) else []
+    return did_you_mean(short_name(name), names)
 
 
 @cache
@@ -139,9 +145,7 @@ def _which_exist(variant: str, ending: str) -> str:
     same_variant = [file.short_name for file in files if file.variant == variant]
     if not same_variant:
         variants = list(dict.fromkeys(file.variant for file in files))
-        closest = difflib.get_close_matches(variant, variants, n=1)
-        hint = f"; did you mean {closest[0]}?" if closest else ""
-        return f"the official variants are {', '.join(variants)}{hint}"
+        return f"the official variants are {', '.join(variants)}{did_you_mean(variant, variants)}"
     same_ending = [file.short_name for file in files if ending and file.short_name == file.variant + ending]
     alike = f"; available with {ending}: {', '.join(same_ending)}" if same_ending else ""
     return f"available for {variant}: {', '.join(same_variant)}{alike}"

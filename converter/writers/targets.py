@@ -35,7 +35,7 @@ from effdet_torch.atomic import is_temporary, replacing, size_of
 from effdet_torch.errors import OutputError, UsageError, listed
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
 
 Specs = Mapping[str, TensorSpec]
 Tensors = Iterable[tuple[str, Array]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -24,6 +25,7 @@ from effdet_torch.inference.visualize import draw_detections
 from effdet_torch.metrics.columns import CocoResult
 from effdet_torch.outputs import RunFiles
 
+LOG = logging.getLogger("effdet")
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
 
@@ -189,6 +191,7 @@ def detect_files(
         file = FileDetections(path, found.to_coco(image_id(path)), found.names)
         kept.add(key, file.coco)
         yield file
+    LOG.info("detected objects on %s; images: %d", predictor.device, len(open_paths))
 
 
 def origin(model: Path, predictor: Predictor, drawing_folder: Path | None, apply_exif: bool) -> dict[str, Any]:

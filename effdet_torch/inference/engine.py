@@ -46,6 +46,11 @@ class TorchEngine:
         return outputs
 
 
+def default_device() -> str:
+    """Return the GPU if there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def usable_device(device: torch.device | str, rank: int | None = None) -> torch.device:
     """Return a device that was tried.
 

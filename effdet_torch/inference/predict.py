@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet_torch.checks import require_type
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import xyxy_to_xywh
-from effdet_torch.inference.engine import TorchEngine, usable_device
+from effdet_torch.inference.engine import TorchEngine, default_device, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess
@@ -73,7 +74,7 @@ class Predictor:
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
-        score_threshold: detections below it are left out, 0..1.
+        score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
         autocast: run the network in torch's mixed precision of the device.
         channels_last: run the network on NHWC memory; often faster.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
@@ -99,7 +100,7 @@ class Predictor:
         device: torch.device | str | None = None,
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
-        score_threshold: float = 0.0,
+        score_threshold: float = SCORE_THRESHOLD,
         autocast: bool = False,
         channels_last: bool = False,
         label_map: Mapping[int, str] | str | Path | None = None,
@@ -205,4 +206,4 @@ class Predictor:
 def _default_device(model: EfficientDet | str | Path) -> torch.device | str:
     if isinstance(model, EfficientDet):
         return next(model.parameters()).device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return default_device()

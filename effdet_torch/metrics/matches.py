@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.metrics.columns import Boxes, Columns, Floats, Integers
 
 MIN_IOU = 0.5
-MIN_SCORE = 0.3
 NONE = -1  # no counterpart
 LEFT_OUT = -2  # neither right nor wrong: below the score, or a crowd, or a detection on one
 
@@ -98,7 +98,7 @@ class Matches:
 
 
 def match_boxes(
-    columns: Columns, min_score: float = MIN_SCORE, min_iou: float = MIN_IOU, by_class: bool = False
+    columns: Columns, min_score: float = SCORE_THRESHOLD, min_iou: float = MIN_IOU, by_class: bool = False
 ) -> Matches:
     """Match the detections of at least a score with objects.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.values import ValueCheck, described
 
+LOG = logging.getLogger("effdet")
 VARIANCE = ".running_var"
 BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
 
@@ -84,6 +86,7 @@ def build_model(
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
+    LOG.info("loaded %s: %s, %d tensors", path, config.name, len(tensors))
     return model.eval()
 
 

@@ -65,8 +65,23 @@ def test_the_installed_command_prints_the_same_help_and_its_version(name: str, t
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {name} [OPTIONS] ")
     assert all(example in done.stdout for example in examples(name))
+    assert run(name, "-h", cwd=tmp_path).stdout == done.stdout
     done = run(name, "--version", cwd=tmp_path)
     assert re.fullmatch(rf"{name}, version \d+\.\d+\.\d+\n", done.stdout)
+
+
+@ALL
+def test_quiet_and_verbose_contradict_each_other(name: str, tmp_path: Path) -> None:
+    done = run(name, "a", "b", "-qv", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("Error: -q and -v contradict each other; give one of them\n")
+    for flag in (
+        "-q",
+        "-v",
+        "--quiet",
+        "--verbose",
+    ):  # negative control: each alone is understood, so the files are missed
+        assert "no such option" not in run(name, "a", "b", flag, cwd=tmp_path).stderr.lower()
 
 
 @ALL

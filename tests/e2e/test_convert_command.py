@@ -173,3 +173,37 @@ def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
     done = run("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
+
+
+def test_out_is_named_by_place_or_by_option(small: Path, tmp_path: Path) -> None:
+    """Both ways write the same file, and both are checked; the two together are not meant."""
+    for name, words in {"a.pth": ["a.pth"], "b.pth": ["-o", "b.pth"]}.items():
+        assert run("effdet-convert", small, *words, cwd=tmp_path).stdout.splitlines()[-1].split()[1] == f"{name}:"
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
+    text = failed(run("effdet-convert", small, "c.pth", "-o", "d.pth", cwd=tmp_path), 2)
+    assert "OUT is given twice: c.pth and -o d.pth; give one of them" in text
+    assert names(tmp_path) == {"a.pth", "b.pth"}
+    text = failed(run("effdet-convert", tmp_path / "a.pth", "-o", "a.pth", cwd=tmp_path), 2)
+    assert "OUT a.pth would overwrite" in text
+
+
+def test_quiet_prints_what_was_asked_for(small: Path, tmp_path: Path) -> None:
+    done = run("effdet-convert", small, "a.pth", "-q", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert names(tmp_path) == {"a.pth"}
+    done = run("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
+    assert (json.loads(done.stdout)["ok"], done.stderr) == (True, "")
+    assert "no such file" in failed(run("effdet-convert", "absent", "b.pth", "-q", cwd=tmp_path), 1)
+    done = run("effdet-inspect", small, "-q", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["variables"] > 0
+    done = run("effdet-inspect", small, "-q", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_verbose_names_the_steps(small: Path, tmp_path: Path) -> None:
+    plain = run("effdet-convert", small, "a.pth", cwd=tmp_path)
+    done = run("effdet-convert", small, "a.pth", "-v", "--report", "r.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout, plain.stderr) == (0, plain.stdout, "")
+    seconds, steps = zip(*(line.split(" s  ") for line in done.stderr.splitlines()), strict=True)
+    assert [step.split()[0] for step in steps] == ["opened", "recognised", "converted", "wrote", "wrote"]
+    assert sorted(map(float, seconds)) == list(map(float, seconds))

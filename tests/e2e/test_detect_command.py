@@ -38,7 +38,7 @@ def trained(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(trained: Path) -> Done:
-    arguments = ["d0.pth", "photos", "more/**/*.jpg", "--out", "drawn/here", "--json", "found.json", "--score", "0.5"]
+    arguments = ["d0.pth", "photos", "more/**/*.jpg", "-o", "drawn/here", "--json", "found.json", "--score", "0.5"]
     return run("effdet-detect", *arguments, cwd=trained)
 
 
@@ -359,3 +359,14 @@ def test_a_run_with_other_settings_is_refused(
     assert (done.exit_code, done.stdout) == (1, "")
     assert f"r.json.partial holds the results of an interrupted run with another {different}. Delete it" in done.stderr
     assert files(interrupted) == before
+
+
+def test_quiet_and_verbose(trained: Path) -> None:
+    words = ["d0.pth", "photos", "--json", "-", "--score", "0.5"]
+    done = run("effdet-detect", *words, "-q", cwd=trained)
+    assert done.returncode == 1  # for the broken one
+    assert {entry["image_id"] for entry in json.loads(done.stdout)} == {6818, 37777}
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: photos/broken.jpg is not an image")
+    steps = [line.partition(" s  ")[2] for line in run("effdet-detect", *words, "-v", cwd=trained).stderr.splitlines()]
+    assert [step.split()[0] for step in steps if step] == ["loaded", "detected", "wrote"]

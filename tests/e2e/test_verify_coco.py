@@ -73,6 +73,7 @@ def test_the_evaluator_is_named_and_changes_nothing(folder: Path, tmp_path: Path
     assert f"metrics by {get_evaluator(name)}." in " ".join(done.stdout.split())
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["settings"]["evaluator"] == name
+    assert report["settings"]["device"] == "cpu"
     dataset, ids = json.loads(annotation_file(folder / "coco").read_text()), [3, 5, 7, 12]
     results = evaluate_coco(folder / "model.pth", folder / "coco", CocoSettings(workers=0))
     assert results is not None
@@ -158,3 +159,14 @@ def test_two_processes_give_the_same(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "alone.json").read_bytes() == (tmp_path / "together.json").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"alone.json", "together.json"}
     assert together.stdout.count("COCO metrics") == 1
+
+
+def test_quiet_prints_the_verdict_and_verbose_the_steps(folder: Path, tmp_path: Path) -> None:
+    words = ("--limit", "1", "--workers", "0", "--report-dir", str(tmp_path / "report"))
+    plain, quiet, verbose = (evaluate(folder, *words, *more) for more in ([], ["-q"], ["-v"]))
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, f"{plain.stdout.splitlines()[0]}\n", "")
+    assert len(plain.stdout.splitlines()) > 10
+    steps = [line.partition(" s  ")[2].split()[0] for line in verbose.stderr.splitlines() if " s  " in line]
+    assert steps == ["read", "loaded", "detected", "computed", "wrote"]
+    weak = evaluate(folder, *words, "--require", "graph", "-q")
+    assert (weak.returncode, len(weak.stdout.splitlines())) == (1, 1)

@@ -138,3 +138,17 @@ def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> N
     assert done.returncode == code
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_quiet_prints_the_verdict_alone(demo: Path) -> None:
+    words = ["demo/lite0.pth", "--reference", "demo/checkpoint", *QUICK, "--report-dir", "quiet"]
+    done = run("effdet-verify", *words, "-q", cwd=demo)
+    assert (done.returncode, done.stdout) == (0, "PASS - rests on config.yaml\n")
+    assert "wrote" not in done.stderr  # TensorFlow may print there what no setting switches off
+    assert "wrote quiet/report.html" in run("effdet-verify", *words, cwd=demo).stderr
+
+
+def test_a_demo_is_found_under_the_short_name(tmp_path: Path) -> None:
+    done = run("effdet-verify", "--demo", "TF_EfficientDet_Lite0", *QUICK, "--mode", "isolated", "-q", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "effdet-demo-lite0" / "lite0.pth").is_file()

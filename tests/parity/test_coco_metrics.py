@@ -58,7 +58,7 @@ def split(shared: Path) -> DataSet:
 @pytest.fixture(scope="module")
 def found(model: Path, split: DataSet) -> dict[str, Results]:
     """What the averages detect with every profile; the network runs once."""
-    predictor = Predictor(model, device="cpu")
+    predictor = Predictor(model, device="cpu", score_threshold=0)
     results: dict[str, Results] = {profile: [] for profile in CASES}
     for image in split.images:
         pixels, image_scales = predictor.prepare([image.path], apply_exif=False)

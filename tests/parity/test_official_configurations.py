@@ -181,7 +181,7 @@ def test_the_postprocessing_of_the_file_is_used(case: OfficialCase, folder: Path
     )
     assert Predictor(model).profile == expected
     assert Predictor(model, profile="serving").profile == PROFILES["serving"]
-    (found,) = Predictor(model)(np.zeros((128, 128, 3), np.uint8))
+    (found,) = Predictor(model, score_threshold=0)(np.zeros((128, 128, 3), np.uint8))
     assert len(found) <= 20
     assert (found.scores > 0.2).all()
 
@@ -189,7 +189,7 @@ def test_the_postprocessing_of_the_file_is_used(case: OfficialCase, folder: Path
 @pytest.mark.parametrize("case", ["label_map"], indirect=True)
 def test_the_names_of_the_file_are_used(case: OfficialCase, folder: Path) -> None:
     model, _ = converted(checkpoint(case, folder, with_config=True))
-    (found,) = Predictor(model)(np.zeros((128, 128, 3), np.uint8))
+    (found,) = Predictor(model, score_threshold=0)(np.zeros((128, 128, 3), np.uint8))
     assert set(found.names) <= {"a", "b", "c"}
     assert found.names
     assert found.names == ["?abc"[number] for number in found.category_ids.tolist()]

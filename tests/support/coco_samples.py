@@ -16,7 +16,7 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.sources import DataSource
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.terminal import Progress
+from effdet_torch.progress.bar import Progress
 from support.sources import small_config
 from verify.detections import run
 from verify.detections.distributed import ALONE, Processes

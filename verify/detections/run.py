@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
@@ -17,12 +17,12 @@ from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
+from effdet_torch.inference.engine import default_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.metrics.matches import MIN_SCORE
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
@@ -30,7 +30,9 @@ from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Progress
+    from effdet_torch.progress.bar import Progress
+
+LOG = logging.getLogger("effdet")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class CocoSettings:
         limit: only the images of the lowest ids; None takes all.
         batch: images per step; detections do not depend on it on the CPU.
         workers: processes that read and prepare images; 0 does it in this one.
-        device: "cpu", "cuda", "cuda:1", ...; of a distributed run every process takes its own GPU for "cuda".
+        device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one. For "cuda" every process of a
+            distributed run takes its own GPU.
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
@@ -59,12 +62,12 @@ class CocoSettings:
     limit: int | None = None
     batch: int = 8
     workers: int = 2
-    device: str = "cpu"
+    device: str | None = None
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
     evaluator: str = AUTO
-    score: float = MIN_SCORE
+    score: float = SCORE_THRESHOLD
     shown: int = 8
     pictures: bool = False
 
@@ -135,6 +138,7 @@ def read_images(source: DataSource, settings: CocoSettings) -> tuple[DataSet, bo
     """
     whole = source.read(settings.split)
     split = whole.first(settings.limit)
+    LOG.info("read the data set %s: %d of %d images", split.name, len(split.images), len(whole.images))
     return check_images(require_objects(split)), len(split.images) == len(whole.images)
 
 
@@ -204,6 +208,7 @@ def evaluate(
         kept.remove()
     evaluator = prepared.evaluator.name
     boxes = None if test_dev else evaluate_boxes(split.dataset, results, split.image_ids, evaluator)
+    LOG.info("computed %s", "nothing: no annotations" if test_dev else f"the metrics with {prepared.evaluator}")
     return Evaluation(**vars(prepared), results=results, boxes=boxes)
 
 
@@ -214,9 +219,10 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
     return Predictor(
         model,
         profile=settings.profile,
-        device=settings.device,
+        device=settings.device or default_device(),
         rank=rank,
         image_size=settings.image_size,
+        score_threshold=0,  # metrics take all
         label_map=labels,
     )
 
@@ -230,7 +236,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "profile": asdict(prepared.predictor.profile),
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": torch.device(settings.device).type,
+        "device": prepared.predictor.device.type,
     }
 
 
@@ -244,6 +250,7 @@ def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes
         kept.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
+    LOG.info("detected objects on %s; images: %d", prepared.predictor.device, len(images))
     return done
 
 

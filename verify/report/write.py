@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from verify.report.markdown import to_markdown
 from verify.report.terminal import render_terminal
 from verify.results.verification import Verification
 
+LOG = logging.getLogger("effdet")
 # Every report of --report-dir: its name, and what makes it.
 REPORTS: Mapping[str, Callable[[Verification], str | bytes]] = {
     "report.json": to_json,
@@ -47,4 +49,5 @@ def write_reports(verification: Verification, folder: Path) -> list[Path]:
     for name, content in contents.items():
         with replacing(folder / name) as stream:
             stream.write(content if isinstance(content, bytes) else content.encode())
+    LOG.info("wrote %d reports into %s", len(contents), folder)
     return [folder / name for name in contents]

@@ -68,10 +68,26 @@ def test_dict_round_trip_through_json(variant: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "pattern", ["{}", "efficientdet-{}", "efficientdet_{}", "tf_efficientdet_{}", "EfficientDet-{}"]
+)
+@pytest.mark.parametrize("variant", list_models())
+def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) -> None:
+    assert get_config(pattern.format(variant)) == get_config(pattern.format(variant.upper())) == get_config(variant)
+
+
+@pytest.mark.parametrize(
     ("variant", "overrides", "text"),
     [
-        ("d9", {}, "unknown variant 'd9'"),
+        ("d9", {}, "unknown variant 'd9'; known variants: d0, .*; did you mean 'd7'?"),
         ("lite5", {}, "did you mean 'lite"),
+        ("tf_efficientdet_q0", {}, "did you mean 'd0'?"),
+        ("resnet50", {}, "known variants: d0, .*, lite4$"),
+        (
+            "tf_efficientdet_d0_ap",
+            {},
+            "'tf_efficientdet_d0_ap' is d0 with other settings: pass 'd0' and normalization='",
+        ),
+        ("efficientdet-d4-640", {}, "is d4 with other settings: pass 'd4' and image_size=640"),
         ("d0", {"colour": 1}, "unknown model setting 'colour'; known settings: "),
         ("d0", {"num_classes": 0}, "num_classes is 0; expected a positive integer"),
         ("d0", {"num_classes": True}, "num_classes is True"),
@@ -88,7 +104,7 @@ def test_dict_round_trip_through_json(variant: str) -> None:
     ],
 )
 def test_get_config_refuses(variant: str, overrides: dict[str, Any], text: str) -> None:
-    with pytest.raises(ConfigError, match=text.replace("(", r"\(")):
+    with pytest.raises(ConfigError, match=text.replace("(", r"\(").replace("?", r"\?")):
         get_config(variant, **overrides)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from converter.errors import MissingFileError
 from converter.hparams.fields import MEANINGS
 from converter.identify import official
-from converter.identify.official import MIRROR_VARIABLE, find_official, official_files
+from converter.identify.official import MIRROR_VARIABLE, find_official, nearest_official, official_files
+from converter.locate import open_checkpoint
 from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError
 
@@ -124,6 +126,9 @@ def test_the_documentation_lists_every_file() -> None:
         ("efficientdet_d0", "efficientdet-d0"),
         ("efficientdet-d0.tar.gz", "efficientdet-d0"),
         ("D7X", "efficientdet-d7x"),
+        ("tf_efficientdet_d0", "efficientdet-d0"),
+        ("tf_efficientdet_d0_ap", "efficientdet-d0-advprop"),
+        ("tf_efficientdet_lite0", "efficientdet-lite0"),
         ("d4-640.h5", "efficientdet-d4-640.h5"),
         ("d0_advprop", "efficientdet-d0-advprop"),
         ("lite3x.tgz", "efficientdet-lite3x"),
@@ -160,8 +165,9 @@ def test_other_names_are_not_official(name: str) -> None:
         ("d6-advprop", "for d6: d6, d6.h5, d6-640, d6-640.h5; available with -advprop: d0-advprop, "),
         ("d0-512", "available for d0: d0, d0.h5, d0-advprop$"),
         ("d0-640-advprop", "available for d0: d0, d0.h5, d0-advprop$"),
-        ("d8", "the official variants are d0, d1, .*, lite4$"),
-        ("lite9", r"the official variants are .*; did you mean lite4\?$"),
+        ("tf_efficientdet_d6_ap", "'tf_efficientdet_d6_ap' is not an official file; available for d6: d6, d6.h5, "),
+        ("d8", r"the official variants are d0, d1, .*, lite4; did you mean 'd7'\?$"),
+        ("lite9", r"the official variants are .*; did you mean 'lite4'\?$"),
         ("lite0.h5", "available for lite0: lite0$"),
         ("lite0.tar.gz", "'lite0.tar.gz' is not an official file; available for lite0: lite0$"),
     ],
@@ -169,3 +175,20 @@ def test_other_names_are_not_official(name: str) -> None:
 def test_a_name_without_a_file_lists_those_that_exist(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         find_official(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("efficientdet-lit0", "; did you mean 'lite0'?"),
+        ("tf_efficientdet_light0", "; did you mean 'lite0'?"),
+        ("efficientdet-mine", ""),
+        ("do", ""),  # it may be any file
+        ("d0.pth", ""),
+    ],
+)
+def test_a_name_that_is_nearly_official_is_answered_with_the_nearest(name: str, question: str) -> None:
+    assert nearest_official(name) == question
+    with pytest.raises(MissingFileError) as caught:
+        open_checkpoint(name)
+    assert (" It is not an official name either; did you mean " in str(caught.value)) == bool(question)

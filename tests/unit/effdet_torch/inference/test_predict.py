@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from effdet_torch import Predictor
+from effdet_torch.command import detect
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.inference import images as reading
 from effdet_torch.inference.engine import full_float32, usable_device
@@ -25,9 +28,11 @@ from effdet_torch.inference.predict import ImageDetections
 from effdet_torch.network.model import EfficientDet
 from support.coco_samples import small_model
 from support.image_memory import ImageMemory
+from verify.detections.run import CocoSettings
 
 HARD = "official-eval-hard"  # scores as the network gives them
 Pixels = NDArray[np.uint8]
+detector = partial(Predictor, score_threshold=0)  # an untrained network is sure of nothing
 
 
 def fresh_model() -> EfficientDet:
@@ -68,7 +73,7 @@ def assert_same(first: ImageDetections, second: ImageDetections) -> None:
 
 @pytest.mark.parametrize("profile", [*PROFILES, PROFILES["official-eval"]])
 def test_shapes_types_and_names(model: EfficientDet, images: list[Pixels], profile: Any) -> None:
-    results = Predictor(model, profile=profile)(images)
+    results = detector(model, profile=profile)(images)
     assert [len(result) for result in results] == [100, 100, 100]
     for result in results:
         assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((100, 4), torch.float32)
@@ -87,30 +92,41 @@ def test_to_coco_gives_plain_numbers() -> None:
 
 
 def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels], tmp_path: Path) -> None:
-    everything = Predictor(model)(images[0])[0]
+    everything = detector(model)(images[0])[0]
     limit = float(everything.scores[10])
-    kept = Predictor(model, score_threshold=limit, label_map={1: "cat", 2: "dog"})(images[0])[0]
+    kept = detector(model, score_threshold=limit, label_map={1: "cat", 2: "dog"})(images[0])[0]
     assert 11 <= len(kept) < len(everything)
     assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
     assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
-    assert Predictor(small_model(num_classes=90)).label_map == COCO_NAMES
+    assert detector(small_model(num_classes=90)).label_map == COCO_NAMES
     (tmp_path / "names.txt").write_text("cat\ndog\nbird")
-    assert Predictor(model, label_map=tmp_path / "names.txt").label_map == {1: "cat", 2: "dog", 3: "bird"}
-    nothing = Predictor(model, score_threshold=1.0)(images[0])[0]
+    assert detector(model, label_map=tmp_path / "names.txt").label_map == {1: "cat", 2: "dog", 3: "bird"}
+    nothing = detector(model, score_threshold=1.0)(images[0])[0]
     assert (len(nothing), nothing.boxes_xyxy.shape, nothing.to_coco(1)) == (0, (0, 4), [])
 
 
+def test_only_what_the_model_is_fairly_sure_of_is_found_by_default(images: list[Pixels]) -> None:
+    """The same detections from Python as from the command."""
+    model = small_model(num_classes=3)
+    with torch.no_grad():
+        model.class_net.predict.conv_pw.bias.add_(2)
+    everything, found = detector(model)(images[0])[0], Predictor(model)(images[0])[0]
+    assert 0 < len(found) == int((everything.scores >= SCORE_THRESHOLD).sum()) < len(everything)
+    (option,) = (item for item in detect.params if item.name == "score")
+    assert option.default == CocoSettings().score == Predictor(model).score_threshold == SCORE_THRESHOLD == 0.3
+
+
 def test_only_serving_boxes_stay_inside_the_network_input(model: EfficientDet, images: list[Pixels]) -> None:
-    found = Predictor(model, profile="serving")(images[0])[0]  # 90 x 120 in a square
+    found = detector(model, profile="serving")(images[0])[0]  # 90 x 120 in a square
     assert 0 <= found.boxes_xyxy.min() < found.boxes_xyxy.max() <= 120.001
-    assert Predictor(model, profile="official-eval")(images[0])[0].boxes_xyxy.min() < 0
+    assert detector(model, profile="official-eval")(images[0])[0].boxes_xyxy.min() < 0
 
 
 # Batches and files
 
 
 def test_other_images_and_batch_size_do_not_matter_on_the_cpu(model: EfficientDet, images: list[Pixels]) -> None:
-    predictor = Predictor(model)
+    predictor = detector(model)
     together = predictor(images, batch_size=8)
     columns = map(predictor, images), predictor(images, batch_size=1), predictor(image for image in images)
     for found, alone, one_by_one, lazy in zip(together, *columns, strict=True):
@@ -122,7 +138,7 @@ def test_other_images_and_batch_size_do_not_matter_on_the_cpu(model: EfficientDe
 
 def test_a_batch_gives_the_same_up_to_rounding(model: EfficientDet, images: list[Pixels]) -> None:
     """What a GPU does."""
-    predictor = Predictor(model, profile=HARD)
+    predictor = detector(model, profile=HARD)
     pixels, image_scales = predictor.prepare(images)
     batch = predictor.detections(*predictor.engine(pixels), image_scales)
     for found, alone in zip(batch, predictor(images), strict=True):
@@ -134,7 +150,7 @@ def test_a_stream_of_files(
     model: EfficientDet, images: list[Pixels], files: list[Path], workers: int, batch_size: int
 ) -> None:
     files[0].write_bytes(b"damaged")
-    predictor = Predictor(model)
+    predictor = detector(model)
     error, *found = predictor.stream(files, batch_size, workers=workers, apply_exif=False)
     assert isinstance(error, ImageError)
     assert str(error).startswith(f"{files[0]} is not an image")
@@ -150,12 +166,12 @@ def test_only_the_images_in_flight_are_in_memory(
 ) -> None:
     """A batch, and the image that the caller still holds."""
     memory = ImageMemory(monkeypatch)
-    for number, result in enumerate(Predictor(model).stream(files * 10, batch_size), start=1):
+    for number, result in enumerate(detector(model).stream(files * 10, batch_size), start=1):
         assert not isinstance(result, ImageError)
         assert len(memory.alive) == len(memory.counts) - number + 1
     assert len(memory.counts) == 30
     assert max(memory.counts) == batch_size + 1
-    kept = list(Predictor(model).stream(files * 2, batch_size))  # negative control: who keeps them has them
+    kept = list(detector(model).stream(files * 2, batch_size))  # negative control: who keeps them has them
     assert len(kept) == 6 <= len(memory.alive)
 
 
@@ -177,7 +193,7 @@ def test_workers_read_no_further_ahead(
 
     monkeypatch.setattr(reading, "read_image", logged)
     ahead = []
-    for number, _ in enumerate(Predictor(model).stream(files * 10, batch_size, workers=workers), start=1):
+    for number, _ in enumerate(detector(model).stream(files * 10, batch_size, workers=workers), start=1):
         time.sleep(0.02)  # long enough for them to read more, if they did
         ahead.append(log.stat().st_size - number)
     assert len(ahead) == log.stat().st_size == 30
@@ -187,7 +203,7 @@ def test_workers_read_no_further_ahead(
 def test_a_file_is_turned_on_request_and_an_open_picture_is_not(
     model: EfficientDet, images: list[Pixels], files: list[Path]
 ) -> None:
-    predictor, turned = Predictor(model), np.rot90(images[1], -1)
+    predictor, turned = detector(model), np.rot90(images[1], -1)
     (streamed,) = predictor.stream(files[1:2])
     assert not isinstance(streamed, ImageError)
     np.testing.assert_array_equal(streamed[0], turned)
@@ -198,7 +214,7 @@ def test_a_file_is_turned_on_request_and_an_open_picture_is_not(
 
 
 def test_every_kind_of_image_gives_the_same(model: EfficientDet, images: list[Pixels], files: list[Path]) -> None:
-    pixels, predictor = images[0], Predictor(model)
+    pixels, predictor = images[0], detector(model)
     expected = predictor(pixels)[0]
     tensor = torch.from_numpy(pixels.copy())
     picture = Image.fromarray(pixels)
@@ -227,7 +243,7 @@ def test_every_kind_of_image_gives_the_same(model: EfficientDet, images: list[Pi
 )
 def test_what_is_not_an_image(model: EfficientDet, image: Any, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        Predictor(model)(image)
+        detector(model)(image)
 
 
 # How the network runs
@@ -235,7 +251,7 @@ def test_what_is_not_an_image(model: EfficientDet, image: Any, message: str) -> 
 
 def test_a_training_model_is_switched_and_unchanged(images: list[Pixels]) -> None:
     model = fresh_model()
-    predictor = Predictor(model)
+    predictor = detector(model)
     model.train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     predictor(images[0])
@@ -258,11 +274,11 @@ def test_memory_format_and_precision(
     dtype: torch.dtype,
     logits_dtype: torch.dtype,
 ) -> None:
-    plain = Predictor(model, profile=HARD)(images[0])[0]
+    plain = detector(model, profile=HARD)(images[0])[0]
     other = fresh_model().to(dtype)
     seen: list[Tensor] = []
     other.register_forward_hook(lambda _, inputs, outputs: seen.extend((inputs[0], outputs[0][0])))
-    found = Predictor(other, profile=HARD, **options)(images[0])[0]
+    found = detector(other, profile=HARD, **options)(images[0])[0]
     pixels, logits = seen
     assert (pixels.dtype, logits.dtype) == (dtype, logits_dtype)
     assert (found.boxes_xyxy.dtype, found.scores.dtype) == (torch.float32, torch.float32)
@@ -273,10 +289,10 @@ def test_memory_format_and_precision(
 
 
 def test_the_image_size_can_be_another(model: EfficientDet, images: list[Pixels]) -> None:
-    predictor = Predictor(model, image_size=(96, 160))
+    predictor = detector(model, image_size=(96, 160))
     assert predictor.prepare(images)[0].shape == (3, 3, 96, 160)
     assert (predictor.config.image_size, model.config.image_size) == ((96, 160), (128, 128))
-    assert not torch.equal(predictor(images[0])[0].scores, Predictor(model)(images[0])[0].scores)
+    assert not torch.equal(predictor(images[0])[0].scores, detector(model)(images[0])[0].scores)
 
 
 def test_a_gpu_keeps_full_precision() -> None:
@@ -310,15 +326,15 @@ def test_every_rank_takes_another_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta"])
 def test_devices_that_cannot_be_used(model: EfficientDet, device: str) -> None:
     with pytest.raises(ConfigError, match=f"the device '{device}' cannot be used"):
-        Predictor(model, device=device)
+        detector(model, device=device)
 
 
 def test_wrong_settings(model: EfficientDet, images: list[Pixels], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown postprocessing profile 'fast'"):
-        Predictor(model, profile="fast")
+        detector(model, profile="fast")
     with pytest.raises(ConfigError, match="score_threshold is 30; expected 0 to 1"):
-        Predictor(model, score_threshold=30)
+        detector(model, score_threshold=30)
     with pytest.raises(ConfigError, match="batch_size is 0"):
-        Predictor(model)(images, batch_size=0)
+        detector(model)(images, batch_size=0)
     with pytest.raises(ModelFileError, match=r"missing\.pth"):
-        Predictor(tmp_path / "missing.pth")
+        detector(tmp_path / "missing.pth")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import cli
@@ -80,6 +81,15 @@ def test_only_the_images_in_flight_are_in_memory(
     assert len(memory.counts) == 100
     assert max(memory.counts) == batch + 1
     assert not memory.alive
+
+
+def test_the_gpu_is_taken_if_there_is_one(root: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `effdet-detect` does; here there is none, so that taking it is an error."""
+    assert evaluate(model, root, SETTINGS).predictor.device.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
+        evaluate(model, root, SETTINGS)
+    assert evaluate(model, root, replace(SETTINGS, device="cpu")).predictor.device.type == "cpu"
 
 
 @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("batch", 0), ("workers", -1)])

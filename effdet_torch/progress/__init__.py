@@ -1,0 +1,1 @@
+"""What a command says while it works."""

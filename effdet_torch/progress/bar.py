@@ -1,0 +1,52 @@
+"""How far the work is: as numbers, and as a bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from effdet_torch.progress.verbosity import is_quiet
+from effdet_torch.terminal import on_terminal
+from effdet_torch.untrusted.text import printable
+
+Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
+
+
+def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Return the progress of one of several equal parts; parts are numbered from 0."""
+    return None if progress is None else lambda done, total: progress(number * total + done, count * total)
+
+
+@contextmanager
+def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Show (done, total) on stderr if it is a terminal and the total is at least `least`; not if the command is quiet.
+
+    With `rate` the bar also shows how many are done per second.
+    """
+    if is_quiet() or not on_terminal(sys.stderr):
+        yield None
+        return
+    bars: list[Any] = []
+    first: list[float] = []
+
+    def show(done: int, total: int) -> None:
+        if total < least:
+            return
+        if not bars:
+            bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr))
+            first.extend((done, time.monotonic()))
+        if rate and done > first[0]:
+            bars[0].label = f"{printable(description)}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
+        bars[0].pos = min(done, bars[0].pos)  # a download may start over
+        bars[0].update(done - bars[0].pos)
+
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.render_finish()
