@@ -157,7 +157,10 @@ def verify_layers(
         report_dir = report_dir or Path(f"effdet-demo-{get_config(demo).name}")
         reference, model = write_demo(demo, report_dir)
     if model is None or reference is None:
-        raise click.UsageError("give --reference SOURCE or --coco ROOT with MODEL, or --demo VARIANT alone")
+        raise click.UsageError(
+            "give MODEL with --reference SOURCE to verify it, or with --coco, --annotations or --data to evaluate it; "
+            "or --demo VARIANT alone"
+        )
     with opened_source(reference) as source, progress_bar("layers") as progress:
         return verify_model(model, source, settings, progress), report_dir
 
@@ -184,6 +187,8 @@ def verify_images(
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     if options["split"] == TEST_DEV:
         refuse_options(("save_csv", "score", "shown", "compare"), "needs annotations, and testdev has none")
+    if reference is not None and options["device"] is None:
+        options["device"] = "cpu"  # as the reference: a GPU rounds otherwise
     source = DataSource(**{key: options[key] for key in SOURCES})
     settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None}, pictures=pictures)
     beside = Beside(options["reference_results"], reference, options["compare"])

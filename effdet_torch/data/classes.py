@@ -81,10 +81,7 @@ def _by_id(data: DataSet, used: set[int], num_classes: int, names: Mapping[int, 
     if data.numbering == "names" and (num_classes, len(used)) == (1, 1):
         return dict.fromkeys(used, 1)
     if data.numbering == "names" or (data.numbering == "order" and len(categories) != num_classes):
-        raise EvaluationError(
-            f"{data.path.name} has {len(categories)} classes without ids ({listed(categories.values())}), the model "
-            f"{num_classes}, and not all are names of the model. {RENAME}"
-        )
+        raise EvaluationError(_unmatched(data, used, num_classes, names))
 
     def is_outside(number: int) -> bool:
         return not 1 <= number <= num_classes
@@ -101,6 +98,26 @@ def _by_id(data: DataSet, used: set[int], num_classes: int, names: Mapping[int, 
         if wrong := sorted(filter(is_wrong, needed)):
             raise EvaluationError(problem(data, wrong, num_classes, names))
     return {x: x for x in categories if not (is_outside(x) or is_contradicted(x))}
+
+
+def _unmatched(data: DataSet, used: set[int], num_classes: int, names: Mapping[int, str]) -> str:
+    """Return which names only one side has: classes without ids are matched by name alone."""
+    own, found = {spelled(name): name for name in names.values()}, {spelled(data.categories[x]) for x in used}
+    unknown = [data.categories[x] for x in sorted(used) if spelled(data.categories[x]) not in own]
+    others = [name for key, name in own.items() if key not in found]
+    twice = sorted({name for name in names.values() if [*map(spelled, names.values())].count(spelled(name)) > 1})
+    if not names:
+        return (
+            f"{data.path.name} has {len(data.categories)} classes that must be matched by name "
+            f"({listed(data.categories.values())}), and the {num_classes} of the model have none: pass --labels FILE "
+            "with the model's names, spelled as in the data set"
+        )
+    return (
+        f"{data.path.name} has {len(data.categories)} classes that are matched by name, the model {num_classes}. "
+        f"Not names of the model: {listed(unknown) or 'none'}; only in the model: {listed(others) or 'none'}"
+        f"{f'; more than once in the model: {listed(twice)}' if twice else ''}. "
+        "Spell the classes alike in the data set and in the model's names: those of --labels FILE, else of its file"
+    )
 
 
 def _outside(data: DataSet, wrong: list[int], num_classes: int, _: Mapping[int, str]) -> str:

@@ -57,9 +57,14 @@ class DataSource:
     data: Path | None = None
 
     def __post_init__(self) -> None:
-        is_one = [self.coco, self.annotations, self.data].count(None) == 2
-        if not is_one or (self.annotations is None) != (self.images is None):
-            raise UsageError("name one data set: --coco ROOT, --annotations FILE with --images DIR, or --data DIR")
+        named = [name for name in ("coco", "annotations", "data") if getattr(self, name) is not None]
+        if len(named) != 1:
+            found = f"found {' and '.join(f'--{name}' for name in named)}" if named else "found none"
+            raise UsageError(f"name one data set, {found}: --coco ROOT, --annotations FILE --images DIR, or --data DIR")
+        if self.annotations is not None and self.images is None:
+            raise UsageError(f"--annotations {self.annotations} needs --images DIR, the folder of its images")
+        if self.annotations is None and self.images is not None:
+            raise UsageError(f"--images belongs to --annotations; leave it out with --{named[0]}")
 
     def read(self, split: str | None = None) -> DataSet:
         """Read and check the data set.

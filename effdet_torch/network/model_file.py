@@ -49,6 +49,8 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     """
     require_type(path, (str, os.PathLike), "path", "the path of a converted file")
     path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}")
     try:
         require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:

@@ -32,16 +32,17 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
         yield None
         return
     bars: list[Any] = []
-    first: list[float] = []
+    start, before = time.monotonic(), 0  # what is done before the start, by an interrupted run, is not of this run
 
     def show(done: int, total: int) -> None:
+        nonlocal before
         if total < least:
             return
         if not bars:
             bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr))
-            first.extend((done, time.monotonic()))
-        if rate and done > first[0]:
-            bars[0].label = f"{printable(description)}, {(done - first[0]) / (time.monotonic() - first[1]):.1f}/s"
+            before = done - 1
+        if rate:
+            bars[0].label = f"{printable(description)}, {(done - before) / (time.monotonic() - start):.1f}/s"
         bars[0].pos = min(done, bars[0].pos)  # a download may start over
         bars[0].update(done - bars[0].pos)
 

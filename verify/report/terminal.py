@@ -50,12 +50,13 @@ def _section(console: Console, section: Section) -> None:
 
 
 def _table(section: Section, narrow: bool = False) -> Table:
-    """Return a table; in a narrow one, titles of numbers are as narrow as the numbers, which leaves room for names."""
+    """Return a table; a narrow one has narrow titles and gaps, which leaves room for names."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    padding = (0, 0 if narrow else 1, 0, 0)  # the frame, too, is a space wide
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=padding)
     for index, (title, kind) in enumerate(section.columns.items()):
         if kind == "number":
             least = max(map(len, (*title.split(), *(row[index] for row in section.short_rows))))

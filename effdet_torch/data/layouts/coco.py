@@ -26,6 +26,8 @@ def coco_layout(root: Path, name: str | None = None) -> RawData:
     Raises:
         EvaluationError: The file is missing or is not in COCO's format.
     """
+    if root.is_file():
+        raise EvaluationError(f"{root} is a file; --coco takes COCO's folder, --annotations FILE --images DIR one file")
     name = name or VAL
     test_dev = name == TEST_DEV
     path = root / "annotations" / ("image_info_test-dev2017.json" if test_dev else f"instances_{name}.json")

@@ -113,14 +113,18 @@ def test_a_name_that_coco_removed() -> None:
 @pytest.mark.parametrize("numbering", ["order", "names"])
 def test_classes_that_have_names_alone(numbering: Numbering) -> None:
     assert used(fit_classes(data_set({1: "c", 2: "b"}, numbering=numbering), 3, ABC)) == [3, 2]
-    with pytest.raises(EvaluationError, match=r"2 classes without ids \(x, y\), the model 3"):
+    with pytest.raises(EvaluationError, match=r"2 classes .* by name \(x, y\), and the 3 of the model have none: pass"):
         fit_classes(data_set({1: "x", 2: "y"}, numbering=numbering), 3, {})
+    with pytest.raises(EvaluationError, match=r"Not names of the model: y; only in the model: c\. Spell"):
+        fit_classes(data_set({1: "b", 2: "y", 3: "a"}, numbering="names"), 3, ABC)
+    with pytest.raises(EvaluationError, match=r"only in the model: c; more than once in the model: b\. Spell"):
+        fit_classes(data_set({1: "b", 2: "y"}, numbering="names"), 3, {1: "b", 2: "b", 3: "c"})
     assert used(fit_classes(data_set({1: "x"}, numbering=numbering), 1, {})) == [1]
 
 
 def test_the_order_of_all_classes_is_a_numbering() -> None:
     assert used(fit_classes(data_set({1: "x", 2: "y"}, numbering="order"), 2, {})) == [1, 2]
-    with pytest.raises(EvaluationError, match="without ids"):
+    with pytest.raises(EvaluationError, match="must be matched by name"):
         fit_classes(data_set({1: "x", 2: "y"}, numbering="names"), 2, {})
 
 

@@ -37,7 +37,21 @@ def test_no_layout_at_all(tmp_path: Path) -> None:
             DataSource(data=path).read()
 
 
-@pytest.mark.parametrize("names", [(), ("annotations",), ("images",), ("coco", "images"), ("coco", "data")])
-def test_exactly_one_data_set(names: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match="name one data set"):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ((), "name one data set, found none"),
+        (("images",), "name one data set, found none"),
+        (("coco", "data"), "name one data set, found --coco and --data"),
+        (("annotations",), "--annotations x needs --images DIR"),
+        (("coco", "images"), "--images belongs to --annotations; leave it out with --coco"),
+    ],
+)
+def test_exactly_one_data_set(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         DataSource(**dict.fromkeys(names, Path("x")))
+
+
+def test_a_file_is_not_cocos_folder(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"is a file; --coco takes COCO's folder"):
+        DataSource(coco=annotation_file(write_coco(tmp_path))).read()

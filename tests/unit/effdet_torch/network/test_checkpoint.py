@@ -78,7 +78,7 @@ def test_dtype_applies_to_floating_point_only_and_batch_counters_may_be_absent(
 def test_missing_file_and_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"none\.pth: No such file"):
         load_model(tmp_path / "none.pth")
-    with pytest.raises(ModelFileError, match="Is a directory"):
+    with pytest.raises(ModelFileError, match=r"is a folder, not a model file\. Convert it"):
         load_model(tmp_path)
 
 

@@ -335,7 +335,7 @@ def test_an_annotation_file_and_a_folder(sample: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--annotations", "a.json"), "name one data set"),
+        (("--annotations", "a.json"), "--annotations a.json needs --images DIR"),
         (("--images", "."), "name one data set"),
         (("--coco", ".", "--data", "."), "name one data set"),
         (("--coco", ".", "--annotations", "a.json", "--images", "."), "name one data set"),

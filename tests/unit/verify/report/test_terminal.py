@@ -11,7 +11,7 @@ from rich.console import Console
 
 from effdet_torch.untrusted.text import printable
 from support.verification_samples import BROKEN_KEY, FAILING, HOSTILE, NASTY, PASSING, PLACES, SAMPLES
-from verify.command import PIPED_WIDTH
+from verify.command import UNLIMITED
 from verify.report.terminal import render_terminal
 from verify.results.verification import Verification
 
@@ -35,7 +35,7 @@ def torn(narrow: str, wide: str) -> list[str]:
 
 @pytest.mark.parametrize("verification", SAMPLES.values(), ids=SAMPLES)
 def test_80_columns_tear_neither_numbers_from_units_nor_parts_of_names(verification: Verification) -> None:
-    wide = rendered(verification, PIPED_WIDTH)
+    wide = rendered(verification, UNLIMITED)
     assert torn(rendered(verification, 80), wide) == []
     cut = "\n".join(wide[start : start + 7] for start in range(0, len(wide), 7))
     assert torn(cut, wide)  # negative control
@@ -50,7 +50,7 @@ def test_the_longest_part_of_a_name_has_room_in_80_columns() -> None:
 
 def test_lines_that_are_piped_are_not_wrapped() -> None:
     path = "/models/" + "a-very-long-name " * 100
-    wide = rendered(replace(FAILING, model={**FAILING.model, "path": path}), PIPED_WIDTH)
+    wide = rendered(replace(FAILING, model={**FAILING.model, "path": path}), UNLIMITED)
     assert sum("a-very-long-name" in line for line in wide.splitlines()) == 1
     assert all(line == line.rstrip() for line in wide.splitlines() if "a-very" in line)
     narrow = rendered(replace(FAILING, model={**FAILING.model, "path": path}), 240)

@@ -33,7 +33,8 @@ def evaluation(verification: Verification) -> Iterator[Section]:
     columns: Columns = {"check": "text", "verdict": "text", "found": "text"}
     verdicts = {True: "pass", False: Failed("FAIL")}
     rows = tuple((check.name, verdicts[check.passed], check.sentence) for check in checks(detection))
-    yield Section("Detections", (detection_sentence(detection),), columns, rows, failed=not detection.passed)
+    lines = (detection_sentence(detection), *_input_size(verification))
+    yield Section("Detections", lines, columns, rows, failed=not detection.passed)
     if detection.notes:
         yield Section("Data set", tuple(note.sentence for note in detection.notes))
     metrics = metric_rows(detection)
@@ -42,6 +43,15 @@ def evaluation(verification: Verification) -> Iterator[Section]:
         half = len(metrics) // 2
         pairs = tuple(left + right for left, right in zip(metrics[:half], metrics[half:], strict=True))
         yield Section("COCO metrics, 0 to 100", columns=columns, rows=pairs)
+
+
+def _input_size(verification: Verification) -> Iterator[str]:
+    """Yield the size of the network input where it is not the model's own."""
+    used = verification.settings.get("image_size")
+    own = verification.model.get("metadata", {}).get("config", {}).get("image_size", used)
+    if used is not None and list(own) != list(used):
+        sizes = "{1}x{0} pixels, not the {3}x{2} (width x height)".format(*used, *own)
+        yield f"The network input was {sizes} of the model, which was trained for its own size."
 
 
 def checks(detection: DetectionResult) -> Iterator[Check]:

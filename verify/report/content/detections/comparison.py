@@ -49,7 +49,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _difference(first: float, other: float) -> tuple[str, str, str]:
     """Return two shares in 0..100 and their difference."""
-    points = round(100 * (other - first), 2)
+    points = round(round(100 * other, 2) - round(100 * first, 2), 2)  # of what is shown
     difference = "n/a" if min(first, other) < 0 else f"{points:+.2f}" if points else "0.00"
     return percent(first), percent(other), difference
 
@@ -72,9 +72,9 @@ def _images(found: Details, comparison: Comparison) -> Section:
     )
     differing = sum(image.different > 0 for image in comparison.images)
     line = (
-        f"{differing} of {counted(len(comparison.images), 'image')} with a detection (score at least "
-        f"{found.min_score:g}) that the other model does not have with the same class and an IoU of at least "
-        f"{found.min_iou:g}."
+        f"{differing or 'None'} of {counted(len(comparison.images), 'image')} where the models differ: a detection of "
+        f"one (score at least {found.min_score:g}) that the other does not have, of the same class and with an IoU of "
+        f"at least {found.min_iou:g}."
     )
     figure = gallery(comparison.shown)
     return Section("Images that differ most", (line,), columns, rows, MAX_LISTED, figure=figure)

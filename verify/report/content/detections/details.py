@@ -44,7 +44,7 @@ def _counting(found: Details) -> str:
 
 def _classes(found: Details) -> Section:
     columns: Columns = {"class": "name"}
-    columns = {**columns, **numbers("objects", *SHOWN, "F1", "score", "right", "other", "missed", "false")}
+    columns = {**columns, **numbers("objects", *SHOWN, "F1", "at score", "right", "wrong", "missed", "false")}
     counts, classes = found.confusion.by_class, by_ap(found.classes)
     rows = tuple(
         (
@@ -58,7 +58,7 @@ def _classes(found: Details) -> Section:
     )
     lines = (
         "The lowest AP first. F1 is the best at IoU 0.5, with the score that reaches it. The last four columns count "
-        f"({_counting(found)}): objects that are right, found as another class, or missed, and false detections.",
+        f"({_counting(found)}): objects right, wrong (found as another class) or missed, and false detections.",
         _left_out(found),
     )
     return Section("Classes", lines, columns, rows, MAX_LISTED)
@@ -107,7 +107,7 @@ def _pairs(confusion: Confusion) -> Iterator[tuple[int, float, str, str]]:
 
 
 def _worst_images(found: Details) -> Section:
-    columns: Columns = {"image": "name", **numbers("mistakes", "right", "other", "missed", "false")}
+    columns: Columns = {"image": "name", **numbers("mistakes", "right", "wrong", "missed", "false")}
     images = {image.image_id: image for image in found.images}
     rows = tuple(
         (image.file, *map(str, (image.mistakes, image.right, image.wrong_class, image.missed, image.false)))
