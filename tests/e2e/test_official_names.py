@@ -124,6 +124,7 @@ def test_what_shapes_cannot_tell_comes_from_the_table(mirror: Mirror, tmp_path: 
     assert read_model_file(tmp_path / "own.pth")[1]["config"]["normalization"] == "mean_std"
 
 
+@pytest.mark.slow
 def test_other_commands_take_names_too(mirror: Mirror, tmp_path: Path) -> None:
     done = mirror.run("effdet-inspect", "d0-advprop", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

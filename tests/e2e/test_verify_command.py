@@ -140,6 +140,7 @@ def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_verdict_alone(demo: Path) -> None:
     words = ["demo/lite0.pth", "--reference", "demo/checkpoint", *QUICK, "--report-dir", "quiet"]
     done = run("effdet-verify", *words, "-q", cwd=demo)

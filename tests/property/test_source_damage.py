@@ -108,6 +108,7 @@ def test_much_damage(tmp_path: Path, kind: str) -> None:
     check(tmp_path, kind, MANY)
 
 
+@pytest.mark.slow
 def test_every_truncation_of_an_h5_file(tmp_path: Path) -> None:
     """The superblock says where the file ends."""
     path = tmp_path / write_h5(tmp_path)
