@@ -23,6 +23,7 @@ slow:
 	$(PYTHON) -m pytest -n logical -m slow
 
 parity:
+	mkdir -p reports
 	effdet-convert $(CHECKPOINT) reports/model.pth --report reports/conversion.json
 	effdet-verify reports/model.pth --reference $(CHECKPOINT) --report-dir reports/parity
 
