@@ -187,8 +187,6 @@ def verify_images(
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     if options["split"] == TEST_DEV:
         refuse_options(("save_csv", "score", "shown", "compare"), "needs annotations, and testdev has none")
-    if reference is not None and options["device"] is None:
-        options["device"] = "cpu"  # as the reference: a GPU rounds otherwise
     source = DataSource(**{key: options[key] for key in SOURCES})
     settings = CocoSettings(**{key: options[key] for key in SETTINGS if options[key] is not None}, pictures=pictures)
     beside = Beside(options["reference_results"], reference, options["compare"])

@@ -41,7 +41,8 @@ class Beside:
 
     Attributes:
         results: detections in COCO's results format.
-        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images.
+        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images; both then run
+            on the CPU unless a device is chosen.
         model: another converted model, evaluated on the same images; that proves nothing about either.
     """
 
@@ -83,6 +84,8 @@ def verify_detections(
     """
     start, beside = time.perf_counter(), beside or Beside()
     _require_comparable(settings, beside)
+    if beside.checkpoint is not None and settings.device is None:
+        settings = replace(settings, device="cpu")  # as the reference: a GPU rounds otherwise
     wanted = [] if beside.results is None else read_results(beside.results)
     prepared = _prepare(path, source, settings, beside.model, processes)
     evaluation, *others = (

@@ -49,12 +49,12 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     """
     require_type(path, (str, os.PathLike), "path", "the path of a converted file")
     path = Path(path)
-    if path.is_dir():
-        raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}")
     try:
         require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:
             start = file.read(9)
+    except IsADirectoryError as error:
+        raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
     if start[8:] == b"{":  # eight bytes of header length, then the header as JSON

@@ -12,12 +12,15 @@ import torch
 from click.testing import CliRunner, Result
 
 import cli
+from converter.errors import SourceError
+from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EvaluationError
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from support.coco_samples import annotation_file, change_annotations, evaluate_coco, result, write_coco, write_model
 from support.image_memory import ImageMemory
 from verify.detections.results_file import read_results, to_submission
 from verify.detections.run import CocoSettings, Evaluation
+from verify.evaluation import Beside, verify_detections
 
 SETTINGS = CocoSettings(workers=0, batch=1)
 
@@ -90,6 +93,15 @@ def test_the_gpu_is_taken_if_there_is_one(root: Path, model: Path, monkeypatch: 
     with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
         evaluate(model, root, SETTINGS)
     assert evaluate(model, root, replace(SETTINGS, device="cpu")).predictor.device.type == "cpu"
+
+
+def test_beside_tensorflow_the_cpu_is_taken(root: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    source, settings = DataSource(coco=root), replace(SETTINGS, limit=1)
+    with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
+        verify_detections(model, source, settings)
+    with pytest.raises(SourceError, match="missing"):  # after the image
+        verify_detections(model, source, settings, Beside(checkpoint=root / "missing"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("limit", 0), ("batch", 0), ("workers", -1)])
