@@ -20,6 +20,7 @@ class FusedHead(nn.Module):
             shared, own = _divided(layer)
             self.conv_rep.append(shared)
             self.bn_rep.append(LevelBatchNorms(_with_norm(own, norm) for norm in norms.children()))
+            assert isinstance(add, Residual)
             self.add_rep.append(Residual(float(add.adds)))
         self.predict = fused_conv(head.predict)
 
