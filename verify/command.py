@@ -83,7 +83,14 @@ Examples:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
-@click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
+@click.option(
+    "--mode",
+    "modes",
+    type=click.Choice(["cumulative", "isolated", "fused"]),
+    multiple=True,
+    help="Default: all three; fused is the network that --coco and effdet-detect run.",
+)
+@click.option("--fused", is_flag=True, default=None, help="The same as --mode fused.")
 @click.option("--report-dir", type=FOLDER, help="Write report.html, .json, junit.xml, summary.md.")
 @coco_options
 @verbosity
@@ -181,7 +188,8 @@ def verify_images(
     from verify.evaluation import Beside, verify_detections
 
     refuse_options(
-        ("demo", "graph", "image", "seed", "dtypes", "modes"), "cannot be combined with --coco, --annotations or --data"
+        ("demo", "graph", "image", "seed", "dtypes", "modes", "fused"),
+        "cannot be combined with --coco, --annotations or --data",
     )
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")

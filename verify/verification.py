@@ -24,12 +24,13 @@ from effdet_torch.progress.bar import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
+from verify.layers.fused import compare_fused, explain_fused
 from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
-from verify.layers.parity import MODES, compare_layers, one_thread
+from verify.layers.parity import TENSORFLOW_MODES, compare_layers, one_thread
 from verify.reference.network import TensorFlowReference
 from verify.results.claim import Requirement
-from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
+from verify.results.verification import MODES, DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
@@ -52,7 +53,7 @@ class Settings:
             pixels than 512 x 512, else its sides cut to 512.
         seed: of the noise.
         dtypes: float64 proves the mapping, float32 the runtime.
-        modes: see `verify.layers.parity`.
+        modes: see `verify.layers.parity` and, of "fused", `verify.layers.fused`.
         graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
         require: the weakest claim that passes, see `verify.results.claim`; None: any.
     """
@@ -66,9 +67,19 @@ class Settings:
     require: Requirement | None = None
 
     @classmethod
-    def from_options(cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], **others: Any) -> Settings:
-        """Build from the command's options; an empty choice means all."""
-        return cls(dtypes=dtypes or cls.dtypes, modes=modes or MODES, **others)
+    def from_options(
+        cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], fused: bool | None = None, **others: Any
+    ) -> Settings:
+        """Build from the command's options; an empty choice means all. `fused` adds that mode to the chosen ones."""
+        chosen = (*modes, *(("fused",) if fused else ()))
+        return cls(
+            dtypes=dtypes or cls.dtypes, modes=tuple(mode for mode in MODES if mode in chosen) or MODES, **others
+        )
+
+    @property
+    def tensorflow_modes(self) -> tuple[Mode, ...]:
+        """The modes that compare with TensorFlow."""
+        return tuple(mode for mode in self.modes if mode in TENSORFLOW_MODES)
 
 
 @one_thread()
@@ -116,7 +127,32 @@ def _compare(
     settings: Settings,
     progress: Progress | None,
 ) -> Verification:
-    """Compare all layers in all dtypes, and explain what failed."""
+    """Compare all layers in all modes and dtypes, and explain what failed."""
+    if settings.tensorflow_modes:
+        result = _compare_with_tensorflow(result, model, weights, images, settings, progress)
+    if "fused" in settings.modes:
+        plan = weights.preparation.plan
+        found = compare_fused(model, plan, images, settings.dtypes, result.layers)
+        LOG.info("compared %d outputs of the fused network", len(found))
+        described = result.reference if result.layers else {"name": "the same network before it was fused"}
+        result = replace(
+            result,
+            reference={**described, **result.reference},
+            layers=(*result.layers, *found),
+            diagnoses=(*result.diagnoses, *explain_fused(found)),
+        )
+    return result
+
+
+def _compare_with_tensorflow(
+    result: Verification,
+    model: EfficientDet,
+    weights: Weights,
+    images: NDArray[Any],
+    settings: Settings,
+    progress: Progress | None,
+) -> Verification:
+    """Compare all layers with TensorFlow's in all dtypes, and explain what failed."""
     preparation, layers = weights.preparation, list[LayerResult]()
     described: dict[str, str] = {}
     study: Study | None = None
@@ -131,8 +167,10 @@ def _compare(
             observer = study.observe
         step = part_of(progress, number, len(settings.dtypes))
         LOG.info("TensorFlow's network is ready in %s", dtype)
-        found = compare_layers(reference, compared, preparation.plan, images, dtype, settings.modes, step, observer)
-        _require_all(found, preparation.plan, settings)
+        found = compare_layers(
+            reference, compared, preparation.plan, images, dtype, settings.tensorflow_modes, step, observer
+        )
+        _require_all(found, preparation.plan, settings.tensorflow_modes)
         layers += found
         LOG.info("compared %d layers in %s", len(found), dtype)
     result = replace(result, reference={**described, **result.reference}, layers=tuple(layers))
@@ -166,6 +204,8 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
     path = None if preparation.family is BACKBONE else find_graph(preparation)
     if settings.graph is False:
         return GraphResult("" if path is None else path.name, "left out (--no-graph)")
+    if settings.graph is None and not settings.tensorflow_modes:
+        return GraphResult("" if path is None else path.name, "left out: nothing else is compared with TensorFlow")
     try:
         if path is None:
             raise GraphError(f"no inference graph belongs to {preparation.source.path.name}")
@@ -179,9 +219,9 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
         return GraphResult("" if path is None else path.name, str(error))
 
 
-def _require_all(results: Sequence[LayerResult], plan: Plan, settings: Settings) -> None:
+def _require_all(results: Sequence[LayerResult], plan: Plan, modes: Sequence[Mode]) -> None:
     """Refuse a comparison that left layers out."""
-    for mode in settings.modes:
+    for mode in modes:
         left_out = uncompared(plan, [result for result in results if result.mode == mode])
         if left_out:
             more = f" and {len(left_out) - 1} more" if left_out[1:] else ""

@@ -40,7 +40,7 @@ def test_the_demo_leaves_a_checkpoint_a_model_and_four_reports(demo: Path) -> No
     assert names == {"checkpoint", "lite0.pth", "report.html", "report.json", "junit.xml", "summary.md"}
     report = json.loads((demo / "demo" / "report.json").read_text())
     assert report["passed"]
-    assert {layer["mode"] for layer in report["layers"]} == {"cumulative", "isolated"}
+    assert {layer["mode"] for layer in report["layers"]} == {"cumulative", "isolated", "fused"}
     assert set(report["audit"]["checksums"].values()) == {"equal"}
 
 
@@ -62,6 +62,30 @@ def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
         "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
     ]
     assert report["diagnoses"][0]["tensor"] == "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.weight"
+
+
+def test_the_fused_network_alone_needs_no_tensorflow(demo: Path) -> None:
+    words = [
+        "demo/lite0.pth",
+        "--reference",
+        "demo/checkpoint",
+        "--image-size",
+        "65",
+        "--fused",
+        "--report-dir",
+        "fused",
+    ]
+    done = run("effdet-verify", *words, "-v", cwd=demo)
+    assert done.returncode == 0, done.stderr
+    assert "All layers agree in what was run: fused, float64 and float32 only." in done.stdout
+    assert "TensorFlow's network is ready" not in done.stderr
+    report = json.loads((demo / "fused" / "report.json").read_text())
+    assert {layer["mode"] for layer in report["layers"]} == {"fused"}
+    assert {(layer["torch"], layer["level"]) for layer in report["layers"]} >= {
+        ("backbone.bn1", None),
+        *((f"{head}_net.predict", level) for head in ("class", "box") for level in range(3, 8)),
+    }
+    assert report["reference"]["name"] == "the same network before it was fused"
 
 
 def test_unusable_values_are_said_in_the_first_line_even_if_the_checkpoint_has_them(demo: Path) -> None:
@@ -121,6 +145,7 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     ("words", "code", "text"),
     [
         (["demo/lite0.pth"], 2, "--reference"),
+        (["demo/lite0.pth", "--coco", "demo", "--fused"], 2, "--fused cannot be combined with --coco"),
         (["--demo", "d9"], 2, "unknown variant 'd9'"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "wide"], 2, "WIDTHxHEIGHT"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "too small"),

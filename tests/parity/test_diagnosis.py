@@ -26,7 +26,7 @@ from verify.diagnosis import diagnosis
 from verify.diagnosis.diagnosis import EXACT, MAX_LAYERS, Study, diagnose
 from verify.layers.measures import measure
 from verify.layers.pairs import layer_pairs
-from verify.layers.parity import MODES, compare_layers, match_layers, one_thread
+from verify.layers.parity import TENSORFLOW_MODES, compare_layers, match_layers, one_thread
 from verify.layers.tolerances import tolerance
 from verify.reference.base import Reference, Tap
 from verify.reference.network import TensorFlowReference
@@ -114,7 +114,7 @@ class Studied(NamedTuple):
     study: Study
 
 
-def studied(bench: Bench, plant: Plant | None = None, modes: tuple[Mode, ...] = MODES) -> Studied:
+def studied(bench: Bench, plant: Plant | None = None, modes: tuple[Mode, ...] = TENSORFLOW_MODES) -> Studied:
     """Plant a mistake into a copy of the model, and compare it with the recorded layers."""
     model = deepcopy(bench.model)
     if plant is not None:
@@ -321,7 +321,7 @@ def test_a_right_model_and_rounding(bench: Bench, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(diagnosis, "build_reference", lambda *_: bench.reference)
     found = studied(bench)
     assert diagnose(*found) == []
-    for mode in MODES:
+    for mode in TENSORFLOW_MODES:
         rounded = [
             replace(layer, dtype="float32", tolerance=-1.0)
             for layer in found.layers
@@ -371,7 +371,7 @@ KEY = "box_net.predict.conv_pw.weight"
 @pytest.mark.parametrize(
     ("key", "dtypes", "modes", "runs"),
     [
-        (KEY, ("float64", "float32"), MODES, 2),
+        (KEY, ("float64", "float32"), TENSORFLOW_MODES, 2),
         (KEY, ("float64", "float32"), ("cumulative",), 2),
         (KEY, ("float32",), ("isolated",), 2),
         (KEY, ("float32",), ("cumulative",), 2),

@@ -13,7 +13,7 @@ from converter.plan.expand import Layer, Plan
 from verify.errors import ParityError
 from verify.layers.kinds import COMPARED, SHOWN_BY, Comparison
 from verify.reference.base import LayerKey
-from verify.results.verification import LayerResult, layer_name
+from verify.results.verification import DType, LayerResult, Measures, Mode, layer_name
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,24 @@ class Pair:
     def activated(self) -> bool:
         """Whether an activation belongs to the layer."""
         return self.output_from[0] != self.layer.tf
+
+    def result(
+        self, mode: Mode, dtype: DType, order: int, shape: Sequence[int], measures: Measures, tolerance: float
+    ) -> LayerResult:
+        """Return a comparison of the layer; `shape` is (B, C, H, W)."""
+        batch, channels, height, width = shape
+        return LayerResult(
+            order=order,
+            tf=self.layer.tf,
+            torch=self.module,
+            kind=self.layer.kind,
+            level=self.level,
+            mode=mode,
+            dtype=dtype,
+            shape=(batch, height, width, channels),
+            measures=measures,
+            tolerance=tolerance,
+        )
 
 
 def layer_pairs(plan: Plan) -> list[Pair]:

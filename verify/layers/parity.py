@@ -30,7 +30,7 @@ from verify.results.verification import DType, LayerResult, Measures, Mode
 if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
 
-MODES: tuple[Mode, ...] = ("cumulative", "isolated")
+TENSORFLOW_MODES: tuple[Mode, ...] = ("cumulative", "isolated")
 KEPT = 4  # arrays in `RecentTensors`: enough for nine of ten inputs of d0, and at most a few hundred MB
 
 
@@ -76,7 +76,7 @@ def compare_layers(
     plan: Plan,
     images: NDArray[Any],
     dtype: DType,
-    modes: Sequence[Mode] = MODES,
+    modes: Sequence[Mode] = TENSORFLOW_MODES,
     progress: Progress | None = None,
     observer: Observer | None = None,
 ) -> list[LayerResult]:
@@ -123,19 +123,10 @@ def _is_shown(mode: Mode, match: Match, found: Tensor | None) -> bool:
 
 
 def _result(match: Match, mode: Mode, dtype: DType, found: Tensor | None, model: nn.Module) -> LayerResult:
-    pair, (batch, channels, height, width) = match.pair, match.expected.shape
-    return LayerResult(
-        order=match.order,
-        tf=pair.layer.tf,
-        torch=pair.module,
-        kind=pair.layer.kind,
-        level=pair.level,
-        mode=mode,
-        dtype=dtype,
-        shape=(batch, height, width, channels),
-        measures=match.measure_alone(model) if mode == "isolated" or found is None else match.measure(found),
-        tolerance=tolerance(mode, dtype, pair.layer.kind),
-    )
+    pair = match.pair
+    measures = match.measure_alone(model) if mode == "isolated" or found is None else match.measure(found)
+    allowed = tolerance(mode, dtype, pair.layer.kind)
+    return pair.result(mode, dtype, match.order, match.expected.shape, measures, allowed)
 
 
 @contextmanager

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from verify.results.claim import Claim, Requirement, claim_of
 from verify.results.detections import DetectionResult
 
-Mode = Literal["cumulative", "isolated"]
+Mode = Literal["isolated", "cumulative", "fused"]
 DType = Literal["float32", "float64"]
 Verdict = Literal["PASS", "FAIL", "EVALUATED"]
+MODES: tuple[Mode, ...] = get_args(Mode)  # in this order, each is a cause of what the next ones show
 
 
 def layer_name(tf: str, level: int | None) -> str:
@@ -52,8 +53,9 @@ class LayerResult:
         torch: PyTorch module.
         kind: kind of the mapping row: conv, batch_norm, ...
         level: pyramid level where one layer serves several, else None.
-        mode: "cumulative": both networks on the same input; "isolated": the PyTorch layer on TensorFlow's own input.
-        dtype: what both sides computed in.
+        mode: "isolated": the PyTorch layer on TensorFlow's own input; "cumulative": both networks on the same input;
+            "fused": the fused network against the model in float64, see `verify.layers.fused`.
+        dtype: what both sides computed in; of "fused", what the fused network computed in.
         shape: NHWC.
     """
 
@@ -211,7 +213,7 @@ class Verification:
     def failures(self) -> tuple[LayerResult, ...]:
         """Layers that exceed their tolerance, in execution order; isolated ones, which have no earlier cause, first."""
         failed = [layer for layer in self.layers if not layer.passed]
-        return tuple(sorted(failed, key=lambda layer: (layer.mode != "isolated", layer.order)))
+        return tuple(sorted(failed, key=lambda layer: (MODES.index(layer.mode), layer.order)))
 
     @property
     def outputs(self) -> tuple[LayerResult, ...]:

@@ -38,8 +38,8 @@ def runs_and_plot(verification: Verification) -> Iterator[Section]:
     )
     yield Section("Runs", columns=columns, rows=rows, failed=bool(verification.failures))
     caption = (
-        "Largest difference of each layer's output, divided by the root mean square of TensorFlow's. Zero is drawn at "
-        "the bottom, non-finite errors at the top."
+        "Largest difference of each layer's output, divided by the root mean square of the expected one. Zero is "
+        "drawn at the bottom, non-finite errors at the top."
     )
     yield Section("Error along the network", (caption,), figure=LayerPlot(tuple(found)), detailed=True)
 

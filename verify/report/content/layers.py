@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from verify.report.content.text import number
-from verify.results.verification import DType, LayerResult, Mode, Verification
+from verify.results.verification import MODES, DType, LayerResult, Mode, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
-RUN_ORDER: tuple[tuple[Mode, DType], ...] = (
-    ("isolated", "float64"),
-    ("isolated", "float32"),
-    ("cumulative", "float64"),
-    ("cumulative", "float32"),
-)
+DTYPES: tuple[DType, ...] = ("float64", "float32")
+RUN_ORDER: tuple[tuple[Mode, DType], ...] = tuple(product(MODES, DTYPES))
 
 
 @dataclass(frozen=True)

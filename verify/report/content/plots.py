@@ -20,6 +20,7 @@ MAX_TICKS = 10
 TITLES = {
     "cumulative": "Cumulative: both networks on the same input",
     "isolated": "Isolated: every PyTorch layer on TensorFlow's own input",
+    "fused": "Fused: the network for inference against the model in float64",
 }
 
 

@@ -34,10 +34,12 @@ def headline(verification: Verification) -> str:
         more = f" (and {len(unusable) - 1} more)" if unusable[1:] else ""
         first = f"{unusable[0].tensor}: {unusable[0].finding}"
         return f"The converted file holds values that no network can use: {first}{more}."
-    if verification.failures:
+    if any(layer.mode != "fused" for layer in verification.failures):
         return "The two networks do not compute the same outputs."
     if verification.audit is not None and not verification.audit.passed:
         return "The converted file does not hold the checkpoint's weights."
+    if verification.failures:
+        return "The fused network does not compute the outputs of the converted model."
     if graph is not None and not graph.passed:
         return f"TensorFlow's own graph ({graph.name}) computes other outputs: {_listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
@@ -81,7 +83,7 @@ def extent(verification: Verification) -> str:
 
 
 def _agreement(verification: Verification) -> str:
-    """Return what agrees: equal outputs are claimed only where both modes ran in both dtypes."""
+    """Return what agrees: equal outputs are claimed only where all modes ran in both dtypes."""
     ran = [(run.mode, run.dtype) for run in runs(verification)]
     if len(ran) == len(RUN_ORDER):
         return "The two networks compute the same outputs."

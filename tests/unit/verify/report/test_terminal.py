@@ -45,7 +45,7 @@ def test_the_longest_part_of_a_name_has_room_in_80_columns() -> None:
     name = "efficientnet-b0/blocks_1/tpu_batch_normalization_1"
     layers = tuple(replace(layer, tf=name) for layer in PASSING.layers)
     lines = rendered(replace(PASSING, layers=layers), 80).splitlines()
-    assert sum("  tpu_batch_normalization_1" in line for line in lines) == 4
+    assert sum("  tpu_batch_normalization_1" in line for line in lines) == 6
 
 
 def test_lines_that_are_piped_are_not_wrapped() -> None:

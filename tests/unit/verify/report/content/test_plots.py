@@ -60,6 +60,6 @@ def test_ticks_are_few_and_round() -> None:
 
 
 def test_one_mode_gives_one_panel() -> None:
-    assert [found.title.partition(":")[0] for found in panels(runs(PASSING))] == ["Cumulative", "Isolated"]
-    assert [found.title.partition(":")[0] for found in panels(runs(HOSTILE))] == ["Cumulative"]
+    assert [found.title.partition(":")[0] for found in panels(runs(PASSING))] == ["Cumulative", "Isolated", "Fused"]
+    assert [found.title.partition(":")[0] for found in panels(runs(HOSTILE))] == ["Isolated"]
     assert panels([]) == []

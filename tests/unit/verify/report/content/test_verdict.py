@@ -6,7 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from support.verification_samples import DETECTION, EVALUATED, FAILING, PASSING, SAMPLES, WRONG_DETECTION, part_of
+from support.verification_samples import (
+    DETECTION,
+    EVALUATED,
+    FAILING,
+    PASSING,
+    SAMPLES,
+    WRONG_DETECTION,
+    WRONGLY_FUSED,
+    part_of,
+)
 from verify.report.content.verdict import headline
 from verify.results.verification import AuditResult, DType, Mode, TensorFinding, UnusableValues, Verification
 
@@ -22,6 +31,12 @@ UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fp
         (replace(PASSING, audit=None, detection=DETECTION), "The two networks compute the same outputs.", True),
         (FAILING, "The two networks do not compute the same outputs.", False),
         (replace(FAILING, detection=WRONG_DETECTION), "The two networks do not compute the same outputs.", False),
+        (WRONGLY_FUSED, "The fused network does not compute the outputs of the converted model.", False),
+        (
+            replace(WRONGLY_FUSED, audit=WRONG_TENSOR),
+            "The converted file does not hold the checkpoint's weights.",
+            False,
+        ),
         (replace(FAILING, audit=UNUSABLE), UNUSABLE_SENTENCE, False),
         (replace(PASSING, audit=UNUSABLE), UNUSABLE_SENTENCE, False),
         (replace(PASSING, audit=WRONG_TENSOR), "The converted file does not hold the checkpoint's weights.", False),
@@ -44,6 +59,8 @@ def test_headline_and_verdict(verification: Verification, sentence: str, passed:
         (("isolated",), ("float64",), "isolated, float64"),
         (("cumulative",), ("float64", "float32"), "cumulative, float64 and float32"),
         (("isolated", "cumulative"), ("float32",), "isolated and cumulative, float32"),
+        (("isolated", "cumulative"), ("float64", "float32"), "isolated and cumulative, float64 and float32"),
+        (("fused",), ("float64", "float32"), "fused, float64 and float32"),
     ],
 )
 def test_a_part_of_the_runs_does_not_claim_the_same_outputs(
