@@ -65,17 +65,8 @@ def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
 
 
 def test_the_fused_network_alone_needs_no_tensorflow(demo: Path) -> None:
-    words = [
-        "demo/lite0.pth",
-        "--reference",
-        "demo/checkpoint",
-        "--image-size",
-        "65",
-        "--fused",
-        "--report-dir",
-        "fused",
-    ]
-    done = run("effdet-verify", *words, "-v", cwd=demo)
+    words = ["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "65", "--fused", "-v"]
+    done = run("effdet-verify", *words, "--report-dir", "fused", cwd=demo)
     assert done.returncode == 0, done.stderr
     assert "All layers agree in what was run: fused, float64 and float32 only." in done.stdout
     assert "TensorFlow's network is ready" not in done.stderr

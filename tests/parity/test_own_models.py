@@ -31,7 +31,7 @@ from effdet_torch.network.model_file import read_model_file
 from support.commands import run
 from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs
-from verify.report.content.layers import runs
+from verify.report.content.layers import RUN_ORDER, runs
 from verify.report.write import render_terminal
 from verify.results.verification import Verification
 from verify.seeded import write_seeded_checkpoint
@@ -170,8 +170,10 @@ def test_converts_with_no_option_and_computes_the_same(name: str, tmp_path: Path
     assert result.passed
     with open_checkpoint(written[0]) as source:
         pairs = {(pair.layer.tf, pair.level) for pair in layer_pairs(prepare(source).plan)}
-    assert len(runs(result)) == 4
-    assert all({(layer.tf, layer.level) for layer in found.layers} == pairs for found in runs(result))
+    assert [found.name for found in runs(result)] == [f"{mode}, {dtype}" for mode, dtype in RUN_ORDER]
+    for found in runs(result):
+        layers = {(layer.tf, layer.level) for layer in found.layers}
+        assert layers < pairs if found.mode == "fused" else layers == pairs
 
     anchors, sizes = model.config.anchors_per_location, level_sizes(*model.image_size, model.config.max_level)
     channels = {"class_net/class-predict": anchors * model.config.num_classes, "box_net/box-predict": anchors * 4}
@@ -324,8 +326,8 @@ def test_the_commands(tmp_path: Path) -> None:
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PASS - rests on ")
-    assert "All layers agree in what was run: isolated and cumulative, float64 only." in done.stdout
-    assert "; 397 layers in 2 runs, " in done.stdout
+    assert "All layers agree in what was run: isolated, cumulative and fused, float64 only." in done.stdout
+    assert "; 397 layers in 3 runs, " in done.stdout
     for level, (rows, columns) in level_sizes(384, 640, 7).items():
         assert f"Class head P{level}  float64  (1, {rows}, {columns}, 180) " in done.stdout
     assert "All 748 tensors in the file match the checkpoint bit for bit." in done.stdout

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from verify.report.content.detections.checks import checks
 from verify.report.content.layers import RUN_ORDER, by_layer, part, runs
 from verify.report.content.section import Section
-from verify.report.content.text import counted, percent
+from verify.report.content.text import counted, listed, percent
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionResult
 from verify.results.verification import GraphResult, Verification
@@ -87,7 +87,7 @@ def _agreement(verification: Verification) -> str:
     ran = [(run.mode, run.dtype) for run in runs(verification)]
     if len(ran) == len(RUN_ORDER):
         return "The two networks compute the same outputs."
-    parts = (" and ".join(dict.fromkeys(names)) for names in zip(*ran, strict=True))
+    parts = (listed(names) for names in zip(*ran, strict=True))
     return f"All layers agree in what was run: {', '.join(parts)} only."
 
 

@@ -61,6 +61,7 @@ def test_headline_and_verdict(verification: Verification, sentence: str, passed:
         (("isolated", "cumulative"), ("float32",), "isolated and cumulative, float32"),
         (("isolated", "cumulative"), ("float64", "float32"), "isolated and cumulative, float64 and float32"),
         (("fused",), ("float64", "float32"), "fused, float64 and float32"),
+        (("isolated", "cumulative", "fused"), ("float32",), "isolated, cumulative and fused, float32"),
     ],
 )
 def test_a_part_of_the_runs_does_not_claim_the_same_outputs(
