@@ -17,10 +17,10 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.engines.torch_engine import TorchEngine, default_device, usable_device
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import xyxy_to_xywh
-from effdet_torch.inference.engine import TorchEngine, default_device, usable_device
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess

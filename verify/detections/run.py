@@ -15,9 +15,9 @@ from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
+from effdet_torch.engines.torch_engine import default_device
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.engine import default_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from effdet_torch import Predictor
-from effdet_torch.command import detect
+from effdet_torch.commands.detect import detect
 from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.engines.torch_engine import full_float32, usable_device
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.inference import images as reading
-from effdet_torch.inference.engine import full_float32, usable_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.postprocess import PROFILES
