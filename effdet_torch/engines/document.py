@@ -132,15 +132,17 @@ def read_document(path: Path, text: str | bytes | None) -> Document:
         )
     try:
         config = EfficientDetConfig.from_dict(metadata["config"])
-        return Document(config, _interface(export), metadata)
+        return Document(config, _interface(export, config), metadata)
     except (ConfigError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"the metadata of {path} do not fit: {error}. {EXPORT_AGAIN}") from error
 
 
-def _interface(values: dict[str, Any]) -> Interface:
+def _interface(values: dict[str, Any], config: EfficientDetConfig) -> Interface:
     """Return the interface that a document states, if it is one."""
     size, batch = values["image_size"], values["batch"]
-    values["image_size"] = None if size is None else (int(size[0]), int(size[1]))
+    if size not in (None, list(config.image_size)):
+        raise ValueError(f"image_size is {size!r}; expected {list(config.image_size)}, as in config, or none")
+    values["image_size"] = None if size is None else config.image_size
     choices = {
         "outputs": ("network", "detections"),
         "pixels": ("normalized", "uint8"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import MAX_DOCUMENT_BYTES, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, quiet
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
@@ -31,13 +31,14 @@ class ExportedProgramEngine(FileEngine):
         self.runtime = f"PyTorch {torch.__version__.partition('+')[0]}"
         super().__init__(path, read_document(path, stored))
         try:
-            self._call = LOADERS[kind](path)
+            with quiet():
+                self._call = LOADERS[kind](path)
         except Exception as error:  # of the reader, the compiler or the linker
             raise failed(path, self.runtime, error) from error
 
     def _run(self, pixels: Array) -> list[Array]:
         try:
-            with torch.inference_mode():
+            with quiet(), torch.inference_mode():
                 outputs = self._call(torch.from_numpy(pixels))
         except Exception as error:
             raise failed(self.path, self.runtime, error) from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,19 @@ def to_bytes(pixels: Array, config: Any) -> Array:
         mean, std = (np.array(rgb, np.float32)[:, None, None] for rgb in (config.mean_rgb, config.std_rgb))
         pixels = pixels * std + mean
     return np.ascontiguousarray(pixels.round().clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what exporters and runtimes warn about and log: deprecations, and steps of their own."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def missing_runtime(path: Path, package: str, extra: str) -> EffdetError:

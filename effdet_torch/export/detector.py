@@ -12,9 +12,9 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface
 from effdet_torch.errors import ConfigError
 from effdet_torch.export.settings import profile_from
-from effdet_torch.export.suppress import suppress
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
+from effdet_torch.geometry.loop_nms import loop_nms
 from effdet_torch.inference.postprocess import CLASS_OFFSET, Profile, best_class, flatten_levels, top_k
 from effdet_torch.network.model import EfficientDet
 
@@ -59,7 +59,15 @@ class ExportedDetector(nn.Module):
         chosen = deltas.gather(1, found.anchors[:, :, None].expand(-1, -1, 4))
         boxes = decode_boxes_xyxy(chosen, self.anchors_yxyx[found.anchors])
         scores = found.logits.double().sigmoid().float()
-        indices, scores, count = suppress(boxes, scores, found.classes if profile.per_class else None, profile)
+        indices, scores, count = loop_nms(
+            boxes,
+            scores,
+            found.classes if profile.per_class else None,
+            profile.max_detections,
+            profile.iou_threshold,
+            profile.score_threshold,
+            profile.sigma / 2,
+        )
         boxes = boxes.gather(1, indices[:, :, None].expand(-1, -1, 4))
         if profile.clip:
             boxes = clip_boxes_xyxy(boxes, self.image_size)

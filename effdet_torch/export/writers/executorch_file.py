@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from effdet_torch.engines.file_engine import quiet
 from effdet_torch.errors import EffdetError
-from effdet_torch.export.writers.program import Job, Written, explained, exported_program, quiet
+from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
 
 

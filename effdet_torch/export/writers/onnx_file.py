@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import INPUT
+from effdet_torch.engines.file_engine import quiet
 from effdet_torch.errors import EffdetError
-from effdet_torch.export.writers.program import Job, Written, explained, exported_program, quiet
+from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
 
 # What is kept of a node: the names of the modules around it, outermost first, by which an inner output can be found.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from effdet_torch.engines.document import INPUT, Document
+from effdet_torch.engines.file_engine import quiet
 from effdet_torch.errors import EffdetError
 
 EXAMPLE_SIDE = 256  # of an image of any size, in pixels
@@ -62,19 +61,6 @@ def exported_program(job: Job) -> ExportedProgram:
     """
     with quiet(), explained("torch.export"), torch.no_grad():
         return torch.export.export(job.module, (job.example,), dynamic_shapes=job.dynamic_shapes)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Drop what exporters warn about and log: their own deprecations, and steps of theirs."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Non-maximum suppression that a graph can hold: the selections of `geometry.nms`, one per turn of a loop.
+"""Non-maximum suppression that a graph can hold: the selections of `nms`, one per turn of a loop.
 
-`while_loop` becomes ONNX's `Loop`, and a loop in a compiled program; run from Python it compiles itself first, so for
-anything but an export `geometry.nms` is faster.
+`while_loop` becomes ONNX's `Loop`, and a loop in a compiled program. Called from Python it compiles itself first, so
+`nms` is faster for anything but an export.
 """
 
 from __future__ import annotations
@@ -12,32 +12,27 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-from effdet_torch.inference.postprocess import Profile
-
 DENORMAL = 1.2e-38  # TensorFlow treats smaller scores as 0
 
 
-def suppress(boxes: Tensor, scores: Tensor, classes: Tensor | None, profile: Profile) -> tuple[Tensor, Tensor, Tensor]:
-    """Select the best boxes of every image; arguments and results are those of `geometry.nms.non_max_suppression`.
-
-    Args:
-        boxes: (B, N, 4) corners, x or y first.
-        scores: (B, N) float32.
-        classes: (B, N); None: all boxes suppress each other.
-        profile: sigma, thresholds and the number of detections M.
-
-    Returns:
-        indices (B, M) int64 into N, best first; scores (B, M); the number of selected boxes (B,) int64.
-    """
-    soft = profile.sigma > 0
-    threshold = max(profile.score_threshold, DENORMAL if soft else -1e20)
+def loop_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor | None = None,
+    max_outputs: int = 100,
+    iou_threshold: float = 0.5,
+    score_threshold: float = -math.inf,
+    soft_nms_sigma: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select the best boxes of every image; arguments and results are those of `nms.non_max_suppression`."""
+    soft = soft_nms_sigma > 0.0
+    threshold = max(score_threshold, DENORMAL if soft else -1e20)
     removed = 0.0 if soft else -math.inf
     sides, areas = _sides(boxes)
-    slots = torch.arange(profile.max_detections, device=boxes.device)[None]
-    exponent = -1 / profile.sigma if soft else 0.0
+    slots = torch.arange(max_outputs, device=boxes.device)[None]
 
     def goes_on(step: Tensor, remaining: Tensor, *_: Tensor) -> Tensor:
-        return (step < profile.max_detections) & (remaining.max() > threshold)
+        return (step < max_outputs) & (remaining.max() > threshold)
 
     def select(step: Tensor, remaining: Tensor, indices: Tensor, selected: Tensor) -> tuple[Tensor, ...]:
         index = remaining.argmax(dim=1, keepdim=True)
@@ -47,15 +42,15 @@ def suppress(boxes: Tensor, scores: Tensor, classes: Tensor | None, profile: Pro
             overlap = overlap * (classes == classes.gather(1, index))
         iou = overlap / (areas + areas.gather(1, index) - overlap)
         if soft:
-            remaining = remaining * torch.exp(iou * iou * exponent)
+            remaining = remaining * torch.exp(iou * iou * (-0.5 / soft_nms_sigma))
             remaining = torch.where(remaining > threshold, remaining, removed)
         else:
-            remaining = torch.where(iou > profile.iou_threshold, removed, remaining)
+            remaining = torch.where(iou > iou_threshold, removed, remaining)
         is_slot = slots == step
         indices, selected = torch.where(is_slot, index, indices), torch.where(is_slot, score, selected)
         return step + 1, remaining.scatter(1, index, removed), indices, selected
 
-    shape = (scores.shape[0], profile.max_detections)
+    shape = (scores.shape[0], max_outputs)
     start = (
         torch.zeros((), dtype=torch.int64, device=boxes.device),
         torch.where(scores > threshold, scores, removed),
