@@ -17,7 +17,7 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.engines.torch_engine import TorchEngine, default_device, usable_device
+from effdet_torch.engines.torch_engine import Precision, TorchEngine, default_device, usable_device
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import xyxy_to_xywh
@@ -63,20 +63,20 @@ class ImageDetections:
 class Predictor:
     """An EfficientDet with everything around it: the one way from images to detections.
 
-    The network runs in full float32 precision, unless the model has another dtype or `autocast` is on. On the CPU every
-    image goes through it alone: kernels round differently for other batch sizes (1e-6 in the scores, enough to swap
-    equals), and batches are hardly faster there. So an image's detections do not depend on the other images.
+    The network runs in full float32 precision, unless the model or `precision` says otherwise. On the CPU every image
+    goes through it alone, so an image's detections do not depend on the others.
 
     Args:
-        model: a converted file, or a model, which is then moved to `device` and switched to eval mode.
+        model: a converted file, or a model, which is then moved to `device`.
         profile: how detections are made; a name in `effdet_torch.inference.postprocess.PROFILES`, "model" for the
             model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
-        autocast: run the network in torch's mixed precision of the device.
-        channels_last: run the network on NHWC memory; often faster.
+        precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
+        fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
+        compiled: run it through `torch.compile`; the first call takes a minute.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
         check_values: compare the values of a file with its checksums, see `read_model_file`.
@@ -101,8 +101,9 @@ class Predictor:
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
         score_threshold: float = SCORE_THRESHOLD,
-        autocast: bool = False,
-        channels_last: bool = False,
+        precision: Precision = "model",
+        fused: bool = True,
+        compiled: bool = False,
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
@@ -114,7 +115,7 @@ class Predictor:
         self.model = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
         self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
         self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
-        self.engine = TorchEngine(self.model, self.device, autocast=autocast, channels_last=channels_last)
+        self.engine = TorchEngine(self.model, self.device, precision=precision, fused=fused, compiled=compiled)
         if label_map is None:
             is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
             label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
