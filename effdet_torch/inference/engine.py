@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet_torch.errors import ConfigError
@@ -22,6 +24,12 @@ class TorchEngine:
         device: where the network runs.
         autocast: use torch's mixed precision of the device; otherwise the model's own dtype, with TF32 switched off.
         channels_last: use NHWC memory.
+
+    Attributes:
+        model: the network.
+        config: its configuration.
+        metadata: where its weights came from.
+        device: where it runs.
     """
 
     def __init__(
@@ -29,20 +37,28 @@ class TorchEngine:
     ) -> None:
         self.device, self._autocast = device, autocast
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._model = model.to(device)
+        self.model, self.config = model.to(device), model.config
+        self.metadata: Mapping[str, Any] = model.metadata
         if channels_last:
-            self._model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)
+        self._modules = list(self.model.modules())
 
-    def __call__(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, pixels: Tensor | NDArray[Any]) -> tuple[list[Tensor], list[Tensor]]:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
-        dtype = next(self._model.parameters()).dtype
-        pixels = pixels.to(self.device, dtype, non_blocking=True).contiguous(memory_format=self._memory_format)
+        if any(module.training for module in self._modules):  # `eval` sets every module, which takes milliseconds
+            self.model.eval()
+        dtype = next(self.model.parameters()).dtype
+        pixels = (
+            torch.as_tensor(pixels)
+            .to(self.device, dtype, non_blocking=True)
+            .contiguous(memory_format=self._memory_format)
+        )
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, enabled=self._autocast),
             full_float32(self.device),
         ):
-            outputs: tuple[list[Tensor], list[Tensor]] = self._model.eval()(pixels)
+            outputs: tuple[list[Tensor], list[Tensor]] = self.model(pixels)
         return outputs
 
 
