@@ -19,6 +19,7 @@ from typing import Any, Literal
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY, newer_format
+from effdet_torch.processing.profiles import Profile
 from effdet_torch.untrusted.documents import parse_json
 
 EXPORT_VERSION = 1  # of the part "export"
@@ -155,4 +156,27 @@ def _interface(values: dict[str, Any], config: EfficientDetConfig) -> Interface:
         raise ValueError(f"batch is {batch!r}; expected 1 to 4096, or none")
     if not isinstance(values["profile"], dict):
         raise TypeError("profile is not a dictionary")
+    if values["outputs"] == "detections":
+        profile_from(values["profile"])
     return Interface(**values)
+
+
+def plain_profile(profile: Profile) -> dict[str, Any]:
+    """Return a profile as JSON can hold it; no score threshold is None."""
+    values = asdict(profile)
+    return values | {"score_threshold": None if profile.score_threshold < -1e30 else profile.score_threshold}
+
+
+def profile_from(values: Mapping[str, Any]) -> Profile:
+    """Return the profile of a document; the inverse of `plain_profile`.
+
+    Raises:
+        ConfigError: The values are not those of a profile.
+    """
+    try:
+        given = dict(values)
+        if given.get("score_threshold") is None:
+            del given["score_threshold"]
+        return Profile(**given)
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{values!r} is not a profile") from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.engines.document import EXPORT_AGAIN, Document
+from effdet_torch.engines.document import EXPORT_AGAIN, Document, profile_from
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 
 Array = NDArray[Any]
@@ -25,14 +25,21 @@ class FileEngine(ABC):
     Attributes:
         path: of the file.
         document: what it takes and returns.
+        config: of the model, with the image size of the file.
+        interface: of the file.
+        metadata: the whole document.
+        profile: of the detections that come out; None: raw outputs do.
         runtime: name and version of what runs it.
+        device: where it runs.
     """
 
     runtime: str
+    device = "cpu"
 
     def __init__(self, path: Path, document: Document) -> None:
         self.path, self.document = path, document
         self.config, self.interface, self.metadata = document.config, document.interface, document.metadata
+        self.profile = profile_from(self.interface.profile) if self.interface.outputs == "detections" else None
         self._names = self.interface.output_names(self.config)
 
     def __call__(self, pixels: Array) -> tuple[list[Array], list[Array]]:
@@ -50,16 +57,25 @@ class FileEngine(ABC):
             ConfigError: The file takes another image size.
             EffdetError: The runtime fails.
         """
-        if self.interface.image_size is not None and pixels.shape[2:] != self.interface.image_size:
-            height, width = self.interface.image_size
-            raise ConfigError(
-                f"{self.path} takes images of {width} x {height} pixels, not {pixels.shape[3]} x {pixels.shape[2]}; "
-                "export it again with --image-size"
-            )
+        self.require_size(pixels.shape[2], pixels.shape[3])
         size = self.interface.batch or len(pixels)
         parts = [self._padded(pixels[start : start + size], size) for start in range(0, len(pixels), size)]
         found = [self._checked(self._run(self._as_input(part))) for part in parts]
         return [np.concatenate(arrays)[: len(pixels)] for arrays in zip(*found, strict=True)]
+
+    def require_size(self, height: int, width: int) -> None:
+        """Refuse a size of the network input that the file does not take.
+
+        Raises:
+            ConfigError: It takes another one.
+        """
+        size = self.interface.image_size
+        if size not in (None, (height, width)):
+            assert size is not None
+            raise ConfigError(
+                f"{self.path} takes images of {size[1]} x {size[0]} pixels, not {width} x {height}; export it again "
+                "with --image-size"
+            )
 
     @abstractmethod
     def _run(self, pixels: Array) -> Iterable[Array]:

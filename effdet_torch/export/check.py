@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from effdet_torch.engines.document import Precision
+from effdet_torch.engines.document import Precision, profile_from
 from effdet_torch.engines.file_engine import Array, FileEngine
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.detector import Normalization
-from effdet_torch.export.settings import profile_from
 from effdet_torch.export.writers.program import EXAMPLE_SIDE
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.inference.postprocess import Detections, postprocess
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.processing.postprocess import Detections, postprocess
 
 SEED = 0
 # Largest error of an output, of the rms of that output. float32: sums in another order differ by 1e-5 to 3e-4; a wrong

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.engines.document import Interface
+from effdet_torch.engines.document import Interface, profile_from
 from effdet_torch.errors import ConfigError
-from effdet_torch.export.settings import profile_from
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.geometry.loop_nms import loop_nms
-from effdet_torch.inference.postprocess import CLASS_OFFSET, Profile, best_class, flatten_levels, top_k
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.optimize.fuse import fuse
+from effdet_torch.processing.postprocess import postprocess
+from effdet_torch.processing.profiles import Profile
 
 
 class ExportedNetwork(nn.Module):
@@ -24,9 +23,11 @@ class ExportedNetwork(nn.Module):
 
     def __init__(self, model: EfficientDet, interface: Interface) -> None:
         super().__init__()
-        self.model = model
+        self.model = fuse(model, widen=False)  # wider kernels are a help for PyTorch's own
         self.input = Normalization(model.config) if interface.pixels == "uint8" else nn.Identity()
         self.is_half = interface.precision == "float16"
+        if self.is_half:
+            self.model.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Map images, see `Interface.pixels`, to the outputs of all levels, classes first, (B, C, H_l, W_l) float32."""
@@ -41,39 +42,15 @@ class ExportedDetector(nn.Module):
     def __init__(self, network: ExportedNetwork, config: EfficientDetConfig, profile: Profile) -> None:
         super().__init__()
         self.network, self.profile, self.image_size = network, profile, config.image_size
-        self.num_classes = config.num_classes
         self.register_buffer("anchors_yxyx", make_anchors_yxyx(config), persistent=False)
         self.anchors_yxyx: Tensor
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Map images to detections, best first.
-
-        Returns:
-            boxes (B, M, 4) float32 as (xmin, ymin, xmax, ymax), scores (B, M) float32, classes (B, M) int64 counted
-            from 1, and the number of detections (B,) int64, behind which everything is 0.
-        """
-        outputs, profile = self.network(images), self.profile
-        deltas = flatten_levels(outputs[len(outputs) // 2 :], 4)
-        logits = flatten_levels(outputs[: len(outputs) // 2], self.num_classes)
-        found = top_k(logits, profile.max_candidates) if profile.candidates == "top_k" else best_class(logits)
-        chosen = deltas.gather(1, found.anchors[:, :, None].expand(-1, -1, 4))
-        boxes = decode_boxes_xyxy(chosen, self.anchors_yxyx[found.anchors])
-        scores = found.logits.double().sigmoid().float()
-        indices, scores, count = loop_nms(
-            boxes,
-            scores,
-            found.classes if profile.per_class else None,
-            profile.max_detections,
-            profile.iou_threshold,
-            profile.score_threshold,
-            profile.sigma / 2,
-        )
-        boxes = boxes.gather(1, indices[:, :, None].expand(-1, -1, 4))
-        if profile.clip:
-            boxes = clip_boxes_xyxy(boxes, self.image_size)
-        valid = torch.arange(profile.max_detections, device=boxes.device) < count[:, None]
-        classes = torch.where(valid, found.classes.gather(1, indices) + CLASS_OFFSET, 0)
-        return torch.where(valid[:, :, None], boxes, 0.0), scores, classes, count
+        """Map images to boxes, scores, classes and their number, see `processing.postprocess.Detections`."""
+        outputs = self.network(images)
+        heads = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        scales = torch.ones(images.shape[0], device=images.device)
+        return postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
 
 
 class Normalization(nn.Module):
@@ -101,7 +78,7 @@ def exportable(model: EfficientDet, interface: Interface) -> nn.Module:
     Raises:
         ConfigError: Detections need one image size, because the anchors depend on it; or the size does not fit.
     """
-    network = ExportedNetwork(copy.deepcopy(model).half() if interface.precision == "float16" else model, interface)
+    network = ExportedNetwork(model, interface)
     if interface.outputs == "network":
         return network.eval()
     if interface.image_size is None:

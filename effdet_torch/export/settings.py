@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.engines.document import Interface, Pixels, Precision
+from effdet_torch.engines.document import Interface, Pixels, Precision, plain_profile
 from effdet_torch.errors import ConfigError
-from effdet_torch.inference.postprocess import OWN, PROFILES, Profile, get_profile
+from effdet_torch.processing.profiles import OWN, Profile, get_profile
 
 Suppression = Literal["none", "soft", "hard"]
-DYNAMIC = "dynamic"
 OPSET = 18  # of ONNX; the first one with all operators that the exporter uses
 HARD = {"serving": "serving-hard", "official-eval": "official-eval-hard"}
 
@@ -50,8 +48,6 @@ class ExportSettings:
             return None
         name = HARD.get(self.profile, self.profile) if self.nms == "hard" else self.profile
         profile = get_profile(name, config)
-        if profile.backend != "tensorflow":
-            raise ConfigError(f"the profile {name} uses torchvision's NMS, which no file can hold; use {sorted(HARD)}")
         if self.nms == "hard":
             return replace(profile, sigma=0.0)
         if profile.sigma == 0:
@@ -69,27 +65,3 @@ class ExportSettings:
             precision=self.precision,
             profile={} if profile is None else plain_profile(profile),
         )
-
-
-def plain_profile(profile: Profile) -> dict[str, Any]:
-    """Return a profile as JSON can hold it; no score threshold is None."""
-    values = asdict(profile)
-    return values | {"score_threshold": None if profile.score_threshold < -1e30 else profile.score_threshold}
-
-
-def profile_from(values: Mapping[str, Any]) -> Profile:
-    """Return the profile of a document; the inverse of `plain_profile`.
-
-    Raises:
-        ConfigError: The values are not those of a profile.
-    """
-    try:
-        given = dict(values)
-        if given.get("score_threshold") is None:
-            del given["score_threshold"]
-        return Profile(**given)
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{values!r} is not a profile") from error
-
-
-__all__ = ["DYNAMIC", "PROFILES", "ExportSettings", "plain_profile", "profile_from"]

@@ -15,15 +15,14 @@ from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
-from effdet_torch.engines.torch_engine import default_device
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.network.checkpoint import load_model
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
@@ -103,7 +102,7 @@ class Prepared:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The metadata of the model's file."""
-        return self.predictor.model.metadata
+        return self.predictor.engine.metadata
 
     @property
     def own_settings(self) -> dict[str, Any]:
@@ -214,13 +213,11 @@ def evaluate(
 
 def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: bool = False) -> Predictor:
     """Load a model as the settings say; see `prepare` and `Predictor`."""
-    model = load_model(path, check_values=True)
-    labels = None if own_names and model.config.label_map else settings.labels
+    engine = make_engine(path, device=settings.device, rank=rank, check_values=True)
+    labels = None if own_names and engine.config.label_map else settings.labels
     return Predictor(
-        model,
+        engine,
         profile=settings.profile,
-        device=settings.device or default_device(),
-        rank=rank,
         image_size=settings.image_size,
         score_threshold=0,  # metrics take all
         label_map=labels,
@@ -236,7 +233,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "profile": asdict(prepared.predictor.profile),
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": prepared.predictor.device.type,
+        "device": prepared.predictor.device_type,
     }
 
 

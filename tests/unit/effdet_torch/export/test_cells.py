@@ -1,4 +1,4 @@
-"""Every validated cell of the table of formats: the exported file runs, and gives the model's outputs and detections."""
+"""Every validated cell of the table of formats: the file runs, and gives the model's outputs and detections."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from effdet_torch.engines.document import profile_from
 from effdet_torch.engines.file_engine import FileEngine
-from effdet_torch.export.settings import profile_from
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.inference.postprocess import postprocess
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.processing.postprocess import postprocess
 from support.exports import LIMIT, export_sample, exported, noise, raw_outputs, worst_error
 
 SUFFIXES = {
