@@ -19,7 +19,7 @@ from torch.utils.benchmark import timer
 from torchvision.ops import batched_nms
 
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
+from effdet_torch.geometry.nms import non_max_suppression
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "reference" / "postprocess" / "post_ema_img_512.npz"
 NUM_CANDIDATES = 5000
@@ -51,7 +51,6 @@ def contestants(boxes: Tensor, scores: Tensor, classes: Tensor) -> dict[str, Cal
     return {
         "ours, hard": lambda: non_max_suppression(*batch),
         "ours, soft": lambda: non_max_suppression(*batch, score_threshold=0.001, soft_nms_sigma=0.25),
-        "ours, torchvision profile": lambda: torchvision_nms(*batch),
         "effdet, hard (torchvision batched)": lambda: batched_nms(boxes, scores, classes, 0.5),
         "effdet, soft": lambda: batched_soft_nms(boxes, scores, classes, iou_threshold=0.3, score_threshold=0.001),
     }

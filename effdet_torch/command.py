@@ -127,7 +127,7 @@ def detect(
     predictor = Predictor(
         model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
     )
-    if assumed := assumptions(predictor.model.metadata):
+    if assumed := assumptions(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))
     if kept.done:

@@ -21,7 +21,8 @@ from effdet_torch.config import get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
 from effdet_torch.geometry.nms import non_max_suppression
-from effdet_torch.inference.postprocess import PROFILES, Detections, Profile, best_class, flatten_levels, postprocess
+from effdet_torch.processing.postprocess import Detections, best_class, flatten_levels, postprocess
+from effdet_torch.processing.profiles import PROFILES, Profile
 
 # Exponentials and sigmoids of two libraries, and products rounded in another order.
 SCORE_ERROR = 1e-6

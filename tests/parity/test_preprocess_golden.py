@@ -13,7 +13,7 @@ from PIL import Image
 
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.inference.images import read_image
-from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.processing.preprocess import preprocess
 
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")  # loaded after TensorFlow, its copy of LLVM aborts the process

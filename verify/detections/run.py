@@ -103,7 +103,7 @@ class Prepared:
     @property
     def metadata(self) -> Mapping[str, Any]:
         """The metadata of the model's file."""
-        return self.predictor.model.metadata
+        return self.predictor.engine.metadata
 
     @property
     def own_settings(self) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "profile": asdict(prepared.predictor.profile),
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": prepared.predictor.device.type,
+        "device": prepared.predictor.device_type,
     }
 
 

@@ -14,16 +14,8 @@ from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.inference.postprocess import (
-    PROFILES,
-    Detections,
-    Profile,
-    best_class,
-    flatten_levels,
-    get_profile,
-    postprocess,
-    top_k,
-)
+from effdet_torch.processing.postprocess import Detections, best_class, flatten_levels, postprocess, top_k
+from effdet_torch.processing.profiles import PROFILES, Profile, get_profile
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = make_anchors_yxyx(CONFIG)
@@ -152,9 +144,6 @@ def test_exportable() -> None:
     ("wrong", "message"),
     [
         ({"candidates": "all"}, "candidates is 'all'; expected 'top_k' or 'best_class'"),
-        ({"backend": "numpy"}, "backend is 'numpy'; expected 'tensorflow' or 'torchvision'"),
-        ({"backend": "torchvision", "sigma": 0.5, "score_threshold": 0.001}, "the torchvision backend is hard"),
-        ({"backend": "torchvision", "per_class": False}, "the torchvision backend is hard, per class"),
         ({"sigma": 0.5}, "score_threshold is -inf; expected 0 or more with soft NMS"),
         ({"max_detections": 0}, "must be at least 1"),
     ],
