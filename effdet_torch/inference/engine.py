@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet_torch.errors import ConfigError
-from effdet_torch.inference.runtime import Precision
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.compile import CompiledNetwork
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import fuse
+from effdet_torch.optimize.precision import Precision
 
 Outputs = tuple[list[Tensor], list[Tensor]]
 
