@@ -21,13 +21,14 @@ from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
+from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
 from effdet_torch.processing.profiles import OWN, Profile, get_profile
 
 if TYPE_CHECKING:
     import torch
 
-    from effdet_torch.engines.torch_engine import Precision, TorchEngine
+    from effdet_torch.engines.torch_engine import TorchEngine
     from effdet_torch.network.model import EfficientDet
     from effdet_torch.processing.gpu import GpuProcessing
 

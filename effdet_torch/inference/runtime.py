@@ -11,11 +11,10 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.table import is_exported, open_engine
 from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.optimize.precision import Precision
 
 if TYPE_CHECKING:
     import torch
-
-    from effdet_torch.engines.torch_engine import Precision
 
 
 @runtime_checkable
@@ -62,9 +61,9 @@ def make_engine(
         ModelFileError: The model file cannot be read.
     """
     if isinstance(model, Engine):
-        options = {"device": device, "rank": rank, "check_values": check_values}
-        options |= {"precision": precision != "model", "fused": not fused, "compiled": compiled}
-        if given := [name for name, value in options.items() if value not in (None, False)]:
+        options = {"device": device, "rank": rank, "check_values": check_values or None, "compiled": compiled or None}
+        options |= {"precision": None if precision == "model" else precision, "fused": None if fused else fused}
+        if given := [name for name, value in options.items() if value is not None]:
             raise UsageError(f"an engine has its own device and precision; leave out {', '.join(given)}")
         return model
     if isinstance(model, (str, os.PathLike)) and is_exported(Path(model)):
