@@ -25,7 +25,7 @@ MODEL_SIZE = "model"
 def list_formats(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print what each format can hold, and exit."""
     if wanted:
-        from effdet_torch.export.formats import table_lines
+        from effdet_torch.export.listing import table_lines
 
         say(*table_lines(), hanging=6)
         context.exit()

@@ -1,4 +1,4 @@
-"""Every format that can be written, and what it can hold: the one table, printed by --list and copied into the docs.
+"""Every format that can be written, and what it can hold: the one table, see `listing`.
 
 A cell is *validated* by a test that runs the exported file and compares its outputs, and its detections if it has any,
 with those of the model in PyTorch; it names that test. Otherwise it gives a reason.
@@ -6,7 +6,7 @@ with those of the model in PyTorch; it names that test. Otherwise it gives a rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -246,15 +246,3 @@ def require_possible(row: Format, interface: Interface) -> Cell:
             "--precision or --format"
         )
     return cell
-
-
-def table_lines() -> Iterator[str]:
-    """Yield the table for people: every format, and below it what its cells are."""
-    for row in FORMATS.values():
-        extra = f"; pip install 'effdet-convert[{row.extra}]'" if row.extra else ""
-        yield f"{row.name} ({row.suffix}), run by {row.runtime}{extra}; {', '.join(row.precisions)}"
-        if row.note:
-            yield f"  note: {row.note}"
-        for (outputs, shape), cell in row.cells.items():
-            reason = "" if cell.status == "validated" else f": {cell.text}"
-            yield f"  {outputs}, {SHAPES[shape]}: {cell.status}{reason}"

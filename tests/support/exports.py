@@ -15,8 +15,9 @@ from effdet_torch.engines.table import open_engine
 from effdet_torch.export.export import export_model
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.network.model import EfficientDet
-from support.coco_samples import small_model
 from support.golden import error_over_rms
+from support.networks import alive
+from support.sources import small_config
 
 SIZE = (128, 192)  # height, width
 LIMIT = 2e-4  # of rms, float32: sums in another order
@@ -24,7 +25,7 @@ LIMIT = 2e-4  # of rms, float32: sums in another order
 
 def export_sample(seed: int = 0) -> EfficientDet:
     """A network with all levels of a d0, small otherwise, whose outputs differ between images."""
-    return small_model(seed, image_size=SIZE, max_level=7, num_classes=3)
+    return alive(EfficientDet(small_config(image_size=SIZE, max_level=7, num_classes=3)), seed)
 
 
 def exported(model: EfficientDet, path: Path, format_name: str | None = None, **settings: Any) -> FileEngine:
