@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.engines.names import FORMAT_NAMES
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from effdet_torch.export.export import Exported
     from effdet_torch.outputs import RunFiles
 
-NAMES = ("onnx", "openvino", "torch", "aoti", "torchscript", "executorch")
 ANY = "dynamic"
 MODEL_SIZE = "model"
 
@@ -69,7 +69,7 @@ Examples:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", callback=named_file)
-@click.option("--format", "format_name", type=click.Choice(NAMES), help="Default: by OUT's suffix.")
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="Default: by OUT's suffix.")
 @click.option(
     "--nms",
     type=click.Choice(["none", "soft", "hard"]),

@@ -134,7 +134,7 @@ def missing_runtime(path: Path, package: str, extra: str) -> EffdetError:
 def failed(path: Path, runtime: str, error: Exception) -> ModelFileError:
     """Return the error for a file that its runtime refuses."""
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ModelFileError(f"{path} cannot be run by {runtime}: {reason}. {EXPORT_AGAIN}")
+    return ModelFileError(f"{path} cannot be run by {runtime}: {reason.rstrip('.')}. {EXPORT_AGAIN}")
 
 
 def require_signature(path: Path, kind: str, found: Sequence[str], expected: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ def export_model(
     row = choose_format(out.suffix, format_name)
     interface = settings.interface(model.config)
     cell = require_possible(row, interface)
-    document = make_document(model.config, interface, model.metadata, _versions())
+    document = make_document(model.config, interface, model.metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(exportable(model, interface), document, settings.opset)
         written = row.write(job, Path(folder, out.name))
@@ -85,5 +85,6 @@ def _put(written: Iterable[Path], folder: Path) -> None:
             shutil.copyfileobj(stack.enter_context(path.open("rb")), stack.enter_context(replacing(folder / path.name)))
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return {package: version} of everything that may take part in an export."""
     return {name: found.version for name in PACKAGES for found in distributions(name=name)}

@@ -8,7 +8,7 @@ from typing import Literal
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, Pixels, Precision, plain_profile
 from effdet_torch.errors import ConfigError
-from effdet_torch.processing.profiles import OWN, Profile, get_profile
+from effdet_torch.processing.profiles import OWN, PROFILES, Profile, get_profile
 
 Suppression = Literal["none", "soft", "hard"]
 OPSET = 18  # of ONNX; the first one with all operators that the exporter uses
@@ -46,12 +46,14 @@ class ExportSettings:
             if self.profile != OWN:
                 raise ConfigError(f"profile {self.profile} has no effect without NMS; pass --nms soft or --nms hard")
             return None
-        name = HARD.get(self.profile, self.profile) if self.nms == "hard" else self.profile
-        profile = get_profile(name, config)
+        profile = get_profile(self.profile, config)
         if self.nms == "hard":
-            return replace(profile, sigma=0.0)
+            named = (PROFILES[hard] for soft, hard in HARD.items() if PROFILES[soft] == profile)
+            return next(named, replace(profile, sigma=0.0))
         if profile.sigma == 0:
-            raise ConfigError(f"the profile {name} suppresses hard; pass --nms hard, or one of {', '.join(HARD)}")
+            raise ConfigError(
+                f"the profile {self.profile} suppresses hard; pass --nms hard, or one of {', '.join(HARD)}"
+            )
         return profile
 
     def interface(self, config: EfficientDetConfig) -> Interface:

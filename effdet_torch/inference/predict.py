@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
-from effdet_torch.processing.profiles import OWN, Profile, get_profile
+from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,8 @@ class Predictor:
         precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
         fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
         compiled: run it through `torch.compile`; the first call takes a minute.
+        backend: run a converted file in another runtime, by the name of a format of effdet-export; it is exported once,
+            into a cache.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
         check_values: compare the values of a file with its checksums, see `read_model_file`.
@@ -113,6 +115,7 @@ class Predictor:
         precision: Precision = "model",
         fused: bool = True,
         compiled: bool = False,
+        backend: str | None = None,
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
@@ -127,6 +130,8 @@ class Predictor:
             precision=precision,
             fused=fused,
             compiled=compiled,
+            backend=backend,
+            image_size=image_size,
         )
         self.device, config = self.engine.device, self.engine.config
         self.config = config if image_size is None else replace(config, image_size=image_size)
@@ -147,8 +152,19 @@ class Predictor:
 
     @property
     def model(self) -> EfficientDet:
-        """The network, where it runs in PyTorch."""
+        """The network, where it runs in PyTorch.
+
+        Raises:
+            UsageError: Another runtime runs it.
+        """
+        if not hasattr(self.engine, "model"):
+            raise UsageError("this needs the network in PyTorch, and another runtime runs it: pass a converted file")
         return cast("TorchEngine", self.engine).model
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network: "PyTorch", or the name and version of another runtime."""
+        return self.engine.runtime if isinstance(self.engine, FileEngine) else "PyTorch"
 
     @property
     def device_type(self) -> str:
@@ -163,15 +179,13 @@ class Predictor:
     def _chosen(self, profile: str | Profile) -> Profile:
         """Return the profile in use."""
         fixed = self._fixed_profile
-        if fixed is None or profile not in (OWN, fixed):
-            chosen = get_profile(profile, self.config)
-            if fixed not in (None, chosen):
-                raise ConfigError(
-                    f"the file makes its detections with the profile {fixed}, not with {profile}; use {OWN!r} for its "
-                    "own, or export it again with another --profile or without --nms"
-                )
-            return chosen
-        return fixed
+        chosen = fixed if fixed is not None and profile == OWN else get_profile(profile, self.config)
+        if fixed is not None and fixed != chosen:
+            raise ConfigError(
+                f"the file makes its detections with the profile {profile_name(fixed)}, not with "
+                f"{profile_name(chosen)}; choose {OWN}, or export it again with another --profile or without --nms"
+            )
+        return chosen
 
     def _make_processing(self) -> CpuProcessing | GpuProcessing:
         if self.device_type == "cpu":

@@ -45,6 +45,7 @@ class CocoSettings:
         workers: processes that read and prepare images; 0 does it in this one.
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one. For "cuda" every process of a
             distributed run takes its own GPU.
+        backend: runtime that the model is exported for, see `Predictor`; None runs the file as it is.
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
@@ -62,6 +63,7 @@ class CocoSettings:
     batch: int = 8
     workers: int = 2
     device: str | None = None
+    backend: str | None = None
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
@@ -213,7 +215,14 @@ def evaluate(
 
 def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: bool = False) -> Predictor:
     """Load a model as the settings say; see `prepare` and `Predictor`."""
-    engine = make_engine(path, device=settings.device, rank=rank, check_values=True)
+    engine = make_engine(
+        path,
+        device=settings.device,
+        rank=rank,
+        check_values=True,
+        backend=settings.backend,
+        image_size=settings.image_size,
+    )
     labels = None if own_names and engine.config.label_map else settings.labels
     return Predictor(
         engine,
@@ -234,6 +243,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
         "device": prepared.predictor.device_type,
+        "runtime": prepared.predictor.runtime,
     }
 
 

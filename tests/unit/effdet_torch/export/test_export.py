@@ -17,7 +17,7 @@ import torch
 from effdet_torch import Predictor
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
-from effdet_torch.errors import ConfigError, EffdetError
+from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export import export
 from effdet_torch.export.check import check_file, detection_errors, error_of_rms
 from effdet_torch.export.export import export_model
@@ -139,8 +139,9 @@ def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet
     ("options", "error", "said"),
     [
         ({"image_size": (256, 256)}, ConfigError, r"network\.onnx takes images of 192 x 128 pixels, not 256 x 256"),
-        ({"device": "cuda"}, ConfigError, r"network\.onnx runs on the CPU, not on cuda"),
-        ({"precision": "float16"}, EffdetError, r"network\.onnx has its own precision"),
+        ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, in its own precision; leave out device"),
+        ({"precision": "float16"}, UsageError, r"network\.onnx runs on the CPU, .* leave out precision"),
+        ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
     ],
 )
 def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error: type[Exception], said: str) -> None:

@@ -20,6 +20,7 @@ OWN = get_config("d0", nms_configs=(("method", "gaussian"), ("sigma", 0.7)))
         ({"nms": "soft", "profile": "serving"}, PROFILES["serving"]),
         ({"nms": "soft", "profile": "official-eval"}, PROFILES["official-eval"]),
         ({"nms": "hard", "profile": "serving"}, PROFILES["serving-hard"]),
+        ({"nms": "hard"}, PROFILES["serving-hard"]),
         ({"nms": "hard", "profile": "serving-hard"}, PROFILES["serving-hard"]),
         ({"nms": "hard", "profile": "official-eval"}, PROFILES["official-eval-hard"]),
     ],
