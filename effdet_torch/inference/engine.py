@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from numpy.typing import NDArray
@@ -12,6 +12,12 @@ from torch import Tensor
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.optimize.compile import CompiledNetwork
+from effdet_torch.optimize.current import TensorState
+from effdet_torch.optimize.fuse import fuse
+from effdet_torch.optimize.precision import Precision
+
+Outputs = tuple[list[Tensor], list[Tensor]]
 
 
 class TorchEngine:
@@ -19,47 +25,79 @@ class TorchEngine:
 
     A `Predictor` runs the network through this one call, so whatever gives the same outputs can take its place.
 
+    On a CPU images run one by one: one image's features stay in the cache and in memory that is used again, and kernels
+    for other batch sizes round differently (1e-6 in the scores, enough to swap equals).
+
     Args:
         model: is moved to `device`.
         device: where the network runs.
-        autocast: use torch's mixed precision of the device; otherwise the model's own dtype, with TF32 switched off.
-        channels_last: use NHWC memory.
+        precision: of a fused network; "model" is the model's own. In float32, TF32 is switched off.
+        fused: run the network that `optimize.fuse` returns. It is made again once a tensor of `model` has changed; what
+            is changed through `.data`, PyTorch does not track. Otherwise `model` itself runs, in eval mode.
+        compiled: run the fused network through `torch.compile`, see `optimize.compiled`.
 
     Attributes:
         model: the network.
         config: its configuration.
         metadata: where its weights came from.
         device: where it runs.
+
+    Raises:
+        ConfigError: The options do not fit together.
     """
 
     def __init__(
-        self, model: EfficientDet, device: torch.device, *, autocast: bool = False, channels_last: bool = False
+        self,
+        model: EfficientDet,
+        device: torch.device,
+        *,
+        precision: Precision = "model",
+        fused: bool = True,
+        compiled: bool = False,
     ) -> None:
-        self.device, self._autocast = device, autocast
-        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}")
+        if not fused and (precision != "model" or compiled):
+            raise ConfigError("precision and compiled need fused=True")
+        self.device, self._is_fused, self._is_compiled = device, fused, compiled
         self.model, self.config = model.to(device), model.config
         self.metadata: Mapping[str, Any] = model.metadata
-        if channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self._modules = list(self.model.modules())
+        self._dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
+        self._modules, self._state = list(model.modules()), TensorState(model)
+        self._network: Callable[[Tensor], Outputs] | None = None
 
-    def __call__(self, pixels: Tensor | NDArray[Any]) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
-        if any(module.training for module in self._modules):  # `eval` sets every module, which takes milliseconds
-            self.model.eval()
-        dtype = next(self.model.parameters()).dtype
-        pixels = (
-            torch.as_tensor(pixels)
-            .to(self.device, dtype, non_blocking=True)
-            .contiguous(memory_format=self._memory_format)
+        layout = torch.channels_last if self._is_fused else torch.contiguous_format
+        tensor = (
+            torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
         )
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, enabled=self._autocast),
-            full_float32(self.device),
-        ):
-            outputs: tuple[list[Tensor], list[Tensor]] = self.model(pixels)
-        return outputs
+        with torch.inference_mode(), full_float32(self.device):
+            network = self._fused_network() if self._is_fused else self._eager_network()
+            batches = [tensor[i : i + 1] for i in range(len(tensor))] if self.device.type == "cpu" else [tensor]
+            outputs = [network(batch) for batch in batches]
+            return outputs[0] if len(outputs) == 1 else _joined(outputs)
+
+    def _eager_network(self) -> EfficientDet:
+        if any(module.training for module in self._modules):  # eval() takes much longer
+            self.model.eval()
+        return self.model
+
+    def _fused_network(self) -> Callable[[Tensor], Outputs]:
+        if self._network is None or not self._state.is_current():
+            self._state = TensorState(self.model)
+            network = fuse(self.model, widen=self.device.type == "cpu")
+            network = network.to(self._dtype).to(memory_format=torch.channels_last)
+            self._network = CompiledNetwork(network) if self._is_compiled else network
+        return self._network
+
+
+def _joined(outputs: Sequence[Outputs]) -> Outputs:
+    """Join the outputs of single images along the batch."""
+    class_logits, box_deltas = (
+        [torch.cat(level) for level in zip(*images, strict=True)] for images in zip(*outputs, strict=True)
+    )
+    return class_logits, box_deltas
 
 
 def default_device() -> str:

@@ -20,6 +20,7 @@ from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
+from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing
 from effdet_torch.processing.profiles import OWN, Profile, get_profile
 
@@ -79,8 +80,9 @@ class Predictor:
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
-        autocast: run the network in torch's mixed precision of the device.
-        channels_last: run the network on NHWC memory; often faster.
+        precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
+        fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
+        compiled: run it through `torch.compile`; the first call takes a minute.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
         check_values: compare the values of a file with its checksums, see `read_model_file`.
@@ -107,8 +109,9 @@ class Predictor:
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
         score_threshold: float = SCORE_THRESHOLD,
-        autocast: bool = False,
-        channels_last: bool = False,
+        precision: Precision = "model",
+        fused: bool = True,
+        compiled: bool = False,
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
@@ -120,8 +123,9 @@ class Predictor:
             device=device,
             rank=rank,
             check_values=check_values,
-            autocast=autocast,
-            channels_last=channels_last,
+            precision=precision,
+            fused=fused,
+            compiled=compiled,
         )
         self.device, config = self.engine.device, self.engine.config
         self.config = config if image_size is None else replace(config, image_size=image_size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import UsageError
+from effdet_torch.optimize.precision import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +47,9 @@ def make_engine(
     device: torch.device | str | None,
     rank: int | None,
     check_values: bool,
-    autocast: bool,
-    channels_last: bool,
+    precision: Precision,
+    fused: bool,
+    compiled: bool,
 ) -> Engine:
     """Return the engine that was passed, or one that runs a model or its file in PyTorch; see `Predictor`.
 
@@ -57,9 +59,9 @@ def make_engine(
         ModelFileError: The model file cannot be read.
     """
     if isinstance(model, Engine):
-        options = {"device": device, "rank": rank, "check_values": check_values}
-        options |= {"autocast": autocast, "channels_last": channels_last}
-        if given := [name for name, value in options.items() if value not in (None, False)]:
+        options = {"device": device, "rank": rank, "check_values": check_values or None, "compiled": compiled or None}
+        options |= {"precision": None if precision == "model" else precision, "fused": None if fused else fused}
+        if given := [name for name, value in options.items() if value is not None]:
             raise UsageError(f"an engine has its own device and precision; leave out {', '.join(given)}")
         return model
     from effdet_torch.inference.engine import TorchEngine, default_device, usable_device
@@ -71,4 +73,4 @@ def make_engine(
         device = next(model.parameters()).device if isinstance(model, EfficientDet) else default_device()
     device = usable_device(device, rank)
     network = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
-    return TorchEngine(network, device, autocast=autocast, channels_last=channels_last)
+    return TorchEngine(network, device, precision=precision, fused=fused, compiled=compiled)

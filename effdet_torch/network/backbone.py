@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         super().__init__()
         channels, blocks = stem_channels(name), backbone_blocks(name)
         self.conv_stem = conv(3, channels, kernel_size=3, stride=2)
-        self.bn1 = ActivatedNorm(channels, activation)
+        self.bn1: nn.Module = ActivatedNorm(channels, activation)
         stages = [nn.Sequential() for _ in range(blocks[-1].stage + 1)]
         for block in blocks:
             drop_prob = drop_path_rate * block.flat / len(blocks)

@@ -121,8 +121,9 @@ class Resample(nn.Module):
     def __init__(self, in_channels: int, config: EfficientDetConfig) -> None:
         super().__init__()
         norm, bias = config.apply_bn_for_resampling, config.redundant_bias or not config.apply_bn_for_resampling
-        same = in_channels == config.fpn_channels
-        self.conv = nn.Identity() if same else ConvBatchNorm(in_channels, config.fpn_channels, bias=bias, norm=norm)
+        self.conv: nn.Module = nn.Identity()
+        if in_channels != config.fpn_channels:
+            self.conv = ConvBatchNorm(in_channels, config.fpn_channels, bias=bias, norm=norm)
         self.pool_first = config.conv_after_downsample
 
     def forward(self, features: Tensor, height: int, width: int) -> Tensor:
@@ -176,7 +177,7 @@ class BiFPNNode(nn.Module):
         super().__init__()
         self.offsets = [item.offset for item in node.inputs]
         self.level_index = node.level - config.min_level
-        self.combine = Combine(node, config)
+        self.combine: nn.Module = Combine(node, config)
         activates_last = config.conv_bn_act_pattern
         bias = config.redundant_bias and not activates_last
         steps = [

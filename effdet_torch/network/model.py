@@ -80,13 +80,14 @@ class EfficientDet(nn.Module):
             UsageError: They are not a tensor of this shape, or hold whole numbers.
         """
         if not is_scripting():  # TorchScript checks arguments itself
-            _require_images(images)
+            require_images(images)
         feature_sizes(images.shape[2], images.shape[3], self.min_level, self.max_level)
         features = self.fpn(self.backbone(images))
         return self.class_net(features), self.box_net(features)
 
 
-def _require_images(images: Tensor) -> None:
+def require_images(images: Tensor) -> None:
+    """Refuse what is not network input, as `EfficientDet.forward` says."""
     require_type(images, Tensor, "images", "a tensor (B, 3, H, W); Predictor takes arrays, Pillow images and files")
     if images.ndim != 4 or images.shape[1] != 3:
         hint = HINTS.get((images.ndim, images.shape[-1] if images.ndim else 0), "")

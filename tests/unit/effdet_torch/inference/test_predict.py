@@ -13,7 +13,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from effdet_torch import Predictor
 from effdet_torch.command import detect
@@ -250,13 +249,14 @@ def test_what_is_not_an_image(model: EfficientDet, image: Any, message: str) -> 
 # How the network runs
 
 
-def test_a_training_model_is_switched_and_unchanged(images: list[Pixels]) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_training_model_is_unchanged(images: list[Pixels], fused: bool) -> None:
     model = fresh_model()
-    predictor = detector(model)
+    predictor, expected = detector(model, fused=fused), detector(model, fused=fused)(images[0])[0]
     model.train()
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    predictor(images[0])
-    assert not model.training
+    assert_same(predictor(images[0])[0], expected)
+    assert model.training == fused  # only a model that runs itself is switched
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
     calls = list[bool]()
     model.train = lambda mode=True: calls.append(mode) or EfficientDet.train(model, mode)
@@ -291,33 +291,65 @@ def test_any_engine_takes_the_place_of_the_network(model: EfficientDet, images: 
         Predictor(NumpyEngine(model), device="cpu", autocast=True)
 
 
+def test_a_model_that_learns_on_is_fused_again(images: list[Pixels]) -> None:
+    model = fresh_model()
+    predictor = detector(model, profile=HARD)
+    before = predictor(images[0])[0]
+    with torch.no_grad():
+        model.get_parameter("class_net.predict.conv_pw.bias").add_(0.5)
+    assert_same(predictor(images[0])[0], detector(model, profile=HARD)(images[0])[0])
+    assert (predictor(images[0])[0].scores > before.scores).all()
+
+
+def test_hooks_fire_on_the_model_itself(model: EfficientDet, images: list[Pixels]) -> None:
+    calls: list[str] = []
+    with model.register_forward_hook(lambda *_: calls.append("model")):
+        detector(model)(images[0])
+        assert not calls
+        detector(model, fused=False)(images[0])
+    assert calls == ["model"]
+
+
 @pytest.mark.parametrize(
-    ("options", "dtype", "logits_dtype"),
+    ("options", "dtype", "computed", "atol"),
     [
-        ({"channels_last": True}, torch.float32, torch.float32),
-        ({"autocast": True}, torch.float32, torch.bfloat16),
-        ({}, torch.float64, torch.float64),
+        ({}, torch.float32, torch.float32, 1e-5),
+        ({"fused": False}, torch.float32, torch.float32, 1e-5),
+        ({"precision": "bfloat16"}, torch.float32, torch.bfloat16, 0.05),
+        ({"precision": "float32"}, torch.float64, torch.float32, 1e-5),
+        ({}, torch.float64, torch.float64, 1e-5),
     ],
 )
-def test_memory_format_and_precision(
-    model: EfficientDet,
-    images: list[Pixels],
-    options: dict[str, bool],
-    dtype: torch.dtype,
-    logits_dtype: torch.dtype,
+def test_precision(
+    images: list[Pixels], options: dict[str, Any], dtype: torch.dtype, computed: torch.dtype, atol: float
 ) -> None:
-    plain = detector(model, profile=HARD)(images[0])[0]
-    other = fresh_model().to(dtype)
-    seen: list[Tensor] = []
-    other.register_forward_hook(lambda _, inputs, outputs: seen.extend((inputs[0], outputs[0][0])))
-    found = detector(other, profile=HARD, **options)(images[0])[0]
-    pixels, logits = seen
-    assert (pixels.dtype, logits.dtype) == (dtype, logits_dtype)
-    assert (found.boxes_xyxy.dtype, found.scores.dtype) == (np.float32, np.float32)
-    np.testing.assert_allclose(found.scores, plain.scores, atol=0.02 if "autocast" in options else 1e-5)
-    if "channels_last" in options:
-        weights = [parameter for parameter in other.parameters() if parameter.ndim == 4]
-        assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in [pixels, *weights])
+    expected = detector(fresh_model(), profile=HARD, fused=False)(images[0])[0]
+    predictor = detector(fresh_model().to(dtype), profile=HARD, **options)
+    assert predictor.engine(torch.zeros(2, 3, 128, 128))[0][0].dtype == computed
+    found = predictor(images[0])[0]
+    np.testing.assert_allclose(found.scores, expected.scores, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float8"}, "precision is 'float8'; expected one of model, float32"),
+        ({"precision": "float16", "fused": False}, "precision and compiled need fused=True"),
+        ({"compiled": True, "fused": False}, "precision and compiled need fused=True"),
+    ],
+)
+def test_options_that_do_not_fit(model: EfficientDet, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        detector(model, **options)
+
+
+def test_a_batch_is_its_images(model: EfficientDet) -> None:
+    """On a CPU the other images of a batch change nothing, to the last bit."""
+    engine, batch = detector(model).engine, torch.randn(3, 3, 128, 128)
+    whole, single = engine(batch), engine(batch[1:2])
+    for head, alone in zip(whole, single, strict=True):
+        for level, other in zip(head, alone, strict=True):
+            assert torch.equal(level[1:2], other)
 
 
 def test_the_image_size_can_be_another(model: EfficientDet, images: list[Pixels]) -> None:
