@@ -18,8 +18,8 @@ from torch.utils.benchmark import timer
 
 from effdet_torch.data.sources import read_split
 from effdet_torch.inference.images import read_image
-from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.processing.profiles import PROFILES
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 
 def measure(predictor: Predictor, paths: list[Path], batch: int, workers: int) -> dict[str, float]:
     """Return seconds per stage for all images."""
-    step = 1 if predictor.device.type == "cpu" else batch  # as the predictor does
+    step = 1 if predictor.device_type == "cpu" else batch  # as the predictor does
     seconds: dict[str, float] = {}
     predictor.engine(torch.zeros(step, 3, *predictor.config.image_size))  # the first run chooses and loads kernels
     for start in range(0, len(paths), step):

@@ -18,9 +18,9 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.sources import read_split
-from effdet_torch.inference.postprocess import PROFILES, Profile
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.processing.profiles import PROFILES, Profile
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

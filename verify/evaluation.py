@@ -15,9 +15,9 @@ from effdet_torch.data.dataset import TEST_DEV
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.processing.profiles import PROFILES
 from effdet_torch.progress.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
-def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | None = None) -> Tensor:
+def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | None = None) -> torch.Tensor:
     """Return the anchors of all levels, in the order of the network's outputs.
 
     The order is level, then y, then x, then octave, then aspect ratio. The stride is image size / feature size, which
@@ -32,16 +35,34 @@ def make_anchors_yxyx(config: EfficientDetConfig, device: torch.device | str | N
 
     Source: EfficientDet official code, `Anchors`.
     """
+    import torch  # not needed by detectors without it
+
     require_type(config, EfficientDetConfig, "config", "an EfficientDetConfig, which get_config returns")
-    return torch.tensor(_anchors_yxyx(config), device=device)
+    return torch.tensor(anchors_yxyx(config), device=device)
 
 
 @lru_cache(maxsize=8)
-def _anchors_yxyx(config: EfficientDetConfig) -> NDArray[np.float32]:
+def anchors_yxyx(config: EfficientDetConfig) -> NDArray[np.float32]:
+    """Return what `make_anchors_yxyx` does, as an array that several callers share and none may change."""
     scale, sizes = config.anchor_scale, config.feature_sizes().values()
     scales = scale if isinstance(scale, tuple) else (scale,) * len(sizes)
     levels = [_level_anchors_yxyx(config, size, scale) for size, scale in zip(sizes, scales, strict=True)]
-    return np.concatenate(levels).astype(np.float32)
+    anchors = np.concatenate(levels).astype(np.float32)
+    anchors.flags.writeable = False
+    return anchors
+
+
+def require_anchors(num_boxes: int, num_anchors: int) -> None:
+    """Refuse anchors that do not fit the network's output.
+
+    Raises:
+        ConfigError: Their numbers differ.
+    """
+    if num_boxes != num_anchors:
+        raise ConfigError(
+            f"the network returned boxes for {num_boxes} anchors, but there are {num_anchors}; "
+            "make the anchors for the image size of the batch"
+        )
 
 
 def _size_factors(aspect_ratio: float | tuple[float, float]) -> tuple[float, float]:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from effdet_torch.geometry.thresholds import least_score
+
 
 def non_max_suppression(
     boxes: Tensor,
@@ -53,20 +55,11 @@ def non_max_suppression(
 
     Source: TensorFlow `core/kernels/image/non_max_suppression_op.cc`; Soft-NMS (arXiv:1704.04503).
     """
-    if iou_threshold < 0.0 or iou_threshold > 1.0:
-        raise ValueError(f"iou_threshold is {iou_threshold}; expected 0 to 1")
-    score_threshold = _effective_threshold(score_threshold, soft_nms_sigma > 0.0)
+    score_threshold = least_score(iou_threshold, score_threshold, soft_nms_sigma > 0.0)
     steps = min(max_outputs, scores.shape[1])
     candidates, scores = _padded(_intervals(boxes.detach().float(), classes), scores.detach().float())
     indices, scores = _select(candidates, scores, steps, iou_threshold, score_threshold, soft_nms_sigma)
     return _fixed_size(indices, scores, max_outputs, score_threshold)
-
-
-def _effective_threshold(score_threshold: float, soft: bool) -> float:
-    if soft and score_threshold < 0.0:
-        raise ValueError(f"score_threshold is {score_threshold}; soft NMS decays scores towards 0 and needs 0 or more")
-    # Soft: TensorFlow treats denormal numbers as 0. Hard: what is removed gets a lower score than -1e20.
-    return max(score_threshold, 1.2e-38 if soft else -1e20)
 
 
 def _padded(candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,23 +158,3 @@ def _fixed_size(indices: Tensor, scores: Tensor, size: int, score_threshold: flo
     indices = functional.pad(torch.where(valid, indices, 0), padding)
     scores = functional.pad(torch.where(valid, scores, 0.0), padding)
     return indices, scores, valid.sum(dim=1)
-
-
-def torchvision_nms(
-    boxes_xyxy: Tensor, scores: Tensor, classes: Tensor, max_outputs: int = 100, iou_threshold: float = 0.5
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Select the best boxes of every image with `torchvision.ops.batched_nms`: hard, per class.
-
-    For comparison with other PyTorch detectors; arguments and results are those of `non_max_suppression`.
-    """
-    from torchvision.ops import batched_nms  # takes as long to import as torch
-
-    kept = [
-        batched_nms(image_boxes.float(), image_scores.float(), image_classes, iou_threshold)[:max_outputs]
-        for image_boxes, image_scores, image_classes in zip(boxes_xyxy, scores, classes, strict=True)
-    ]
-    indices = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
-    num_selected = torch.tensor([len(image) for image in kept], device=scores.device)
-    empty = torch.arange(indices.shape[1], device=scores.device) >= num_selected[:, None]
-    selected_scores = scores.float().gather(1, indices).masked_fill(empty, -math.inf)
-    return _fixed_size(indices, selected_scores, max_outputs, -math.inf)

@@ -203,7 +203,8 @@ def origin(model: Path, predictor: Predictor, drawing_folder: Path | None, apply
         "labels": dict(predictor.label_map),
         "exif": apply_exif,
         "out": None if drawing_folder is None else str(drawing_folder.resolve()),
-        "device": predictor.device.type,
+        "device": predictor.device_type,
+        "runtime": predictor.runtime,
     }
 
 

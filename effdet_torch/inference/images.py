@@ -13,24 +13,25 @@ JPEG is decoded by Pillow, which equals TensorFlow's decoder with `dct_method="I
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from effdet_torch.errors import EffdetError
 from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, require_regular
 
-RgbImage = Tensor | NDArray[Any]  # (height, width, 3)
-ImageSource = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RgbImage: TypeAlias = "Tensor | NDArray[Any]"  # (height, width, 3)
+ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor"
 
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
@@ -49,7 +50,7 @@ class ImageError(EffdetError):
 
 def as_many(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
     """Return one image or several as several."""
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim != 4:
+    if _is_array(images) and images.ndim != 4:
         return [images]
     is_one = isinstance(images, SINGLE) or not hasattr(images, "__iter__")
     return cast("Iterable[ImageSource]", [images] if is_one else images)  # `to_rgb` refuses what is no image
@@ -69,7 +70,7 @@ def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
         return read_image(image, apply_exif)
     if isinstance(image, Image.Image):
         return image_to_rgb(image)
-    if not isinstance(image, (np.ndarray, Tensor)):
+    if not _is_array(image):
         raise ImageError(
             f"an image is of type {type(image).__name__}; expected a path, a Pillow image, an array or a tensor; "
             "Image.open(io.BytesIO(content)) of Pillow opens an encoded image"
@@ -80,7 +81,12 @@ def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
         raise ImageError(f"an image has shape {tuple(image.shape)}; expected RGB, (height, width, 3)")
     if image.shape[2] == 3:
         return image
-    return image.permute(1, 2, 0) if isinstance(image, Tensor) else image.transpose(1, 2, 0)
+    return image.transpose(1, 2, 0) if isinstance(image, np.ndarray) else image.permute(1, 2, 0)
+
+
+def _is_array(image: Any) -> TypeGuard[NDArray[Any] | Tensor]:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return isinstance(image, np.ndarray) or (torch is not None and isinstance(image, torch.Tensor))
 
 
 def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
@@ -115,7 +121,7 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
 
 def read_images(
     paths: Sequence[Path], batch_size: int, *, workers: int = 0, apply_exif: bool = False, pin_memory: bool = False
-) -> Iterator[list[Tensor | ImageError]]:
+) -> Iterator[list[NDArray[np.uint8] | ImageError]]:
     """Read image files, in batches.
 
     Args:
@@ -126,23 +132,44 @@ def read_images(
         pin_memory: put the pixels where a GPU fetches them fastest.
 
     Yields:
-        (height, width, 3) uint8 for every image, or why it cannot be read.
+        (height, width, 3) for every image, or why it cannot be read.
     """
+    if workers or pin_memory:
+        yield from _load_images(paths, batch_size, workers, apply_exif, pin_memory)
+        return
+    for start in range(0, len(paths), batch_size):
+        yield _read_batch(paths[start : start + batch_size], apply_exif)
+
+
+def _load_images(
+    paths: Sequence[Path], batch_size: int, workers: int, apply_exif: bool, pin_memory: bool
+) -> Iterator[list[NDArray[np.uint8] | ImageError]]:
+    from torch.utils.data import DataLoader, Dataset  # shares the pixels between processes
+
     files = cast("Dataset[Path]", paths)  # a loader needs no more than a sequence
-    read = partial(_read_batch, apply_exif=apply_exif)  # the part of it that runs in the workers
+    read = partial(_read_tensors, apply_exif=apply_exif)  # the part of it that runs in the workers
     ahead = AHEAD if workers else None
-    yield from DataLoader(
+    loader = DataLoader(
         files, batch_size, num_workers=workers, collate_fn=read, pin_memory=pin_memory, prefetch_factor=ahead
     )
+    for batch in loader:
+        yield [image if isinstance(image, ImageError) else image.numpy() for image in batch]
 
 
-def _read_batch(paths: list[Path], apply_exif: bool) -> list[Tensor | ImageError]:
-    return [_read_tensor(path, apply_exif) for path in paths]
+def _read_batch(paths: Sequence[Path], apply_exif: bool) -> list[NDArray[np.uint8] | ImageError]:
+    return [_read_or_error(path, apply_exif) for path in paths]
 
 
-def _read_tensor(path: Path, apply_exif: bool) -> Tensor | ImageError:
+def _read_tensors(paths: Sequence[Path], apply_exif: bool) -> list[Tensor | ImageError]:
+    import torch
+
+    images = _read_batch(paths, apply_exif)
+    return [image if isinstance(image, ImageError) else torch.from_numpy(image) for image in images]
+
+
+def _read_or_error(path: Path, apply_exif: bool) -> NDArray[np.uint8] | ImageError:
     try:
-        return torch.from_numpy(read_image(path, apply_exif))
+        return read_image(path, apply_exif)
     except ImageError as error:  # raised in a worker, its text would hold a traceback
         return error
 

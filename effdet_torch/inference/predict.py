@@ -8,32 +8,36 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.errors import ConfigError
-from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.geometry.boxes import xyxy_to_xywh
-from effdet_torch.inference.engine import Precision, TorchEngine, default_device, usable_device
+from effdet_torch.engines.file_engine import FileEngine
+from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
-from effdet_torch.inference.postprocess import OWN, Profile, get_profile, postprocess
-from effdet_torch.inference.preprocess import preprocess
-from effdet_torch.network.checkpoint import load_model
-from effdet_torch.network.model import EfficientDet
+from effdet_torch.inference.runtime import Engine, make_engine
+from effdet_torch.optimize.precision import Precision
+from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
+from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from effdet_torch.engines.torch_engine import TorchEngine
+    from effdet_torch.network.model import EfficientDet
+    from effdet_torch.processing.gpu import GpuProcessing
 
 LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 
 
 @dataclass(frozen=True)
 class ImageDetections:
-    """What was found in one image, best first; tensors are on the CPU.
+    """What was found in one image, best first.
 
     Attributes:
         boxes_xyxy: (N, 4) float32 as (xmin, ymin, xmax, ymax) in pixels of the original image.
@@ -42,9 +46,9 @@ class ImageDetections:
         names: of the N categories.
     """
 
-    boxes_xyxy: Tensor
-    scores: Tensor
-    category_ids: Tensor
+    boxes_xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    category_ids: NDArray[np.int64]
     names: list[str]
 
     def __len__(self) -> int:
@@ -53,7 +57,7 @@ class ImageDetections:
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
         boxes_xywh = xyxy_to_xywh(self.boxes_xyxy)
-        columns = (tensor.tolist() for tensor in (self.category_ids, boxes_xywh, self.scores))
+        columns = (array.tolist() for array in (self.category_ids, boxes_xywh, self.scores))
         return [
             {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
             for category_id, box_xywh, score in zip(*columns, strict=True)
@@ -64,12 +68,15 @@ class Predictor:
     """An EfficientDet with everything around it: the one way from images to detections.
 
     The network runs in full float32 precision, unless the model or `precision` says otherwise. On the CPU every image
-    goes through it alone, so an image's detections do not depend on the others.
+    goes through it alone, so an image's detections do not depend on the others. Around the network the CPU path is
+    NumPy, and needs no torch; on a GPU it is torch.
 
     Args:
-        model: a converted file, or a model, which is then moved to `device`.
-        profile: how detections are made; a name in `effdet_torch.inference.postprocess.PROFILES`, "model" for the
-            model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile.
+        model: a converted file; a file of effdet-export; a model, which is then moved to `device`; or an engine, which
+            brings its own device and precision.
+        profile: how detections are made; a name in `effdet_torch.processing.profiles.PROFILES`, "model" for the
+            model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile; a file with
+            detections has one inside.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
@@ -77,24 +84,28 @@ class Predictor:
         precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
         fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
         compiled: run it through `torch.compile`; the first call takes a minute.
+        backend: run a converted file in another runtime, by the name of a format of effdet-export; it is exported once,
+            into a cache.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
         check_values: compare the values of a file with its checksums, see `read_model_file`.
 
     Attributes:
         config: of the model, with the image size in use.
-        engine: runs the network, see `TorchEngine`.
+        engine: runs the network, see `Engine` and `TorchEngine`.
+        device: where it runs.
 
     Raises:
         ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
             or the threshold is not in 0..1.
-        UsageError: The file of names cannot be read, or does not fit the model; or an argument is of another type.
+        UsageError: The file of names cannot be read, or does not fit the model; or an argument is of another type, or
+            does not go with an engine.
         ModelFileError: The model file cannot be read.
     """
 
     def __init__(
         self,
-        model: EfficientDet | str | Path,
+        model: EfficientDet | Engine | str | Path,
         *,
         profile: str | Profile = OWN,
         device: torch.device | str | None = None,
@@ -104,18 +115,30 @@ class Predictor:
         precision: Precision = "model",
         fused: bool = True,
         compiled: bool = False,
+        backend: str | None = None,
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
-        require_type(model, (EfficientDet, str, os.PathLike), "model", "a converted file or an EfficientDet")
         require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
-        self.device = usable_device(_default_device(model) if device is None else device, rank)
-        self.model = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
-        self.config = self.model.config if image_size is None else replace(self.model.config, image_size=image_size)
-        self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
-        self.engine = TorchEngine(self.model, self.device, precision=precision, fused=fused, compiled=compiled)
+        self.engine = make_engine(
+            model,
+            device=device,
+            rank=rank,
+            check_values=check_values,
+            precision=precision,
+            fused=fused,
+            compiled=compiled,
+            backend=backend,
+            image_size=image_size,
+        )
+        self.device, config = self.engine.device, self.engine.config
+        self.config = config if image_size is None else replace(config, image_size=image_size)
+        if isinstance(self.engine, FileEngine):
+            self.engine.require_size(*self.config.image_size)
+        self.profile, self.score_threshold = self._chosen(profile), score_threshold
+        self._processing = self._make_processing()
         if label_map is None:
             is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
             label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
@@ -126,7 +149,50 @@ class Predictor:
             require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
             require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
         self.label_map = label_map
-        self.anchors_yxyx = make_anchors_yxyx(self.config, self.device)
+
+    @property
+    def model(self) -> EfficientDet:
+        """The network, where it runs in PyTorch.
+
+        Raises:
+            UsageError: Another runtime runs it.
+        """
+        if not hasattr(self.engine, "model"):
+            raise UsageError("this needs the network in PyTorch, and another runtime runs it: pass a converted file")
+        return cast("TorchEngine", self.engine).model
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network: "PyTorch", or the name and version of another runtime."""
+        return self.engine.runtime if isinstance(self.engine, FileEngine) else "PyTorch"
+
+    @property
+    def device_type(self) -> str:
+        """What kind of device it is: "cpu" or "cuda"."""
+        return str(self.device).partition(":")[0]
+
+    @property
+    def _fixed_profile(self) -> Profile | None:
+        """The profile of the detections that come out of a file; None: its outputs are raw, and any profile will do."""
+        return self.engine.profile if isinstance(self.engine, FileEngine) else None
+
+    def _chosen(self, profile: str | Profile) -> Profile:
+        """Return the profile in use."""
+        fixed = self._fixed_profile
+        chosen = fixed if fixed is not None and profile == OWN else get_profile(profile, self.config)
+        if fixed is not None and fixed != chosen:
+            raise ConfigError(
+                f"the file makes its detections with the profile {profile_name(fixed)}, not with "
+                f"{profile_name(chosen)}; choose {OWN}, or export it again with another --profile or without --nms"
+            )
+        return chosen
+
+    def _make_processing(self) -> CpuProcessing | GpuProcessing:
+        if self.device_type == "cpu":
+            return CpuProcessing(self.config) if self._fixed_profile is None else FileProcessing(self.config)
+        from effdet_torch.processing.gpu import GpuProcessing
+
+        return GpuProcessing(self.config, self.device)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 8) -> list[ImageDetections]:
         """Detect objects.
@@ -147,7 +213,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
         sources, found = iter(as_many(images)), list[ImageDetections]()
-        while batch := list(islice(sources, 1 if self.device.type == "cpu" else batch_size)):
+        while batch := list(islice(sources, 1 if self.device_type == "cpu" else batch_size)):
             pixels, image_scales = self.prepare(batch)
             found += self.detections(*self.engine(pixels), image_scales)
         return found
@@ -168,43 +234,40 @@ class Predictor:
             For every file its pixels (height, width, 3) and the detections, or why it cannot be read.
         """
         require_type(paths, (list, tuple), "paths", "a list of image files")
-        on_gpu = self.device.type == "cuda"
+        on_gpu = self.device_type == "cuda"
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
             found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
             while batch:  # an image leaves the batch before the next batch is read
                 image = batch.pop(0)
-                yield image if isinstance(image, ImageError) else (image.numpy(), next(found))
+                yield image if isinstance(image, ImageError) else (image, next(found))
 
-    def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Tensor, Tensor]:
-        """Return images as one batch of network input, and their scales; see `preprocess`, and `to_rgb` for EXIF."""
-        return preprocess([to_rgb(image, apply_exif) for image in images], self.config, self.device)
+    def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Any, Any]:
+        """Return images as one batch of network input (B, 3, H, W), and their scales (B,): arrays, on a GPU tensors.
+
+        See `preprocess`, and `to_rgb` for EXIF.
+        """
+        return self._processing.prepare([to_rgb(image, apply_exif) for image in images])
 
     def names_of(self, category_ids: Iterable[int]) -> list[str]:
         """Return the names of categories; one without a name is "class 7"."""
         return [self.label_map.get(number, f"class {number}") for number in category_ids]
 
-    @torch.inference_mode()
     def detections(
         self,
-        class_logits: Sequence[Tensor],
-        box_deltas: Sequence[Tensor],
-        image_scales: Tensor,
+        class_logits: Sequence[Any],
+        box_deltas: Sequence[Any],
+        image_scales: Any,
         profile: str | Profile | None = None,
     ) -> list[ImageDetections]:
-        """Turn outputs of the network into detections; see `postprocess`. The default profile is the predictor's."""
-        image_scales = image_scales.to(self.device, non_blocking=True)
-        size, profile = self.config.image_size, profile or self.profile
-        found = postprocess(class_logits, box_deltas, self.anchors_yxyx, image_scales, size, profile)
+        """Turn outputs of the network, as an engine gives them, into detections; see `postprocess`.
+
+        The default profile is the predictor's.
+        """
+        chosen = self.profile if profile is None else self._chosen(profile)
         results = []
-        for boxes_xyxy, scores, category_ids, count in zip(*(tensor.cpu() for tensor in found), strict=True):
-            kept = scores[:count] >= self.score_threshold
-            category_ids = category_ids[:count][kept]
+        for found in self._processing.detections(class_logits, box_deltas, image_scales, chosen):
+            kept = found.scores >= self.score_threshold
+            category_ids = found.classes[kept]
             names = self.names_of(category_ids.tolist())
-            results.append(ImageDetections(boxes_xyxy[:count][kept], scores[:count][kept], category_ids, names))
+            results.append(ImageDetections(found.boxes_xyxy[kept], found.scores[kept], category_ids, names))
         return results
-
-
-def _default_device(model: EfficientDet | str | Path) -> torch.device | str:
-    if isinstance(model, EfficientDet):
-        return next(model.parameters()).device
-    return default_device()

@@ -29,9 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def loaded_by(code: str, *arguments: str, cwd: Path) -> set[str]:
-    """Return the heavy modules that an interpreter has loaded after the code."""
-    code = f"import sys\n{code}\nprint(*{HEAVY!r} & set(sys.modules), file=sys.stderr)"
+def loaded_by(code: str, *arguments: str, cwd: Path, modules: set[str] = HEAVY) -> set[str]:
+    """Return which of the modules an interpreter has loaded after the code."""
+    code = f"import sys\n{code}\nprint(*{modules!r} & set(sys.modules), file=sys.stderr)"
     words = [sys.executable, "-c", code, *arguments]
     return set(subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=True).stderr.split())
 
@@ -47,9 +47,37 @@ def test_a_run_loads_only_what_it_needs(folder: Path, command: str) -> None:
     assert found <= loaded_by("import torch", cwd=folder)
 
 
-def test_what_needs_more_loads_it(folder: Path) -> None:
-    """Negative control: this profile is torchvision's NMS."""
-    assert "torchvision" in loaded_by_run("detect", "--profile", "hard", cwd=folder)
+def test_what_is_loaded_is_seen(folder: Path) -> None:
+    """Negative control."""
+    assert "torchvision" in loaded_by("import torchvision", cwd=folder)
+
+
+# The CPU path of a `Predictor` around an engine of another library, here NumPy.
+WITHOUT_TORCH = """
+import numpy as np
+from effdet_torch import Predictor, get_config
+from effdet_torch.inference import labels, visualize
+
+class Engine:
+    config = get_config("d0", image_size=64, num_classes=3)
+    metadata, device = {}, "cpu"
+
+    def __call__(self, pixels):
+        assert (pixels.shape, pixels.dtype) == ((1, 3, 64, 64), np.float32)
+        random = np.random.default_rng(0)
+        sizes = list(self.config.feature_sizes().values())
+        return [[random.standard_normal((1, 9 * n, *s), np.float32) for s in sizes] for n in (3, 4)]
+
+image = np.full((40, 50, 3), 200, np.uint8)
+(found,) = Predictor(Engine())(image)
+assert len(found) == 100
+visualize.draw_detections(image, found)
+"""
+
+
+def test_an_engine_without_torch_needs_none(folder: Path) -> None:
+    assert loaded_by(WITHOUT_TORCH, modules={"torch", *HEAVY}, cwd=folder) == set()
+    assert "torch" in loaded_by(f"{WITHOUT_TORCH}\nimport torch", modules={"torch"}, cwd=folder)  # negative control
 
 
 def spins(error_output: str) -> int:
@@ -89,6 +117,6 @@ def test_the_end_of_a_command_looks_for_no_cycles(tmp_path: Path) -> None:
     code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\nimport {}"
     frozen = [
         int(subprocess.run([sys.executable, "-c", code.format(name)], cwd=tmp_path, capture_output=True).stdout)
-        for name in ("cli", "converter.command, effdet_torch.command, verify.command")
+        for name in ("cli", "converter.command, effdet_torch.commands.detect, verify.command")
     ]
     assert frozen[0] > frozen[1] + 1000

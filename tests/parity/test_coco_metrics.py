@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,11 +21,11 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.sources import read_split
-from effdet_torch.geometry.boxes import decode_boxes_xyxy
+from effdet_torch.geometry.numpy_boxes import decode_boxes_xyxy
 from effdet_torch.inference.predict import Predictor
-from effdet_torch.inference.preprocess import preprocess
 from effdet_torch.metrics.coco import METRICS, coco_metrics
 from effdet_torch.metrics.evaluators import EVALUATORS, RECORD
+from effdet_torch.processing.numpy_preprocess import preprocess
 from support.coco_samples import convert_trained, evaluate_coco
 from support.hparams import misread
 from verify.detections.matching import compare_detections
@@ -165,7 +166,7 @@ def test_stages_against_tensorflow(shared: Path, model: Path, monkeypatch: pytes
     assert right[0].error < 1e-5
     # Negative controls: whatever is wrong fails in its own stage and in no other.
     with monkeypatch.context() as patch:
-        patch.setattr("effdet_torch.inference.predict.preprocess", swapped_colours)
+        patch.setattr("effdet_torch.processing.cpu.preprocess", swapped_colours)
         assert failed(stages()) == ["pixels"]
     with monkeypatch.context() as patch:
         patch.setattr("verify.detections.stages.decode_boxes_xyxy", lambda *x: decode_boxes_xyxy(*x) + 1)
@@ -237,7 +238,7 @@ def test_a_checkpoint_of_another_image_size(
         compare_stages(evaluation, source)
 
 
-def swapped_colours(images: Sequence[Any], *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def swapped_colours(images: Sequence[Any], *rest: Any) -> tuple[np.ndarray, np.ndarray]:
     return preprocess([image[:, :, ::-1] for image in images], *rest)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from effdet_torch.config import get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.inference.postprocess import PROFILES
+from effdet_torch.processing.profiles import PROFILES
 from tests.support.reference import config_hparams
 from verify.reference.detector import ReferenceDetector
 from verify.reference.official.config_file import read_config_file

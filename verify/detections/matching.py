@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
@@ -84,9 +83,11 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
 
 def overlaps(first_xyxy: Array, second_xyxy: Array) -> Array:
     """Return intersection over union of N and M boxes, (N, M)."""
-    from torchvision.ops import box_iou  # takes as long to import as torch
-
-    iou: Array = box_iou(torch.from_numpy(first_xyxy), torch.from_numpy(second_xyxy)).numpy()
+    first, second = first_xyxy[:, None], second_xyxy[None]
+    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
+    common = np.maximum(sides, 0).prod(axis=2)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=2) for boxes in (first, second)]
+    iou: Array = common / np.maximum(areas[0] + areas[1] - common, np.finfo(np.float64).tiny)
     return iou
 
 

@@ -18,10 +18,12 @@ from converter.hparams.fields import hparams_of
 from converter.source import VariableSource
 from effdet_torch.data.dataset import DataImage
 from effdet_torch.file_format import config_origins
-from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
+from effdet_torch.geometry.anchors import anchors_yxyx
+from effdet_torch.geometry.numpy_boxes import decode_boxes_xyxy
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
+from effdet_torch.processing.cpu import as_array
 from verify.detections.matching import compare_detections
 from verify.detections.run import Evaluation
 from verify.errors import ParityError
@@ -107,14 +109,14 @@ def _compare(
     boxes = detector.boxes(_flat(outputs.box_deltas, 4), detector.anchors_yxyx())
     logits = _flat(outputs.class_logits, predictor.config.num_classes)
     expected = detector.detections(logits, boxes, image_scale, image.image_id)
-    found_boxes = decode_boxes_xyxy(torch.tensor(_flat(outputs.box_deltas, 4)), predictor.anchors_yxyx.cpu())
+    found_boxes = decode_boxes_xyxy(_flat(outputs.box_deltas, 4), anchors_yxyx(predictor.config))
     class_maps, box_maps = (_maps(head, predictor.device) for head in (outputs.class_logits, outputs.box_deltas))
     (found,) = predictor.detections(class_maps, box_maps, torch.tensor([image_scale]))
     parity = compare_detections(found.to_coco(image.image_id), expected, [image.image_id], "reference")
     errors = {
-        "pixels": float(np.abs(pixels[0].permute(1, 2, 0).cpu().numpy() - expected_pixels[0]).max()),
+        "pixels": float(np.abs(as_array(pixels)[0].transpose(1, 2, 0) - expected_pixels[0]).max()),
         "logits": _network_error(predictor, expected_pixels, outputs),
-        "boxes": float((found_boxes - yxyx_to_xyxy(torch.tensor(boxes))).abs().max()),
+        "boxes": float(np.abs(found_boxes - boxes[:, [1, 0, 3, 2]]).max()),
         "NMS": 1 - parity.matched_share,
     }
     return errors, expected
@@ -130,9 +132,9 @@ def _encoded(image: DataImage) -> bytes:
 
 
 def _network_error(predictor: Predictor, pixels: Array, outputs: HeadOutputs) -> float:
-    heads = predictor.engine(torch.tensor(pixels).permute(0, 3, 1, 2))
+    heads = predictor.engine(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     errors = [
-        np.abs(found.permute(0, 2, 3, 1).cpu().numpy() - expected).max() / np.sqrt(np.mean(np.square(expected)))
+        np.abs(as_array(found).transpose(0, 2, 3, 1) - expected).max() / np.sqrt(np.mean(np.square(expected)))
         for head, expected_head in zip(heads, (outputs.class_logits, outputs.box_deltas), strict=True)
         for found, expected in zip(head, expected_head.values(), strict=True)
     ]

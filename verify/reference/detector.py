@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.errors import EvaluationError
-from effdet_torch.inference.postprocess import Profile
 from effdet_torch.metrics.coco import CocoResult
+from effdet_torch.processing.profiles import Profile
 from verify.reference.base import import_tensorflow
 from verify.reference.official.hparams import Hparams
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.inference.images import read_image
-from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.processing.numpy_preprocess import preprocess
 
 MAX_DEFAULT_PIXELS = 512  # side of a square; the weights do not depend on the image size, time and memory do
 
@@ -33,7 +33,7 @@ def network_input(
     if image is None:
         return np.random.default_rng(seed).standard_normal((1, height, width, 3), np.float32)
     batch, _ = preprocess([read_image(image)], config)
-    return batch.permute(0, 2, 3, 1).contiguous().numpy()
+    return np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
 
 
 def _default_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -77,7 +77,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     ),
     "a label map with texts": (lambda: predictor(label_map={"1": "cat"}), "category '1' of label_map is of type str"),
     "a label map without texts": (lambda: predictor(label_map={1: 2}), "category 1 in label_map is of type int"),
-    "a detector of nothing": (lambda: Predictor(None), "model is of type NoneType; expected a converted file or an"),
+    "a detector of nothing": (lambda: Predictor(None), "model is of type NoneType; expected a converted file, an"),
     "a detector of a state_dict": (lambda: Predictor(MODEL.state_dict()), "model is of type OrderedDict"),
     "a threshold as text": (lambda: predictor(score_threshold="0.5"), "score_threshold is of type str; .* 0 to 1"),
     "a threshold in percent": (lambda: predictor(score_threshold=50), "score_threshold is 50; expected 0 to 1"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from effdet_torch.geometry.nms import non_max_suppression, torchvision_nms
+from effdet_torch.geometry.nms import non_max_suppression
 
 SOFT = {"score_threshold": 0.001, "soft_nms_sigma": 0.25}
 HARD_AND_SOFT = pytest.mark.parametrize("options", [{}, SOFT], ids=["hard", "soft"])
@@ -113,10 +113,3 @@ def test_torchscript_and_export_give_the_same(options: dict[str, float]) -> None
     inputs = random_candidates(2, 200)
     inputs[1].square_()
     assert_equal(exported(*inputs), Suppress()(*inputs))
-
-
-def test_torchvision_selects_the_same() -> None:
-    boxes, scores, classes = random_candidates(2, 300)
-    scores[1] *= 1e-3
-    expected = non_max_suppression(boxes, scores, classes, max_outputs=40)
-    assert_equal(torchvision_nms(boxes, scores, classes, 40), expected)

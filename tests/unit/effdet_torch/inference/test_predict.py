@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effdet_torch import Predictor
-from effdet_torch.command import detect
+from effdet_torch.commands.detect import detect
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.engines.torch_engine import TorchEngine, full_float32, usable_device
+from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.inference import images as reading
-from effdet_torch.inference.engine import full_float32, usable_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
-from effdet_torch.inference.postprocess import PROFILES
 from effdet_torch.inference.predict import ImageDetections
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.processing.profiles import PROFILES
 from support.coco_samples import small_model
 from support.image_memory import ImageMemory
 from verify.detections.run import CocoSettings
@@ -63,7 +63,7 @@ def files(images: list[Pixels], tmp_path: Path) -> list[Path]:
 def assert_same(first: ImageDetections, second: ImageDetections) -> None:
     """Bit for bit, in the same order."""
     for name in ("boxes_xyxy", "scores", "category_ids"):
-        assert torch.equal(getattr(first, name), getattr(second, name)), name
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), strict=True)
     assert first.names == second.names
 
 
@@ -75,17 +75,18 @@ def test_shapes_types_and_names(model: EfficientDet, images: list[Pixels], profi
     results = detector(model, profile=profile)(images)
     assert [len(result) for result in results] == [100, 100, 100]
     for result in results:
-        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((100, 4), torch.float32)
-        assert (result.scores.shape, result.scores.dtype) == ((100,), torch.float32)
-        assert (result.category_ids.shape, result.category_ids.dtype) == ((100,), torch.int64)
-        assert bool((result.scores.diff() <= 0).all())
+        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((100, 4), np.float32)
+        assert (result.scores.shape, result.scores.dtype) == ((100,), np.float32)
+        assert (result.category_ids.shape, result.category_ids.dtype) == ((100,), np.int64)
+        assert (np.diff(result.scores) <= 0).all()
         assert set(result.category_ids.tolist()) <= {1, 2, 3}
         assert result.names == [f"class {number}" for number in result.category_ids.tolist()]
-    assert not torch.equal(results[0].scores, results[1].scores)
+    assert not np.array_equal(results[0].scores, results[1].scores)
 
 
 def test_to_coco_gives_plain_numbers() -> None:
-    found = ImageDetections(torch.tensor([[10.0, 20.0, 14.0, 26.0]]), torch.tensor([0.5]), torch.tensor([18]), ["dog"])
+    columns = np.float32([[10, 20, 14, 26]]), np.float32([0.5]), np.array([18])
+    found = ImageDetections(*columns, ["dog"])
     expected = {"image_id": "a.jpg", "category_id": 18, "bbox": [10.0, 20.0, 4.0, 6.0], "score": 0.5}
     assert json.loads(json.dumps(found.to_coco("a.jpg"))) == [expected]
 
@@ -95,7 +96,7 @@ def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels], tm
     limit = float(everything.scores[10])
     kept = detector(model, score_threshold=limit, label_map={1: "cat", 2: "dog"})(images[0])[0]
     assert 11 <= len(kept) < len(everything)
-    assert torch.equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
+    assert np.array_equal(kept.boxes_xyxy, everything.boxes_xyxy[: len(kept)])
     assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
     assert detector(small_model(num_classes=90)).label_map == COCO_NAMES
     (tmp_path / "names.txt").write_text("cat\ndog\nbird")
@@ -259,6 +260,41 @@ def test_a_training_model_is_unchanged(images: list[Pixels], fused: bool) -> Non
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
+def test_a_model_in_eval_mode_is_not_switched_again(images: list[Pixels]) -> None:
+    model, calls = fresh_model().eval(), list[bool]()
+    predictor = detector(model, fused=False)
+    model.train = lambda mode=True: calls.append(mode) or EfficientDet.train(model, mode)
+    predictor(images[0])
+    assert calls == []  # setting a thousand modules takes milliseconds
+    model.class_net.predict.train()  # a part alone is noticed
+    predictor(images[0])
+    assert calls == [False]
+    assert not model.class_net.predict.training
+
+
+class NumpyEngine:
+    """Stands for a network in another library."""
+
+    metadata, device = {}, "cpu"
+
+    def __init__(self, model: EfficientDet) -> None:
+        self.config, self._run = model.config, TorchEngine(model, torch.device("cpu"))
+
+    def __call__(self, pixels: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        assert isinstance(pixels, np.ndarray)
+        logits, deltas = self._run(pixels)
+        return [level.numpy() for level in logits], [level.numpy() for level in deltas]
+
+
+def test_any_engine_takes_the_place_of_the_network(model: EfficientDet, images: list[Pixels]) -> None:
+    predictor = detector(NumpyEngine(model))
+    for found, expected in zip(predictor(images), detector(model)(images), strict=True):
+        assert_same(found, expected)
+    assert (predictor.device_type, predictor.config) == ("cpu", model.config)
+    with pytest.raises(UsageError, match="an engine has its own device and precision; leave out device, precision"):
+        Predictor(NumpyEngine(model), device="cpu", precision="bfloat16")
+
+
 def test_a_model_that_learns_on_is_fused_again(images: list[Pixels]) -> None:
     model = fresh_model()
     predictor = detector(model, profile=HARD)
@@ -324,7 +360,7 @@ def test_the_image_size_can_be_another(model: EfficientDet, images: list[Pixels]
     predictor = detector(model, image_size=(96, 160))
     assert predictor.prepare(images)[0].shape == (3, 3, 96, 160)
     assert (predictor.config.image_size, model.config.image_size) == ((96, 160), (128, 128))
-    assert not torch.equal(predictor(images[0])[0].scores, detector(model)(images[0])[0].scores)
+    assert not np.array_equal(predictor(images[0])[0].scores, detector(model)(images[0])[0].scores)
 
 
 def test_a_gpu_keeps_full_precision() -> None:

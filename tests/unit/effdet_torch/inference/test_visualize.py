@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from effdet_torch.inference.labels import COCO_NAMES
@@ -23,8 +22,8 @@ def drawn(
     """Draw boxes with falling scores; all are dogs by default."""
     count = len(boxes_xyxy)
     ids = category_ids or (18,) * count
-    boxes, names = torch.tensor(boxes_xyxy).reshape(-1, 4), [COCO_NAMES[number] for number in ids]
-    found = ImageDetections(boxes, torch.linspace(0.9, 0.5, count), torch.tensor(ids), names)
+    boxes, names = np.float32(boxes_xyxy).reshape(-1, 4), [COCO_NAMES[number] for number in ids]
+    found = ImageDetections(boxes, np.linspace(0.9, 0.5, count, dtype=np.float32), np.array(ids), names)
     return np.asarray(draw_detections(image, found))
 
 
@@ -134,7 +133,7 @@ def test_colors_differ_and_text_can_be_read_on_them() -> None:
 
 
 def test_names_that_no_font_has_are_drawn_on_one_line() -> None:
-    box, score, number = torch.tensor([[20.0, 60.0, 90.0, 90.0]]), torch.tensor([0.5]), torch.tensor([18])
+    box, score, number = np.float32([[20, 60, 90, 90]]), np.float32([0.5]), np.array([18])
 
     def draw(name: str) -> NDArray[np.uint8]:
         return np.asarray(draw_detections(GREY, ImageDetections(box, score, number, [name])))

@@ -88,11 +88,11 @@ def test_only_the_images_in_flight_are_in_memory(
 
 def test_the_gpu_is_taken_if_there_is_one(root: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `effdet-detect` does; here there is none, so that taking it is an error."""
-    assert evaluate(model, root, SETTINGS).predictor.device.type == "cpu"
+    assert evaluate(model, root, SETTINGS).predictor.device_type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ConfigError, match="the device 'cuda' cannot be used"):
         evaluate(model, root, SETTINGS)
-    assert evaluate(model, root, replace(SETTINGS, device="cpu")).predictor.device.type == "cpu"
+    assert evaluate(model, root, replace(SETTINGS, device="cpu")).predictor.device_type == "cpu"
 
 
 def test_beside_tensorflow_the_cpu_is_taken(root: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

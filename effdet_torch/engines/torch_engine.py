@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effdet_torch.errors import ConfigError
@@ -14,8 +15,8 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.compile import CompiledNetwork
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import fuse
+from effdet_torch.optimize.precision import Precision
 
-Precision = Literal["model", "float32", "bfloat16", "float16"]
 Outputs = tuple[list[Tensor], list[Tensor]]
 
 
@@ -35,6 +36,12 @@ class TorchEngine:
             is changed through `.data`, PyTorch does not track. Otherwise `model` itself runs, in eval mode.
         compiled: run the fused network through `torch.compile`, see `optimize.compiled`.
 
+    Attributes:
+        model: the network.
+        config: its configuration.
+        metadata: where its weights came from.
+        device: where it runs.
+
     Raises:
         ConfigError: The options do not fit together.
     """
@@ -52,30 +59,34 @@ class TorchEngine:
             raise ConfigError(f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}")
         if not fused and (precision != "model" or compiled):
             raise ConfigError("precision and compiled need fused=True")
-        self.device, self._model, self._is_fused, self._is_compiled = device, model.to(device), fused, compiled
+        self.device, self._is_fused, self._is_compiled = device, fused, compiled
+        self.model, self.config = model.to(device), model.config
+        self.metadata: Mapping[str, Any] = model.metadata
         self._dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
         self._modules, self._state = list(model.modules()), TensorState(model)
         self._network: Callable[[Tensor], Outputs] | None = None
 
-    def __call__(self, pixels: Tensor) -> Outputs:
+    def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
         layout = torch.channels_last if self._is_fused else torch.contiguous_format
-        pixels = pixels.to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
+        tensor = (
+            torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
+        )
         with torch.inference_mode(), full_float32(self.device):
             network = self._fused_network() if self._is_fused else self._eager_network()
-            batches = [pixels[i : i + 1] for i in range(len(pixels))] if self.device.type == "cpu" else [pixels]
+            batches = [tensor[i : i + 1] for i in range(len(tensor))] if self.device.type == "cpu" else [tensor]
             outputs = [network(batch) for batch in batches]
             return outputs[0] if len(outputs) == 1 else _joined(outputs)
 
     def _eager_network(self) -> EfficientDet:
         if any(module.training for module in self._modules):  # eval() takes much longer
-            self._model.eval()
-        return self._model
+            self.model.eval()
+        return self.model
 
     def _fused_network(self) -> Callable[[Tensor], Outputs]:
         if self._network is None or not self._state.is_current():
-            self._state = TensorState(self._model)
-            network = fuse(self._model, widen=self.device.type == "cpu")
+            self._state = TensorState(self.model)
+            network = fuse(self.model, widen=self.device.type == "cpu")
             network = network.to(self._dtype).to(memory_format=torch.channels_last)
             self._network = CompiledNetwork(network) if self._is_compiled else network
         return self._network

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.inference.postprocess import (
-    PROFILES,
-    Detections,
-    Profile,
-    best_class,
-    flatten_levels,
-    get_profile,
-    postprocess,
-    top_k,
-)
+from effdet_torch.processing.postprocess import Detections, best_class, flatten_levels, postprocess, top_k
+from effdet_torch.processing.profiles import PROFILES, Profile, get_profile
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = make_anchors_yxyx(CONFIG)
@@ -137,24 +130,49 @@ def test_batch_equals_single_images_in_any_memory_format() -> None:
     assert_equal(together, detect("official-eval", scales, (logits, deltas)))
 
 
-def test_exportable() -> None:
+@pytest.mark.parametrize("name", PROFILES)
+def test_exportable(name: str) -> None:
+    profile = replace(PROFILES[name], max_detections=5)
+
     class Post(torch.nn.Module):
         def forward(self, logits: list[Tensor], deltas: list[Tensor], scales: Tensor) -> Detections:
-            profile = Profile(sigma=0.5, score_threshold=0.001, max_detections=5)
             return postprocess(logits, deltas, ANCHORS, scales, CONFIG.image_size, profile)
 
-    exported = torch.export.export(Post(), (*random_outputs(), torch.ones(2))).module()
+    program = torch.export.export(Post(), (*random_outputs(), torch.ones(2)))
+    assert "aten.view.dtype" not in str(program.graph)  # neither tracers nor ONNX have it
     inputs = (*random_outputs(seed=1), torch.tensor([1.0, 3.0]))
-    assert_equal(exported(*inputs), Post()(*inputs))
+    assert_equal(program.module()(*inputs), Post()(*inputs))
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes a program wait for a GPU: a number that Python reads, or a shape that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        waits = func.overloadpacket in (aten._local_scalar_dense, aten.nonzero, aten.masked_select)
+        masked = func.overloadpacket is aten.index and any(index.dtype == torch.bool for index in args[1])
+        self.count += waits or masked
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nothing_waits_for_a_gpu(profile: str) -> None:
+    with Reads() as reads:
+        found = detect(profile)
+    assert reads.count == 0
+    with Reads() as reads:  # negative controls
+        found.scores[found.scores > 0.5].sum().item()
+    assert reads.count == 2
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"candidates": "all"}, "candidates is 'all'; expected 'top_k' or 'best_class'"),
-        ({"backend": "numpy"}, "backend is 'numpy'; expected 'tensorflow' or 'torchvision'"),
-        ({"backend": "torchvision", "sigma": 0.5, "score_threshold": 0.001}, "the torchvision backend is hard"),
-        ({"backend": "torchvision", "per_class": False}, "the torchvision backend is hard, per class"),
         ({"sigma": 0.5}, "score_threshold is -inf; expected 0 or more with soft NMS"),
         ({"max_detections": 0}, "must be at least 1"),
     ],

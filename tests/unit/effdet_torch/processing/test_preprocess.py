@@ -10,7 +10,7 @@ import torch
 
 from effdet_torch.config import get_config
 from effdet_torch.errors import EffdetError
-from effdet_torch.inference.preprocess import preprocess
+from effdet_torch.processing.preprocess import preprocess
 
 CONFIG = get_config("d0", image_size=(128, 192))
 

@@ -1,0 +1,59 @@
+"""What surrounds a network on the CPU, in NumPy; whatever the network runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.geometry.anchors import anchors_yxyx
+from effdet_torch.processing.numpy_postprocess import Detections, postprocess
+from effdet_torch.processing.numpy_preprocess import preprocess
+from effdet_torch.processing.profiles import Profile
+
+
+class CpuProcessing:
+    """Pre- and postprocessing for networks of one configuration."""
+
+    def __init__(self, config: EfficientDetConfig) -> None:
+        self._config = config
+
+    def prepare(self, images: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales (B,)."""
+        return preprocess([as_array(image) for image in images], self._config)
+
+    def detections(
+        self, class_logits: Sequence[Any], box_deltas: Sequence[Any], image_scales: Any, profile: Profile
+    ) -> list[Detections]:
+        """Turn outputs, arrays or tensors of a batch per level, into the detections of every image."""
+        logits, deltas = ([_as_float32(level) for level in head] for head in (class_logits, box_deltas))
+        anchors, size = anchors_yxyx(self._config), self._config.image_size
+        images = zip(zip(*logits, strict=True), zip(*deltas, strict=True), as_array(image_scales), strict=True)
+        return [postprocess(*image[:2], anchors, float(image[2]), size, profile) for image in images]
+
+
+class FileProcessing(CpuProcessing):
+    """Preprocessing for files whose outputs are detections, which only have to be brought to original pixels."""
+
+    def detections(
+        self, class_logits: Sequence[Any], box_deltas: Sequence[Any], image_scales: Any, profile: Profile
+    ) -> list[Detections]:
+        """Turn outputs of a batch, ([boxes, scores], [classes, count]), into the detections of every image."""
+        columns = (*class_logits, *box_deltas, as_array(image_scales))
+        return [
+            Detections(boxes[:count] * np.float32(scale), scores[:count], classes[:count])
+            for boxes, scores, classes, count, scale in zip(*columns, strict=True)
+        ]
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """Return an array, or a tensor as an array that shares its memory where it can."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu())
+
+
+def _as_float32(level: Any) -> NDArray[np.float32]:
+    # NumPy has no bfloat16, which torch's autocast gives.
+    return np.asarray(as_array(level if isinstance(level, np.ndarray) else level.float()), np.float32)

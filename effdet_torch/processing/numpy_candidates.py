@@ -1,0 +1,133 @@
+"""The candidates for NMS of one image, in NumPy, straight from the network's outputs.
+
+All logits are read once, for the maximum of every anchor over the classes; then only the rows of the anchors that
+matter are gathered. The outputs may have any memory format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+IndexArray = NDArray[np.intp]
+
+
+class Candidates(NamedTuple):
+    """What goes into NMS.
+
+    Attributes:
+        anchors: (R,) indices, ascending.
+        rows: (N,) positions in `anchors`.
+        classes: (N,) class channels.
+        logits: (N,).
+        floor: every pair or anchor that could be a candidate and is left out has at most this logit; -inf if none is.
+    """
+
+    anchors: IndexArray
+    rows: IndexArray
+    classes: IndexArray
+    logits: FloatArray
+    floor: float
+
+
+def maxima(class_logits: Sequence[FloatArray], num_classes: int) -> FloatArray:
+    """Return the highest logit of every anchor.
+
+    Args:
+        class_logits: per level (anchors * num_classes, H_l, W_l).
+        num_classes: of the model.
+
+    Returns:
+        (A,) in the order of the anchors; -inf where all are NaN.
+    """
+    levels = [_by_anchor(level, num_classes) for level in class_logits]
+    highest = np.concatenate([np.fmax.reduce(level, axis=1).T.ravel() for level in levels])  # of a NaN and x: x
+    highest[np.isnan(highest)] = -np.inf
+    return highest
+
+
+def top_k(
+    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float, complete: bool
+) -> Candidates:
+    """Take the `count` highest of all (anchor, class) pairs, in the order of (class, anchor).
+
+    Among equal logits the lower (anchor, class) is taken, as by TensorFlow's `top_k`. In the order of the result, NMS
+    treats equal scores of different classes as the official merge of the classes does.
+
+    Args:
+        class_logits: see `maxima`.
+        highest: (A,), the maxima.
+        num_classes: of the model.
+        count: how many to take.
+        lowest: pairs below this logit do not matter.
+        complete: whether exactly `count` are taken if there are so many; otherwise those that are equal to the last one
+            are left out, and it is the floor.
+    """
+    # As many anchors have maxima that are as high, so the last one taken is at least this.
+    least = max(lowest, _nth_highest(highest, count))
+    anchors = np.flatnonzero(highest >= least)
+    logits = gather(class_logits, anchors, num_classes).ravel()
+    pairs, floor = np.flatnonzero(logits >= least), least
+    if len(pairs) > count:
+        values = logits[pairs]
+        floor = _nth_highest(values, count)
+        taken = values > floor
+        if complete:
+            equal = np.flatnonzero(values == floor)
+            taken[equal[: count - np.count_nonzero(taken)]] = True
+        pairs = pairs[taken]
+    rows, classes = np.divmod(pairs, num_classes)
+    classes, rows = np.divmod(np.sort(classes * len(anchors) + rows), max(1, len(anchors)))
+    values = logits[rows * num_classes + classes]
+    return Candidates(anchors, rows, classes, values, -math.inf if complete else floor)
+
+
+def best_class(
+    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float, complete: bool
+) -> Candidates:
+    """Take the `count` anchors with the highest maxima, each with its best class; among equal ones the lowest class.
+
+    The arguments are those of `top_k`; if `complete`, all anchors are taken.
+    """
+    floor = max(lowest, -math.inf if complete else _nth_highest(highest, count))
+    anchors = np.flatnonzero(highest >= floor)
+    logits, rows = gather(class_logits, anchors, num_classes), np.arange(len(anchors))
+    classes = logits.argmax(axis=1)
+    return Candidates(anchors, rows, classes, logits[rows, classes], floor)
+
+
+def gather(levels: Sequence[FloatArray], anchors: IndexArray, num_values: int) -> FloatArray:
+    """Return the values of anchors.
+
+    Args:
+        levels: per level (anchors * num_values, H_l, W_l).
+        anchors: (N,) indices into all A, ascending.
+        num_values: per anchor.
+
+    Returns:
+        (N, num_values).
+    """
+    views = [_by_anchor(level, num_values) for level in levels]
+    stops = np.cumsum([view.shape[0] * view.shape[2] for view in views])
+    parts, start = [], 0
+    for view, stop, chosen in zip(views, stops, np.split(anchors, np.searchsorted(anchors, stops[:-1])), strict=True):
+        position, anchor = np.divmod(chosen - start, view.shape[0])
+        parts.append(view[anchor, :, position])
+        start = stop
+    return np.concatenate(parts)
+
+
+def _by_anchor(level: FloatArray, num_values: int) -> FloatArray:
+    """Return the view (anchors per location, num_values, locations) of a level."""
+    return level.reshape(-1, num_values, level.shape[1] * level.shape[2])
+
+
+def _nth_highest(values: FloatArray, n: int) -> float:
+    """Return the n-th highest of values (N,) without NaN; -inf if there are fewer."""
+    place = len(values) - n
+    return -math.inf if place < 0 else float(np.partition(values, place)[place])
