@@ -150,10 +150,12 @@ def verify_layers(
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
     from effdet_torch.config import get_config
+    from effdet_torch.engines.table import is_exported
     from verify.reference.base import uncollected
 
     with uncollected():
         from verify.demo import write_demo
+        from verify.exported import ExportSettings, verify_exported
         from verify.verification import Settings, verify_model
 
     refuse_options(COCO_OPTIONS, "needs --coco ROOT, --annotations FILE or --data DIR")
@@ -168,6 +170,11 @@ def verify_layers(
             "give MODEL with --reference SOURCE to verify it, or with --coco, --annotations or --data to evaluate it; "
             "or --demo VARIANT alone"
         )
+    if is_exported(model):
+        refuse_options(("graph", "dtypes", "modes", "fused"), f"does not apply to an exported file, which {model} is")
+        chosen = ExportSettings(settings.image, settings.image_size, settings.seed, settings.require)
+        with progress_bar("layers") as progress:
+            return verify_exported(model, reference, chosen, progress), report_dir
     with opened_source(reference) as source, progress_bar("layers") as progress:
         return verify_model(model, source, settings, progress), report_dir
 

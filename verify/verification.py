@@ -22,15 +22,16 @@ from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.progress.bar import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
+from verify.diagnosis.other_networks import explain_first
 from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
-from verify.layers.fused import compare_fused, explain_fused
+from verify.layers.fused import compare_fused
 from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import TENSORFLOW_MODES, compare_layers, one_thread
 from verify.reference.network import TensorFlowReference
 from verify.results.claim import Requirement
-from verify.results.verification import MODES, DType, GraphResult, LayerResult, Mode, Verification
+from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
 
 LOG = logging.getLogger("effdet")
+MODES: tuple[Mode, ...] = ("isolated", "cumulative", "fused")  # that compare a converted file
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _compare(
             result,
             reference={**described, **result.reference},
             layers=(*result.layers, *found),
-            diagnoses=(*result.diagnoses, *explain_fused(found)),
+            diagnoses=(*result.diagnoses, *explain_first(found)),
         )
     return result
 

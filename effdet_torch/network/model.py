@@ -16,6 +16,7 @@ None of these outputs is overwritten in place later. State dict keys are those o
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,6 +30,11 @@ from effdet_torch.network.backbone import Backbone
 from effdet_torch.network.bifpn import BiFPN
 from effdet_torch.network.heads import create_box_head, create_class_head
 
+# The modules listed above.
+INNER_OUTPUTS = re.compile(
+    r"backbone\.(bn1|blocks\.\d+\.\d+)|fpn\.(resample\.\d+|cell\.\d+\.fnode\.\d+)"
+    r"|(class|box)_net\.(bn_rep\.\d+\.\d+|add_rep\.\d+|predict)"
+)
 # (axes, size of the last one) of wrong images -> what would help.
 HINTS = {(4, 3): ": use images.permute(0, 3, 1, 2)", (3, 3): ": use images.permute(2, 0, 1)[None]"}
 
@@ -84,6 +90,11 @@ class EfficientDet(nn.Module):
         feature_sizes(images.shape[2], images.shape[3], self.min_level, self.max_level)
         features = self.fpn(self.backbone(images))
         return self.class_net(features), self.box_net(features)
+
+
+def inner_name(module: str, call: int) -> str:
+    """Return the name of one output of a module; calls of a module that serves several levels count from 0."""
+    return module if call == 0 else f"{module}@{call}"
 
 
 def require_images(images: Tensor) -> None:

@@ -64,7 +64,7 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
         MissingDependencyError: TensorFlow is not installed.
     """
     predictor, split = evaluation.predictor, evaluation.split
-    preparation = prepare_reference(predictor.model, source)
+    preparation = prepare_reference(predictor.engine, source)
     reference = build_reference(preparation, "float32")
     detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]

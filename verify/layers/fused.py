@@ -7,7 +7,6 @@ norms and fusion weights have gone into the convolutions around them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -16,20 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from converter.plan.expand import Plan
-from effdet_torch.network.model import EfficientDet
+from effdet_torch.network.model import INNER_OUTPUTS, EfficientDet
 from effdet_torch.optimize.fuse import FusedEfficientDet, fuse
 from verify.errors import ParityError
 from verify.layers.measures import measure
 from verify.layers.pairs import Pair, layer_pairs
 from verify.layers.parity import Calls, one_thread, record_outputs
 from verify.layers.tolerances import fused_tolerance
-from verify.results.verification import Diagnosis, DType, LayerResult
+from verify.results.verification import DType, LayerResult
 
-# The modules that `effdet_torch.network.model` promises; their outputs keep their names in the fused network.
-KEPT = re.compile(
-    r"backbone\.(bn1|blocks\.\d+\.\d+)|fpn\.(resample\.\d+|cell\.\d+\.fnode\.\d+)"
-    r"|(class|box)_net\.(bn_rep\.\d+\.\d+|add_rep\.\d+|predict)"
-)
 Places = Mapping[tuple[str, int], Pair]  # (module, number of its call): which layer
 
 
@@ -37,7 +31,7 @@ def kept_layers(plan: Plan) -> Places:
     """Return the layers of a plan whose outputs the fused network has, too, by module and number of its call."""
     # A dense prediction is `predict.conv` in the model, without anything behind it, and `predict` in both networks.
     named = ((pair.module.removesuffix(".conv"), pair) for pair in layer_pairs(plan))
-    return {(name, pair.call): pair for name, pair in named if KEPT.fullmatch(name)}
+    return {(name, pair.call): pair for name, pair in named if INNER_OUTPUTS.fullmatch(name)}
 
 
 def compare_fused(
@@ -64,12 +58,12 @@ def compare_fused(
     orders = {(result.kind, result.name): result.order for result in compared}
     results: list[LayerResult] = []
     with torch.inference_mode(), one_thread():
-        expected = _recorded(exact, places, images, "float64")
+        expected = record_kept(exact, places, images, "float64")
         for dtype in dtypes:
             eager = exact if dtype == "float64" else rounded
-            own = 0.0 if dtype == "float64" else max(_errors(_recorded(eager, places, images, dtype), expected))
+            own = 0.0 if dtype == "float64" else max(_errors(record_kept(eager, places, images, dtype), expected))
             network = fuse(eager).to(memory_format=torch.channels_last)  # as the engine of a `Predictor` does
-            found = _recorded(network, places, images, dtype)
+            found = record_kept(network, places, images, dtype)
             for number, (place, wanted) in enumerate(expected.items()):
                 pair, measures = places[place], measure(found[place].double(), wanted)
                 order = orders.get((pair.layer.kind, pair.name), number)
@@ -77,7 +71,7 @@ def compare_fused(
     return sorted(results, key=lambda result: result.order)
 
 
-def _recorded(network: EfficientDet | FusedEfficientDet, places: Places, images: NDArray[Any], dtype: DType) -> Calls:
+def record_kept(network: EfficientDet | FusedEfficientDet, places: Places, images: NDArray[Any], dtype: DType) -> Calls:
     """Return the outputs (B, C, H, W) of the layers at these places, and of nothing else."""
     what = "fused network" if isinstance(network, FusedEfficientDet) else "model"
     names = {name for name, _ in places}
@@ -94,16 +88,3 @@ def _recorded(network: EfficientDet | FusedEfficientDet, places: Places, images:
 
 def _errors(found: Calls, expected: Calls) -> Iterator[float]:
     return (measure(found[place].double(), wanted).max_over_rms for place, wanted in expected.items())
-
-
-def explain_fused(results: Iterable[LayerResult]) -> list[Diagnosis]:
-    """Return what follows from a fused network that differs: one sentence on its first layer that does."""
-    failed = [result for result in results if result.mode == "fused" and not result.passed]
-    if not failed:
-        return []
-    first = min(failed, key=lambda result: (result.dtype != "float64", result.order))
-    explanation = (
-        f"{first.torch} is the first output that fusing changes; the file and its conversion are not the cause. Until "
-        "effdet_torch/optimize is corrected, run the model with Predictor(..., fused=False)."
-    )
-    return [Diagnosis(first.name, None, "fused network", explanation, first.measures.max_over_rms)]

@@ -13,7 +13,7 @@ from converter.plan.expand import Layer, Plan
 from verify.errors import ParityError
 from verify.layers.kinds import COMPARED, SHOWN_BY, Comparison
 from verify.reference.base import LayerKey
-from verify.results.verification import DType, LayerResult, Measures, Mode, layer_name
+from verify.results.verification import LayerResult, Measures, Mode, Precision, layer_name
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Pair:
         return self.output_from[0] != self.layer.tf
 
     def result(
-        self, mode: Mode, dtype: DType, order: int, shape: Sequence[int], measures: Measures, tolerance: float
+        self, mode: Mode, dtype: Precision, order: int, shape: Sequence[int], measures: Measures, tolerance: float
     ) -> LayerResult:
         """Return a comparison of the layer; `shape` is (B, C, H, W)."""
         batch, channels, height, width = shape

@@ -1,16 +1,17 @@
 """All tolerances of the verification: max |found - expected| over rms(expected) of a layer's output.
 
-The fused network is compared with the model in float64, every other mode with TensorFlow.
+The fused network is compared with the model in float64, an exported file with either in float64, every other mode with
+TensorFlow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from verify.results.verification import DType, Mode
+from verify.results.verification import DType, Mode, Precision
 
 # (mode, dtype) -> (tolerance, reason). The reasons go into the reports.
-TOLERANCES: Mapping[tuple[Mode, DType], tuple[float, str]] = {
+TOLERANCES: Mapping[tuple[Mode, Precision], tuple[float, str]] = {
     ("isolated", "float64"): (1e-12, "one layer: a few thousand roundings of 1e-16, measured up to 1e-14"),
     ("cumulative", "float64"): (1e-11, "roundings of 1e-16 through the whole network, measured up to 1e-13"),
     ("isolated", "float32"): (2e-5, "one layer: a few thousand roundings of 6e-8 that partly cancel"),
@@ -20,6 +21,8 @@ TOLERANCES: Mapping[tuple[Mode, DType], tuple[float, str]] = {
     ),
     ("fused", "float64"): (1e-12, "the same sums in another order, measured up to 1.2e-13"),
     ("fused", "float32"): (2e-5, "roundings of 6e-8 through the whole network, measured up to 1e-5 on seeded weights"),
+    ("exported", "float32"): (5e-4, "as cumulative"),
+    ("exported", "float16"): (1e-1, "a mantissa of 10 bits, and errors add up over 80 layers"),
 }
 
 # Kinds that average over the whole image lose digits in float32 on a photograph with a large constant border: measured
@@ -33,7 +36,7 @@ AVERAGING_TOLERANCE = 5e-4
 FUSED_TO_OWN = 4.0
 
 
-def tolerance(mode: Mode, dtype: DType, kind: str) -> float:
+def tolerance(mode: Mode, dtype: Precision, kind: str) -> float:
     """Return the tolerance of a comparison; `kind` is the mapping row's."""
     if (mode, dtype) == ("isolated", "float32") and kind in AVERAGING:
         return AVERAGING_TOLERANCE

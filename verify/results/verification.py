@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 from verify.results.claim import Claim, Requirement, claim_of
 from verify.results.detections import DetectionResult
 
-Mode = Literal["isolated", "cumulative", "fused"]
+Mode = Literal["isolated", "cumulative", "fused", "exported"]
 DType = Literal["float32", "float64"]
+Precision = Literal["float64", "float32", "float16"]
 Verdict = Literal["PASS", "FAIL", "EVALUATED"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # in this order, each is a cause of what the next ones show
 
@@ -54,8 +55,9 @@ class LayerResult:
         kind: kind of the mapping row: conv, batch_norm, ...
         level: pyramid level where one layer serves several, else None.
         mode: "isolated": the PyTorch layer on TensorFlow's own input; "cumulative": both networks on the same input;
-            "fused": the fused network against the model in float64, see `verify.layers.fused`.
-        dtype: what both sides computed in; of "fused", what the fused network computed in.
+            "fused": the fused network against the model in float64, see `verify.layers.fused`; "exported": an exported
+            file against its reference in float64, see `verify.exported`.
+        dtype: what both sides computed in; of "fused" and "exported", what the first side computed in.
         shape: NHWC.
     """
 
@@ -65,7 +67,7 @@ class LayerResult:
     kind: str
     level: int | None
     mode: Mode
-    dtype: DType
+    dtype: Precision
     shape: tuple[int, ...]
     measures: Measures
     tolerance: float
@@ -217,8 +219,8 @@ class Verification:
 
     @property
     def outputs(self) -> tuple[LayerResult, ...]:
-        """The class and box outputs per level: cumulative comparisons of the prediction layers."""
-        return tuple(x for x in self.layers if x.mode == "cumulative" and x.tf.endswith("-predict"))
+        """The class and box outputs per level: comparisons of the prediction layers with those of the reference."""
+        return tuple(x for x in self.layers if x.mode in ("cumulative", "exported") and x.tf.endswith("-predict"))
 
     @property
     def passed(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from converter.conversion import Preparation
 from converter.errors import ViewError
@@ -25,6 +26,11 @@ from effdet_torch.network.model_file import read_model_file
 from verify.errors import ParityError
 
 
+def is_converted(path: Path | str) -> bool:
+    """Return whether a path is that of a converted file, rather than a checkpoint."""
+    return Path(path).suffix.lower() in CONVERTED and Path(path).is_file()
+
+
 def load_converted(path: Path) -> EfficientDet:
     """Load a converted detector, or a backbone into a detector of which nothing else is then compared."""
     tensors, metadata = read_model_file(path, check_values=True)
@@ -39,7 +45,20 @@ def load_converted(path: Path) -> EfficientDet:
     return model.eval()
 
 
-def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparation:
+CONVERTED = (".pth", ".safetensors")  # suffixes of converted files
+
+
+class Described(Protocol):
+    """A model, or an engine that runs its file."""
+
+    @property
+    def config(self) -> EfficientDetConfig: ...  # noqa: D102
+
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+def prepare_reference(model: Described, source: VariableSource) -> Preparation:
     """Account for a checkpoint as the one that a model was made from.
 
     The plan is the model's. What names and shapes do not show of the checkpoint, the references find out by themselves.
@@ -63,7 +82,7 @@ def prepare_reference(model: EfficientDet, source: VariableSource) -> Preparatio
     return Preparation(source, family, Settings(config, config_origins(model.metadata)), plan, view, accounting)
 
 
-def _same_view(source: VariableSource, plan: Plan, model: EfficientDet) -> View:
+def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
     """Return the copy that a model was made from; a source whose only copy it does not name gives that one."""
     wanted = model.metadata.get("view", {}).get("name")
     averages = stored_names(plan, "ema").values()

@@ -10,11 +10,9 @@ import torch
 from effdet_torch.engines.document import INPUT
 from effdet_torch.engines.file_engine import quiet
 from effdet_torch.errors import EffdetError
+from effdet_torch.export.writers.inner_names import SCOPES, name_inner_outputs
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
-
-# What is kept of a node: the names of the modules around it, outermost first, by which an inner output can be found.
-SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def write_onnx(job: Job, path: Path) -> Written:
@@ -46,6 +44,7 @@ def onnx_model(job: Job) -> Any:
         model = exported.model_proto
     model.producer_name, model.producer_version, model.doc_string = "effdet-convert", "", ""
     model.metadata_props.add(key=METADATA_KEY, value=job.document.to_json())
+    name_inner_outputs(model.graph)
     _strip(model.graph)
     return model
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import get_args
 
 from verify.report.content.text import number
-from verify.results.verification import MODES, DType, LayerResult, Mode, Verification
+from verify.results.verification import MODES, LayerResult, Mode, Precision, Verification
 
 PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
-DTYPES: tuple[DType, ...] = ("float64", "float32")
-RUN_ORDER: tuple[tuple[Mode, DType], ...] = tuple(product(MODES, DTYPES))
+RUN_ORDER: tuple[tuple[Mode, Precision], ...] = tuple(product(MODES, get_args(Precision)))
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Run:
     """All layers of one pass through the network: one mode, one dtype."""
 
     mode: Mode
-    dtype: DType
+    dtype: Precision
     layers: tuple[LayerResult, ...]
 
     @property

@@ -21,6 +21,7 @@ TITLES = {
     "cumulative": "Cumulative: both networks on the same input",
     "isolated": "Isolated: every PyTorch layer on TensorFlow's own input",
     "fused": "Fused: the network for inference against the model in float64",
+    "exported": "Exported: the file in its runtime against the reference in float64",
 }
 
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from itertools import product
 from pathlib import PurePath
 
 from verify.report.content.detections.checks import checks
-from verify.report.content.layers import RUN_ORDER, by_layer, part, runs
+from verify.report.content.layers import by_layer, part, runs
 from verify.report.content.section import Section
 from verify.report.content.text import counted, listed, percent
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionResult
-from verify.results.verification import GraphResult, Verification
+from verify.results.verification import GraphResult, Mode, Precision, Verification
 
 # --require -> what to do where the claim is weaker.
 ADVICE: Mapping[Requirement, str] = {
     "graph": "Pass a SavedModel, a frozen graph, or a checkpoint with the .meta of an inference graph as --reference.",
     "config": "Put config.yaml beside the checkpoint or state its settings with --hparams, and convert it again.",
 }
+# Modes whose failure says nothing about the converted model -> which network failed, and what it was compared with.
+OTHER_NETWORKS: Mapping[Mode, tuple[str, str]] = {
+    "fused": ("The fused network", "the converted model"),
+    "exported": ("The exported file", "its reference"),
+}
+# Equal outputs are claimed only after these.
+COMPLETE: Set[tuple[Mode, Precision]] = set(product(("isolated", "cumulative", "fused"), ("float64", "float32")))
 
 
 def verdict_section(verification: Verification) -> Iterator[Section]:
@@ -34,12 +42,13 @@ def headline(verification: Verification) -> str:
         more = f" (and {len(unusable) - 1} more)" if unusable[1:] else ""
         first = f"{unusable[0].tensor}: {unusable[0].finding}"
         return f"The converted file holds values that no network can use: {first}{more}."
-    if any(layer.mode != "fused" for layer in verification.failures):
+    failures = verification.failures
+    if failures and failures[0].mode not in OTHER_NETWORKS:
         return "The two networks do not compute the same outputs."
     if verification.audit is not None and not verification.audit.passed:
         return "The converted file does not hold the checkpoint's weights."
-    if verification.failures:
-        return "The fused network does not compute the outputs of the converted model."
+    if failures:
+        return "{} does not compute the outputs of {}.".format(*OTHER_NETWORKS[failures[0].mode])
     if graph is not None and not graph.passed:
         return f"TensorFlow's own graph ({graph.name}) computes other outputs: {_listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
@@ -83,10 +92,12 @@ def extent(verification: Verification) -> str:
 
 
 def _agreement(verification: Verification) -> str:
-    """Return what agrees: equal outputs are claimed only where all modes ran in both dtypes."""
+    """Return what agrees."""
     ran = [(run.mode, run.dtype) for run in runs(verification)]
-    if len(ran) == len(RUN_ORDER):
+    if set(ran) >= COMPLETE:
         return "The two networks compute the same outputs."
+    if all(mode == "exported" for mode, _ in ran):
+        return "The exported file computes the outputs of its reference."
     parts = (listed(names) for names in zip(*ran, strict=True))
     return f"All layers agree in what was run: {', '.join(parts)} only."
 

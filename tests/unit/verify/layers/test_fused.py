@@ -17,9 +17,10 @@ from effdet_torch.optimize.fuse import FusedEfficientDet, fuse
 from effdet_torch.optimize.layers import WidenedConv
 from support.networks import alive
 from support.sources import small_config
+from verify.diagnosis.other_networks import explain_first
 from verify.errors import ParityError
 from verify.layers import fused
-from verify.layers.fused import compare_fused, explain_fused
+from verify.layers.fused import compare_fused
 from verify.layers.tolerances import TOLERANCES, fused_tolerance
 from verify.results.verification import DType, LayerResult
 
@@ -100,11 +101,11 @@ def test_a_wrong_fusion_is_named(
     results = compared([dtype])
     failed = [result for result in results if not result.passed]
     assert failed[0].torch.removesuffix(".bn") == first
-    diagnosis, *others = explain_fused(results)
+    diagnosis, *others = explain_first(results)
     assert not others
     assert (diagnosis.mistake, diagnosis.tensor) == ("fused network", None)
     assert "conversion are not the cause" in diagnosis.explanation
-    assert explain_fused([replace(result, mode="cumulative") for result in results]) == []
+    assert explain_first([replace(result, mode="cumulative") for result in results]) == []
 
 
 def run_predict_again(network: FusedEfficientDet) -> None:

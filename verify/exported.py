@@ -1,0 +1,166 @@
+"""An exported file against what it was made from: layer by layer, its outputs, and its detections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.conversion import describe_files
+from converter.identify.families import DETECTOR
+from converter.locate import open_checkpoint
+from converter.plan.expand import Plan
+from effdet_torch.engines.file_engine import FileEngine
+from effdet_torch.engines.table import files_of, open_engine
+from effdet_torch.inference.predict import ImageDetections, Predictor
+from effdet_torch.network.model import inner_name
+from effdet_torch.processing.cpu import CpuProcessing
+from effdet_torch.processing.profiles import profile_name
+from verify.detections.matching import compare_detections
+from verify.diagnosis.other_networks import explain_first
+from verify.errors import ParityError
+from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, kept_names
+from verify.layers.parity import Match, one_thread
+from verify.results.claim import Requirement
+from verify.results.detections import DetectionResult
+from verify.results.verification import LayerResult, Verification
+from verify.subjects.exported import inner_outputs, seen_pixels
+from verify.subjects.images import network_input
+from verify.subjects.references import build_reference
+from verify.subjects.subject import is_converted, load_converted, prepare_reference
+from verify.verification import versions
+
+if TYPE_CHECKING:
+    from effdet_torch.progress.bar import Progress
+
+HEADS = ("class_net.predict", "box_net.predict")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to compare; see `verify.verification.Settings`."""
+
+    image: Path | None = None
+    image_size: tuple[int, int] | None = None
+    seed: int = 0
+    require: Requirement | None = None
+
+
+@one_thread()
+def verify_exported(
+    path: Path, reference: str | Path, settings: ExportSettings | None = None, progress: Progress | None = None
+) -> Verification:
+    """Compare an exported file with its reference, in float64.
+
+    Args:
+        path: of the file.
+        reference: a converted file, whose model runs in PyTorch, or a TensorFlow checkpoint.
+        settings: how to compare.
+        progress: called after every layer.
+
+    Raises:
+        ModelFileError: A file cannot be read, or the runtime refuses it.
+        ParityError: The two are different networks.
+        ConversionError: The checkpoint cannot be read.
+        ConfigError: The file takes another image size.
+    """
+    start, settings = time.perf_counter(), settings or ExportSettings()
+    engine = open_engine(path)
+    size = settings.image_size or engine.interface.image_size
+    images = network_input(engine.config, settings.image, size, settings.seed)
+    pixels = seen_pixels(engine, np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    predictor = Predictor(engine, image_size=pixels.shape[2:], score_threshold=0)
+    with ExitStack() as stack:
+        plan, expected, described = _reference(reference, engine, pixels.transpose(0, 2, 3, 1), stack)
+        layers, heads = _compare_layers(engine, plan, pixels, expected, progress)
+    return Verification(
+        model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": engine.metadata},
+        reference=described,
+        settings=_plain(engine, settings, pixels),
+        versions=versions(),
+        layers=tuple(layers),
+        audit=None,
+        diagnoses=tuple(explain_first(layers)),
+        seconds=time.perf_counter() - start,
+        detection=_compare_detections(predictor, pixels, heads, str(described["name"])),
+        required=settings.require,
+    )
+
+
+def _reference(
+    reference: str | Path, engine: FileEngine, images: Array, stack: ExitStack
+) -> tuple[Plan, Iterator[Match], dict[str, Any]]:
+    """Return the plan of the network, what the reference computes for images (1, H, W, 3), and what it is."""
+    if is_converted(reference):
+        model = load_converted(Path(reference))
+        config = replace(model.config, image_size=engine.config.image_size)
+        if config != engine.config:
+            raise ParityError(
+                f"{engine.path} was not exported from {reference}: their configurations differ; give the converted "
+                "file that it was exported from"
+            )
+        plan = DETECTOR.plan(model.config)
+        files = describe_files([Path(reference)], checksums=True)
+        described = {"name": f"{Path(reference).name} in PyTorch", "source": Path(reference).name, "files": files}
+        return plan, expected_of_model(model, plan, images), described
+    source = stack.enter_context(open_checkpoint(reference))
+    preparation = prepare_reference(engine, source)
+    network = build_reference(preparation, "float64")
+    described = {"source": source.path.name, "files": describe_files(source.files(), checksums=True)}
+    return preparation.plan, expected_of_tensorflow(network, preparation.plan, images), network.describe() | described
+
+
+def _compare_layers(
+    engine: FileEngine, plan: Plan, pixels: Array, expected: Iterator[Match], progress: Progress | None
+) -> tuple[list[LayerResult], dict[str, Array]]:
+    """Compare all layers that the file shows; return the results, and the reference's class and box outputs by name."""
+    names, shown = kept_names(plan), dict[str, Array]()
+    if engine.interface.outputs == "network":
+        for head, outputs in zip(HEADS, engine(pixels), strict=True):
+            shown |= {inner_name(head, call): output for call, output in enumerate(outputs)}
+    shown |= inner_outputs(engine, pixels, [name for name in names if name not in shown])
+    results, heads = list[LayerResult](), dict[str, Array]()
+    for name, match, result in compare_exported(expected, shown, engine.interface.precision):
+        if result is not None:
+            results.append(result)
+        if name.startswith(HEADS):
+            heads[name] = match.expected.numpy().astype(np.float32)
+        if progress is not None:
+            progress(match.order + 1, len(names))
+    return results, heads
+
+
+def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Array], source: str) -> DetectionResult:
+    """Compare the detections in network input (1, 3, H, W) with those of the reference's outputs, one to one."""
+    scales = np.ones(1, np.float32)
+    (found,) = predictor.detections(*predictor.engine(pixels), scales)
+    class_logits, box_deltas = ([array for name, array in heads.items() if name.startswith(head)] for head in HEADS)
+    (wanted,) = CpuProcessing(predictor.config).detections(class_logits, box_deltas, scales, predictor.profile)
+    expected = ImageDetections(*wanted, names=[""] * len(wanted.scores))
+    return DetectionResult(
+        split="network input",
+        profile=profile_name(predictor.profile),
+        images=1,
+        detections=len(found),
+        metrics={},
+        complete=True,
+        parity=compare_detections(found.to_coco(0), expected.to_coco(0), [0], source),
+    )
+
+
+def _plain(engine: FileEngine, settings: ExportSettings, pixels: Array) -> dict[str, Any]:
+    return {
+        "input": "noise" if settings.image is None else settings.image.name,
+        "seed": settings.seed,
+        "image_size": list(pixels.shape[2:]),
+        "runtime": engine.runtime,
+        "files": [path.name for path in files_of(engine.path)],
+        "require": settings.require or "nothing",
+    }
