@@ -22,17 +22,21 @@ from effdet_torch.progress.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
 from verify.detections.distributed import ALONE, Processes
-from verify.detections.matching import compare_detections
+from verify.detections.matching import compare_detections, matching_limits
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
 from verify.detections.run import CocoSettings, Evaluation, Prepared, evaluate, prepare, read_images
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionParity, DetectionResult
 from verify.results.verification import Verification
+from verify.subjects.subject import is_converted
 from verify.verification import versions
 
 if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
+
+
+MODEL, REFERENCE, OTHER = "model", "reference", "other"  # roles of what is evaluated
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,20 @@ class Beside:
 
     Attributes:
         results: detections in COCO's results format.
-        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images; both then run
-            on the CPU unless a device is chosen.
+        checkpoint: the model's TensorFlow checkpoint, to run beside it stage by stage on the same images; or, of an
+            exported file, the converted file that it was made from, whose detections are then the expected ones. Both
+            run on the CPU unless a device is chosen.
         model: another converted model, evaluated on the same images; that proves nothing about either.
     """
 
     results: Path | None = None
     checkpoint: Path | str | None = None
     model: Path | None = None
+
+    @property
+    def converted(self) -> Path | None:
+        """The converted file that an exported one was made from."""
+        return Path(self.checkpoint) if self.checkpoint is not None and is_converted(self.checkpoint) else None
 
 
 def verify_detections(
@@ -87,19 +97,19 @@ def verify_detections(
     if beside.checkpoint is not None and settings.device is None:
         settings = replace(settings, device="cpu")  # as the reference: a GPU rounds otherwise
     wanted = [] if beside.results is None else read_results(beside.results)
-    prepared = _prepare(path, source, settings, beside.model, processes)
-    evaluation, *others = (
-        evaluate(each, out if n == 0 else None, processes, part_of(progress, n, len(prepared)), files)
-        for n, each in enumerate(prepared)
-    )
+    prepared = _prepare(path, source, settings, beside, processes)
+    evaluated = {
+        role: evaluate(each, out if role == MODEL else None, processes, part_of(progress, n, len(prepared)), files)
+        for n, (role, each) in enumerate(prepared.items())
+    }
+    evaluation, expected, other = (evaluated.get(role) for role in (MODEL, REFERENCE, OTHER))
     if evaluation is None:
         return None
-    detection, reference = _compared(evaluation, wanted, beside)
+    detection, reference = _compared(evaluation, expected.results if expected is not None else wanted, beside)
     if evaluation.boxes is not None:
         detection = replace(detection, details=details_of(evaluation))
-    for other in others:
-        if other is not None:
-            detection = replace(detection, comparison=compare_models(evaluation, other, _described(other)))
+    if other is not None:
+        detection = replace(detection, comparison=compare_models(evaluation, other, _described(other)))
     return Verification(
         _described(evaluation),
         reference,
@@ -114,16 +124,26 @@ def verify_detections(
 
 
 def _prepare(
-    path: Path, source: DataSource, settings: CocoSettings, other: Path | None, processes: Processes
-) -> list[Prepared]:
-    """Load the model and the other one, if there is one, before the first image."""
+    path: Path, source: DataSource, settings: CocoSettings, beside: Beside, processes: Processes
+) -> dict[str, Prepared]:
+    """Load the model and whatever is evaluated beside it before the first image; {role: model}."""
     images = read_images(source, settings)
-    prepared = [prepare(path, images, settings, processes)]
-    if other is not None:
+    prepared = {MODEL: prepare(path, images, settings, processes)}
+    if beside.converted is not None:
+        predictor = prepared[MODEL].predictor
+        alike = replace(settings, backend=None, image_size=predictor.config.image_size)
+        reference = prepare(beside.converted, images, alike, processes)
+        if reference.predictor.profile != predictor.profile:
+            raise ConfigError(
+                f"{path} makes its detections with another profile than {beside.converted}: choose a --profile that "
+                "both can use, or export the file again without --nms"
+            )
+        prepared[REFERENCE] = reference
+    if beside.model is not None:
         try:
-            prepared.append(prepare(other, images, settings, processes, own_names=True))
+            prepared[OTHER] = prepare(beside.model, images, settings, processes, own_names=True)
         except EffdetError as error:
-            raise EvaluationError(f"--compare {other.name}: {error}") from error
+            raise EvaluationError(f"--compare {beside.model.name}: {error}") from error
     return prepared
 
 
@@ -132,10 +152,10 @@ def _compared(
 ) -> tuple[DetectionResult, dict[str, Any]]:
     """Return the evaluation beside the references, and a description of those."""
     detection, reference = _result(evaluation), dict[str, Any]()
-    if beside.results is not None:
-        detection = replace(detection, parity=_compare(evaluation, wanted, beside.results.name))
-        reference |= {"name": beside.results.name, "sha256": sha256(beside.results)}
-    if beside.checkpoint is not None:
+    if (expected := beside.converted or beside.results) is not None:
+        detection = replace(detection, parity=_compare(evaluation, wanted, expected.name))
+        reference |= {"name": expected.name, "sha256": sha256(expected)}
+    if beside.checkpoint is not None and beside.converted is None:
         from verify.detections.stages import compare_stages
 
         with open_checkpoint(beside.checkpoint) as source:
@@ -149,7 +169,11 @@ def _compared(
 def _require_comparable(settings: CocoSettings, beside: Beside) -> None:
     if settings.split == TEST_DEV and beside != Beside():
         raise EvaluationError("testdev has no annotations and nothing to compare with: leave the references out")
-    if beside.checkpoint is not None and settings.limit is None:
+    if beside.converted is not None and beside.results is not None:
+        raise ConfigError(
+            "--reference names a converted file, whose detections are compared: leave --reference-results out"
+        )
+    if beside.checkpoint is not None and beside.converted is None and settings.limit is None:
         raise ConfigError("TensorFlow runs beside PyTorch for seconds per image: choose a few images with --limit N")
 
 
@@ -182,7 +206,8 @@ def _compare(evaluation: Evaluation, expected: list[CocoResult], source: str) ->
     if expected and not {result["image_id"] for result in expected} & set(split.image_ids):
         raise EvaluationError(f"{source} has no detection in the {len(split.images)} images that were evaluated")
     evaluator = evaluation.evaluator.name
-    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset, evaluator)
+    limits = matching_limits(evaluation.predictor.engine)
+    return compare_detections(evaluation.results, expected, split.image_ids, source, split.dataset, evaluator, limits)
 
 
 def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from effdet_torch.inference.predict import ImageDetections, Predictor
 from effdet_torch.network.model import inner_name
 from effdet_torch.processing.cpu import CpuProcessing
 from effdet_torch.processing.profiles import profile_name
-from verify.detections.matching import compare_detections
+from verify.detections.matching import compare_detections, matching_limits
 from verify.diagnosis.other_networks import explain_first
 from verify.errors import ParityError
 from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, kept_names
@@ -144,6 +144,7 @@ def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Ar
     class_logits, box_deltas = ([array for name, array in heads.items() if name.startswith(head)] for head in HEADS)
     (wanted,) = CpuProcessing(predictor.config).detections(class_logits, box_deltas, scales, predictor.profile)
     expected = ImageDetections(*wanted, names=[""] * len(wanted.scores))
+    limits = matching_limits(predictor.engine)
     return DetectionResult(
         split="network input",
         profile=profile_name(predictor.profile),
@@ -151,7 +152,9 @@ def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Ar
         detections=len(found),
         metrics={},
         complete=True,
-        parity=compare_detections(found.to_coco(0), expected.to_coco(0), [0], source),
+        parity=compare_detections(
+            found.to_coco(0), expected.to_coco(0), [0], source, limits=matching_limits(predictor.engine)
+        ),
     )
 
 

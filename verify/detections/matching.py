@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.metrics.evaluators import RECORD
 from verify.results.detections import (
-    MATCHED_BOX_ERROR_PX,
+    HALF_ERRORS,
+    MATCHED_ERRORS,
     MATCHED_MIN_SCORE,
-    MATCHED_SCORE_ERROR,
     DetectionParity,
 )
 
 MIN_IOU = 0.5
 Array = NDArray[np.float64]
 Side = tuple[Array, Array]  # boxes_xyxy (N, 4), scores (N,)
+Limits = tuple[float, float]
 
 
 def compare_detections(
@@ -30,6 +32,7 @@ def compare_detections(
     source: str,
     dataset: Mapping[str, Any] | None = None,
     evaluator: str = RECORD,
+    limits: Limits = MATCHED_ERRORS,
 ) -> DetectionParity:
     """Pair found with expected detections and measure how far apart the pairs are.
 
@@ -42,12 +45,13 @@ def compare_detections(
         source: name of where the expected ones came from.
         dataset: content of an annotation file, for the difference of the APs.
         evaluator: what computes these.
+        limits: of the errors of a pair that matches: of a coordinate, in pixels, and of a score.
     """
     groups, wanted = (grouped(found), grouped(expected)), set(image_ids)
     counts, errors, first = [0, 0, 0], [0.0, 0.0], None
     for image_id, category_id in sorted(key for key in groups[0].keys() | groups[1].keys() if key[0] in wanted):
         sides = (side_of(group.get((image_id, category_id), [])) for group in groups)
-        group_counts, group_errors = _compare_group(*sides)
+        group_counts, group_errors = _compare_group(limits, *sides)
         counts = [sum(pair) for pair in zip(counts, group_counts, strict=True)]
         errors = [max(pair) for pair in zip(errors, group_errors, strict=True)]
         if first is None and group_counts[2] < group_counts[0] + group_counts[1]:
@@ -61,7 +65,13 @@ def compare_detections(
     return DetectionParity(source, expected_count, surplus, matched, errors[0], errors[1], difference, first)
 
 
-def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], tuple[float, float]]:
+def matching_limits(engine: object) -> Limits:
+    """Return the errors of pairs that match, for detections of an engine."""
+    is_half = isinstance(engine, FileEngine) and engine.interface.precision == "float16"
+    return HALF_ERRORS if is_half else MATCHED_ERRORS
+
+
+def _compare_group(limits: Limits, found: Side, expected: Side) -> tuple[tuple[int, int, int], tuple[float, float]]:
     """Compare the detections of one image and class.
 
     Returns:
@@ -70,7 +80,7 @@ def _compare_group(found: Side, expected: Side) -> tuple[tuple[int, int, int], t
     box_errors = np.abs(found[0][:, None] - expected[0][None]).max(axis=2, initial=0.0)
     score_errors = np.abs(found[1][:, None] - expected[1][None])
     # Soft NMS leaves several boxes on one object, so overlap alone would pair the wrong ones.
-    cost = np.maximum(box_errors / MATCHED_BOX_ERROR_PX, score_errors / MATCHED_SCORE_ERROR)
+    cost = np.maximum(box_errors / limits[0], score_errors / limits[1])
     iou = overlaps(found[0], expected[0])
     pairs = pair_up(cost, (cost <= 1) | (iou >= MIN_IOU))
     counted = found[1] >= MATCHED_MIN_SCORE, expected[1] >= MATCHED_MIN_SCORE

@@ -17,6 +17,7 @@ from converter.conversion import Preparation
 from converter.hparams.fields import hparams_of
 from converter.source import VariableSource
 from effdet_torch.data.dataset import DataImage
+from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.file_format import config_origins
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.geometry.numpy_boxes import decode_boxes_xyxy
@@ -64,6 +65,11 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
         MissingDependencyError: TensorFlow is not installed.
     """
     predictor, split = evaluation.predictor, evaluation.split
+    if isinstance(predictor.engine, FileEngine) and predictor.engine.profile is not None:
+        raise ParityError(
+            f"{evaluation.path} returns detections, and the stages before them cannot be compared: pass the converted "
+            "file that it was made from as --reference, or export it again without --nms"
+        )
     preparation = prepare_reference(predictor.engine, source)
     reference = build_reference(preparation, "float32")
     detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
@@ -79,6 +85,8 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
 def _hparams(evaluation: Evaluation, preparation: Preparation) -> Hparams:
     """Read the hyperparameters around the network from the checkpoint; from the model what only its file says."""
     config, size = evaluation.predictor.config, evaluation.settings.image_size
+    if isinstance(evaluation.predictor.engine, FileEngine):
+        size = config.image_size
     origins = config_origins(evaluation.metadata)
     passed = hparams_of(config) if not origins else passed_hparams(preparation, config, origins)
     if size is not None:  # the evaluation's own

@@ -11,9 +11,9 @@ from verify.results.details import Comparison, Details
 PUBLISHED_TOLERANCE = 0.1  # AP points; published values have one decimal
 MIN_MATCHED_SHARE = 0.995
 AP_TOLERANCE = 5e-4
-MATCHED_BOX_ERROR_PX = 0.5
-MATCHED_SCORE_ERROR = 1e-3
+MATCHED_ERRORS = 0.5, 1e-3  # largest ones of a pair that matches: of a coordinate, in pixels, and of a score
 MATCHED_MIN_SCORE = 0.05
+HALF_ERRORS = 5.0, 5e-2  # the same for files in half precision, whose outputs are right to 1e-1 of their rms
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class DetectionParity:
         source: where the expected ones came from.
         expected: number of expected detections.
         surplus: found detections without a counterpart.
-        matched: pairs of one class, with boxes within 0.5 px and scores within 1e-3.
+        matched: pairs of one class, with boxes within 0.5 px and scores within 1e-3; of a file in half precision, 5 px
+            and 5e-2.
         max_box_error_px: largest distance of a coordinate over all pairs whose boxes overlap by half, matched or not.
         max_score_error: likewise.
         ap_difference: AP of the found minus AP of the expected ones, in 0..1; None without annotations.
