@@ -170,9 +170,7 @@ def _require_comparable(settings: CocoSettings, beside: Beside) -> None:
     if settings.split == TEST_DEV and beside != Beside():
         raise EvaluationError("testdev has no annotations and nothing to compare with: leave the references out")
     if beside.converted is not None and beside.results is not None:
-        raise ConfigError(
-            "--reference names a converted file, whose detections are compared: leave --reference-results out"
-        )
+        raise ConfigError("--reference is a converted file, so its detections count: leave --reference-results out")
     if beside.checkpoint is not None and beside.converted is None and settings.limit is None:
         raise ConfigError("TensorFlow runs beside PyTorch for seconds per image: choose a few images with --limit N")
 

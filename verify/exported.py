@@ -16,8 +16,10 @@ from converter.conversion import describe_files
 from converter.identify.families import DETECTOR
 from converter.locate import open_checkpoint
 from converter.plan.expand import Plan
+from effdet_torch.engines.document import EXPORT_AGAIN
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.table import files_of, open_engine
+from effdet_torch.errors import ModelFileError
 from effdet_torch.inference.predict import ImageDetections, Predictor
 from effdet_torch.network.model import inner_name
 from effdet_torch.processing.cpu import CpuProcessing
@@ -25,12 +27,12 @@ from effdet_torch.processing.profiles import profile_name
 from verify.detections.matching import compare_detections, matching_limits
 from verify.diagnosis.other_networks import explain_first
 from verify.errors import ParityError
-from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, kept_names
+from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, shown_layers
 from verify.layers.parity import Match, one_thread
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionResult
 from verify.results.verification import LayerResult, Verification
-from verify.subjects.exported import inner_outputs, seen_pixels
+from verify.subjects.exported import has_inner_outputs, inner_outputs, seen_pixels
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
 from verify.subjects.subject import is_converted, load_converted, prepare_reference
@@ -121,11 +123,18 @@ def _compare_layers(
     engine: FileEngine, plan: Plan, pixels: Array, expected: Iterator[Match], progress: Progress | None
 ) -> tuple[list[LayerResult], dict[str, Array]]:
     """Compare all layers that the file shows; return the results, and the reference's class and box outputs by name."""
-    names, shown = kept_names(plan), dict[str, Array]()
+    layers, shown = shown_layers(plan), dict[str, Array]()
     if engine.interface.outputs == "network":
         for head, outputs in zip(HEADS, engine(pixels), strict=True):
             shown |= {inner_name(head, call): output for call, output in enumerate(outputs)}
-    shown |= inner_outputs(engine, pixels, [name for name in names if name not in shown])
+    shown |= inner_outputs(engine, pixels, [name for name in layers if name not in shown])
+    # Where it has nothing to do, a resampling leaves no trace in a graph.
+    missing = [name for name, pair in layers.items() if name not in shown and pair.layer.kind != "resample"]
+    if missing and has_inner_outputs(engine):
+        raise ModelFileError(
+            f"{engine.path} has no inner tensor {missing[0]} ({len(missing)} of {len(layers)} are missing), so its "
+            f"layers cannot be compared. {EXPORT_AGAIN}"
+        )
     results, heads = list[LayerResult](), dict[str, Array]()
     for name, match, result in compare_exported(expected, shown, engine.interface.precision):
         if result is not None:
@@ -133,7 +142,7 @@ def _compare_layers(
         if name.startswith(HEADS):
             heads[name] = match.expected.numpy().astype(np.float32)
         if progress is not None:
-            progress(match.order + 1, len(names))
+            progress(match.order + 1, len(layers))
     return results, heads
 
 
@@ -152,9 +161,7 @@ def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Ar
         detections=len(found),
         metrics={},
         complete=True,
-        parity=compare_detections(
-            found.to_coco(0), expected.to_coco(0), [0], source, limits=matching_limits(predictor.engine)
-        ),
+        parity=compare_detections(found.to_coco(0), expected.to_coco(0), [0], source, limits=limits),
     )
 
 

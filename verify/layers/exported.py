@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from converter.plan.expand import Plan
 from effdet_torch.network.model import EfficientDet, inner_name
 from verify.layers.fused import kept_layers, record_kept
+from verify.layers.pairs import Pair
 from verify.layers.parity import Match, match_layers
 from verify.layers.tolerances import tolerance
 from verify.reference.base import Reference
@@ -20,9 +21,9 @@ from verify.results.verification import LayerResult, Precision
 Found = Mapping[str, NDArray[Any]]  # {name of an output, see `inner_name`: (1, C, H, W)}
 
 
-def kept_names(plan: Plan) -> list[str]:
-    """Return the names of all outputs of a network that an exported file can show."""
-    return [inner_name(*place) for place in kept_layers(plan)]
+def shown_layers(plan: Plan) -> dict[str, Pair]:
+    """Return {name of an output that an exported file can show: which layer}."""
+    return {inner_name(*place): pair for place, pair in kept_layers(plan).items()}
 
 
 def expected_of_model(model: EfficientDet, plan: Plan, images: NDArray[Any]) -> Iterator[Match]:
