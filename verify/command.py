@@ -52,6 +52,7 @@ Examples:
   effdet-verify d0.pth --reference efficientdet-d0/ --report-dir report/
   effdet-verify d0.pth --reference saved_model/ --require graph
   effdet-verify d4.safetensors --reference efficientdet-d4.tar.gz --dtype float64 --image photo.jpg
+  effdet-verify d0.onnx --reference d0.pth
   effdet-verify d0.pth --coco coco/ --results d0.json
   effdet-verify d0.pth --coco coco/ --limit 50 --reference-results official.json
   effdet-verify d0.pth --coco coco/ --limit 4 --reference efficientdet-d0/
@@ -61,7 +62,9 @@ Examples:
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL.")
+@click.option(
+    "--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL; of an exported file also the .pth."
+)
 @click.option(
     "--demo",
     metavar="VARIANT",
@@ -106,6 +109,8 @@ def verify(
     **options: Any,
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
+
+    Or that an exported file (effdet-export) computes what the checkpoint or the converted file computes.
 
     With --coco, --annotations or --data: evaluate its detections, and compare them with those of the checkpoint or of a
     results file. The data set is checked before the first image.

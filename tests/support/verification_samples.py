@@ -12,7 +12,6 @@ from effdet_torch.metrics.coco import METRICS
 from support.detail_samples import COMPARISON, DETAILS, NASTY, NASTY_COMPARISON, NASTY_DETAILS, NO_DETAILS
 from verify.results.detections import DetectionParity, DetectionResult, PublishedAP, StageResult
 from verify.results.verification import (
-    MODES,
     AuditResult,
     Diagnosis,
     DType,
@@ -24,6 +23,7 @@ from verify.results.verification import (
     Verification,
 )
 
+MODES: tuple[Mode, ...] = ("isolated", "cumulative", "fused")
 TOLERANCES: Mapping[DType, float] = {"float32": 1e-4, "float64": 1e-11}
 BROKEN = "fpn_cells/cell_1/fnode2/op_after_combine7/bn"
 BROKEN_KEY = "fpn.cell.1.fnode.2.after_combine.conv.bn.running_mean"
@@ -132,6 +132,21 @@ WRONGLY_FUSED = replace(
     ),
     diagnoses=(Diagnosis("class_net/class-predict (P3)", None, "fused network", "The file is not the cause.", 0.125),),
 )
+FEW = DetectionParity("d0.pth in PyTorch", 9, 0, 9, 0.001, 1e-6)
+EXPORTED = replace(
+    PASSING,
+    model={**MODEL, "path": "d0.onnx"},
+    reference={"name": "d0.pth in PyTorch", "source": "d0.pth"},
+    settings={"image_size": [512, 512], "input": "noise", "seed": 0, "runtime": "ONNX Runtime 1.32.0"},
+    layers=tuple(replace(x, mode="exported") for x in PASSING.layers if (x.mode, x.dtype) == ("fused", "float32")),
+    audit=None,
+    detection=DetectionResult("network input", "serving", 1, 100, {}, True, parity=FEW),
+)
+WRONGLY_EXPORTED = replace(
+    EXPORTED,
+    layers=tuple(replace(x, tolerance=1e-9) if x.level == 3 else x for x in EXPORTED.layers),
+    diagnoses=(Diagnosis("class_net/class-predict (P3)", None, "exported file", "It differs first.", 5e-7),),
+)
 ASSUMED: Mapping[str, Any] = {
     **MODEL,
     "metadata": {
@@ -201,6 +216,8 @@ SAMPLES: Mapping[str, Verification] = {
     "passing": PASSING,
     "failing": FAILING,
     "wrongly_fused": WRONGLY_FUSED,
+    "exported": EXPORTED,
+    "wrongly_exported": WRONGLY_EXPORTED,
     "hostile": HOSTILE,
     "empty": replace(PASSING, layers=(), audit=None),
     "one_run": part_of(PASSING, modes=("cumulative",), dtypes=("float32",)),

@@ -21,7 +21,7 @@ def diagnoses(verification: Verification) -> Iterator[Section]:
 def failed_layers(verification: Verification) -> Iterator[Section]:
     """Yield the layers that exceed their tolerance, with where and by how much."""
     items = tuple(map(_failure, by_layer(verification.failures)))
-    line = "Isolated failures come first: a cumulative error carries over to every later layer."
+    line = "Isolated failures come first; elsewhere an error carries over to every later layer."
     if items:
         yield Section("Failed layers", (line,), items=items, failed=True)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
-from support.verification_samples import BROKEN, FAILING, PASSING
+from support.verification_samples import BROKEN, FAILING, MODES, PASSING
 from verify.report.content import layers
 
 
 def test_runs_hold_every_comparison_once() -> None:
     runs = layers.runs(FAILING)
-    assert [run.name for run in runs] == [f"{mode}, {dtype}" for mode, dtype in layers.RUN_ORDER]
+    assert [run.name for run in runs] == [f"{mode}, {dtype}" for mode, dtype in product(MODES, ("float64", "float32"))]
     assert sum(len(run.layers) for run in runs) == len(FAILING.layers)
     assert sum(run.failed for run in runs) == len(FAILING.failures) == 12
 

@@ -9,10 +9,12 @@ import pytest
 from support.verification_samples import (
     DETECTION,
     EVALUATED,
+    EXPORTED,
     FAILING,
     PASSING,
     SAMPLES,
     WRONG_DETECTION,
+    WRONGLY_EXPORTED,
     WRONGLY_FUSED,
     part_of,
 )
@@ -31,6 +33,8 @@ UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fp
         (replace(PASSING, audit=None, detection=DETECTION), "The two networks compute the same outputs.", True),
         (FAILING, "The two networks do not compute the same outputs.", False),
         (replace(FAILING, detection=WRONG_DETECTION), "The two networks do not compute the same outputs.", False),
+        (EXPORTED, "The exported file computes the outputs of its reference.", True),
+        (WRONGLY_EXPORTED, "The exported file does not compute the outputs of its reference.", False),
         (WRONGLY_FUSED, "The fused network does not compute the outputs of the converted model.", False),
         (
             replace(WRONGLY_FUSED, audit=WRONG_TENSOR),
