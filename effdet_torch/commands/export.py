@@ -136,11 +136,13 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
     from effdet_torch.export.export import export_model
     from effdet_torch.export.formats import choose_format
     from effdet_torch.export.settings import ExportSettings
+    from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model
 
     choose_format(out.suffix, format_name)  # before the work
     loaded = load_model(model, check_values=True)
-    tell(*report(export_model(loaded, out, ExportSettings(**settings), format_name, check)))
+    names = own_names(loaded.config)
+    tell(*report(export_model(loaded, out, ExportSettings(**settings), format_name, check, names)))
 
 
 def report(done: Exported) -> list[str]:

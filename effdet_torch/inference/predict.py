@@ -19,7 +19,7 @@ from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
+from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
@@ -140,8 +140,7 @@ class Predictor:
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
         if label_map is None:
-            is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
-            label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
+            label_map = own_names(self.config)
         elif not isinstance(label_map, Mapping):
             require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
             label_map = read_labels(label_map, self.config.num_classes)
