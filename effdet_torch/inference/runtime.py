@@ -68,14 +68,8 @@ def make_engine(
         "compiled": compiled or None,
     }
     if isinstance(model, Engine):
-        options = {
-            "device": device,
-            "rank": rank,
-            "check_values": check_values or None,
-            **computing,
-            "backend": backend,
-        }
-        _refuse(options, "an engine has its own device and precision")
+        options = {"device": device, "rank": rank, "check_values": check_values or None, **computing}
+        _refuse({**options, "backend": backend}, "an engine has its own device and precision")
         return model
     if isinstance(model, (str, os.PathLike)) and (backend is not None or is_exported(Path(model))):
         options = {"device": None if str(device) == "cpu" else device, **computing}

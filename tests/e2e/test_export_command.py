@@ -61,8 +61,8 @@ def test_verify_takes_an_exported_file(folder: Path) -> None:
     refused = run("effdet-verify", "model.onnx", "--coco", "coco", "--workers", "0", cwd=folder)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "Error: the file makes its detections with the profile serving, not with official-eval; choose model, or export "
-        "it again with another --profile or without --nms\n"
+        "Error: the file makes its detections with the profile serving, not with official-eval; choose model, or "
+        "export it again with another --profile or without --nms\n"
     )
 
 
