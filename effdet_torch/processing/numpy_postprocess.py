@@ -22,6 +22,7 @@ from effdet_torch.processing.profiles import CLASS_OFFSET, Profile, get_profile
 FloatArray = NDArray[np.float32]
 
 FIRST_CANDIDATES = 1536  # enough for 100 detections in most images
+ROOM = 8  # candidates at least, for every detection that may be made
 GROWTH = 4
 LOGIT_MARGIN = 1e-3  # many roundings of a score
 
@@ -71,7 +72,7 @@ def postprocess(
     highest = maxima(class_logits, num_classes)
     limit = profile.max_candidates if profile.candidates == "top_k" else len(highest)
     choose, lowest = CANDIDATES[profile.candidates], _lowest_logit(profile.score_threshold)
-    for count in _rounds(max(FIRST_CANDIDATES, 8 * profile.max_detections), limit):
+    for count in _rounds(max(FIRST_CANDIDATES, ROOM * profile.max_detections), limit):
         chosen = choose(class_logits, highest, num_classes, count, lowest, complete=count == limit)
         deltas = gather(box_deltas, chosen.anchors, 4)
         boxes_xyxy = decode_boxes_xyxy(deltas, anchors_yxyx[chosen.anchors])[chosen.rows]

@@ -42,6 +42,8 @@ def test_the_contracts_are_kept() -> None:
         ("effdet_torch/untrusted/text.py", "from effdet_torch import errors", "from the commands down"),
         ("effdet_torch/data/clean.py", "import torch", "data sets are read without torch"),
         ("verify/layers/parity.py", "import tensorflow as tf", "TensorFlow runs the reference"),
+        ("effdet_torch/processing/sampling.py", "import torch", "the CPU path works without torch"),
+        ("effdet_torch/network/layers.py", "import torchvision", "torchvision is an oracle"),
         ("effdet_torch/network/layers.py", "from timm.layers import DropPath", "timm is an oracle"),
         ("verify/reference/official/hparams.py", "import converter.plan.ops", "the reference reads and"),
         ("verify/report/content/text.py", "from verify.layers import measures", "reports know results only"),

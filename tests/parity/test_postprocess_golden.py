@@ -7,9 +7,10 @@ the evaluation path are `gendet_*_py0_max5000`, and `combined_*` is `combined_no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +19,14 @@ from numpy.typing import NDArray
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from effdet_torch.config import get_config
+from effdet_torch.geometry import numpy_nms
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
 from effdet_torch.geometry.nms import non_max_suppression
-from effdet_torch.processing.postprocess import Detections, best_class, flatten_levels, postprocess
+from effdet_torch.processing.cpu import CpuProcessing
+from effdet_torch.processing.gpu import GpuProcessing
+from effdet_torch.processing.numpy_postprocess import Detections
+from effdet_torch.processing.postprocess import best_class, flatten_levels
 from effdet_torch.processing.profiles import PROFILES, Profile
 
 # Exponentials and sigmoids of two libraries, and products rounded in another order.
@@ -46,24 +51,30 @@ def trained(shared: Path) -> Iterator[Arrays]:
         yield arrays
 
 
-def suppress(golden: Arrays, source: str, profile: Profile) -> dict[str, NDArray[np.float32]]:
+def nms_in_torch(*arguments: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    tensors = (torch.from_numpy(x)[None] if isinstance(x, np.ndarray) else x for x in arguments)
+    indices, scores, num = non_max_suppression(*tensors)
+    return indices[0, :num].numpy(), scores[0, :num].numpy()
+
+
+Nms = Callable[..., tuple[NDArray[Any], NDArray[Any]]]
+
+
+@pytest.fixture(params=[nms_in_torch, numpy_nms.non_max_suppression], ids=["torch", "numpy"])
+def nms(request: pytest.FixtureRequest) -> Nms:
+    return request.param
+
+
+def suppress(golden: Arrays, source: str, profile: Profile, nms: Nms) -> dict[str, NDArray[np.float32]]:
     """Official candidates through our NMS: boxes (yxyx, original pixels), scores, classes of one image."""
-    boxes, scores, classes = (torch.from_numpy(golden[f"{source}_{k}"]) for k in ("boxes", "scores", "classes"))
-    indices, scores, num = non_max_suppression(
-        boxes,
-        scores,
-        classes if profile.per_class else None,
-        profile.max_detections,
-        profile.iou_threshold,
-        profile.score_threshold,
-        profile.sigma / 2,
-    )
-    assert num.tolist() == [100]
-    boxes, classes = boxes[0, indices[0]], classes[0, indices[0]]
+    boxes, scores, classes = (golden[f"{source}_{k}"][0] for k in ("boxes", "scores", "classes"))
+    limits = profile.max_detections, profile.iou_threshold, profile.score_threshold, profile.sigma / 2
+    indices, scores = nms(boxes, scores, classes if profile.per_class else None, *limits)
+    assert len(indices) == 100
+    boxes = boxes[indices]
     if profile.clip:
-        boxes = yxyx_to_xyxy(clip_boxes_to_image(yxyx_to_xyxy(boxes), INPUT_SIZE))
-    boxes = boxes * golden["image_scales"][0]
-    return {"boxes": boxes.numpy(), "scores": scores[0].numpy(), "classes": classes.numpy() + 1.0}
+        boxes = yxyx_to_xyxy(clip_boxes_to_image(yxyx_to_xyxy(torch.from_numpy(boxes)), INPUT_SIZE)).numpy()
+    return {"boxes": boxes * golden["image_scales"][0], "scores": scores, "classes": classes[indices] + 1.0}
 
 
 def differences(found: Arrays, golden: Arrays, name: str) -> dict[str, float]:
@@ -96,9 +107,9 @@ SOFT, HARD = PROFILES["official-eval"], PROFILES["official-eval-hard"]
     ],
 )
 def test_official_candidates_give_the_official_detections(
-    golden: Arrays, source: str, name: str, profile: Profile
+    golden: Arrays, source: str, name: str, profile: Profile, nms: Nms
 ) -> None:
-    found = differences(suppress(golden, source, profile), golden, name)
+    found = differences(suppress(golden, source, profile, nms), golden, name)
     assert found == {"boxes": 0, "scores": pytest.approx(0, abs=SCORE_ERROR), "classes": 0}
 
 
@@ -113,14 +124,14 @@ def test_official_candidates_give_the_official_detections(
     ],
     ids=["sigma not halved", "hard", "global", "clipped", "best class per anchor"],
 )
-def test_the_comparison_sees_a_wrong_switch(golden: Arrays, source: str, wrong: Profile) -> None:
-    assert differences(suppress(golden, source, wrong), golden, "gendet_gaussian_py0_max5000")["boxes"] > 1
+def test_the_comparison_sees_a_wrong_switch(golden: Arrays, source: str, wrong: Profile, nms: Nms) -> None:
+    assert differences(suppress(golden, source, wrong, nms), golden, "gendet_gaussian_py0_max5000")["boxes"] > 1
 
 
-def test_areas_have_no_extra_pixel(shared: Path) -> None:
+def test_areas_have_no_extra_pixel(shared: Path, nms: Nms) -> None:
     # The official numpy implementation adds one; on this input its detections are others, and not ours.
     with np.load(shared / "reference" / "postprocess" / "post_ema_rand_512.npz") as golden:
-        found = suppress(golden, "prenms5000", SOFT)
+        found = suppress(golden, "prenms5000", SOFT, nms)
         assert differences(found, golden, "gendet_gaussian_py1_max5000")["scores"] > 1e-4
 
 
@@ -128,11 +139,12 @@ def maps(trained: Arrays, prefix: str) -> list[torch.Tensor]:
     return [torch.from_numpy(trained[f"{prefix}_P{level}"]).permute(0, 3, 1, 2) for level in TRAINED.levels]
 
 
-def detect(trained: Arrays, profile: str | Profile) -> Detections:
-    """Official logits of one image through our postprocessing."""
-    scales = torch.from_numpy(trained["image_scale_to_original"])
-    anchors = make_anchors_yxyx(TRAINED)
-    return postprocess(maps(trained, "cls"), maps(trained, "box"), anchors, scales, TRAINED.image_size, profile)
+def detect(trained: Arrays, profile: str, device: str) -> Detections:
+    """Official logits of one image through our postprocessing; that of a GPU runs anywhere."""
+    scales, heads = trained["image_scale_to_original"], (maps(trained, "cls"), maps(trained, "box"))
+    processing = GpuProcessing(TRAINED, "cpu") if device == "gpu" else CpuProcessing(TRAINED)
+    (found,) = processing.detections(*heads, torch.from_numpy(scales), PROFILES[profile])
+    return found
 
 
 def test_candidates_of_the_trained_model(trained: Arrays) -> None:
@@ -158,12 +170,13 @@ def test_candidates_of_the_trained_model(trained: Arrays) -> None:
         ("serving-hard", "global_hard"),
     ],
 )
-def test_coco_results_from_logits(shared: Path, trained: Arrays, profile: str, file: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_coco_results_from_logits(shared: Path, trained: Arrays, profile: str, file: str, device: str) -> None:
     path = shared / "trained_d0_256" / "detections" / f"det_ema_pil_{file}.json"
     results = [result for result in json.loads(path.read_text()) if result["image_id"] == IMAGE_ID]
-    found = detect(trained, profile)
-    assert found.num_detections.tolist() == [len(results)]
-    boxes = box_convert(found.boxes_xyxy[0], "xyxy", "xywh").numpy()
+    found = detect(trained, profile, device)
+    assert len(found.scores) == len(results)
+    boxes = box_convert(torch.from_numpy(found.boxes_xyxy), "xyxy", "xywh").numpy()
     np.testing.assert_allclose(boxes, [result["bbox"] for result in results], atol=BOX_ERROR_PX, rtol=0)
-    np.testing.assert_allclose(found.scores[0].numpy(), [r["score"] for r in results], atol=SCORE_ERROR, rtol=0)
-    assert found.classes[0].tolist() == [result["category_id"] for result in results]
+    np.testing.assert_allclose(found.scores, [r["score"] for r in results], atol=SCORE_ERROR, rtol=0)
+    assert found.classes.tolist() == [result["category_id"] for result in results]

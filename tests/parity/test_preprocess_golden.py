@@ -13,7 +13,8 @@ from PIL import Image
 
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.inference.images import read_image
-from effdet_torch.processing.preprocess import preprocess
+from effdet_torch.processing import preprocess as in_torch
+from effdet_torch.processing.numpy_preprocess import preprocess
 
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")  # loaded after TensorFlow, its copy of LLVM aborts the process
@@ -67,8 +68,12 @@ def official_input(image: np.ndarray, config: EfficientDetConfig, antialias: boo
 
 
 def our_input(image: np.ndarray, config: EfficientDetConfig) -> tuple[np.ndarray, float]:
+    """The pixels of both of ours, which are the same."""
     batch, scales = preprocess([image], config)
-    return batch[0].permute(1, 2, 0).numpy(), float(scales[0])
+    other, other_scales = in_torch.preprocess([image], config)
+    assert np.array_equal(batch, other.numpy())
+    assert np.array_equal(scales, other_scales.numpy())
+    return batch[0].transpose(1, 2, 0), float(scales[0])
 
 
 def assert_equal(image: np.ndarray, config: EfficientDetConfig) -> None:

@@ -17,9 +17,9 @@ from PIL import Image
 from effdet_torch import Predictor
 from effdet_torch.command import detect
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.inference import images as reading
-from effdet_torch.inference.engine import full_float32, usable_device
+from effdet_torch.inference.engine import TorchEngine, full_float32, usable_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.predict import ImageDetections
@@ -258,6 +258,37 @@ def test_a_training_model_is_unchanged(images: list[Pixels], fused: bool) -> Non
     assert_same(predictor(images[0])[0], expected)
     assert model.training == fused  # only a model that runs itself is switched
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    calls = list[bool]()
+    model.train = lambda mode=True: calls.append(mode) or EfficientDet.train(model, mode)
+    predictor(images[0])
+    assert calls == []  # setting a thousand modules takes milliseconds
+    model.class_net.predict.train()  # a part alone is noticed
+    predictor(images[0])
+    assert calls == [False]
+    assert not model.class_net.predict.training
+
+
+class NumpyEngine:
+    """Stands for a network in another library."""
+
+    metadata, device = {}, "cpu"
+
+    def __init__(self, model: EfficientDet) -> None:
+        self.config, self._run = model.config, TorchEngine(model, torch.device("cpu"))
+
+    def __call__(self, pixels: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        assert isinstance(pixels, np.ndarray)
+        logits, deltas = self._run(pixels)
+        return [level.numpy() for level in logits], [level.numpy() for level in deltas]
+
+
+def test_any_engine_takes_the_place_of_the_network(model: EfficientDet, images: list[Pixels]) -> None:
+    predictor = detector(NumpyEngine(model))
+    for found, expected in zip(predictor(images), detector(model)(images), strict=True):
+        assert_same(found, expected)
+    assert (predictor.device_type, predictor.config) == ("cpu", model.config)
+    with pytest.raises(UsageError, match="an engine has its own device and precision; leave out device, autocast"):
+        Predictor(NumpyEngine(model), device="cpu", autocast=True)
 
 
 def test_a_model_that_learns_on_is_fused_again(images: list[Pixels]) -> None:
