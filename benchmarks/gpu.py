@@ -37,7 +37,7 @@ from effdet_torch.network.model import EfficientDet, create_model
 
 ROUNDS = 5
 # max |found - expected| over rms(expected), which random weights make larger than trained ones do.
-BOUNDS = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}  # the first name that fits
+BOUNDS = {"float32": 1e-3, "bfloat16": 5.0, "float16": 0.5}  # the first name that fits
 LARGEST_BATCH = {"d0": 128, "d4": 32, "d7": 8}  # what fits into 80 GB, and into the time
 
 
