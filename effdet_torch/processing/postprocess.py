@@ -6,7 +6,7 @@ All images at once, with fixed shapes, and nothing waits for the device. `numpy_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +48,7 @@ def postprocess(
     image_scales: Tensor,
     image_size: tuple[int, int],
     profile: str | Profile = "official-eval",
+    suppress: Callable[..., tuple[Tensor, Tensor, Tensor]] = non_max_suppression,
 ) -> Detections:
     """Turn the outputs of the network into detections.
 
@@ -58,6 +59,7 @@ def postprocess(
         image_scales: (B,), from network input to original pixels, as `preprocess` returns them.
         image_size: (height, width) of the network input, for profiles that clip.
         profile: a name in `PROFILES`, or your own.
+        suppress: `non_max_suppression`, or another that gives the same.
 
     Raises:
         ConfigError: The profile does not exist, or the anchors do not fit the outputs.
@@ -72,18 +74,23 @@ def postprocess(
     candidates = top_k(logits, chosen.max_candidates) if chosen.candidates == "top_k" else best_class(logits)
     candidate_deltas = deltas.gather(1, candidates.anchors[:, :, None].expand(-1, -1, 4))
     boxes_xyxy = decode_boxes_xyxy(candidate_deltas, anchors_yxyx[candidates.anchors])
-    return _suppress(boxes_xyxy, candidates, image_scales, image_size, chosen)
+    return _selected(boxes_xyxy, candidates, image_scales, image_size, chosen, suppress)
 
 
-def _suppress(
-    boxes_xyxy: Tensor, candidates: Candidates, image_scales: Tensor, image_size: tuple[int, int], profile: Profile
+def _selected(
+    boxes_xyxy: Tensor,
+    candidates: Candidates,
+    image_scales: Tensor,
+    image_size: tuple[int, int],
+    profile: Profile,
+    suppress: Callable[..., tuple[Tensor, Tensor, Tensor]],
 ) -> Detections:
     """Run NMS over boxes (B, N, 4) in network pixels and bring the result to original pixels."""
     # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
     scores = candidates.logits.double().sigmoid().float()
     classes = candidates.classes if profile.per_class else None
     limits = profile.max_detections, profile.iou_threshold, profile.score_threshold
-    indices, scores, num_detections = non_max_suppression(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
+    indices, scores, num_detections = suppress(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
     if profile.clip:
         boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
