@@ -51,26 +51,38 @@ def non_max_suppression(
     threshold = np.float32(least_score(iou_threshold, score_threshold, soft_nms_sigma > 0))
     order = np.arange(len(scores)) if classes is None else np.argsort(classes, kind="stable")
     starts = [0] if classes is None else [0, *(np.flatnonzero(np.diff(classes[order])) + 1).tolist()]
-    stops = [*starts[1:], len(order)]
     effect = _Soft(soft_nms_sigma) if soft_nms_sigma > 0 else _Hard(iou_threshold)
     remaining = np.where(scores > threshold, scores, effect.removed)[order]
-    groups: dict[int, _Group] = {}
-    indices, kept = list[int](), list[np.float32]()
     with np.errstate(over="ignore", invalid="ignore"):  # of infinite boxes
-        ends, areas = _intervals(boxes[order])
-        for _ in range(min(max_outputs, len(order))):
-            index = int(remaining.argmax())
-            score = remaining[index]
-            if not score > threshold:
-                break
-            indices.append(index)
-            kept.append(score)
-            number = bisect_right(starts, index) - 1
-            if number not in groups:
-                members = slice(starts[number], stops[number])
-                groups[number] = _Group(ends[:, members], areas[members], remaining[members], effect)
-            groups[number].select(index - starts[number])
+        indices, kept = _select(boxes[order], remaining, starts, effect, max_outputs, threshold)
     return order[indices], np.array(kept, np.float32)
+
+
+def _select(
+    boxes: FloatArray,
+    remaining: FloatArray,
+    starts: list[int],
+    effect: _Soft | _Hard,
+    max_outputs: int,
+    threshold: np.float32,
+) -> tuple[list[int], list[np.float32]]:
+    """Return the boxes that are selected and their scores; groups of boxes begin at `starts`."""
+    ends, areas = _intervals(boxes)
+    stops, groups = [*starts[1:], len(boxes)], dict[int, _Group]()
+    indices, kept = list[int](), list[np.float32]()
+    for _ in range(min(max_outputs, len(boxes))):
+        index = int(remaining.argmax())
+        score = remaining[index]
+        if not score > threshold:
+            break
+        indices.append(index)
+        kept.append(score)
+        number = bisect_right(starts, index) - 1
+        if number not in groups:
+            members = slice(starts[number], stops[number])
+            groups[number] = _Group(ends[:, members], areas[members], remaining[members], effect)
+        groups[number].select(index - starts[number])
+    return indices, kept
 
 
 class _Soft:

@@ -258,7 +258,11 @@ def test_a_training_model_is_unchanged(images: list[Pixels], fused: bool) -> Non
     assert_same(predictor(images[0])[0], expected)
     assert model.training == fused  # only a model that runs itself is switched
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
-    calls = list[bool]()
+
+
+def test_a_model_in_eval_mode_is_not_switched_again(images: list[Pixels]) -> None:
+    model, calls = fresh_model().eval(), list[bool]()
+    predictor = detector(model, fused=False)
     model.train = lambda mode=True: calls.append(mode) or EfficientDet.train(model, mode)
     predictor(images[0])
     assert calls == []  # setting a thousand modules takes milliseconds
@@ -287,8 +291,8 @@ def test_any_engine_takes_the_place_of_the_network(model: EfficientDet, images: 
     for found, expected in zip(predictor(images), detector(model)(images), strict=True):
         assert_same(found, expected)
     assert (predictor.device_type, predictor.config) == ("cpu", model.config)
-    with pytest.raises(UsageError, match="an engine has its own device and precision; leave out device, autocast"):
-        Predictor(NumpyEngine(model), device="cpu", autocast=True)
+    with pytest.raises(UsageError, match="an engine has its own device and precision; leave out device, precision"):
+        Predictor(NumpyEngine(model), device="cpu", precision="bfloat16")
 
 
 def test_a_model_that_learns_on_is_fused_again(images: list[Pixels]) -> None:
