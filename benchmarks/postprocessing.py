@@ -64,7 +64,7 @@ def around(device: str) -> Functions:
         "preprocessing of 480 x 640": lambda: numpy_preprocess.preprocess([image], CONFIG),
         "preprocessing of 480 x 640, torch": lambda: preprocess.preprocess([image], CONFIG, device),
         "5000 candidates": lambda: numpy_candidates.top_k(
-            first, numpy_candidates.maxima(first, 90), 90, NUM_CANDIDATES, -np.inf, complete=True
+            first, numpy_candidates.maxima(first, 90), 90, NUM_CANDIDATES, -np.inf
         ),
         "5000 candidates, torch": lambda: postprocess.top_k(
             postprocess.flatten_levels(torch_logits, 90), NUM_CANDIDATES

@@ -32,7 +32,7 @@ def say(*lines: str, err: bool = False, hanging: int = 2) -> None:
 
     On a terminal, lines that are too long are wrapped; all but the first are indented by `hanging` columns.
     """
-    width = _width(sys.stderr if err else sys.stdout)
+    width = width_of(sys.stderr if err else sys.stdout)
     shown = (line for text in lines for line in wrapped(printable(text), width, hanging))
     write("\n".join(shown) + "\n", err)
 
@@ -58,7 +58,7 @@ def on_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _width(stream: TextIO | None) -> int | None:
+def width_of(stream: TextIO | None) -> int | None:
     """Return the width of a terminal in columns; None for anything else, where lines stay whole."""
     if stream is None or not on_terminal(stream):
         return None

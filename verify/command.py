@@ -14,10 +14,10 @@ from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
-    on_terminal,
     refuse_options,
     reports_errors,
     unless_folder,
+    width_of,
     write,
     writes,
 )
@@ -124,7 +124,7 @@ def verify(
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     # First what cannot fail: a file that cannot be written must not cost the result.
     quiet = is_quiet()
-    console = Console(width=None if on_terminal(sys.stdout) and not quiet else UNLIMITED)
+    console = Console(width=(None if quiet else width_of(sys.stdout)) or UNLIMITED)
     with console.capture() as captured:
         render_terminal(result, console)
     first, end, others = captured.get().partition("\n")

@@ -13,6 +13,7 @@ from torch import Tensor
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.compile import CompiledNetwork
+from effdet_torch.optimize.cuda_graph import GraphedNetwork
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import fuse
 from effdet_torch.optimize.precision import Precision
@@ -33,7 +34,8 @@ class TorchEngine:
         device: where the network runs.
         precision: of a fused network; "model" is the model's own. In float32, TF32 is switched off.
         fused: run the network that `optimize.fuse` returns. It is made again once a tensor of `model` has changed; what
-            is changed through `.data`, PyTorch does not track. Otherwise `model` itself runs, in eval mode.
+            is changed through `.data`, PyTorch does not track. On a GPU, small batches run as CUDA graphs. Otherwise
+            `model` itself runs, in eval mode.
         compiled: run the fused network through `torch.compile`, see `optimize.compiled`.
 
     Attributes:
@@ -88,7 +90,10 @@ class TorchEngine:
             self._state = TensorState(self.model)
             network = fuse(self.model, widen=self.device.type == "cpu")
             network = network.to(self._dtype).to(memory_format=torch.channels_last)
-            self._network = CompiledNetwork(network) if self._is_compiled else network
+            if self._is_compiled:
+                self._network = CompiledNetwork(network)
+            else:
+                self._network = GraphedNetwork(network) if self.device.type == "cuda" else network
         return self._network
 
 

@@ -28,7 +28,10 @@ def require_regular(path: str | Path, most: int) -> int:
     Raises:
         OSError: It does not exist, is not accessible or too large; or a pipe or a device, which may have no end.
     """
-    found = Path(path).stat()
+    try:
+        found = Path(path).stat()
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"it is not a path: {error}", str(path)) from error
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):

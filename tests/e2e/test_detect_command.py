@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -250,6 +251,19 @@ def test_an_image_that_links_to_itself_is_reported(model_file: Path, folder: Pat
     done = detect(model_file, "loop.png", "a.png", "--out", "drawn")
     assert (done.exit_code, done.stdout.partition(":")[0]) == (1, "a.png")
     assert done.stderr == "Error: cannot read the image loop.png: Too many levels of symbolic links.\n"
+
+
+def test_an_image_that_cannot_be_reached_is_reported_and_the_others_are_done(model_file: Path, folder: Path) -> None:
+    name = f"{'a' * 300}.png"
+    done = detect(model_file, name, "a.png", "--batch", str(10**30))
+    assert (done.exit_code, done.stdout.partition(":")[0]) == (1, "a.png")
+    assert done.stderr == f"Error: cannot read the image {name}: File name too long.\n"
+    done = detect(model_file, name)  # it is not taken for absent, which would be wrong usage
+    assert (done.exit_code, done.stderr) == (1, f"Error: cannot read the image {name}: File name too long.\n")
+    os.mkfifo(folder / "pipe.png")  # nor is one in a folder left out without a word
+    done = detect(model_file, ".")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 2)
+    assert done.stderr.startswith("Error: cannot read the image pipe.png: it is a pipe or a device")
 
 
 def test_no_drawing_takes_the_place_of_another(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.conversion import describe_files
 from converter.errors import ConversionError
 from converter.hparams.syntax import read_hparams_file
 from converter.locate import open_checkpoint
@@ -142,6 +143,15 @@ def test_words_without_end_in_a_label_map(tmp_path: Path) -> None:
     refused("label map", path, "an item lacks id or name")
     path.write_text('item { id: 1 name: "cat" } # ' + "a" * 3_000_000)
     assert read_labels(path) == {1: "cat"}  # negative control
+
+
+def test_a_sparse_file_in_the_place_of_a_checkpoints_data(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m", {"a": np.ones(3, np.float32)})
+    with open_checkpoint(tmp_path / "m") as source:
+        assert len(describe_files(source.files(), checksums=True)) == 2  # negative control
+        os.truncate(tmp_path / "m.data-00000-of-00001", HUGE)
+        with pytest.raises(ConversionError, match=rf"m\.data-00000-of-00001 cannot be read: it has {HUGE} bytes"):
+            describe_files(source.files(), checksums=False)
 
 
 def test_a_pipe_in_the_place_of_a_checkpoints_data(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_backbone_channels_are_those_of_the_last_blocks(backbone: str) -> None:
     assert backbone_channels(backbone) == {1: last[0], 2: last[1], 3: last[2], 4: last[4], 5: last[6]}
 
 
+REPEATED = ("fpn_cells", "head_repeats", "num_scales")
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_level": 0}, "min_level is 0; expected 1 to 5"),
     ({"fpn_name": "nasfpn"}, "fpn_name is 'nasfpn'; expected one of bifpn, qufpn"),
@@ -159,7 +160,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"label_map": ((0, "b"),)}, "label_map names category 0"),
     ({"nms_configs": (("sigma", -1.0),)}, "nms_configs is"),
     ({"nms_configs": (("iou_thresh", "a"),)}, "nms_configs is"),
+    ({"image_size": (64, 8193)}, r"expected \(height, width\), two positive integers, at most 8192"),
+    *(({name: 101}, f"{name} is 101; expected a positive integer, at most 100") for name in REPEATED),
+    *(({name: 1_000_001}, "expected a positive integer, at most 1000000") for name in ("num_classes", "fpn_channels")),
+    ({"aspect_ratios": (1.0,) * 101}, "aspect_ratios is"),
+    ({"fpn_config": ((3, (0,)),) * 101}, "expected nodes .*, at most 100"),
 ]
+
+
+def test_settings_at_their_limits() -> None:
+    """Negative control."""
+    many = dict.fromkeys(REPEATED, 100)
+    get_config("d0", **many, image_size=8192, num_classes=1_000_000, aspect_ratios=(1.0,) * 100)
 
 
 @pytest.mark.parametrize(("changes", "words"), WRONG)
