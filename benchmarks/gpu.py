@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from effdet_torch.inference.engine import full_float32
+from effdet_torch.engines.torch_engine import full_float32
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.benchmark import timer
