@@ -12,7 +12,15 @@ METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold t
 # Where the CRC-32C of every tensor is, over its bytes as they lie in the file. .safetensors: {tensor: 8 hexadecimal
 # digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
 CHECKSUMS_KEY = "effdet_crc32c"
+MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
+PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
+SAVED = "the saved model"  # the origin of the settings of a model that was never converted
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
+
+
+def is_swapped(model: Path, other: Path) -> bool:
+    """Whether a model was probably meant by the other of two arguments: only that one is called as a model is."""
+    return other.suffix in MODEL_SUFFIXES and model.suffix not in MODEL_SUFFIXES
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from effdet_torch.file_format import GRAPH, config_origins, listed_settings
+from effdet_torch.file_format import GRAPH, SAVED, config_origins, listed_settings
 
 ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
 Requirement = Literal["graph", "config"]
@@ -31,6 +31,7 @@ EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     "the config of the pickled": ("config", "{}"),
     "its metadata": ("config", "the metadata of its source"),
     "names and shapes": ("config", "names and shapes of the variables"),
+    SAVED: ("config", "the settings of the saved model"),
 }
 ALWAYS = "names and shapes"  # an origin that goes without saying beside another one
 # Fields of the config that say what the network computes, and that names and shapes do not show.

@@ -155,6 +155,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"separable_conv": 1}, "separable_conv is 1; expected true or false"),
     ({"nms_configs": (("speed", 3),)}, "nms_configs is"),
     ({"label_map": (("a", "b"),)}, "label_map is"),
+    ({"label_map": {1: 2}}, "label_map is"),
+    ({"label_map": {99: "b"}}, "label_map names category 99"),
     ({"label_map": ((99, "b"),)}, "label_map names category 99; expected 1 to 90"),
     ({"label_map": ((0, "b"),)}, "label_map names category 0"),
     ({"nms_configs": (("sigma", -1.0),)}, "nms_configs is"),
