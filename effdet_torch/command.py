@@ -106,7 +106,7 @@ def detect(
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
-    from effdet_torch.file_format import assumptions, is_swapped
+    from effdet_torch.file_format import assumptions_briefly, is_swapped
     from effdet_torch.inference.detect_files import (
         detect_files,
         drawing_paths,
@@ -131,7 +131,7 @@ def detect(
     predictor = Predictor(
         model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
     )
-    if assumed := assumptions(predictor.model.metadata):
+    if assumed := assumptions_briefly(predictor.model.metadata):
         tell(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))
     if kept.done:

@@ -80,7 +80,10 @@ Examples:
 )
 @click.option("--image", type=INPUT, help="Run on a photograph instead of noise.")
 @click.option(
-    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default: MODEL's, at most 512x512."
+    "--image-size",
+    metavar="SIDE|WxH",
+    callback=image_size,
+    help="Network input; default: MODEL's, but at most 512x512 where layers are compared.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
@@ -129,7 +132,8 @@ def verify(
     with console.capture() as captured:
         render_terminal(result, console)
     first, end, others = captured.get().partition("\n")
-    write(first + end + ("" if quiet else others))
+    reason, reason_end, _ = others.partition("\n")
+    write(first + end + (others if not quiet else "" if result.passed else reason + reason_end))
     detection, table = result.detection, options["save_csv"]
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:

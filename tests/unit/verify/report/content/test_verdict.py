@@ -29,7 +29,7 @@ UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fp
         (replace(PASSING, layers=()), "Nothing was compared.", False),
         (EVALUATED, "The detections are as expected.", True),
         (SAMPLES["evaluated_only"], "The model was evaluated; nothing was compared.", True),
-        (SAMPLES["evaluated_wrong"], "The detections differ from what was expected: published AP", False),
+        (SAMPLES["evaluated_wrong"], "The detections differ from what was expected. Failed: published AP", False),
     ],
 )
 def test_headline_and_verdict(verification: Verification, sentence: str, passed: bool) -> None:
