@@ -248,7 +248,9 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     if name not in VARIANTS:
         base, settings = split_ending(name)
         if base in VARIANTS:
-            raise ConfigError(f"{variant!r} is {base} with other settings: pass {base!r} and {settings}")
+            raise ConfigError(
+                f"{variant!r} is not a variant, but {base} with other settings: pass {base!r} and {settings}"
+            )
         raise ConfigError(
             f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{did_you_mean(name, VARIANTS)}"
         )

@@ -50,7 +50,7 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
     if num_classes is not None and max(names) != num_classes:
         raise UsageError(
             f"{path} has {len(names)} names for the categories 1 to {max(names)}, and the model has {num_classes} "
-            "classes: pass the names of this model"
+            f"classes: pass the names of this model; a text file has {num_classes} lines, empty where there is no name"
         )
     return {number: name for number, name in names.items() if name}
 

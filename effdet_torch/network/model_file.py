@@ -65,7 +65,8 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(
-            f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. {CONVERT_FIRST}"
+            f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. Pass a file that "
+            "effdet-convert wrote."
         )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
         raise ModelFileError(f"the metadata of {path} has no model config. {SAVE}")

@@ -78,16 +78,16 @@ def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) 
 @pytest.mark.parametrize(
     ("variant", "overrides", "text"),
     [
-        ("d9", {}, "unknown variant 'd9'; known variants: d0, .*; did you mean 'd7'?"),
+        ("d9", {}, "unknown variant 'd9'; known variants: d0, d1, .*, lite4$"),
         ("lite5", {}, "did you mean 'lite"),
-        ("tf_efficientdet_q0", {}, "did you mean 'd0'?"),
+        ("tf_efficientdet_d00", {}, "did you mean 'd0'?"),
         ("resnet50", {}, "known variants: d0, .*, lite4$"),
         (
             "tf_efficientdet_d0_ap",
             {},
-            "'tf_efficientdet_d0_ap' is d0 with other settings: pass 'd0' and normalization='",
+            "'tf_efficientdet_d0_ap' is not a variant, but d0 with other settings: pass 'd0' and normalization='",
         ),
-        ("efficientdet-d4-640", {}, "is d4 with other settings: pass 'd4' and image_size=640"),
+        ("efficientdet-d4-640", {}, "but d4 with other settings: pass 'd4' and image_size=640"),
         ("d0", {"colour": 1}, "unknown model setting 'colour'; known settings: "),
         ("d0", {"num_classes": 0}, "num_classes is 0; expected a positive integer"),
         ("d0", {"num_classes": True}, "num_classes is True"),

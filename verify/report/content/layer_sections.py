@@ -10,7 +10,6 @@ from verify.report.content.section import Columns, Section, marked, numbers
 from verify.report.content.text import counted, number
 from verify.results.verification import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
 
-
 MEASURES = (
     "max/rms: the largest difference, divided by the root mean square of TensorFlow's output; it decides. max abs: the "
     "largest difference. 1 - cosine: 0 where both outputs have the same direction."

@@ -16,7 +16,6 @@ from verify.results.detections import (
 )
 from verify.results.verification import Verification
 
-
 FEW_IMAGES = 100
 
 
@@ -60,9 +59,11 @@ def _input_size(verification: Verification) -> Iterator[str]:
 def _limits(verification: Verification) -> Iterator[str]:
     """Yield why there are so many detections, and what few images are worth."""
     profile, detection = verification.settings.get("profile"), verification.detection
+    if detection is None or not detection.metrics:
+        return
     if isinstance(profile, Mapping) and (most := profile.get("max_detections")):
         yield f"An image has up to {most} detections, whatever their scores: AP takes them all."
-    if detection is not None and detection.metrics and detection.images < FEW_IMAGES:
+    if detection.images < FEW_IMAGES:
         yield f"On fewer than {FEW_IMAGES} images a class has few objects: small differences in AP mean little."
 
 
