@@ -88,7 +88,9 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option("--mode", "modes", type=click.Choice(["cumulative", "isolated"]), multiple=True, help="Default: both.")
-@click.option("--report-dir", callback=output_folder, help="Write report.html, .json, junit.xml, summary.md.")
+@click.option(
+    "--report-dir", callback=output_folder, metavar="DIR", help="Write report.html, .json, junit.xml, summary.md."
+)
 @coco_options
 @verbosity
 @VERSION
