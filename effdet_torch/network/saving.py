@@ -14,7 +14,8 @@ from torch import Tensor
 from effdet_torch import __version__
 from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
-from effdet_torch.errors import UsageError, listed
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError, UsageError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED
 from effdet_torch.network.model import EfficientDet
 
@@ -52,8 +53,8 @@ def saved_metadata(model: EfficientDet) -> dict[str, Any]:
     """Return the metadata of a saved model: plain values."""
     config, before = model.config.to_dict(), model.metadata
     evidence: dict[str, Any] = {"config_origins": dict.fromkeys(config, SAVED), "assumed": {}}
-    if before.get("config") == config:  # a file of version 1 records less, and that must stay visible
-        evidence = {name: before[name] for name in EVIDENCE if name in before}
+    if before:  # what its file does not record, or a config that was changed since, must not look like evidence
+        evidence = {name: before[name] for name in EVIDENCE if name in before and _states(before, model.config)}
     parent = {name: before[name] for name in INHERITED if name in before} or before.get(PARENT)
     return {
         "format_version": FORMAT_VERSION,
@@ -64,6 +65,13 @@ def saved_metadata(model: EfficientDet) -> dict[str, Any]:
         **({PARENT: parent} if parent else {}),
         "redundant_bias": "kept" if model.config.redundant_bias else "folded",
     }
+
+
+def _states(metadata: Mapping[str, Any], config: EfficientDetConfig) -> bool:
+    try:
+        return EfficientDetConfig.from_dict(metadata["config"]) == config
+    except (ConfigError, KeyError):
+        return False
 
 
 def _require_own(model: EfficientDet, tensors: Mapping[str, Tensor]) -> None:

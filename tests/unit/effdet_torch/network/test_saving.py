@@ -116,6 +116,22 @@ def test_what_was_not_recorded_stays_unknown(tmp_path: Path, model: EfficientDet
     assert str(assumptions(metadata)).startswith("not known")
 
 
+def test_a_file_with_fewer_settings_is_not_taken_for_another(tmp_path: Path, model: EfficientDet) -> None:
+    """One of version 1: its assumptions must not become settings of the saved model."""
+    converted(model, assumed={"act_type": "swish"})
+    del model.metadata["config"]["label_map"]
+    save_model(model, tmp_path / "mine.pth")
+    assert load_model(tmp_path / "mine.pth").metadata["assumed"] == {"act_type": "swish"}
+
+
+def test_a_config_that_was_changed_has_no_evidence(tmp_path: Path, model: EfficientDet) -> None:
+    converted(model, config_origins={"image_size": "config.yaml"}, assumed={})
+    model.config = replace(model.config, image_size=(256, 384))
+    save_model(model, tmp_path / "mine.pth")
+    loaded = load_model(tmp_path / "mine.pth")
+    assert (loaded.config, claim_of(loaded.metadata).kind) == (model.config, "not recorded")
+
+
 def test_a_changed_network_is_refused(tmp_path: Path, model: EfficientDet) -> None:
     model.fpn = torch.nn.Identity()  # type: ignore[assignment]
     with pytest.raises(UsageError, match=r"changed since it was built: \d+ tensors do not fit its config .*fpn\."):
