@@ -135,9 +135,8 @@ def non_max_suppression(
     soft = soft_nms_sigma > 0.0
     score_threshold, removed = least_score(iou_threshold, score_threshold, soft), 0.0 if soft else -math.inf
     steps, boxes, scores = min(max_outputs, scores.shape[1]), boxes.detach().float(), scores.detach().float()
-    sorted_scores, order = torch.where(scores > score_threshold, scores, removed).sort(
-        dim=1, descending=True, stable=True
-    )
+    remaining = torch.where(scores > score_threshold, scores, removed)
+    remaining, order = remaining.sort(dim=1, descending=True, stable=True)
     candidates = _candidates(boxes, classes).gather(1, order[:, :, None].expand(-1, -1, 6)).contiguous()
     positions = torch.empty((scores.shape[0], steps), dtype=torch.int32, device=scores.device)
     selected = torch.empty((scores.shape[0], steps), device=scores.device)
