@@ -176,7 +176,7 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
         return GraphResult("" if path is None else path.name, "left out (--no-graph)")
     try:
         if path is None:
-            raise GraphError(f"no inference graph belongs to {preparation.source.path.name}")
+            raise GraphError(f"no inference graph belongs to the source {preparation.source.path.name}")
         reference = graph_reference(path, preparation)
         size = reference.image_size
         images = network_input(model.config, settings.image, size, settings.seed)

@@ -65,6 +65,8 @@ def find_images(names: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: None of them exists, or a pattern is malformed.
     """
+    if urls := [name for name in names if "://" in name]:
+        raise UsageError(f"{urls[0]} is a URL; download it first, and pass the file")
     paths = [path for name in names for match in _matches(name) for path in _files_of(match)]
     if not any(map(_may_exist, paths)):
         raise UsageError(f"no image found: {listed(names)}; pass files, folders of images, or quoted patterns")

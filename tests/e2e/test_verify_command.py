@@ -132,7 +132,7 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
         (
             ["demo/lite0.pth", "--reference", "demo/checkpoint", "--graph"],
             1,
-            "no inference graph belongs to checkpoint",
+            "no inference graph belongs to the source checkpoint",
         ),
     ],
 )

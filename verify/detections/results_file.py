@@ -12,7 +12,7 @@ from typing import Any
 
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.columns import CocoResult, detection_type
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes, reason_of
 
 
 def read_results(path: Path) -> list[CocoResult]:
@@ -33,7 +33,7 @@ def read_results(path: Path) -> list[CocoResult]:
             "as integers, score, and bbox as [x, y, width, height]"
         ) from error
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a file of COCO results") from error
+        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
     except (DecodeError, RecursionError) as error:
         raise EvaluationError(f"{path} cannot be read as COCO results: {error}") from error
     return results
