@@ -150,7 +150,8 @@ def report(done: Exported) -> list[str]:
     config, interface = done.document.config, done.document.interface
     size = "{1} x {0} pixels".format(*interface.image_size) if interface.image_size else "images of any size"
     batch = "any batch" if interface.batch is None else f"batch {interface.batch}"
-    checked = "skipped: OUT was not run" if done.checked is None else str(done.checked)
+    skipped = "skipped: OUT was not run" if done.format.is_run else f"none: {done.format.runtime} is needed to run OUT"
+    checked = skipped if done.checked is None else str(done.checked)
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
     if done.cell.status != "validated":
         parts.append(f"{done.cell.status}: {done.cell.text}")
