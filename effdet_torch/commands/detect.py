@@ -106,7 +106,7 @@ def detect(
     check_values: bool,
     files: RunFiles,
 ) -> None:
-    """Detect objects in IMAGES with the converted file MODEL.
+    """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
 
     IMAGES are files, folders and patterns.
 

@@ -93,7 +93,8 @@ def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell
 ANCHORS = "impossible: the anchors depend on the image size"
 NO_LOOP = "impossible: tracing cannot hold the loop of the NMS"
 NEVER_RUN = "it was never run, for want of TensorRT"
-UNTESTED_SIZE = "experimental: no test runs it"
+UNTESTED = "experimental: no test runs it"
+UNTESTED_SIZE = "experimental: torch.export takes many minutes, if it ends at all"
 CODE = "loading it can run code: only from a source that you trust"
 NETWORK: tuple[CellKey, ...] = (("network", "static"), ("network", "batch"))
 DETECTIONS: tuple[CellKey, ...] = (("detections", "static"), ("detections", "batch"))
@@ -137,8 +138,9 @@ FORMATS: Mapping[str, Format] = {
             _cells(
                 "aoti",
                 ("network", "static"),
-                network=UNTESTED_SIZE,
-                detections=UNTESTED_SIZE,
+                network=UNTESTED,
+                network_size=UNTESTED_SIZE,
+                detections=UNTESTED,
                 detections_size=ANCHORS,
             ),
             note=f"machine code for this kind of processor, made by a C++ compiler; {CODE}",
@@ -167,7 +169,7 @@ FORMATS: Mapping[str, Format] = {
                 "executorch",
                 ("network", "static"),
                 network="impossible: XNNPACK needs fixed sizes",
-                detections="experimental: no test runs it",
+                detections=UNTESTED,
                 detections_size=ANCHORS,
             ),
             note="for the XNNPACK backend; the package needs an environment of its own",
