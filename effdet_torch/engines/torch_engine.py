@@ -70,7 +70,7 @@ class TorchEngine:
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
-        layout = torch.channels_last if self._is_fused else torch.contiguous_format
+        layout = memory_format(self.device, self._dtype) if self._is_fused else torch.contiguous_format
         tensor = (
             torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
         )
@@ -89,12 +89,18 @@ class TorchEngine:
         if self._network is None or not self._state.is_current():
             self._state = TensorState(self.model)
             network = fuse(self.model, widen=self.device.type == "cpu")
-            network = network.to(self._dtype).to(memory_format=torch.channels_last)
+            network = network.to(self._dtype).to(memory_format=memory_format(self.device, self._dtype))
             if self._is_compiled:
                 self._network = CompiledNetwork(network)
             else:
                 self._network = GraphedNetwork(network) if self.device.type == "cuda" else network
         return self._network
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Return the layout in which a fused network is fastest: NHWC, except for float32 on a GPU."""
+    is_slow = device.type != "cpu" and dtype == torch.float32
+    return torch.contiguous_format if is_slow else torch.channels_last
 
 
 def _joined(outputs: Sequence[Outputs]) -> Outputs:
