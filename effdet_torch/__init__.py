@@ -15,8 +15,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from effdet_torch.export.export import export_model
     from effdet_torch.geometry.anchors import make_anchors_yxyx
+    from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
-    from effdet_torch.inference.predict import ImageDetections, Predictor
+    from effdet_torch.inference.predict import Predictor
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
     from effdet_torch.network.saving import save_model
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
-    "ImageDetections": "inference.predict",
+    "ImageDetections": "inference.detections",
     "Predictor": "inference.predict",
     "create_model": "network.model",
     "export_model": "export.export",
