@@ -13,6 +13,7 @@ PUBLIC = {
     "ImageDetections",
     "Predictor",
     "create_model",
+    "export_model",
     "get_config",
     "list_models",
     "load_backbone",
