@@ -31,12 +31,13 @@ try:
     require_own_packages()
 
     from converter.command import convert, inspect
-    from effdet_torch.command import detect
+    from effdet_torch.commands.detect import detect
+    from effdet_torch.commands.export import export
     from verify.command import verify
 except KeyboardInterrupt:  # later ones are reported by the commands
     sys.exit("Error: interrupted")
 
-__all__ = ["convert", "detect", "inspect", "verify"]
+__all__ = ["convert", "detect", "export", "inspect", "verify"]
 
 # Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
 # several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.

@@ -31,7 +31,7 @@ from torch.utils.benchmark import timer
 
 import effdet_torch
 from benchmarks.effdet_model import effdet_detections, effdet_images, effdet_model
-from effdet_torch.inference.engine import full_float32
+from effdet_torch.engines.torch_engine import full_float32
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.network.model import EfficientDet, create_model
 

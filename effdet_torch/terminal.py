@@ -212,11 +212,17 @@ def json_file_or_folder(_: click.Context, __: click.Parameter, text: str | None)
     return path
 
 
-def csv_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
-    """Parse the name of a table to write; refuse what is not called one, because another file may be meant."""
+def named_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a file to write that has others beside it; refuse a folder and a stream."""
     path = _no_folder(_output(text))
     if path is not None and is_stream(path):
         raise click.BadParameter(f"{text} is a stream; name a file, because files beside it get their names from it")
+    return path
+
+
+def csv_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a table to write; refuse what is not called one, because another file may be meant."""
+    path = named_file(_, __, text)
     if path is not None and path.suffix.lower() != ".csv":
         raise click.BadParameter(f"{path} does not end in .csv")
     return path

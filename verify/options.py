@@ -9,12 +9,13 @@ from typing import ParamSpec
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.engines.names import FORMAT_NAMES
 from effdet_torch.terminal import csv_file, input_file, json_file_or_folder
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")
 SETTINGS = (
-    *("split", "limit", "batch", "workers", "device", "profile", "evaluator", "image_size", "labels"),
+    *("split", "limit", "batch", "workers", "device", "backend", "profile", "evaluator", "image_size", "labels"),
     *("score", "shown"),
 )
 OTHERS = ("reference_results", "results", "compare", "save_csv")
@@ -67,6 +68,11 @@ EVALUATION = (
         "--evaluator",
         metavar="auto|pycocotools|hotcoco",
         help="Library that computes AP and AR; default auto: hotcoco, which is faster, where it is installed.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(FORMAT_NAMES),
+        help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
     ),
     click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one."),
     click.option("--workers", type=click.IntRange(0), help="Processes that prepare images; default 2."),

@@ -23,6 +23,7 @@ from urllib.parse import urljoin, urlsplit
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.formats.archive import MAX_EXTRACTED_BYTES
 from effdet_torch import __version__
+from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
 
 FindProblem = Callable[[IO[bytes]], str | None]
-CACHE_VARIABLE = "EFFDET_CACHE"
 TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
 PAUSES_SECONDS = (1.0, 5.0)  # before another try
 _CHUNK_BYTES = 1 << 18
@@ -101,17 +101,6 @@ def cached_path(url: str) -> Path:
         folders = ["_" + hashlib.sha256(url.encode()).hexdigest()[:16]]
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", name)[-100:].strip("._-") or "download"
     return cache_folder().joinpath(host, *folders, name)
-
-
-def cache_folder() -> Path:
-    """Return `$EFFDET_CACHE`, else `$XDG_CACHE_HOME/effdet-convert`, else `~/.cache/effdet-convert`."""
-    try:
-        if named := os.environ.get(CACHE_VARIABLE):
-            return Path(named).expanduser()
-        base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (base if base.is_absolute() else Path.home() / ".cache") / "effdet-convert"
-    except RuntimeError as error:
-        raise SourceError(f"no home folder for downloads; set {CACHE_VARIABLE} to a folder") from error
 
 
 def _require_http(url: str) -> None:

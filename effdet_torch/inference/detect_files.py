@@ -214,6 +214,7 @@ def origin(model: Path, predictor: Predictor, drawing_folder: Path | None, apply
         "exif": apply_exif,
         "out": None if drawing_folder is None else str(drawing_folder.resolve()),
         "device": predictor.device_type,
+        "runtime": predictor.runtime,
     }
 
 

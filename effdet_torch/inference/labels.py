@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.checks import require_type
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
@@ -53,6 +54,12 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
             f"classes: pass the names of this model; a text file has {num_classes} lines, empty where there is no name"
         )
     return {number: name for number, name in names.items() if name}
+
+
+def own_names(config: EfficientDetConfig) -> Mapping[int, str]:
+    """Return the class names that a model brings along, or COCO's for 90 classes without names: {category id: name}."""
+    is_coco = config.num_classes == COCO_NUM_CLASSES and not config.label_map
+    return COCO_NAMES if is_coco else dict(config.label_map)
 
 
 def _read(path: Path) -> dict[int, str]:

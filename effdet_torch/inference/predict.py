@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.errors import ConfigError
+from effdet_torch.engines.file_engine import FileEngine
+from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
+from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
-from effdet_torch.processing.cpu import CpuProcessing
-from effdet_torch.processing.profiles import OWN, Profile, get_profile
+from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
+from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
 
 if TYPE_CHECKING:
     import torch
 
-    from effdet_torch.inference.engine import TorchEngine
+    from effdet_torch.engines.torch_engine import TorchEngine
     from effdet_torch.network.model import EfficientDet
     from effdet_torch.processing.gpu import GpuProcessing
 
@@ -67,16 +68,16 @@ class ImageDetections:
 class Predictor:
     """An EfficientDet with everything around it: the one way from images to detections.
 
-    The network runs in full float32 precision, unless the model has another dtype or `autocast` is on. On the CPU every
-    image goes through it alone: kernels round differently for other batch sizes (1e-6 in the scores, enough to swap
-    equals), and batches are hardly faster there. So an image's detections do not depend on the other images. Around the
-    network the CPU path is NumPy, and needs no torch; on a GPU it is torch.
+    The network runs in full float32 precision, unless the model or `precision` says otherwise. On the CPU every image
+    goes through it alone, so an image's detections do not depend on the others. Around the network the CPU path is
+    NumPy, and needs no torch; on a GPU it is torch.
 
     Args:
-        model: a converted file; or a model, which is then moved to `device` and switched to eval mode; or an engine,
-            which brings its own device and precision.
+        model: a converted file; a file of effdet-export; a model, which is then moved to `device`; or an engine, which
+            brings its own device and precision.
         profile: how detections are made; a name in `effdet_torch.processing.profiles.PROFILES`, "model" for the
-            model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile.
+            model's own (which is "serving" unless it was trained with other `nms_configs`), or a profile; a file with
+            detections has one inside.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
@@ -84,6 +85,8 @@ class Predictor:
         precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
         fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
         compiled: run it through `torch.compile`; the first call takes a minute.
+        backend: run a converted file in another runtime, by the name of a format of effdet-export; it is exported once,
+            into a cache.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
         check_values: compare the values of a file with its checksums, see `read_model_file`.
@@ -113,6 +116,7 @@ class Predictor:
         precision: Precision = "model",
         fused: bool = True,
         compiled: bool = False,
+        backend: str | None = None,
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
@@ -130,14 +134,17 @@ class Predictor:
             precision=precision,
             fused=fused,
             compiled=compiled,
+            backend=backend,
+            image_size=image_size,
         )
         self.device, config = self.engine.device, self.engine.config
         self.config = config if image_size is None else replace(config, image_size=image_size)
-        self.profile, self.score_threshold = get_profile(profile, self.config), score_threshold
+        if isinstance(self.engine, FileEngine):
+            self.engine.require_size(*self.config.image_size)
+        self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
         if label_map is None:
-            is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
-            label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
+            label_map = own_names(self.config)
         elif not isinstance(label_map, Mapping):
             require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
             label_map = read_labels(label_map, self.config.num_classes)
@@ -148,17 +155,44 @@ class Predictor:
 
     @property
     def model(self) -> EfficientDet:
-        """The network, where it runs in PyTorch."""
+        """The network, where it runs in PyTorch.
+
+        Raises:
+            UsageError: Another runtime runs it.
+        """
+        if not hasattr(self.engine, "model"):
+            raise UsageError("this needs the network in PyTorch, and another runtime runs it: pass a converted file")
         return cast("TorchEngine", self.engine).model
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network: "PyTorch", or the name and version of another runtime."""
+        return self.engine.runtime if isinstance(self.engine, FileEngine) else "PyTorch"
 
     @property
     def device_type(self) -> str:
         """What kind of device it is: "cpu" or "cuda"."""
         return str(self.device).partition(":")[0]
 
+    @property
+    def _fixed_profile(self) -> Profile | None:
+        """The profile of the detections that come out of a file; None: its outputs are raw, and any profile will do."""
+        return self.engine.profile if isinstance(self.engine, FileEngine) else None
+
+    def _chosen(self, profile: str | Profile) -> Profile:
+        """Return the profile in use."""
+        fixed = self._fixed_profile
+        chosen = fixed if fixed is not None and profile == OWN else get_profile(profile, self.config)
+        if fixed is not None and fixed != chosen:
+            raise ConfigError(
+                f"the file makes its detections with the profile {profile_name(fixed)}, not with "
+                f"{profile_name(chosen)}; choose {OWN}, or export it again with another --profile or without --nms"
+            )
+        return chosen
+
     def _make_processing(self) -> CpuProcessing | GpuProcessing:
         if self.device_type == "cpu":
-            return CpuProcessing(self.config)
+            return CpuProcessing(self.config) if self._fixed_profile is None else FileProcessing(self.config)
         from effdet_torch.processing.gpu import GpuProcessing
 
         return GpuProcessing(self.config, self.device)
@@ -237,7 +271,7 @@ class Predictor:
 
         The default profile is the predictor's.
         """
-        chosen = self.profile if profile is None else get_profile(profile, self.config)
+        chosen = self.profile if profile is None else self._chosen(profile)
         results = []
         for found in self._processing.detections(class_logits, box_deltas, image_scales, chosen):
             kept = found.scores >= self.score_threshold

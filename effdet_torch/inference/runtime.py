@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.engines.table import is_exported, open_engine
 from effdet_torch.errors import UsageError
 from effdet_torch.optimize.precision import Precision
 
@@ -44,27 +46,38 @@ class Engine(Protocol):
 def make_engine(
     model: Any,
     *,
-    device: torch.device | str | None,
-    rank: int | None,
-    check_values: bool,
-    precision: Precision,
-    fused: bool,
-    compiled: bool,
+    device: torch.device | str | None = None,
+    rank: int | None = None,
+    check_values: bool = False,
+    precision: Precision = "model",
+    fused: bool = True,
+    compiled: bool = False,
+    backend: str | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Engine:
-    """Return the engine that was passed, or one that runs a model or its file in PyTorch; see `Predictor`.
+    """Return the engine that was passed, or one that runs a model or its file; see `Predictor`.
 
     Raises:
         UsageError: `model` is none of these, or is an engine and an option says how it should run.
         ConfigError: The device cannot be used.
         ModelFileError: The model file cannot be read.
     """
+    computing = {
+        "precision": None if precision == "model" else precision,
+        "fused": None if fused else fused,
+        "compiled": compiled or None,
+    }
     if isinstance(model, Engine):
-        options = {"device": device, "rank": rank, "check_values": check_values or None, "compiled": compiled or None}
-        options |= {"precision": None if precision == "model" else precision, "fused": None if fused else fused}
-        if given := [name for name, value in options.items() if value is not None]:
-            raise UsageError(f"an engine has its own device and precision; leave out {', '.join(given)}")
+        options = {"device": device, "rank": rank, "check_values": check_values or None, **computing}
+        _refuse({**options, "backend": backend}, "an engine has its own device and precision")
         return model
-    from effdet_torch.inference.engine import TorchEngine, default_device, usable_device
+    if isinstance(model, (str, os.PathLike)) and (backend is not None or is_exported(Path(model))):
+        options = {"device": None if str(device) == "cpu" else device, **computing}
+        _refuse(options, f"{backend or model} runs on the CPU, in its own precision")
+        return _file_engine(Path(model), backend, image_size, check_values)
+    if backend is not None:
+        raise UsageError(f"backend {backend} needs a converted file, which is exported once; pass its path")
+    from effdet_torch.engines.torch_engine import TorchEngine, default_device, usable_device
     from effdet_torch.network.checkpoint import load_model
     from effdet_torch.network.model import EfficientDet
 
@@ -74,3 +87,19 @@ def make_engine(
     device = usable_device(device, rank)
     network = model if isinstance(model, EfficientDet) else load_model(model, check_values=check_values)
     return TorchEngine(network, device, precision=precision, fused=fused, compiled=compiled)
+
+
+def _file_engine(path: Path, backend: str | None, image_size: tuple[int, int] | None, check_values: bool) -> Engine:
+    """Return the engine of an exported file, or of a converted one that is exported for a backend."""
+    if backend is None:
+        return open_engine(path)
+    if is_exported(path):
+        raise UsageError(f"{path} is exported already, and its suffix says for what; leave out backend {backend}")
+    from effdet_torch.export.cache import cached_engine
+
+    return cached_engine(path, backend, image_size, check_values)
+
+
+def _refuse(options: Mapping[str, Any], reason: str) -> None:
+    if given := [name for name, value in options.items() if value is not None]:
+        raise UsageError(f"{reason}; leave out {', '.join(given)}")

@@ -49,8 +49,9 @@ def max_pool_same(features: Tensor, height: int, width: int) -> Tensor:
     y_stride, x_stride = max((rows - 1) // height + 1, 2), max((columns - 1) // width + 1, 2)
     y_padding = ((rows + y_stride - 1) // y_stride * y_stride + 1 - rows) // 2
     x_padding = ((columns + x_stride - 1) // x_stride * x_stride + 1 - columns) // 2
-    window, stride = (y_stride + 1, x_stride + 1), (y_stride, x_stride)
-    return F.max_pool2d(features, window, stride, padding=(y_padding, x_padding), ceil_mode=True)
+    # Where a whole level fits into one window: OpenVINO refuses a window that is larger than what it slides over.
+    window = min(y_stride + 1, rows + 2 * y_padding), min(x_stride + 1, columns + 2 * x_padding)
+    return F.max_pool2d(features, window, (y_stride, x_stride), padding=(y_padding, x_padding), ceil_mode=True)
 
 
 def fusion_weights(edge_weights: Tensor, softmax: bool, eps: float = FAST_ATTENTION_EPS) -> Tensor:

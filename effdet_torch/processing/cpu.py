@@ -35,6 +35,20 @@ class CpuProcessing:
         return [postprocess(*image[:2], anchors, float(image[2]), size, profile) for image in images]
 
 
+class FileProcessing(CpuProcessing):
+    """Preprocessing for files whose outputs are detections, which only have to be brought to original pixels."""
+
+    def detections(
+        self, class_logits: Sequence[Any], box_deltas: Sequence[Any], image_scales: Any, profile: Profile
+    ) -> list[Detections]:
+        """Turn outputs of a batch, ([boxes, scores], [classes, count]), into the detections of every image."""
+        columns = (*class_logits, *box_deltas, as_array(image_scales))
+        return [
+            Detections(boxes[:count] * np.float32(scale), scores[:count], classes[:count])
+            for boxes, scores, classes, count, scale in zip(*columns, strict=True)
+        ]
+
+
 def as_array(values: Any) -> NDArray[Any]:
     """Return an array, or a tensor as an array that shares its memory where it can."""
     return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu())

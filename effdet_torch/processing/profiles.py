@@ -83,6 +83,11 @@ def get_profile(profile: str | Profile, config: EfficientDetConfig | None = None
     return PROFILES[profile]
 
 
+def profile_name(profile: Profile) -> str:
+    """Return the name of a profile, or that it has none."""
+    return next((name for name, known in PROFILES.items() if known == profile), "one of its own")
+
+
 def own_profile(config: EfficientDetConfig) -> Profile:
     """Return "serving" with the `nms_configs` that the model was trained with.
 

@@ -117,6 +117,6 @@ def test_the_end_of_a_command_looks_for_no_cycles(tmp_path: Path) -> None:
     code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count()))\nimport {}"
     frozen = [
         int(subprocess.run([sys.executable, "-c", code.format(name)], cwd=tmp_path, capture_output=True).stdout)
-        for name in ("cli", "converter.command, effdet_torch.command, verify.command")
+        for name in ("cli", "converter.command, effdet_torch.commands.detect, verify.command")
     ]
     assert frozen[0] > frozen[1] + 1000

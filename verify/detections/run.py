@@ -17,13 +17,12 @@ from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.engine import default_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.network.checkpoint import load_model
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
@@ -46,6 +45,7 @@ class CocoSettings:
         workers: processes that read and prepare images; 0 does it in this one.
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one. For "cuda" every process of a
             distributed run takes its own GPU.
+        backend: runtime that the model is exported for, see `Predictor`; None runs the file as it is.
         profile: name of a postprocessing profile.
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
@@ -63,6 +63,7 @@ class CocoSettings:
     batch: int = 8
     workers: int = 2
     device: str | None = None
+    backend: str | None = None
     profile: str = "official-eval"
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
@@ -214,13 +215,18 @@ def evaluate(
 
 def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: bool = False) -> Predictor:
     """Load a model as the settings say; see `prepare` and `Predictor`."""
-    model = load_model(path, check_values=True)
-    labels = None if own_names and model.config.label_map else settings.labels
-    return Predictor(
-        model,
-        profile=settings.profile,
-        device=settings.device or default_device(),
+    engine = make_engine(
+        path,
+        device=settings.device,
         rank=rank,
+        check_values=True,
+        backend=settings.backend,
+        image_size=settings.image_size,
+    )
+    labels = None if own_names and engine.config.label_map else settings.labels
+    return Predictor(
+        engine,
+        profile=settings.profile,
         image_size=settings.image_size,
         score_threshold=0,  # metrics take all
         label_map=labels,
@@ -237,6 +243,7 @@ def _origin(prepared: Prepared) -> dict[str, Any]:
         "split": prepared.split.name,
         **{name: getattr(settings, name) for name in ("limit", "image_size")},
         "device": prepared.predictor.device_type,
+        "runtime": prepared.predictor.runtime,
     }
 
 

@@ -25,7 +25,8 @@ import requests
 
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.fetch import download
-from converter.fetch.download import cache_folder, cached_path, fetch, is_url
+from converter.fetch.download import cached_path, fetch, is_url
+from effdet_torch.cache import cache_folder
 from effdet_torch.errors import ConfigError
 
 CONTENT = gzip.compress(bytes(300_000), compresslevel=0, mtime=0)  # more than one chunk of the client

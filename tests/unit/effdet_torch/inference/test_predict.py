@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effdet_torch import Predictor
-from effdet_torch.command import detect
+from effdet_torch.commands.detect import detect
 from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.engines.torch_engine import TorchEngine, full_float32, usable_device
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.inference import images as reading
-from effdet_torch.inference.engine import TorchEngine, full_float32, usable_device
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.predict import ImageDetections

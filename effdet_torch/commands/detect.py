@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.engines.names import FORMAT_NAMES
 from effdet_torch.errors import UsageError, listed
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
@@ -73,6 +74,11 @@ Examples:
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option(
+    "--backend",
+    type=click.Choice(FORMAT_NAMES),
+    help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
+)
+@click.option(
     "--labels",
     type=INPUT,
     callback=input_file,
@@ -94,6 +100,7 @@ def detect(
     profile: str,
     batch: int,
     device: str | None,
+    backend: str | None,
     labels: Path | None,
     exif: bool,
     check_values: bool,
@@ -129,7 +136,13 @@ def detect(
     drawings = [] if out is None else drawing_paths(paths, out)
     files.require_apart(paths, (("--out", drawing) for drawing in drawings))
     predictor = Predictor(
-        model, profile=profile, device=device, score_threshold=score, label_map=labels, check_values=check_values
+        model,
+        profile=profile,
+        device=device,
+        score_threshold=score,
+        backend=backend,
+        label_map=labels,
+        check_values=check_values,
     )
     if assumed := assumptions_briefly(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)

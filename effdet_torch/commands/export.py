@@ -1,0 +1,164 @@
+"""`effdet-export`: parse, call one function, print its report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from effdet_torch.engines.names import FORMAT_NAMES
+from effdet_torch.progress.verbosity import tell, verbosity
+from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from effdet_torch.export.export import Exported
+    from effdet_torch.outputs import RunFiles
+
+ANY = "dynamic"
+MODEL_SIZE = "model"
+
+
+def list_formats(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print what each format can hold, and exit."""
+    if wanted:
+        from effdet_torch.export.listing import table_lines
+
+        say(*table_lines(), hanging=6)
+        context.exit()
+
+
+def image_size(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int] | str | None:
+    """Parse SIDE or WIDTHxHEIGHT to (height, width); "dynamic" is None."""
+    if text in (ANY, MODEL_SIZE):
+        return None if text == ANY else text
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels, nor {ANY}")
+    return int(found[2] or found[1]), int(found[1])
+
+
+def batch_size(_: click.Context, __: click.Parameter, text: str) -> int | None:
+    """Parse a number of images; "dynamic" is None."""
+    if text == ANY:
+        return None
+    if re.fullmatch(r"[1-9]\d{0,2}", text) is None:
+        raise click.BadParameter(f"{text!r} is not a number of images, 1 to 999, nor {ANY}")
+    return int(text)
+
+
+def written_files(out: Path) -> Iterable[Path]:
+    """Return the files of OUT."""
+    from effdet_torch.engines.table import files_of
+
+    return files_of(out)
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  effdet-export d0.pth d0.onnx
+  effdet-export d0.pth d0.xml --image-size 640x384 --batch dynamic
+  effdet-export d0.pth d0.onnx --nms soft --input uint8 --profile serving
+  effdet-export d0.pth d0.pt2 --format aoti
+""",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("out", callback=named_file)
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="Default: by OUT's suffix.")
+@click.option(
+    "--nms",
+    type=click.Choice(["none", "soft", "hard"]),
+    default="none",
+    show_default=True,
+    help="none: the network alone, whose outputs effdet-detect and Predictor turn into detections; soft, hard: "
+    "detections come out of the file.",
+)
+@click.option(
+    "--input",
+    "pixels",
+    type=click.Choice(["normalized", "uint8"]),
+    default="normalized",
+    show_default=True,
+    help="normalized: (B, 3, H, W) floats; uint8: (B, H, W, 3) bytes, RGB.",
+)
+@click.option(
+    "--batch", default="1", show_default=True, callback=batch_size, metavar="N|dynamic", help="Images at a time."
+)
+@click.option(
+    "--image-size",
+    default=MODEL_SIZE,
+    show_default=True,
+    callback=image_size,
+    metavar="SIDE|WxH|dynamic",
+    help="Size of the input in pixels.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of weights and arithmetic; inputs and outputs stay as they are.",
+)
+@click.option("--opset", type=click.IntRange(18, 23), default=18, show_default=True, help="Of ONNX.")
+@click.option(
+    "--profile",
+    default="model",
+    show_default=True,
+    metavar="NAME",
+    help="With --nms: model (serving, with its own nms_configs), serving or official-eval.",
+)
+@click.option("--check/--no-check", default=True, help="Run OUT and compare it with MODEL before it is kept; default.")
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=list_formats,
+    help="List what each format can hold, and which of it is tested.",
+)
+@verbosity
+@VERSION
+@reports_errors
+@writes(out=written_files)
+def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
+    """Export the converted file MODEL to OUT, for another runtime: .onnx, .xml (OpenVINO), .pt2, .torchscript or .pte.
+
+    OUT is run and compared with MODEL before it is kept. effdet-detect, effdet-verify --coco and Predictor take it like
+    MODEL.
+
+    Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
+    """
+    from effdet_torch.export.export import export_model
+    from effdet_torch.export.formats import choose_format
+    from effdet_torch.export.settings import ExportSettings
+    from effdet_torch.inference.labels import own_names
+    from effdet_torch.network.checkpoint import load_model
+
+    choose_format(out.suffix, format_name)  # before the work
+    loaded = load_model(model, check_values=True)
+    names = own_names(loaded.config)
+    tell(*report(export_model(loaded, out, ExportSettings(**settings), format_name, check, names)))
+
+
+def report(done: Exported) -> list[str]:
+    """Return what was written, for people."""
+    config, interface = done.document.config, done.document.interface
+    size = "{1} x {0} pixels".format(*interface.image_size) if interface.image_size else "images of any size"
+    batch = "any batch" if interface.batch is None else f"batch {interface.batch}"
+    checked = "skipped: OUT was not run" if done.checked is None else str(done.checked)
+    parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
+    if done.cell.status != "validated":
+        parts.append(f"{done.cell.status}: {done.cell.text}")
+    written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
+    return [
+        f"model    {config.name}, {config.num_classes} classes",
+        f"format   {', '.join(parts)}",
+        *([f"note     {done.format.note}"] if done.format.note else []),
+        f"check    {checked}",
+        f"result   {written}",
+    ]

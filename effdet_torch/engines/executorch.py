@@ -1,0 +1,45 @@
+"""`.pte` files with ExecuTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effdet_torch.engines.document import read_document
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime
+from effdet_torch.errors import ModelFileError
+from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
+
+
+class ExecuTorchEngine(FileEngine):
+    """See `FileEngine`; the document is what a method without arguments returns."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from executorch.runtime import Runtime
+        except ImportError as error:
+            raise missing_runtime(path, "executorch", "executorch") from error
+        self.runtime = "ExecuTorch"
+        try:
+            require_regular(path, MAX_MODEL_BYTES)
+        except OSError as error:
+            raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+        try:
+            self._program: Any = Runtime.get().load_program(path)  # methods use it as long as they live
+            has_document = METADATA_KEY in self._program.method_names
+            stored = self._program.load_method(METADATA_KEY).execute([])[0] if has_document else None
+            self._forward = self._program.load_method("forward")
+        except Exception as error:  # RuntimeError and kinds of its own
+            raise failed(path, self.runtime, error) from error
+        super().__init__(path, read_document(path, stored))
+
+    def _run(self, pixels: Array) -> list[Array]:
+        try:
+            outputs = self._forward.execute([torch.from_numpy(pixels)])
+        except Exception as error:
+            raise failed(self.path, self.runtime, error) from error
+        # A copy: the next run writes into the same memory.
+        return [tensor.numpy().copy() for tensor in outputs]

@@ -1,0 +1,66 @@
+"""`.xml` and `.bin` files with OpenVINO, without torch."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from effdet_torch.engines.document import INPUT, read_document
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature
+from effdet_torch.errors import ModelFileError
+from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, map_file, require_regular
+
+MAX_GRAPH_BYTES = 256 << 20  # the .xml of D7x has 4 MB
+WEIGHTS_CHECKSUM = "effdet_weights_crc32"  # of the .bin: two files can be mixed up, and shapes do not show it
+# By default a CPU that has bfloat16 computes in it.
+FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+class OpenVinoEngine(FileEngine):
+    """See `FileEngine`; arithmetic is float32 whatever the processor prefers."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing_runtime(path, "openvino", "openvino") from error
+        self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+        weights = path.with_suffix(".bin")
+        try:
+            require_regular(path, MAX_GRAPH_BYTES)
+            checksum = weights_checksum(map_file(weights, MAX_MODEL_BYTES))
+        except OSError as error:
+            raise ModelFileError(f"cannot read the model file {error.filename or path}: {error.strerror}.") from error
+        core = openvino.Core()
+        try:
+            model = core.read_model(path, weights)
+            stored = {
+                key: model.get_rt_info([key]).value
+                for key in (METADATA_KEY, WEIGHTS_CHECKSUM)
+                if model.has_rt_info([key])
+            }
+        except Exception as error:  # RuntimeError and kinds of its own
+            raise failed(path, self.runtime, error) from error
+        super().__init__(path, read_document(path, stored.get(METADATA_KEY)))
+        if stored.get(WEIGHTS_CHECKSUM) != checksum:
+            raise ModelFileError(f"{weights} is damaged or belongs to another {path.name}. Copy both, or export again.")
+        require_signature(path, "inputs", [item.get_any_name() for item in model.inputs], [INPUT])
+        require_signature(path, "outputs", [item.get_any_name() for item in model.outputs], self._names)
+        try:
+            self._compiled: Any = core.compile_model(model, "CPU", FULL_PRECISION)
+        except Exception as error:
+            raise failed(path, self.runtime, error) from error
+
+    def _run(self, pixels: Array) -> list[Array]:
+        try:
+            found = self._compiled({INPUT: pixels})
+        except Exception as error:
+            raise failed(self.path, self.runtime, error) from error
+        return [found[name] for name in self._names]
+
+
+def weights_checksum(content: memoryview | bytes) -> str:
+    """Return the CRC-32 of a `.bin`, 8 hexadecimal digits."""
+    return f"{zlib.crc32(content):08x}"

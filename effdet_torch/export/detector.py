@@ -1,0 +1,87 @@
+"""The modules that are exported: the network alone, or everything from pixels to detections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.engines.document import Interface, profile_from
+from effdet_torch.errors import ConfigError
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.loop_nms import loop_nms
+from effdet_torch.network.model import EfficientDet
+from effdet_torch.optimize.fuse import fuse
+from effdet_torch.processing.postprocess import postprocess
+from effdet_torch.processing.profiles import Profile
+
+
+class ExportedNetwork(nn.Module):
+    """Pixels to class logits and box deltas, as a flat tuple; the network is the submodule `model`."""
+
+    def __init__(self, model: EfficientDet, interface: Interface) -> None:
+        super().__init__()
+        self.model = fuse(model, widen=False)  # wider kernels are a help for PyTorch's own
+        self.input = Normalization(model.config) if interface.pixels == "uint8" else nn.Identity()
+        self.is_half = interface.precision == "float16"
+        if self.is_half:
+            self.model.half()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images, see `Interface.pixels`, to the outputs of all levels, classes first, (B, C, H_l, W_l) float32."""
+        pixels = self.input(images)
+        class_logits, box_deltas = self.model(pixels.half() if self.is_half else pixels)
+        return tuple(output.float() for output in (*class_logits, *box_deltas))
+
+
+class ExportedDetector(nn.Module):
+    """Pixels to detections, in pixels of the network input."""
+
+    def __init__(self, network: ExportedNetwork, config: EfficientDetConfig, profile: Profile) -> None:
+        super().__init__()
+        self.network, self.profile, self.image_size = network, profile, config.image_size
+        self.register_buffer("anchors_yxyx", make_anchors_yxyx(config), persistent=False)
+        self.anchors_yxyx: Tensor
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map images to boxes, scores, classes and their number, see `processing.postprocess.Detections`."""
+        outputs = self.network(images)
+        heads = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        scales = torch.ones(images.shape[0], device=images.device)
+        return postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
+
+
+class Normalization(nn.Module):
+    """Bytes to network input, as `preprocess` computes it."""
+
+    def __init__(self, config: EfficientDetConfig) -> None:
+        super().__init__()
+        self.kind = config.normalization
+        for name in ("mean_rgb", "std_rgb"):
+            self.register_buffer(name, torch.tensor(getattr(config, name))[:, None, None], persistent=False)
+        self.mean_rgb: Tensor
+        self.std_rgb: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, H, W, 3) uint8 to (B, 3, H, W) float32."""
+        pixels = images.permute(0, 3, 1, 2).float()
+        if self.kind != "advprop":
+            pixels = (pixels - self.mean_rgb) / self.std_rgb
+        return pixels if self.kind == "mean_std" else pixels * 2 / 255 - 1
+
+
+def exportable(model: EfficientDet, interface: Interface) -> nn.Module:
+    """Return the module to export, in eval mode.
+
+    Raises:
+        ConfigError: Detections need one image size, because the anchors depend on it; or the size does not fit.
+    """
+    network = ExportedNetwork(model, interface)
+    if interface.outputs == "network":
+        return network.eval()
+    if interface.image_size is None:
+        raise ConfigError("detections need one image size, because the anchors depend on it; pass --image-size WxH")
+    config = replace(model.config, image_size=interface.image_size)
+    return ExportedDetector(network, config, profile_from(interface.profile)).eval()

@@ -1,0 +1,92 @@
+"""Export a model: choose the format, write, check, and only then put the files in their places."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+from effdet_torch.atomic import replacing
+from effdet_torch.engines.document import Document, make_document
+from effdet_torch.engines.table import open_engine
+from effdet_torch.export.check import Checked, check_file
+from effdet_torch.export.detector import exportable
+from effdet_torch.export.formats import Cell, Format, choose_format, require_possible
+from effdet_torch.export.settings import ExportSettings
+from effdet_torch.export.writers.program import Job
+from effdet_torch.network.model import EfficientDet
+
+LOG = logging.getLogger("effdet")
+PACKAGES = ("effdet-convert", "torch", "onnx", "onnxscript", "openvino", "executorch")  # what may take part
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: the file, and those beside it.
+        format: of the file.
+        document: in the file.
+        cell: what is known of this use of the format.
+        checked: the outcome of the check; None if it was skipped.
+    """
+
+    files: list[Path]
+    format: Format
+    document: Document
+    cell: Cell
+    checked: Checked | None
+
+
+def export_model(
+    model: EfficientDet,
+    out: Path,
+    settings: ExportSettings | None = None,
+    format_name: str | None = None,
+    check: bool = True,
+    label_map: Mapping[int, str] | None = None,
+) -> Exported:
+    """Export a model to a file; everything is written, or nothing.
+
+    Args:
+        model: in float32, on the CPU, in eval mode.
+        out: the file.
+        settings: what the file shall be; by default the network alone with the model's image size, one image at a time.
+        format_name: a key of `FORMATS`; by default of OUT's suffix.
+        check: run the file and compare it with the model before it is kept.
+        label_map: {category id: name} to note in the file; by default the model's.
+
+    Raises:
+        UsageError: The format is unknown, or cannot hold what the settings say.
+        EffdetError: The exporter or the runtime fails or is not installed, or the file gives other outputs.
+        OutputError: A file cannot be written.
+    """
+    settings = settings or ExportSettings()
+    row = choose_format(out.suffix, format_name)
+    interface = settings.interface(model.config)
+    cell = require_possible(row, interface)
+    document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
+    with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
+        job = Job(exportable(model, interface), document, settings.opset)
+        written = row.write(job, Path(folder, out.name))
+        LOG.info("wrote %s with %s", out.name, row.name)
+        checked = check_file(open_engine(written[0]), model) if check else None
+        _put(written, out.parent)
+    return Exported([out.parent / path.name for path in written], row, document, cell, checked)
+
+
+def _put(written: Iterable[Path], folder: Path) -> None:
+    with ExitStack() as stack:
+        for path in written:  # the last one is moved into place first
+            shutil.copyfileobj(stack.enter_context(path.open("rb")), stack.enter_context(replacing(folder / path.name)))
+
+
+def package_versions() -> dict[str, str]:
+    """Return {package: version} of everything that may take part in an export."""
+    return {name: found.version for name in PACKAGES for found in distributions(name=name)}

@@ -1,0 +1,1 @@
+"""One file for each kind of exporter: module and document in, files out."""

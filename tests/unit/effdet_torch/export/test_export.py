@@ -1,0 +1,185 @@
+"""One export to ONNX, and everything that surrounds the writing: the check, the document, failures."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from effdet_torch import Predictor
+from effdet_torch.engines.file_engine import FileEngine
+from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
+from effdet_torch.errors import ConfigError, EffdetError, UsageError
+from effdet_torch.export import export
+from effdet_torch.export.check import check_file, detection_errors, error_of_rms
+from effdet_torch.export.export import export_model
+from effdet_torch.export.settings import ExportSettings
+from effdet_torch.export.writers.program import Job, Written
+from effdet_torch.network.model import EfficientDet
+from support.exports import SIZE, export_sample
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> EfficientDet:
+    model = export_sample()
+    model.metadata = {"source": {"name": "mine"}, "assumed": {}}
+    return model
+
+
+@pytest.fixture(scope="module")
+def network(model: EfficientDet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "network.onnx"
+    done = export_model(model, path, ExportSettings(pixels="uint8"))
+    assert done.files == [path]
+    assert done.checked is not None
+    assert done.checked.error < 1e-4
+    assert str(done.checked).startswith("ONNX Runtime ")
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(network: Path) -> FileEngine:
+    return OnnxRuntimeEngine(network)
+
+
+def test_a_file_says_what_it_is(engine: FileEngine, model: EfficientDet) -> None:
+    assert (engine.config, engine.interface.pixels) == (model.config, "uint8")
+    assert engine.metadata["source"] == {"name": "mine"}
+    assert engine.metadata["export"]["with"].keys() >= {"torch", "onnx", "onnxscript"}
+    assert engine.metadata["anchors"]["levels"] == [3, 4, 5, 6, 7]
+
+
+def changed(model: EfficientDet, name: str, factor: float) -> EfficientDet:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_parameter(name).mul_(factor)
+    return other
+
+
+@pytest.mark.parametrize(
+    "name", ["backbone.blocks.3.0.conv_dw.weight", "fpn.cell.0.fnode.2.after_combine.conv.conv_pw.weight"]
+)
+def test_a_wrong_weight_is_found(engine: FileEngine, model: EfficientDet, name: str) -> None:
+    check_file(engine, changed(model, name, 1.0))
+    with pytest.raises(EffdetError, match=r"the exported file is wrong: run by ONNX Runtime .* differs by"):
+        check_file(engine, changed(model, name, 1.05))
+
+
+def test_an_error_that_is_not_a_number_is_infinite() -> None:
+    ones = np.ones((1, 2), np.float32)
+    assert error_of_rms(ones * np.nan, ones) == float("inf")
+    assert error_of_rms(np.ones((1, 3), np.float32), ones) == float("inf")
+    assert error_of_rms(ones * 1.5, ones) == 0.5
+
+
+def detections() -> list[np.ndarray[Any, Any]]:
+    boxes = np.arange(40, dtype=np.float32).reshape(1, 10, 4)
+    scores = np.linspace(0.9, 0.1, 10, dtype=np.float32)[None]
+    return [boxes, scores, np.arange(1, 11)[None], np.array([10])]
+
+
+@pytest.mark.parametrize(
+    ("output", "change"),
+    [("scores", (1, 0.05)), ("boxes", (0, 3.0)), ("boxes", (2, 1))],
+)
+def test_a_wrong_detection_is_found(output: str, change: tuple[int, float]) -> None:
+    found, expected = detections(), detections()
+    assert detection_errors(found, expected) == {"scores": 0.0, "boxes": 0.0}
+    index, difference = change
+    found[index][0, 3] += type(found[index][0, 3].flat[0])(difference)
+    assert detection_errors(found, expected)[output] > 0.01
+    assert detection_errors(found[:1] * 4, expected)[output] == float("inf")
+
+
+def test_two_detections_of_one_score_may_change_places() -> None:
+    found, expected = detections(), detections()
+    for arrays in (found, expected):
+        arrays[1][0, 4] = arrays[1][0, 3]
+    found[0][0, [3, 4]], found[2][0, [3, 4]] = found[0][0, [4, 3]], found[2][0, [4, 3]]
+    assert detection_errors(found, expected) == {"scores": 0.0, "boxes": 0.0}
+
+
+def test_inner_outputs_are_found_by_the_name_of_their_module(network: Path) -> None:
+    """What a layer-by-layer comparison needs: the last node within a module gives its output."""
+    scopes = {}
+    for node in onnx.load(network).graph.node:
+        for prop in node.metadata_props:
+            assert prop.key == "pkg.torch.onnx.name_scopes"
+            for scope in ast.literal_eval(prop.value)[:-1]:
+                scopes[scope.removeprefix("model.")] = node.output[0]
+    names = ["backbone.bn1", "backbone.blocks.2.1", "fpn.resample.3", "fpn.cell.0.fnode.3", "class_net.bn_rep.0.4"]
+    assert set(names) <= scopes.keys()
+    assert len({scopes[name] for name in names}) == len(names)
+
+
+def test_nothing_of_this_machine_is_in_the_file(network: Path) -> None:
+    content = network.read_bytes()
+    assert b"site-packages" not in content
+    assert str(Path(__file__).parents[4]).encode() not in content
+    assert EXTERNAL_DATA.search(content) is None
+
+
+def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet) -> None:
+    found, expected = Predictor(network, score_threshold=0)(IMAGE)[0], Predictor(model, score_threshold=0)(IMAGE)[0]
+    assert len(found) == len(expected) > 10
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.02)  # whole pixel values in between
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"image_size": (256, 256)}, ConfigError, r"network\.onnx takes images of 192 x 128 pixels, not 256 x 256"),
+        ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, in its own precision; leave out device"),
+        ({"precision": "float16"}, UsageError, r"network\.onnx runs on the CPU, .* leave out precision"),
+        ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
+    ],
+)
+def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        Predictor(network, **options)
+    Predictor(network, image_size=SIZE, device="cpu")
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, write: Callable[[Job, Path], Written]) -> None:
+    """Let another function write the files; what is read back is checked all the same."""
+    row = replace(export.choose_format(".onnx", None), write=write)
+    monkeypatch.setattr(export, "choose_format", lambda *_: row)
+
+
+def test_a_wrong_file_is_not_kept(
+    model: EfficientDet, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_: Job, path: Path) -> Written:
+        path.write_bytes(network.read_bytes())
+        return [path]
+
+    replaced(monkeypatch, write)
+    out = tmp_path / "out.onnx"
+    out.write_text("what was there")
+    with pytest.raises(EffdetError, match="the exported file is wrong"):
+        export_model(changed(model, "backbone.conv_stem.weight", 1.1), out)
+    assert out.read_text() == "what was there"
+    assert export_model(changed(model, "backbone.conv_stem.weight", 1.1), out, check=False).checked is None
+    assert out.read_bytes() == network.read_bytes()
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_: Job, path: Path) -> Written:
+        path.write_bytes(b"half of it")
+        raise EffdetError("it failed")
+
+    replaced(monkeypatch, write)
+    with pytest.raises(EffdetError, match="it failed"):
+        export_model(model, tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,103 @@
+"""The table of formats: its claims have tests, the docs show it, and the command knows its names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import cli
+from effdet_torch.engines.document import Interface
+from effdet_torch.engines.table import ENGINES
+from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.export.formats import COLUMNS, FORMATS, choose_format, require_possible
+from effdet_torch.export.listing import markdown, table_lines
+
+ROOT = Path(__file__).resolve().parents[4]
+VALIDATED = [cell.text for row in FORMATS.values() for cell in row.cells.values() if cell.status == "validated"]
+
+
+@pytest.fixture(scope="module")
+def collected() -> set[str]:
+    """The ids of the tests that the table names."""
+    files = sorted({text.partition("::")[0] for text in VALIDATED})
+    words = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow or not slow", "-p", "no:cacheprovider"]
+    done = subprocess.run([*words, *files], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines())
+
+
+def test_every_validated_cell_names_a_test_that_exists(collected: set[str]) -> None:
+    assert len(VALIDATED) >= 10
+    assert set(VALIDATED) <= collected
+    assert "tests/unit/effdet_torch/export/test_cells.py::test_cell[onnx-network-never]" not in collected
+
+
+def test_every_tested_cell_is_called_validated(collected: set[str]) -> None:
+    assert {test for test in collected if "::test_cell[" in test} == set(VALIDATED)
+
+
+def test_every_cell_is_filled_and_explained() -> None:
+    for row in FORMATS.values():
+        assert tuple(row.cells) == COLUMNS
+        assert all(cell.text for cell in row.cells.values())
+        assert row.suffix in ENGINES
+        assert "float32" in row.precisions
+
+
+def test_the_docs_show_the_table() -> None:
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    assert markdown() in text, "docs/export.md is out of date: copy what effdet_torch.export.listing.markdown() returns"
+
+
+def test_the_command_offers_the_formats_of_the_table() -> None:
+    option = next(item for item in cli.export.params if item.name == "format_name")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(FORMATS)
+
+
+def test_the_list_for_people_has_every_format() -> None:
+    lines = "\n".join(table_lines())
+    assert all(f"{name} ({row.suffix})" in lines for name, row in FORMATS.items())
+    assert "impossible: the anchors depend on the image size" in lines
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name", "found"),
+    [(".onnx", None, "onnx"), (".ONNX", None, "onnx"), (".pt2", None, "torch"), (".pt2", "aoti", "aoti")],
+)
+def test_the_format_is_chosen(suffix: str, name: str | None, found: str) -> None:
+    assert choose_format(suffix, name).name == found
+
+
+@pytest.mark.parametrize(
+    ("suffix", "name", "said"),
+    [
+        (".tflite", None, r"the suffix '.tflite' is not one of .onnx, .xml, .pt2"),
+        ("", None, "the suffix '' is not one of"),
+        (".xml", "onnx", r"a file of the format onnx ends in .onnx, not '.xml'; rename OUT"),
+    ],
+)
+def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        choose_format(suffix, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "said"),
+    [
+        (
+            "onnx",
+            {"outputs": "detections", "image_size": None},
+            "detections with any image size: the anchors",
+        ),
+        ("torchscript", {"outputs": "detections", "image_size": (64, 64)}, "cannot hold detections with fixed sizes"),
+        ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused(name: str, interface: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        require_possible(FORMATS[name], Interface(**interface))  # type: ignore[arg-type]
+    assert require_possible(FORMATS[name], Interface(image_size=(64, 64))).status == "validated"
