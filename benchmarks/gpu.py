@@ -36,8 +36,9 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.network.model import EfficientDet, create_model
 
 ROUNDS = 5
-# max |found - expected| over rms(expected), which random weights make larger than trained ones do.
-BOUNDS = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}  # the first name that fits
+# How much larger than the rounding errors of `effdet` in float32 the errors may be; the first name that fits counts.
+# Random weights amplify all of them, those of d7 a thousand times.
+FACTORS = {"float32": 50.0, "bfloat16": 50 * 2.0**16, "float16": 50 * 2.0**13}
 LARGEST_BATCH = {"d0": 128, "d4": 32, "d7": 8}  # what fits into 80 GB, and into the time
 
 
@@ -123,14 +124,14 @@ class Bench:
             "effdet AMP": lambda: self._mixed(pixels),
             "effdet AMP, channels_last": lambda: self._mixed(last),
         }
+        errors["effdet float32"] = noise = max_over_rms(self.theirs(pixels), expected)
+        if noise > 0.01:
+            raise SystemExit(f"effdet computes another network: off by {noise:.1e} of rms")
         for name, predictor in self.ours.items():
             contestants[name] = partial(predictor.engine, pixels)
             errors[name] = max_over_rms(predictor.engine(pixels), expected)
-            if not errors[name] <= next(BOUNDS[dtype] for dtype in BOUNDS if dtype in name):
+            if not errors[name] <= noise * next(factor for dtype, factor in FACTORS.items() if dtype in name):
                 raise SystemExit(f"{self.variant} batch {batch}: {name} is off by {errors[name]:.1e} of rms")
-        errors["effdet float32"] = max_over_rms(self.theirs(pixels), expected)
-        if errors["effdet float32"] > BOUNDS["float32"]:
-            raise SystemExit(f"effdet computes another network: off by {errors['effdet float32']:.1e} of rms")
         return self._race("network", batch, contestants, errors)
 
     def _mixed(self, pixels: Tensor) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from effdet_torch.inference.predict import ImageDetections, Predictor
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
+    from effdet_torch.network.saving import save_model
 
 _LAZY = {
     "COCO_NAMES": "inference.labels",
@@ -29,6 +30,7 @@ _LAZY = {
     "load_model": "network.checkpoint",
     "make_anchors_yxyx": "geometry.anchors",
     "read_labels": "inference.labels",
+    "save_model": "network.saving",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "load_model",
     "make_anchors_yxyx",
     "read_labels",
+    "save_model",
 ]
 
 
@@ -51,3 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

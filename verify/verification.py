@@ -18,6 +18,7 @@ from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
+from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.progress.bar import part_of
@@ -55,6 +56,9 @@ class Settings:
         modes: see `verify.layers.parity`.
         graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
         require: the weakest claim that passes, see `verify.results.claim`; None: any.
+
+    Raises:
+        ConfigError: The seed is negative.
     """
 
     image: Path | None = None
@@ -64,6 +68,10 @@ class Settings:
     modes: tuple[Mode, ...] = MODES
     graph: bool | None = None
     require: Requirement | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; expected at least 0")
 
     @classmethod
     def from_options(cls, dtypes: tuple[DType, ...], modes: tuple[Mode, ...], **others: Any) -> Settings:
@@ -168,7 +176,7 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
         return GraphResult("" if path is None else path.name, "left out (--no-graph)")
     try:
         if path is None:
-            raise GraphError(f"no inference graph belongs to {preparation.source.path.name}")
+            raise GraphError(f"no inference graph belongs to the source {preparation.source.path.name}")
         reference = graph_reference(path, preparation)
         size = reference.image_size
         images = network_input(model.config, settings.image, size, settings.seed)

@@ -15,17 +15,48 @@ from torch import Tensor
 from effdet_torch.geometry.nms import fixed_size
 from effdet_torch.geometry.thresholds import least_score
 
-CANDIDATES_AT_ONCE = 2048  # of a program
-WARPS = 8
+CANDIDATES_AT_ONCE = 1024
+WARPS = 4
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _decayed(  # type: ignore[no-untyped-def]  # noqa: ANN202
+    score,  # noqa: ANN001
+    boxes,  # noqa: ANN001
+    index,  # noqa: ANN001
+    inside,  # noqa: ANN001
+    best,  # noqa: ANN001
+    iou_threshold,  # noqa: ANN001
+    score_threshold,  # noqa: ANN001
+    exponent,  # noqa: ANN001
+    REMOVED: tl.constexpr,  # noqa: N803
+    SOFT: tl.constexpr,  # noqa: N803
+):
+    """Return the scores that candidates have once `best` is selected."""
+    width = tl.minimum(tl.load(boxes + index * 6 + 2, inside, 0.0), tl.load(boxes + best * 6 + 2)) - tl.maximum(
+        tl.load(boxes + index * 6, inside, 0.0), tl.load(boxes + best * 6)
+    )
+    height = tl.minimum(tl.load(boxes + index * 6 + 3, inside, 0.0), tl.load(boxes + best * 6 + 3)) - tl.maximum(
+        tl.load(boxes + index * 6 + 1, inside, 0.0), tl.load(boxes + best * 6 + 1)
+    )
+    common = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+    together = tl.load(boxes + index * 6 + 4, inside, 1.0) + tl.load(boxes + best * 6 + 4) - common
+    same = tl.load(boxes + index * 6 + 5, inside, -1.0) == tl.load(boxes + best * 6 + 5)
+    iou = tl.where(same, common / together, 0.0)
+    if SOFT:
+        score *= tl.exp2(iou * iou * exponent)
+        score = tl.where(score > score_threshold, score, REMOVED)
+    else:
+        score = tl.where(iou > iou_threshold, REMOVED, score)
+    return tl.where(index == best, REMOVED, score)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _select(  # type: ignore[no-untyped-def]  # noqa: ANN202
     boxes,  # noqa: ANN001
-    areas,  # noqa: ANN001
-    classes,  # noqa: ANN001
+    places,  # noqa: ANN001
     remaining,  # noqa: ANN001
-    indices,  # noqa: ANN001
+    positions,  # noqa: ANN001
     scores,  # noqa: ANN001
     count,  # noqa: ANN001
     steps,  # noqa: ANN001
@@ -36,58 +67,59 @@ def _select(  # type: ignore[no-untyped-def]  # noqa: ANN202
     SOFT: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
+    """Select from candidates in the order of their scores, of which a block takes part once it may win.
+
+    boxes (B, N, 6) are x0, y0, x1, y1, area, class; places (B, N) those in the order of the caller, of which the lower
+    wins among equal scores; remaining (B, N) the scores, descending, which are overwritten; positions and scores
+    (B, steps) the result.
+    """
     image = tl.program_id(0).to(tl.int64)
-    boxes += image * count * 4
-    areas += image * count
-    classes += image * count
+    boxes += image * count * 6
+    places += image * count
     remaining += image * count
+    positions += image * steps
+    scores += image * steps
     lanes = tl.arange(0, BLOCK)
-    best = -1
-    best_class = -1
-    left = 0.0
-    top = 0.0
-    right = 0.0
-    bottom = 0.0
-    best_area = 1.0
+    active = 0
     for step in range(steps):
         lane_scores = tl.full((BLOCK,), -float("inf"), tl.float32)
-        lane_indices = tl.zeros((BLOCK,), tl.int32)
-        for start in range(0, count, BLOCK):
+        lane_places = tl.full((BLOCK,), 2147483647, tl.int32)
+        lane_positions = tl.zeros((BLOCK,), tl.int32)
+        start = 0
+        waiting = 1
+        while waiting > 0:
             index = start + lanes
             inside = index < count
             score = tl.load(remaining + index, inside, -float("inf"))
-            if step > 0:
-                x0 = tl.load(boxes + index * 4, inside, 0.0)
-                y0 = tl.load(boxes + index * 4 + 1, inside, 0.0)
-                x1 = tl.load(boxes + index * 4 + 2, inside, 0.0)
-                y1 = tl.load(boxes + index * 4 + 3, inside, 0.0)
-                area = tl.load(areas + index, inside, 1.0)
-                same = tl.load(classes + index, inside, -2) == best_class
-                width = tl.maximum(tl.minimum(x1, right) - tl.maximum(x0, left), 0.0)
-                height = tl.maximum(tl.minimum(y1, bottom) - tl.maximum(y0, top), 0.0)
-                common = width * height
-                iou = tl.where(same, common / (area + best_area - common), 0.0)
-                if SOFT:
-                    score *= tl.exp2(iou * iou * exponent)
-                    score = tl.where(score > score_threshold, score, REMOVED)
-                else:
-                    score = tl.where(iou > iou_threshold, REMOVED, score)
-                score = tl.where(index == best, REMOVED, score)
-                tl.store(remaining + index, score, inside)
-            is_better = score > lane_scores
+            first = step - 1
+            if start >= active:  # a block that takes part from now on has all selections before it
+                first = 0
+            for earlier in range(first, step):
+                best = tl.load(positions + earlier)
+                score = _decayed(
+                    score, boxes, index, inside, best, iou_threshold, score_threshold, exponent, REMOVED, SOFT
+                )
+            tl.store(remaining + index, score, inside)
+            place = tl.load(places + index, inside, 2147483647)
+            is_better = inside & ((score > lane_scores) | ((score == lane_scores) & (place < lane_places)))
             lane_scores = tl.where(is_better, score, lane_scores)
-            lane_indices = tl.where(is_better, index, lane_indices)
+            lane_places = tl.where(is_better, place, lane_places)
+            lane_positions = tl.where(is_better, index, lane_positions)
+            start += BLOCK
+            waiting = 0
+            if start < count:
+                if start < active:
+                    waiting = 1
+                else:
+                    if tl.load(remaining + start) >= tl.max(lane_scores, 0):
+                        waiting = 1
+        active = tl.maximum(active, start)
         best_score = tl.max(lane_scores, 0)
-        # Among equal scores the lowest index, and a lane holds its own lowest; without any score the first.
-        best = tl.min(tl.where(lane_scores == best_score, lane_indices, count - 1), 0)
-        tl.store(indices + image * steps + step, best)
-        tl.store(scores + image * steps + step, best_score)
-        left = tl.load(boxes + best * 4)
-        top = tl.load(boxes + best * 4 + 1)
-        right = tl.load(boxes + best * 4 + 2)
-        bottom = tl.load(boxes + best * 4 + 3)
-        best_area = tl.load(areas + best)
-        best_class = tl.load(classes + best)
+        best_place = tl.min(tl.where(lane_scores == best_score, lane_places, 2147483647), 0)
+        best_position = tl.max(tl.where(lane_places == best_place, lane_positions, 0), 0)
+        tl.store(positions + step, best_position)
+        tl.store(scores + step, best_score)
+        tl.debug_barrier()  # all threads read the position that one has written
 
 
 def non_max_suppression(
@@ -103,29 +135,30 @@ def non_max_suppression(
     soft = soft_nms_sigma > 0.0
     score_threshold, removed = least_score(iou_threshold, score_threshold, soft), 0.0 if soft else -math.inf
     steps, boxes, scores = min(max_outputs, scores.shape[1]), boxes.detach().float(), scores.detach().float()
-    corners, areas = _corners_and_areas(boxes)
-    remaining = torch.where(scores > score_threshold, scores, removed).contiguous()
-    kinds = torch.zeros_like(remaining, dtype=torch.int32) if classes is None else classes.int().contiguous()
-    indices = torch.empty((scores.shape[0], steps), dtype=torch.int32, device=scores.device)
+    remaining = torch.where(scores > score_threshold, scores, removed)
+    remaining, order = remaining.sort(dim=1, descending=True, stable=True)
+    candidates = _candidates(boxes, classes).gather(1, order[:, :, None].expand(-1, -1, 6)).contiguous()
+    positions = torch.empty((scores.shape[0], steps), dtype=torch.int32, device=scores.device)
     selected = torch.empty((scores.shape[0], steps), device=scores.device)
     _select[(scores.shape[0],)](
-        *(corners, areas, kinds, remaining, indices, selected, scores.shape[1], steps),
+        *(candidates, order.int(), remaining.contiguous(), positions, selected, scores.shape[1], steps),
         *(iou_threshold, score_threshold, -0.5 / (math.log(2.0) * soft_nms_sigma) if soft else 0.0),
         REMOVED=removed,
         SOFT=soft,
         BLOCK=min(CANDIDATES_AT_ONCE, triton.next_power_of_2(scores.shape[1])),
         num_warps=WARPS,
     )
-    return fixed_size(indices.long(), selected, max_outputs, score_threshold)
+    return fixed_size(order.gather(1, positions.long()), selected, max_outputs, score_threshold)
 
 
-def _corners_and_areas(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the lower and the upper corners (B, N, 4), and the areas (B, N).
+def _candidates(boxes: Tensor, classes: Tensor | None) -> Tensor:
+    """Return lower corner, upper corner, area and class of boxes (B, N, 4) in either order of corners, (B, N, 6).
 
     A box without a positive finite area becomes a point of infinite area, which overlaps nothing.
     """
     low, high = torch.minimum(boxes[..., :2], boxes[..., 2:]), torch.maximum(boxes[..., :2], boxes[..., 2:])
-    areas = (high - low).prod(dim=2)
+    areas = (high - low).prod(dim=2, keepdim=True)
     proper = (areas > 0.0) & (areas < math.inf)
-    corners = torch.where(proper[:, :, None], torch.cat((low, high), dim=2), 0.0)
-    return corners, torch.where(proper, areas, math.inf)
+    corners = torch.where(proper, torch.cat((low, high), dim=2), 0.0)
+    kinds = torch.zeros_like(areas) if classes is None else classes[:, :, None].float()
+    return torch.cat((corners, torch.where(proper, areas, math.inf), kinds), dim=2)

@@ -129,9 +129,12 @@ def usable_device(device: torch.device | str, rank: int | None = None) -> torch.
         if rank is not None and found.type == "cuda":
             torch.cuda.set_device(found)  # pinned memory and the like belong to the current one
     except (RuntimeError, TypeError, AssertionError) as error:  # a PyTorch without CUDA asserts
-        reason = str(error).splitlines()[0]
+        # Of PyTorch's texts, one lists all devices that it was ever built for, another explains drivers.
+        lines = str(error).splitlines()[0].split(". ")
+        reason = "it does not exist" if lines[0].startswith("Expected one of") else lines[0]
         raise ConfigError(
-            f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..."
+            f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..., or none: then the "
+            "GPU is used if there is one, else the CPU"
         ) from error
     return found
 

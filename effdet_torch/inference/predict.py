@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -116,6 +117,9 @@ class Predictor:
         check_values: bool = False,
     ) -> None:
         require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
+        switches = {"fused": fused, "compiled": compiled, "check_values": check_values}
+        for name, value in switches.items():
+            require_type(value, bool, name, "True or False")
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.engine = make_engine(
@@ -174,11 +178,9 @@ class Predictor:
             ImageError: An image cannot be read, or is not uint8 RGB.
             ConfigError: The batch size is below 1.
         """
-        require_type(batch_size, Integral, "batch_size", "a whole number, at least 1")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+        _require_count(batch_size, "batch_size", 1)
         sources, found = iter(as_many(images)), list[ImageDetections]()
-        while batch := list(islice(sources, 1 if self.device_type == "cpu" else batch_size)):
+        while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
             pixels, image_scales = self.prepare(batch)
             found += self.detections(*self.engine(pixels), image_scales)
         return found
@@ -197,8 +199,15 @@ class Predictor:
 
         Yields:
             For every file its pixels (height, width, 3) and the detections, or why it cannot be read.
+
+        Raises:
+            ConfigError: A number is too small.
+            UsageError: An argument is of another type.
         """
         require_type(paths, (list, tuple), "paths", "a list of image files")
+        _require_count(batch_size, "batch_size", 1)
+        _require_count(workers, "workers", 0)
+        batch_size = min(batch_size, max(1, len(paths)))
         on_gpu = self.device_type == "cuda"
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
             found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
@@ -236,3 +245,9 @@ class Predictor:
             names = self.names_of(category_ids.tolist())
             results.append(ImageDetections(found.boxes_xyxy[kept], found.scores[kept], category_ids, names))
         return results
+
+
+def _require_count(value: int, name: str, least: int) -> None:
+    require_type(value, Integral, name, f"a whole number, at least {least}")
+    if value < least:
+        raise ConfigError(f"{name} is {value}; expected at least {least}")

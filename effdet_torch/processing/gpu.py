@@ -34,7 +34,7 @@ class GpuProcessing:
     def __init__(self, config: EfficientDetConfig, device: torch.device | str) -> None:
         self._config, self._device = config, torch.device(device)
         self._anchors_yxyx = make_anchors_yxyx(config, device)
-        self._suppress = one_kernel() or non_max_suppression
+        self._suppress = (one_kernel() if self._device.type == "cuda" else None) or non_max_suppression
 
     def prepare(self, images: Sequence[RgbImage]) -> tuple[Tensor, Tensor]:
         """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales (B,)."""

@@ -73,7 +73,7 @@ def test_network_input_is_that_of_the_cpu(model: EfficientDet, images: list[NDAr
     np.testing.assert_array_equal(scales.cpu().numpy(), expected_scales)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 2e-4), ("float16", 0.1), ("bfloat16", 1.0)])
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 2e-4), ("float16", 0.5), ("bfloat16", 5.0)])
 def test_a_graph_gives_what_the_network_gives(model: EfficientDet, precision: Any, bound: float) -> None:
     engine = Predictor(copy_of(model), device=GPU, precision=precision).engine
     with torch.inference_mode():
