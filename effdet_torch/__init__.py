@@ -13,9 +13,11 @@ from effdet_torch.config import EfficientDetConfig, get_config, list_models
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from effdet_torch.export.export import export_model
     from effdet_torch.geometry.anchors import make_anchors_yxyx
+    from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
-    from effdet_torch.inference.predict import ImageDetections, Predictor
+    from effdet_torch.inference.predict import Predictor
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
     from effdet_torch.network.saving import save_model
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
-    "ImageDetections": "inference.predict",
+    "ImageDetections": "inference.detections",
     "Predictor": "inference.predict",
     "create_model": "network.model",
+    "export_model": "export.export",
     "load_backbone": "network.checkpoint",
     "load_model": "network.checkpoint",
     "make_anchors_yxyx": "geometry.anchors",
@@ -40,6 +43,7 @@ __all__ = [
     "ImageDetections",
     "Predictor",
     "create_model",
+    "export_model",
     "get_config",
     "list_models",
     "load_backbone",

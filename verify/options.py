@@ -9,7 +9,7 @@ from typing import ParamSpec
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.engines.names import FORMAT_NAMES
+from effdet_torch.engines.names import BACKENDS
 from effdet_torch.terminal import csv_file, input_file, json_file_or_folder
 
 P = ParamSpec("P")
@@ -71,7 +71,7 @@ EVALUATION = (
     ),
     click.option(
         "--backend",
-        type=click.Choice(FORMAT_NAMES),
+        type=click.Choice(BACKENDS),
         help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
     ),
     click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one."),

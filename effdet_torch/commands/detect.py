@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.engines.names import FORMAT_NAMES
+from effdet_torch.engines.names import BACKENDS
 from effdet_torch.errors import UsageError, listed
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
@@ -75,7 +75,7 @@ Examples:
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option(
     "--backend",
-    type=click.Choice(FORMAT_NAMES),
+    type=click.Choice(BACKENDS),
     help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
 )
 @click.option(
@@ -106,7 +106,7 @@ def detect(
     check_values: bool,
     files: RunFiles,
 ) -> None:
-    """Detect objects in IMAGES with the converted file MODEL.
+    """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
 
     IMAGES are files, folders and patterns.
 

@@ -73,10 +73,10 @@ def export_model(
     cell = require_possible(row, interface)
     document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
-        job = Job(exportable(model, interface), document, settings.opset)
+        job = Job(exportable(model, interface, row.detector), document, settings.opset)
         written = row.write(job, Path(folder, out.name))
         LOG.info("wrote %s with %s", out.name, row.name)
-        checked = check_file(open_engine(written[0]), model) if check else None
+        checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
         _put(written, out.parent)
     return Exported([out.parent / path.name for path in written], row, document, cell, checked)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,7 +18,7 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
+from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
@@ -34,35 +34,6 @@ if TYPE_CHECKING:
     from effdet_torch.processing.gpu import GpuProcessing
 
 LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """What was found in one image, best first.
-
-    Attributes:
-        boxes_xyxy: (N, 4) float32 as (xmin, ymin, xmax, ymax) in pixels of the original image.
-        scores: (N,) float32, 0..1.
-        category_ids: (N,) int64, class channel + 1: COCO's ids for the official models.
-        names: of the N categories.
-    """
-
-    boxes_xyxy: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    category_ids: NDArray[np.int64]
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
-        boxes_xywh = xyxy_to_xywh(self.boxes_xyxy)
-        columns = (array.tolist() for array in (self.category_ids, boxes_xywh, self.scores))
-        return [
-            {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
-            for category_id, box_xywh, score in zip(*columns, strict=True)
-        ]
 
 
 class Predictor:

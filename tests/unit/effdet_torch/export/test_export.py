@@ -183,3 +183,12 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     with pytest.raises(EffdetError, match="it failed"):
         export_model(model, tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_tensorrt_gets_its_own_operator_and_no_check(model: EfficientDet, tmp_path: Path) -> None:
+    done = export_model(model, tmp_path / "out.onnx", ExportSettings(nms="hard", batch=None), "tensorrt")
+    assert (done.checked, done.cell.status) == (None, "experimental")
+    (node,) = (node for node in onnx.load(done.files[0]).graph.node if node.domain == "TRT")
+    settings = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    assert (node.op_type, settings["iou_threshold"], settings["max_output_boxes"]) == ("EfficientNMS_TRT", 0.5, 100)
