@@ -1,7 +1,7 @@
 PYTHON ?= python
 CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test slow parity bench
+.PHONY: check format lint types test slow exports parity bench
 
 check: lint types test
 
@@ -21,6 +21,12 @@ test:
 
 slow:
 	$(PYTHON) -m pytest -n logical -m slow
+
+# ExecuTorch wants a torch of its own choice, so it gets an environment of its own.
+exports:
+	$(PYTHON) -m venv build/exports
+	build/exports/bin/pip install -e '.[dev,executorch]'
+	build/exports/bin/python -m pytest -m slow tests/unit/effdet_torch/export/test_cells.py
 
 parity:
 	mkdir -p reports

@@ -51,20 +51,20 @@ def main() -> None:
 
 
 def around(device: str) -> Functions:
-    """Return pre- and postprocessing of one image, the logits as a network gives them: most of them low."""
+    """Return pre- and postprocessing of one image, the logits as the network gives them: NHWC, and most of them low."""
     random, sizes = np.random.default_rng(0), list(CONFIG.feature_sizes().values())
     image = random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    logits = [random.standard_normal((1, 810, *size), np.float32) * np.float32(1.5) - 5 for size in sizes]
-    deltas = [random.standard_normal((1, 36, *size), np.float32) * np.float32(0.3) for size in sizes]
+    logits = [random.standard_normal((1, *size, 810), np.float32) * np.float32(1.5) - 5 for size in sizes]
+    deltas = [random.standard_normal((1, *size, 36), np.float32) * np.float32(0.3) for size in sizes]
+    logits, deltas = ([level.transpose(0, 3, 1, 2) for level in head] for head in (logits, deltas))
+    torch_logits, torch_deltas = ([torch.from_numpy(x).to(device) for x in head] for head in (logits, deltas))
     first = [level[0] for level in logits]
-    tensors = ([torch.from_numpy(level).to(device) for level in head] for head in (logits, deltas))
-    torch_logits, torch_deltas = tensors
     cpu, gpu, scales = CpuProcessing(CONFIG), GpuProcessing(CONFIG, device), torch.ones(1)
     functions: Functions = {
         "preprocessing of 480 x 640": lambda: numpy_preprocess.preprocess([image], CONFIG),
         "preprocessing of 480 x 640, torch": lambda: preprocess.preprocess([image], CONFIG, device),
         "5000 candidates": lambda: numpy_candidates.top_k(
-            first, numpy_candidates.maxima(first, 90), 90, NUM_CANDIDATES, -np.inf, complete=True
+            first, numpy_candidates.maxima(first, 90), 90, NUM_CANDIDATES, -np.inf
         ),
         "5000 candidates, torch": lambda: postprocess.top_k(
             postprocess.flatten_levels(torch_logits, 90), NUM_CANDIDATES

@@ -15,7 +15,7 @@ from effdet_torch.terminal import (
     VERSION,
     Command,
     itself,
-    output_file,
+    json_file,
     reports_errors,
     say,
     write,
@@ -109,7 +109,7 @@ Examples:
 )
 @click.option(
     "--report",
-    callback=output_file,
+    callback=json_file,
     metavar="FILE.json",
     help="Write a machine-readable report; - for stdout.",
 )

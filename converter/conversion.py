@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from converter.errors import UnsupportedSourceError
 from converter.identify.families import family_of
 from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import Accounting, account
@@ -20,6 +21,7 @@ from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import FORMAT_VERSION, sha256
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
@@ -181,8 +183,16 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
 
 
 def describe_files(files: Iterable[Path], checksums: bool) -> list[dict[str, Any]]:
-    """Return name, size and, if wanted, SHA-256 of files."""
-    return [
-        {"name": path.name, "size_bytes": path.stat().st_size, **({"sha256": sha256(path)} if checksums else {})}
-        for path in files
-    ]
+    """Return name, size and, if wanted, SHA-256 of files.
+
+    Raises:
+        UnsupportedSourceError: A file is larger than any checkpoint; a sparse one takes no space.
+    """
+    described = list[dict[str, Any]]()
+    for path in files:
+        try:
+            size = require_regular(path, MAX_MODEL_BYTES)
+        except OSError as error:
+            raise UnsupportedSourceError(f"{path} cannot be read: {error.strerror}. Copy it again.") from error
+        described.append({"name": path.name, "size_bytes": size, **({"sha256": sha256(path)} if checksums else {})})
+    return described

@@ -16,6 +16,7 @@ from converter.readers.tensorflow.checkpoint_state import read_state
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableSource
 from effdet_torch.errors import listed
+from effdet_torch.untrusted.files import reason_of
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
@@ -71,7 +72,7 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
 
 
 def _not_opened(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"{path}: cannot be opened: {error.strerror or error}.")
+    return SourceError(f"{path}: cannot be opened: {reason_of(error)}.")
 
 
 def _open_download(name: str, progress: Progress | None) -> VariableSource | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
+from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
-from effdet_torch.file_format import assumptions
+from effdet_torch.file_format import assumptions, assumptions_briefly
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from converter.plan.expand import Plan
 
 Facts = Mapping[str, Any]
+UNTRAINED = "UNTRAINED: every batch norm holds its initial values"
+USUAL_SCALING = "as for ImageNet"  # in a list, whose lines have 80 columns
 HANGING = 13  # columns before the text of a line
 SCALINGS: Mapping[str, str] = {
     "mean_std": "",
@@ -81,6 +84,8 @@ def _origins(plan: Plan) -> dict[str, dict[str, int]]:
 def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str]:
     """Yield what the user should know about the source, the settings and the output."""
     source, settings = preparation.source, preparation.settings
+    if is_untrained(source, preparation.plan, preparation.view.name):
+        yield UNTRAINED
     yield from source.facts.notes
     yield from settings.notes
     for what in preparation.plan.table.unconverted.values():
@@ -108,7 +113,7 @@ def conversion_text(report: Facts) -> str:
         f"{len(accounting['other_view'])} other copies",
         *(f"{count} ignored ({reason})" for reason, count in Counter(accounting["ignored"].values()).items()),
     ]
-    lines = [("source", f"{source['kind']} {source['name']}")]
+    lines = [("source", f"{source['name']} ({source['kind']})")]
     if "url" in source:
         lines.append(("download", " ".join(filter(None, (source.get("official"), source["url"])))))
     lines += [
@@ -119,7 +124,7 @@ def conversion_text(report: Facts) -> str:
     if origins := report["origins"]:
         parts = [ORIGINS[origin].format_map(counts) for origin, counts in origins.items() if counts["tensors"]]
         lines.append(("tensors", f"{report['tensors']}: {', '.join(parts)}"))
-    lines += [*_assumed(report), *(("note", note) for note in report["notes"])]
+    lines += [*_assumed(report, assumptions_briefly), *(("note", note) for note in report["notes"])]
     written = f"{report['tensors']} {'variables' if TARGETS[report['to']].is_tensorflow else 'tensors'}"
     if report["dry_run"]:
         lines.append(("result", f"complete: {written} would be written (dry run)"))
@@ -131,21 +136,21 @@ def conversion_text(report: Facts) -> str:
 def inspection_text(facts: Facts) -> str:
     """Return an inspection as lines for a terminal."""
     lines = [
-        ("source", f"{facts['kind']} {facts['path']}"),
+        ("source", f"{facts['path']} ({facts['kind']})"),
         ("files", ", ".join(f"{file['name']} ({file['size_bytes'] / 1e6:.1f} MB)" for file in facts["files"])),
         ("variables", f"{facts['variables']} ({', '.join(f'{n} {dtype}' for dtype, n in facts['dtypes'].items())})"),
     ]
     lines.append(("checksums", facts["checksums"] or "none: damaged values cannot be noticed"))
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
+    if "architecture" in facts and facts["variants"] != [facts.get("variant")]:
         lines.append(("variants", " or ".join(facts["variants"]) or "none of the official detectors"))
     if "config" in facts:
         lines.append(("model", _model_text(facts["variant"], facts["config"], facts["parameters"])))
-        lines += [(name, _view_text(view)) for name, view in facts["views"].items()]
-        lines.append(("raw and ema", _difference_text(facts)))
-        lines.append(("step", "none" if facts["step"] is None else str(facts["step"])))
+        lines += _copies(facts)
+        lines += [("step", str(facts["step"]))] if facts["step"] is not None else []
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
-    lines += [*_assumed(facts), *(("note", note) for note in facts["notes"])]
+    lines += [*_assumed(facts, assumptions), *(("note", note) for note in facts["notes"])]
     lines += [("problem", problem) for problem in facts["problems"]]
     return _table(lines)
 
@@ -156,20 +161,26 @@ def tensors_text(rows: Iterable[Facts]) -> str:
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
-    """Return one line per official file: name, image size, published AP, input scaling."""
+    """Return one line per official file: name, image size, published AP, input scaling; and what that of most means."""
+    files = list(files)
+    usual = Counter(file.input_scaling for file in files).most_common(1)[0][0]
     rows = [
-        (file.short_name, "{} x {}".format(*file.config.image_size), f"{file.ap:.1f}", file.input_scaling)
+        (
+            file.short_name,
+            "{} x {}".format(*file.config.image_size),
+            f"{file.ap:.1f}",
+            USUAL_SCALING if file.input_scaling == usual else file.input_scaling,
+        )
         for file in files
     ]
     rows.insert(0, ("name", "image (px)", "AP val2017", "input"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join((*lines, f"{USUAL_SCALING}: {usual}"))
 
 
-def _assumed(facts: Facts) -> list[tuple[str, str]]:
-    text = assumptions(facts) if "assumed" in facts else None
+def _assumed(facts: Facts, in_words: Callable[[Facts], str | None]) -> list[tuple[str, str]]:
+    text = in_words(facts) if "assumed" in facts else None
     return [] if text is None else [("assumed", text)]
 
 
@@ -183,19 +194,24 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 
 
+def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Yield which copies there are, and whether two differ."""
+    stored = {name: view for name, view in facts["views"].items() if view["variables"]}
+    for name, view in stored.items():
+        yield name, _view_text(view) + ("" if len(stored) > 1 else ", the only copy")
+    if len(stored) > 1:
+        yield "raw and ema", _difference_text(facts)
+
+
 def _view_text(view: Facts) -> str:
-    if not view["variables"]:
-        return "absent"
     if view["variables"] != view["of"]:
         return f"{view['variables']} of {view['of']} variables"
-    state = {True: ", UNTRAINED: every batch norm holds its initial values", False: "", None: ", data not available"}
+    state = {True: f", {UNTRAINED}", False: "", None: ", data not available"}
     return "complete" + state[view["untrained"]]
 
 
 def _difference_text(facts: Facts) -> str:
     views, count = facts["views"].values(), facts["differing_variables"]
-    if not all(view["variables"] for view in views):
-        return "only one copy"
     if any(view["variables"] != view["of"] for view in views):
         return "not compared, one copy is incomplete"
     return (

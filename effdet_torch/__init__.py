@@ -13,22 +13,27 @@ from effdet_torch.config import EfficientDetConfig, get_config, list_models
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from effdet_torch.export.export import export_model
     from effdet_torch.geometry.anchors import make_anchors_yxyx
+    from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
-    from effdet_torch.inference.predict import ImageDetections, Predictor
+    from effdet_torch.inference.predict import Predictor
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
+    from effdet_torch.network.saving import save_model
 
 _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
-    "ImageDetections": "inference.predict",
+    "ImageDetections": "inference.detections",
     "Predictor": "inference.predict",
     "create_model": "network.model",
+    "export_model": "export.export",
     "load_backbone": "network.checkpoint",
     "load_model": "network.checkpoint",
     "make_anchors_yxyx": "geometry.anchors",
     "read_labels": "inference.labels",
+    "save_model": "network.saving",
 }
 
 __all__ = [
@@ -38,12 +43,14 @@ __all__ = [
     "ImageDetections",
     "Predictor",
     "create_model",
+    "export_model",
     "get_config",
     "list_models",
     "load_backbone",
     "load_model",
     "make_anchors_yxyx",
     "read_labels",
+    "save_model",
 ]
 
 
@@ -51,3 +58,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -6,6 +6,7 @@ the next run can tell what a killed run left from the file of one that still wri
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -69,6 +70,8 @@ def _copied_at_the_end(path: Path) -> Iterator[IO[bytes]]:
 def _moved_at_the_end(path: Path) -> Iterator[IO[bytes]]:
     place = Path(os.path.realpath(path))
     try:
+        if place.is_symlink():  # what it leads to is not a file, but the link itself
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         handle, temporary = _new_part(place)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error

@@ -10,6 +10,9 @@ from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.errors import UsageError
 
 LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
+MOST_PIXELS = 8192  # per side of the network input, five times D7's; its activations alone need some 20 GB
+MOST_PARTS = 100  # cells, repeats, nodes, ...: the largest official network has 8 of a kind; a cell, 10 nodes
+MOST = 1_000_000  # classes or channels
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
 
@@ -28,10 +31,6 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_positive_int(value: Any) -> bool:
-    return _is_int(value) and value > 0
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
@@ -45,7 +44,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _all(is_valid: Test, values: Any, count: int | None = None) -> bool:
-    has_count = isinstance(values, tuple) and (len(values) == count if count else bool(values))
+    has_count = isinstance(values, tuple) and (len(values) == count if count else 0 < len(values) <= MOST_PARTS)
     return has_count and all(map(is_valid, values))
 
 
@@ -62,6 +61,10 @@ def _integer(low: int, high: int) -> Check:
     return lambda value: _is_int(value) and low <= value <= high, f"{low} to {high}"
 
 
+def _positive(most: int) -> Check:
+    return _integer(1, most)[0], f"a positive integer, at most {most}"
+
+
 # Official `nms_configs`: name -> what its value must be.
 NMS_CHECKS: Mapping[str, Check] = {
     "method": _one_of(("gaussian", "hard")),
@@ -73,7 +76,6 @@ NMS_CHECKS: Mapping[str, Check] = {
 }
 NMS_NAMES = tuple(NMS_CHECKS)
 
-_POSITIVE: Check = (_is_positive_int, "a positive integer")
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 
 CHECKS: Mapping[str, Check] = {
@@ -82,10 +84,15 @@ CHECKS: Mapping[str, Check] = {
     "activation": _one_of(("swish", "relu6", "relu", "hswish", "mish")),
     "normalization": _one_of(("mean_std", "scale_range", "advprop")),
     "fpn_name": _one_of(CELLS),
-    **dict.fromkeys(("fpn_channels", "fpn_cells", "head_repeats", "num_classes", "num_scales"), _POSITIVE),
+    # A file of a few bytes can name any number, and would have a network built that fills the memory.
+    **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
+    **dict.fromkeys(("fpn_cells", "head_repeats", "num_scales"), _positive(MOST_PARTS)),
     "min_level": _integer(1, 5),
     "max_level": _integer(5, 12),
-    "image_size": (lambda value: _all(_is_positive_int, value, 2), "(height, width), two positive integers"),
+    "image_size": (
+        lambda value: _all(_integer(1, MOST_PIXELS)[0], value, 2),
+        f"(height, width), two positive integers, at most {MOST_PIXELS}",
+    ),
     "aspect_ratios": (
         lambda value: _all(lambda ratio: _is_positive(ratio) or _all(_is_positive, ratio, 2), value),
         "positive numbers, or pairs of them",
@@ -103,8 +110,8 @@ CHECKS: Mapping[str, Check] = {
     "apply_bn_for_resampling": _SWITCH,
     "separable_conv": _SWITCH,
     "fpn_config": (
-        lambda value: _are_pairs(value, _is_int, lambda offsets: _all(_is_int, offsets)),
-        "nodes (level, offsets of the inputs)",
+        lambda value: _are_pairs(value, _is_int, lambda inputs: _all(_is_int, inputs)) and len(value) <= MOST_PARTS,
+        f"nodes (level, offsets of the inputs), at most {MOST_PARTS}",
     ),
     "nms_configs": (
         lambda value: (

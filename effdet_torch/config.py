@@ -236,7 +236,8 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
 
     Args:
         variant: "d0".."d7", "d7x", "lite0".."lite4", "lite3x"; also as "efficientdet-d0" or "tf_efficientdet_d0".
-        **overrides: fields of `EfficientDetConfig`; an integer `image_size` means a square.
+        **overrides: fields of `EfficientDetConfig`; an integer `image_size` means a square, and `label_map` may be a
+            dictionary; classes that it leaves out are "class 7" and the like.
 
     Raises:
         UsageError: The variant is not a text.
@@ -247,12 +248,16 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     if name not in VARIANTS:
         base, settings = split_ending(name)
         if base in VARIANTS:
-            raise ConfigError(f"{variant!r} is {base} with other settings: pass {base!r} and {settings}")
+            raise ConfigError(
+                f"{variant!r} is not a variant, but {base} with other settings: pass {base!r} and {settings}"
+            )
         raise ConfigError(
             f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{did_you_mean(name, VARIANTS)}"
         )
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
+    if isinstance(names := overrides.get("label_map"), Mapping):
+        overrides["label_map"] = tuple(names.items())
     _require_fields(overrides)
     return replace(VARIANTS[name], **overrides)
 

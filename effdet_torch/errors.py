@@ -61,6 +61,11 @@ class EvaluationError(EffdetError):
     """Images, annotations or detections cannot be evaluated."""
 
 
+def install_command(extra: str) -> str:
+    """Return how an optional part of the project is installed; it is on no package index, so by its checkout."""
+    return f"run pip install '.[{extra}]' in the checkout of effdet-convert"
+
+
 def listed(items: Iterable[object], most: int = MAX_LISTED, separator: str = ", ") -> str:
     """Join items for an error message: the first ones, and how many more there are."""
     return separator.join(first_of(items, most))

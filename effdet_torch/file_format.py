@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from effdet_torch.errors import listed
 
 FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
 # Where the CRC-32C of every tensor is, over its bytes as they lie in the file. .safetensors: {tensor: 8 hexadecimal
 # digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
 CHECKSUMS_KEY = "effdet_crc32c"
+MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
+PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
+NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
+OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
+MOST_NAMED = 3
+SAVED = "the saved model"  # the origin of the settings of a model that was never converted
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
+
+
+def is_swapped(model: Path, other: Path) -> bool:
+    """Whether a model was probably meant by the other of two arguments: only that one is called as a model is."""
+    return other.suffix in MODEL_SUFFIXES and model.suffix not in MODEL_SUFFIXES
 
 
 def sha256(path: Path) -> str:
@@ -39,13 +52,27 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
         metadata: `assumed` is {official hyperparameter: value}; a file of an earlier version has no such entry.
     """
     if not isinstance(metadata.get("assumed"), Mapping):
-        return "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
+        return NOT_RECORDED
     if not metadata["assumed"]:
         return None
     return (
         f"{listed_settings(metadata['assumed'])} (not set in config.yaml or --hparams); if that is wrong, convert "
         "again with --hparams, or with config.yaml beside the checkpoint"
     )
+
+
+def assumptions_briefly(metadata: Mapping[str, Any]) -> str | None:
+    """Return what `assumptions` returns in a line that fits beside others: names, but no values."""
+    if not isinstance(metadata.get("assumed"), Mapping):
+        return NOT_RECORDED
+    return assumed_briefly(metadata["assumed"]) if metadata["assumed"] else None
+
+
+def assumed_briefly(names: Iterable[str]) -> str:
+    """Return how many settings are assumed and the first names, those first that a user is most likely to change."""
+    ordered = sorted(names, key=lambda name: name not in OFTEN_CHANGED)
+    count = f"{len(ordered)} setting{'' if len(ordered) == 1 else 's'}"
+    return f"{count} ({listed(ordered, MOST_NAMED)}; effdet-inspect shows the values)"
 
 
 def config_origins(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -23,6 +23,8 @@ from effdet_torch.untrusted.text import printable, wrapped
 P = ParamSpec("P")
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
+# Suffixes of files that are not JSON; any other one, .txt for example, is left to the user.
+OTHER_FORMATS = frozenset({".csv", ".html", ".md", ".tsv", ".xml"})
 USUAL_WIDTH = 80  # of a terminal that does not know its own, in columns
 VERSION = click.version_option(__version__, package_name="effdet-convert")
 
@@ -32,7 +34,7 @@ def say(*lines: str, err: bool = False, hanging: int = 2) -> None:
 
     On a terminal, lines that are too long are wrapped; all but the first are indented by `hanging` columns.
     """
-    width = _width(sys.stderr if err else sys.stdout)
+    width = width_of(sys.stderr if err else sys.stdout)
     shown = (line for text in lines for line in wrapped(printable(text), width, hanging))
     write("\n".join(shown) + "\n", err)
 
@@ -58,7 +60,7 @@ def on_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _width(stream: TextIO | None) -> int | None:
+def width_of(stream: TextIO | None) -> int | None:
     """Return the width of a terminal in columns; None for anything else, where lines stay whole."""
     if stream is None or not on_terminal(stream):
         return None
@@ -192,24 +194,55 @@ def _spelled(name: str) -> str:
     return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
 
 
-def output_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
-    """Parse the name of an output file, `-` being stdout; refuse a folder, and a folder that does not exist."""
-    path = output_file_or_folder(context, option, text)
-    if path is not None and is_folder(path):
-        raise click.BadParameter(f"{path} is a directory; name a file")
+def input_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a folder in place of a file to read."""
+    return _no_folder(path)
+
+
+def json_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a JSON file to write, `-` being stdout; refuse a folder, and a folder that does not exist."""
+    return _no_folder(json_file_or_folder(context, option, text))
+
+
+def json_file_or_folder(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of an output as `json_file` does, but allow a folder."""
+    path = _output(text)
+    if path is not None and path.suffix.lower() in OTHER_FORMATS:
+        raise click.BadParameter(f"{path} ends in {path.suffix}, but what is written is JSON; name it {path.stem}.json")
     return path
 
 
-def named_file(context: click.Context, option: click.Parameter, text: str | None) -> Path | None:
-    """Parse the name of an output file as `output_file` does, but refuse a stream."""
-    path = output_file(context, option, text)
+def named_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a file to write that has others beside it; refuse a folder and a stream."""
+    path = _no_folder(_output(text))
     if path is not None and is_stream(path):
         raise click.BadParameter(f"{text} is a stream; name a file, because files beside it get their names from it")
     return path
 
 
-def output_file_or_folder(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
-    """Parse the name of an output as `output_file` does, but allow a folder."""
+def csv_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a table to write; refuse what is not called one, because another file may be meant."""
+    path = named_file(_, __, text)
+    if path is not None and path.suffix.lower() != ".csv":
+        raise click.BadParameter(f"{path} does not end in .csv")
+    return path
+
+
+def output_folder(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a folder to write into, which need not exist; `-` is not one."""
+    path = None if text is None else Path(text)
+    if path is not None and (text == "-" or (path.exists() and not is_folder(path))):
+        raise click.BadParameter(f"{path} is {'stdout' if text == '-' else 'a file'}; name a folder")
+    return path
+
+
+def _no_folder(path: Path | None) -> Path | None:
+    if path is not None and is_folder(path):
+        raise click.BadParameter(f"{path} is a folder; name a file")
+    return path
+
+
+def _output(text: str | None) -> Path | None:
     if text is None or text == "-":
         return None if text is None else STDOUT
     for folder in (Path(text).parent, Path(os.path.realpath(text)).parent):  # the second one of a symbolic link
@@ -226,7 +259,7 @@ def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent
 
     with replacing(path) as stream:
         stream.write((json.dumps(values, indent=indent) + "\n").encode())
-    logging.getLogger("effdet").info("wrote %s", path)
+    logging.getLogger("effdet").info("wrote %s", "to stdout" if path == STDOUT else path)
 
 
 def refuse_options(names: Iterable[str], reason: str) -> None:

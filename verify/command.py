@@ -14,14 +14,15 @@ from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
-    on_terminal,
+    output_folder,
     refuse_options,
     reports_errors,
     unless_folder,
+    width_of,
     write,
     writes,
 )
-from verify.options import COCO_OPTIONS, FOLDER, SETTINGS, SOURCES, coco_options, image_size
+from verify.options import COCO_OPTIONS, INPUT, SETTINGS, SOURCES, coco_options, image_size
 
 if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
@@ -61,10 +62,8 @@ Examples:
   effdet-verify mine.pth --data VOC2012/ --compare older.pth --report-dir report/
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL; of an exported file also the .pth."
-)
+@click.argument("model", type=INPUT, required=False)
+@click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL, or the .pth of an export.")
 @click.option(
     "--demo",
     metavar="VARIANT",
@@ -80,9 +79,12 @@ Examples:
     type=click.Choice(["graph", "config"]),
     help="Fail unless the verdict rests on a graph (graph), or on stated settings at least (config).",
 )
-@click.option("--image", type=click.Path(path_type=Path), help="Run on a photograph instead of noise.")
+@click.option("--image", type=INPUT, help="Run on a photograph instead of noise.")
 @click.option(
-    "--image-size", metavar="SIDE|WxH", callback=image_size, help="Network input; default: MODEL's, at most 512x512."
+    "--image-size",
+    metavar="SIDE|WxH",
+    callback=image_size,
+    help="Network input; default: MODEL's, but at most 512x512 where layers are compared.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
@@ -94,7 +96,9 @@ Examples:
     help="Default: all three; fused is the network that --coco and effdet-detect run.",
 )
 @click.option("--fused", is_flag=True, default=None, help="The same as --mode fused.")
-@click.option("--report-dir", type=FOLDER, help="Write report.html, .json, junit.xml, summary.md.")
+@click.option(
+    "--report-dir", callback=output_folder, metavar="DIR", help="Write report.html, .json, junit.xml, summary.md."
+)
 @coco_options
 @verbosity
 @VERSION
@@ -136,11 +140,12 @@ def verify(
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
     # First what cannot fail: a file that cannot be written must not cost the result.
     quiet = is_quiet()
-    console = Console(width=None if on_terminal(sys.stdout) and not quiet else UNLIMITED)
+    console = Console(width=(None if quiet else width_of(sys.stdout)) or UNLIMITED)
     with console.capture() as captured:
         render_terminal(result, console)
     first, end, others = captured.get().partition("\n")
-    write(first + end + ("" if quiet else others))
+    reason, reason_end, _ = others.partition("\n")
+    write(first + end + (others if not quiet else "" if result.passed else reason + reason_end))
     detection, table = result.detection, options["save_csv"]
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:
@@ -195,6 +200,7 @@ def verify_images(
     """Evaluate on a data set, and draw pictures if a report shows them; None in all processes but the first."""
     from effdet_torch.data.dataset import TEST_DEV
     from effdet_torch.data.sources import DataSource
+    from effdet_torch.file_format import is_swapped
     from verify.detections.distributed import processes
     from verify.detections.run import CocoSettings
     from verify.evaluation import Beside, verify_detections
@@ -205,6 +211,9 @@ def verify_images(
     )
     if model is None:
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
+    for name in SOURCES:
+        if options[name] is not None and is_swapped(model, options[name]):
+            raise click.UsageError(f"--{name} {options[name]} is called as a model is; did you swap it with MODEL?")
     if options["split"] == TEST_DEV:
         refuse_options(("save_csv", "score", "shown", "compare"), "needs annotations, and testdev has none")
     source = DataSource(**{key: options[key] for key in SOURCES})

@@ -9,8 +9,8 @@ from typing import ParamSpec
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.engines.names import FORMAT_NAMES
-from effdet_torch.terminal import named_file, output_file_or_folder
+from effdet_torch.engines.names import BACKENDS
+from effdet_torch.terminal import csv_file, input_file, json_file_or_folder
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")
@@ -22,22 +22,14 @@ OTHERS = ("reference_results", "results", "compare", "save_csv")
 COCO_OPTIONS = (*SOURCES, *(name for name in SETTINGS if name != "image_size"), *OTHERS)
 
 
-FILE, FOLDER = click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)
-
-
-def csv_file(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
-    """Refuse a table that is not called one: another file may be meant."""
-    path = named_file(context, parameter, text)
-    if path is not None and path.suffix.lower() != ".csv":
-        raise click.BadParameter(f"{path} does not end in .csv")
-    return path
+INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
 
 
 # The options of an evaluation, the last one first in the help.
 EVALUATION = (
     click.option(
         "--results",
-        callback=output_file_or_folder,
+        callback=json_file_or_folder,
         metavar="FILE.json",
         help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",
     ),
@@ -55,11 +47,18 @@ EVALUATION = (
     ),
     click.option(
         "--compare",
-        type=FILE,
+        type=INPUT,
+        callback=input_file,
         metavar="OTHER",
         help="Evaluate another converted model on the same images, side by side.",
     ),
-    click.option("--reference-results", type=FILE, metavar="FILE.json", help="COCO results file to compare with."),
+    click.option(
+        "--reference-results",
+        type=INPUT,
+        callback=input_file,
+        metavar="FILE.json",
+        help="COCO results file to compare with.",
+    ),
     click.option(
         "--profile",
         metavar="NAME",
@@ -72,7 +71,7 @@ EVALUATION = (
     ),
     click.option(
         "--backend",
-        type=click.Choice(FORMAT_NAMES),
+        type=click.Choice(BACKENDS),
         help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
     ),
     click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one."),
@@ -81,20 +80,27 @@ EVALUATION = (
     click.option("--limit", type=click.IntRange(1), help="Use only the N images with the lowest ids."),
     click.option(
         "--labels",
-        type=FILE,
+        type=INPUT,
+        callback=input_file,
         metavar="FILE",
         help="Names of MODEL's classes (OTHER's, if it has none): text, JSON, YAML, .pbtxt.",
     ),
     click.option("--split", metavar="NAME", help="val2017 (default with --coco), testdev, val, test, ..."),
     click.option(
         "--data",
-        type=click.Path(path_type=Path),
+        type=INPUT,
         metavar="DIR|data.yaml",
         help="Evaluate MODEL on PASCAL VOC, YOLO or Roboflow's COCO.",
     ),
-    click.option("--images", type=FOLDER, metavar="DIR", help="Folder of the images of --annotations."),
-    click.option("--annotations", type=FILE, metavar="FILE", help="COCO annotation file: evaluate MODEL on it."),
-    click.option("--coco", type=click.Path(path_type=Path), metavar="ROOT", help="COCO's folder: evaluate MODEL."),
+    click.option("--images", type=INPUT, metavar="DIR", help="Folder of the images of --annotations."),
+    click.option(
+        "--annotations",
+        type=INPUT,
+        callback=input_file,
+        metavar="FILE",
+        help="COCO annotation file: evaluate MODEL on it.",
+    ),
+    click.option("--coco", type=INPUT, metavar="ROOT", help="COCO's folder: evaluate MODEL."),
 )
 
 

@@ -18,6 +18,7 @@ from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
 from converter.source import VariableSource
 from effdet_torch import __version__
+from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.progress.bar import part_of
@@ -58,6 +59,9 @@ class Settings:
         modes: see `verify.layers.parity` and, of "fused", `verify.layers.fused`.
         graph: whether TensorFlow's own graph, if it is at hand, runs as well; None: if it can, True: it must.
         require: the weakest claim that passes, see `verify.results.claim`; None: any.
+
+    Raises:
+        ConfigError: The seed is negative.
     """
 
     image: Path | None = None
@@ -67,6 +71,10 @@ class Settings:
     modes: tuple[Mode, ...] = MODES
     graph: bool | None = None
     require: Requirement | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; expected at least 0")
 
     @classmethod
     def from_options(
@@ -210,7 +218,7 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
         return GraphResult("" if path is None else path.name, "left out: nothing else is compared with TensorFlow")
     try:
         if path is None:
-            raise GraphError(f"no inference graph belongs to {preparation.source.path.name}")
+            raise GraphError(f"no inference graph belongs to the source {preparation.source.path.name}")
         reference = graph_reference(path, preparation)
         size = reference.image_size
         images = network_input(model.config, settings.image, size, settings.seed)

@@ -15,7 +15,7 @@ import yaml
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.untrusted.documents import parse_yaml
-from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes, reason_of
 
 _TUPLE, _BLOCK = "tag:yaml.org,2002:python/tuple", "tag:yaml.org,2002:python/object/new:"
 _MAX_DEPTH = 8  # of nested values, such as the inputs of a node of fpn_config
@@ -59,7 +59,7 @@ def read_hparams_file(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_bytes(path, MAX_YAML_BYTES), _Loader)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not plain YAML ({error}); fix it, or pass its values with --hparams") from error
     if not isinstance(values, dict):

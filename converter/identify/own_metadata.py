@@ -14,8 +14,11 @@ from converter.plan.table import VIEWS
 from converter.source import SourceFacts
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.file_format import METADATA_KEY, newer_format
+from effdet_torch.file_format import METADATA_KEY, PARENT, newer_format
 
+# Entry in the metadata of a file -> what it becomes in the `source` of a file that is converted from it. The values of
+# a saved model need not be those of its parent, so the two have different names.
+LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT}
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
@@ -41,9 +44,8 @@ def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFact
         facts = replace(facts, origins={str(field): str(origin) for field, origin in origins.items()})
     if isinstance(view := metadata.get("view"), dict) and view.get("name") in VIEWS:
         facts = replace(facts, held_view=view["name"])
-    if isinstance(metadata.get("source"), dict):
-        facts = replace(facts, provenance={"from": metadata["source"]})
-    return facts
+    provenance = {ours: metadata[theirs] for theirs, ours in LINEAGE.items() if isinstance(metadata.get(theirs), dict)}
+    return replace(facts, provenance=provenance)
 
 
 def stated_config(metadata: Mapping[str, Any]) -> EfficientDetConfig | None:

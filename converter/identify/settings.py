@@ -33,6 +33,7 @@ from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
+MAX_SHOWN = 60  # letters of a value in a note
 NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
@@ -89,10 +90,16 @@ def _overridden(given: Sequence[tuple[str, Hparams]], stated: Mapping[str, State
     """Return a note for every value of a config.yaml that the user replaces."""
     before = stated_fields(_merged([(origin, hparams) for origin, hparams in given if origin.startswith(CONFIG_FILE)]))
     return [
-        f"{OPTION} sets {ours.name} to {ours.value}, {other.origin} has {other.value}"
+        f"{OPTION} sets {ours.name} to {_cut(ours.value)}, {other.origin} has {_cut(other.value)}"
         for field, ours in stated.items()
-        if (other := before.get(field)) and ours.origin == OPTION and ours.value != other.value
+        if (other := before.get(field)) and ours.origin == OPTION and other.value not in ((), ours.value)
     ]
+
+
+def _cut(value: object) -> str:
+    """Return a value for a note; of a long one, such as the names of many classes, the beginning."""
+    text = str(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _merged(given: Sequence[tuple[str, Hparams]]) -> dict[str, tuple[str, Any]]:

@@ -97,7 +97,8 @@ def choose_target(out: Path | None, to: str | None = None) -> Target:
     by_suffix = {suffix: target for target in TARGETS.values() for suffix in target.suffixes}
     if to is None and out.suffix not in by_suffix:
         ending = f"ends in {out.suffix!r}" if out.suffix else "has no suffix"
-        raise UsageError(f"{out} {ending}; expected one of {', '.join(by_suffix)}, or a folder with --to tf1")
+        swapped = "; it exists: did you swap SOURCE and OUT?" if out.exists() else ""
+        raise UsageError(f"{out} {ending}; expected one of {', '.join(by_suffix)}, or a folder with --to tf1{swapped}")
     target = by_suffix[out.suffix] if to is None else TARGETS[to]
     if by_suffix.get(out.suffix, target) != target or (target.suffixes and out.suffix not in target.suffixes):
         expected = f"a name that ends in {' or '.join(target.suffixes)}" if target.suffixes else "the name of a folder"

@@ -136,7 +136,7 @@ def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> di
     rows, columns = height, width
     for level in range(1, max_level + 1):
         next_rows, next_columns = (rows + 1) // 2, (columns + 1) // 2
-        if level > min_level and (next_rows < rows) != (next_columns < columns):
+        if level > min_level and bool(next_rows < rows) != bool(next_columns < columns):
             raise ConfigError(
                 f"image size {height} x {width} (height x width) is too small for levels {min_level} to {max_level}: "
                 f"P{level - 1} is {rows} x {columns} and only one side can be halved; "

@@ -16,7 +16,7 @@ SETTINGS: Mapping[str, str] = {
     ADVPROP: "normalization='advprop' (effdet-convert: --hparams mean_rgb=0,stddev_rgb=1,scale_range=true)",
     "-640": "image_size=640 (effdet-convert: --hparams image_size=640)",
 }
-CUTOFF = 0.5  # names are short: "d8" shares half of its letters with "d7"
+CUTOFF = 0.6  # names are short: "d9" shares half of its letters with every other one
 
 
 def short_name(name: str) -> str:

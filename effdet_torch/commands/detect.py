@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 import click
 
 from effdet_torch.config import SCORE_THRESHOLD
-from effdet_torch.engines.names import FORMAT_NAMES
-from effdet_torch.errors import listed
+from effdet_torch.engines.names import BACKENDS
+from effdet_torch.errors import UsageError, listed
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
+    input_file,
     itself,
+    json_file,
     on_terminal,
-    output_file,
+    output_folder,
     reports_errors,
     say,
     write_json,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from effdet_torch.inference.detect_files import FileDetections
     from effdet_torch.outputs import RunFiles
 
+INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
 MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
@@ -43,15 +46,13 @@ Examples:
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=INPUT)
 @click.argument("images", nargs=-1, required=True)
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Draw boxes and names here."
-)
+@click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes and names here.")
 @click.option(
     "--json",
     "results",
-    callback=output_file,
+    callback=json_file,
     metavar="FILE",
     help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels; - for stdout. "
     "Rerun the same command to resume.",
@@ -74,12 +75,13 @@ Examples:
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option(
     "--backend",
-    type=click.Choice(FORMAT_NAMES),
+    type=click.Choice(BACKENDS),
     help="Run MODEL in another runtime: exported for it once, and kept in the cache.",
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=INPUT,
+    callback=input_file,
     metavar="FILE",
     help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
@@ -104,14 +106,14 @@ def detect(
     check_values: bool,
     files: RunFiles,
 ) -> None:
-    """Detect objects in IMAGES with the converted file MODEL.
+    """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
 
     IMAGES are files, folders and patterns.
 
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
-    from effdet_torch.file_format import assumptions
+    from effdet_torch.file_format import assumptions_briefly, is_swapped
     from effdet_torch.inference.detect_files import (
         detect_files,
         drawing_paths,
@@ -123,6 +125,8 @@ def detect(
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
 
+    if is_swapped(model, Path(images[0])):
+        raise UsageError(f"{images[0]} is called as a model is, and {model} is not; did you swap MODEL and IMAGES?")
     paths = find_images(images)
     if others := left_out(images):
         counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
@@ -140,7 +144,7 @@ def detect(
         label_map=labels,
         check_values=check_values,
     )
-    if assumed := assumptions(predictor.engine.metadata):
+    if assumed := assumptions_briefly(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))
     if kept.done:

@@ -134,13 +134,17 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
     from effdet_torch.export.export import export_model
-    from effdet_torch.export.formats import choose_format
+    from effdet_torch.export.formats import choose_format, require_possible
     from effdet_torch.export.settings import ExportSettings
+    from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model
 
-    choose_format(out.suffix, format_name)  # before the work
+    row, chosen = choose_format(out.suffix, format_name), ExportSettings(**settings)
     loaded = load_model(model, check_values=True)
-    tell(*report(export_model(loaded, out, ExportSettings(**settings), format_name, check)))
+    cell = require_possible(row, chosen.interface(loaded.config))
+    if cell.status != "validated":
+        tell(f"{cell.status}: {cell.text}", err=True)
+    tell(*report(export_model(loaded, out, chosen, format_name, check, own_names(loaded.config))))
 
 
 def report(done: Exported) -> list[str]:
@@ -148,10 +152,9 @@ def report(done: Exported) -> list[str]:
     config, interface = done.document.config, done.document.interface
     size = "{1} x {0} pixels".format(*interface.image_size) if interface.image_size else "images of any size"
     batch = "any batch" if interface.batch is None else f"batch {interface.batch}"
-    checked = "skipped: OUT was not run" if done.checked is None else str(done.checked)
+    skipped = "skipped: OUT was not run" if done.format.is_run else f"none: {done.format.runtime} is needed to run OUT"
+    checked = skipped if done.checked is None else str(done.checked)
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
-    if done.cell.status != "validated":
-        parts.append(f"{done.cell.status}: {done.cell.text}")
     written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
     return [
         f"model    {config.name}, {config.num_classes} classes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -135,7 +136,10 @@ def check_images(data: DataSet) -> DataSet:
         EvaluationError: Files are missing or cannot be opened, or more than 1 % have another size than annotated.
     """
     found = Findings(data.path.name)
-    found.add_all("file missing", (image.path.name for image in data.images if not _is_file(image.path)))
+    missing = [image.path for image in data.images if not _is_file(image.path)]
+    if missing and len(missing) == len(data.images):
+        raise _nothing_found(data, missing[0])
+    found.add_all("file missing", (path.name for path in missing))
     headers = dict(_headers(data.images, found))
     found.notes()  # refuses before sizes are compared
     turned = {i for i, header in headers.items() if _turns(header) and data.images[i].size == header.upright_size}
@@ -155,6 +159,16 @@ def check_images(data: DataSet) -> DataSet:
     )
     images = (x._replace(size=x.size or frames[i], turned=i in turned) for i, x in enumerate(data.images))
     return data.with_notes(found, images=tuple(images))
+
+
+def _nothing_found(data: DataSet, path: Path) -> EvaluationError:
+    """Return that no image is there: not a download that was cut short, but a wrong folder."""
+    below = next(path.parent.glob(f"*/{glob.escape(path.name)}"), None)
+    place = "check --images, or the place of the data set" if below is None else f"they are in {below.parent}: pass it"
+    return EvaluationError(
+        f"none of the images of {data.path.name} ({len(data.images)}) is in {path.parent}, for example {path.name}; "
+        f"{place}"
+    )
 
 
 def _headers(images: Iterable[DataImage], found: Findings) -> Iterator[tuple[int, Header]]:

@@ -21,7 +21,7 @@ class Rule(NamedTuple):
 
     Attributes:
         action: repaired, dropped, assumed or refused.
-        text: what is wrong, and what was done about it; after a count.
+        text: what is wrong, and what was done about it; in the plural.
         next_step: what to do; only for what is refused.
     """
 
@@ -112,13 +112,20 @@ RULES: Mapping[str, Rule] = {
     "iscrowd unknown": Rule("refused", "annotations whose iscrowd is not 0 or 1", "write 0 or 1"),
     "segmentation missing": Rule("repaired", "annotations without segmentation: boxes do not need it"),
     "no objects": Rule(
-        "refused", "images, and not one object to find in them", "pass their annotations, or a larger --limit"
+        "refused", "not one object to find in the images", "pass their annotations, or a larger --limit"
     ),
     # Other layouts.
     "image without annotation file": Rule(
         "refused", "images of the split without an annotation file", "add the files, or remove the images from the list"
     ),
-    "object damaged": Rule("refused", "objects that cannot be read", "export the annotations again"),
+    "object damaged": Rule(
+        "refused", "objects that are not a class with four numbers, or a polygon", "export the annotations again"
+    ),
+    "share outside": Rule(
+        "refused",
+        "objects with a coordinate outside of 0 to 1",
+        "divide x and width by the image's width in pixels, y and height by its height",
+    ),
     "object difficult": Rule("assumed", "objects marked difficult: evaluated like all others"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
 }
@@ -146,7 +153,7 @@ class Note:
     def sentence(self) -> str:
         """The note in one line."""
         examples = f" (e.g. {', '.join(self.examples)})" if self.examples else ""
-        return f"{self.action.capitalize()}: {self.count} {self.text}{examples}."
+        return f"{self.action.capitalize()} ({self.count}): {self.text}{examples}."
 
 
 @dataclass
@@ -198,8 +205,8 @@ class Findings:
         """
         refused = [(RULES[kind], places) for kind, places in self.found.items() if RULES[kind].action == "refused"]
         if refused:
-            texts = (f"{places.count} {rule.text}: {places} ({rule.next_step})" for rule, places in refused)
-            raise EvaluationError(f"{self.of} cannot be evaluated: {'; '.join(texts)}")
+            texts = (f"{rule.text} ({places.count}): {places}; {rule.next_step}" for rule, places in refused)
+            raise EvaluationError(f"{self.of} cannot be evaluated: {'. Also: '.join(texts)}")
         return tuple(
             Note(kind, RULES[kind].action, places.count, RULES[kind].text, tuple(places.first[:MOST_EXAMPLES]))
             for kind, places in self.found.items()

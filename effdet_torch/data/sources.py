@@ -78,6 +78,8 @@ class DataSource:
         if self.coco is not None:
             return clean(coco_layout(self.coco, split))
         if self.annotations is not None and self.images is not None:
+            if not self.images.is_dir():
+                raise EvaluationError(f"--images {self.images} is not a folder; pass the one that holds the images")
             return clean(coco_file(self.annotations, self.images, split))
         return clean(_recognised(self.data or Path(), split))
 
@@ -87,17 +89,22 @@ def read_split(root: Path, name: str | None = None) -> DataSet:
     return DataSource(coco=root).read(name)
 
 
+def _layouts(folder: Path) -> list[Layout]:
+    return [layout for layout in LAYOUTS if any(next(folder.glob(sign), None) for sign in layout.signs)]
+
+
 def _recognised(path: Path, split: str | None) -> RawData:
     if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
         return yolo_file(path, split)
     if not path.is_dir():
-        raise EvaluationError(
-            f"{path} is not a folder or a data.yaml; pass one, or --annotations FILE with --images DIR for COCO"
-        )
-    found = [layout for layout in LAYOUTS if any(next(path.glob(sign), None) for sign in layout.signs)]
+        what = "is not a folder or a data.yaml" if path.exists() else "does not exist"
+        raise EvaluationError(f"{path} {what}; pass one, or --annotations FILE with --images DIR for COCO")
+    found = _layouts(path)
     if not found:
-        expected = "; ".join(f"{layout.name}: {layout.signs[0]}" for layout in LAYOUTS)
-        raise EvaluationError(f"{path} is not a data set of a known layout; expected one of: {expected}")
+        above = path.absolute().parent
+        place = f"; the folder above is one ({_layouts(above)[0].name}): pass {above}" if _layouts(above) else ""
+        expected = "; ".join(f"{layout.name}: {' or '.join(layout.signs)}" for layout in LAYOUTS)
+        raise EvaluationError(f"{path} is not a data set of a known layout{place}. Expected in it one of: {expected}")
     if len(found) > 1:
         raise EvaluationError(
             f"{path} is a data set in several layouts ({listed(layout.name for layout in found)}): choose one with "

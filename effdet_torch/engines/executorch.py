@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, quiet
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
@@ -19,7 +19,8 @@ class ExecuTorchEngine(FileEngine):
 
     def __init__(self, path: Path) -> None:
         try:
-            from executorch.runtime import Runtime
+            with quiet():
+                from executorch.runtime import Runtime
         except ImportError as error:
             raise missing_runtime(path, "executorch", "executorch") from error
         self.runtime = "ExecuTorch"

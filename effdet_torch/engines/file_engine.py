@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import EXPORT_AGAIN, Document, profile_from
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 
@@ -103,7 +104,7 @@ class FileEngine(ABC):
         return pixels if missing == 0 else np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
 
 
-def to_bytes(pixels: Array, config: Any) -> Array:
+def to_bytes(pixels: Array, config: EfficientDetConfig) -> Array:
     """Undo the normalisation of pixels (B, 3, H, W) float32 and round: (B, H, W, 3) uint8."""
     if config.normalization != "mean_std":
         pixels = (pixels + 1) * (255 / 2)

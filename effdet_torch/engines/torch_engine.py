@@ -13,6 +13,7 @@ from torch import Tensor
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.compile import CompiledNetwork
+from effdet_torch.optimize.cuda_graph import GraphedNetwork
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import fuse
 from effdet_torch.optimize.precision import Precision
@@ -33,7 +34,8 @@ class TorchEngine:
         device: where the network runs.
         precision: of a fused network; "model" is the model's own. In float32, TF32 is switched off.
         fused: run the network that `optimize.fuse` returns. It is made again once a tensor of `model` has changed; what
-            is changed through `.data`, PyTorch does not track. Otherwise `model` itself runs, in eval mode.
+            is changed through `.data`, PyTorch does not track. On a GPU, small batches run as CUDA graphs. Otherwise
+            `model` itself runs, in eval mode.
         compiled: run the fused network through `torch.compile`, see `optimize.compiled`.
 
     Attributes:
@@ -68,7 +70,7 @@ class TorchEngine:
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
-        layout = torch.channels_last if self._is_fused else torch.contiguous_format
+        layout = memory_format(self.device, self._dtype) if self._is_fused else torch.contiguous_format
         tensor = (
             torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
         )
@@ -87,9 +89,18 @@ class TorchEngine:
         if self._network is None or not self._state.is_current():
             self._state = TensorState(self.model)
             network = fuse(self.model, widen=self.device.type == "cpu")
-            network = network.to(self._dtype).to(memory_format=torch.channels_last)
-            self._network = CompiledNetwork(network) if self._is_compiled else network
+            network = network.to(self._dtype).to(memory_format=memory_format(self.device, self._dtype))
+            if self._is_compiled:
+                self._network = CompiledNetwork(network)
+            else:
+                self._network = GraphedNetwork(network) if self.device.type == "cuda" else network
         return self._network
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Return the layout in which a fused network is fastest: NHWC, except for float32 on a GPU."""
+    is_slow = device.type != "cpu" and dtype == torch.float32
+    return torch.contiguous_format if is_slow else torch.channels_last
 
 
 def _joined(outputs: Sequence[Outputs]) -> Outputs:
@@ -124,9 +135,12 @@ def usable_device(device: torch.device | str, rank: int | None = None) -> torch.
         if rank is not None and found.type == "cuda":
             torch.cuda.set_device(found)  # pinned memory and the like belong to the current one
     except (RuntimeError, TypeError, AssertionError) as error:  # a PyTorch without CUDA asserts
-        reason = str(error).splitlines()[0]
+        # Of PyTorch's texts, one lists all devices that it was ever built for, another explains drivers.
+        lines = str(error).splitlines()[0].split(". ")
+        reason = "it does not exist" if lines[0].startswith("Expected one of") else lines[0]
         raise ConfigError(
-            f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..."
+            f"the device {str(device)!r} cannot be used: {reason}; expected cpu, cuda, cuda:1, ..., or none: then the "
+            "GPU is used if there is one, else the CPU"
         ) from error
     return found
 

@@ -12,6 +12,7 @@ import torch
 from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.engines.document import EXPORT_VERSION
 from effdet_torch.engines.file_engine import FileEngine
+from effdet_torch.engines.names import BACKENDS
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.export.export import export_model, package_versions
@@ -32,7 +33,7 @@ def cached_engine(
 
     Args:
         path: a converted file.
-        backend: a key of `FORMATS`.
+        backend: one of `BACKENDS`.
         image_size: (height, width) of the network input; by default the model's.
         check_values: compare the values of the file with its checksums.
 
@@ -41,8 +42,8 @@ def cached_engine(
         ModelFileError: The file cannot be read.
         EffdetError: It cannot be exported, or the cache cannot be written.
     """
-    if backend not in FORMATS:
-        raise ConfigError(f"unknown backend {backend!r}; expected one of {', '.join(FORMATS)}")
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; expected one of {', '.join(BACKENDS)}")
     place = _place(path, backend, image_size)
     if all(file.is_file() for file in files_of(place)):
         if check_values:

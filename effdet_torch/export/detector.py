@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, profile_from
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.geometry.loop_nms import loop_nms
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.fuse import fuse
-from effdet_torch.processing.postprocess import postprocess
-from effdet_torch.processing.profiles import Profile
+from effdet_torch.processing.postprocess import flatten_levels, postprocess
+from effdet_torch.processing.profiles import CLASS_OFFSET, Profile
 
 
 class ExportedNetwork(nn.Module):
@@ -37,11 +39,18 @@ class ExportedNetwork(nn.Module):
 
 
 class ExportedDetector(nn.Module):
-    """Pixels to detections, in pixels of the network input."""
+    """Pixels to detections, in pixels of the network input.
+
+    Attributes:
+        soft: whether it can suppress softly.
+    """
+
+    soft = True
 
     def __init__(self, network: ExportedNetwork, config: EfficientDetConfig, profile: Profile) -> None:
         super().__init__()
         self.network, self.profile, self.image_size = network, profile, config.image_size
+        self.num_classes = config.num_classes
         self.register_buffer("anchors_yxyx", make_anchors_yxyx(config), persistent=False)
         self.anchors_yxyx: Tensor
 
@@ -50,7 +59,41 @@ class ExportedDetector(nn.Module):
         outputs = self.network(images)
         heads = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
         scales = torch.ones(images.shape[0], device=images.device)
-        return postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
+        found = postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
+        return (*found,)  # a plain tuple: files must not refer to a class of ours
+
+
+class TensorRtDetector(ExportedDetector):
+    """Pixels to detections with TensorRT's own NMS, which is hard, of all anchors and no operator of ONNX."""
+
+    soft = False
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map images to detections, see `ExportedDetector`."""
+        outputs = self.network(images)
+        class_logits, box_deltas = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        boxes = decode_boxes_xyxy(flatten_levels(box_deltas, 4), self.anchors_yxyx)
+        logits = flatten_levels(class_logits, self.num_classes)
+        batch, profile = images.shape[0], self.profile
+        settings: dict[str, Any] = {
+            "background_class": -1,
+            "box_coding": 0,  # corners
+            "class_agnostic": int(not profile.per_class),
+            "iou_threshold": profile.iou_threshold,
+            "max_output_boxes": profile.max_detections,
+            "plugin_version": "1",
+            "score_activation": 1,  # a sigmoid of its own
+            "score_threshold": max(profile.score_threshold, 0.0),
+        }
+        count, boxes, scores, classes = torch.onnx.ops.symbolic_multi_out(
+            "TRT::EfficientNMS_TRT",
+            (boxes, logits),
+            settings,
+            dtypes=(torch.int32, torch.float32, torch.float32, torch.int32),
+            shapes=((batch, 1), (batch, profile.max_detections, 4), *[(batch, profile.max_detections)] * 2),
+            version=1,
+        )
+        return boxes, scores, classes.long() + CLASS_OFFSET, count[:, 0].long()
 
 
 class Normalization(nn.Module):
@@ -72,8 +115,15 @@ class Normalization(nn.Module):
         return pixels if self.kind == "mean_std" else pixels * 2 / 255 - 1
 
 
-def exportable(model: EfficientDet, interface: Interface) -> nn.Module:
+def exportable(
+    model: EfficientDet, interface: Interface, detector: type[ExportedDetector] = ExportedDetector
+) -> nn.Module:
     """Return the module to export, in eval mode.
+
+    Args:
+        model: in float32.
+        interface: of the file.
+        detector: makes the detections, if the file has them inside.
 
     Raises:
         ConfigError: Detections need one image size, because the anchors depend on it; or the size does not fit.
@@ -84,4 +134,4 @@ def exportable(model: EfficientDet, interface: Interface) -> nn.Module:
     if interface.image_size is None:
         raise ConfigError("detections need one image size, because the anchors depend on it; pass --image-size WxH")
     config = replace(model.config, image_size=interface.image_size)
-    return ExportedDetector(network, config, profile_from(interface.profile)).eval()
+    return detector(network, config, profile_from(interface.profile)).eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -50,6 +50,7 @@ def export_model(
     settings: ExportSettings | None = None,
     format_name: str | None = None,
     check: bool = True,
+    label_map: Mapping[int, str] | None = None,
 ) -> Exported:
     """Export a model to a file; everything is written, or nothing.
 
@@ -59,6 +60,7 @@ def export_model(
         settings: what the file shall be; by default the network alone with the model's image size, one image at a time.
         format_name: a key of `FORMATS`; by default of OUT's suffix.
         check: run the file and compare it with the model before it is kept.
+        label_map: {category id: name} to note in the file; by default the model's.
 
     Raises:
         UsageError: The format is unknown, or cannot hold what the settings say.
@@ -69,12 +71,12 @@ def export_model(
     row = choose_format(out.suffix, format_name)
     interface = settings.interface(model.config)
     cell = require_possible(row, interface)
-    document = make_document(model.config, interface, model.metadata, package_versions())
+    document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
-        job = Job(exportable(model, interface), document, settings.opset)
+        job = Job(exportable(model, interface, row.detector), document, settings.opset)
         written = row.write(job, Path(folder, out.name))
         LOG.info("wrote %s with %s", out.name, row.name)
-        checked = check_file(open_engine(written[0]), model) if check else None
+        checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
         _put(written, out.parent)
     return Exported([out.parent / path.name for path in written], row, document, cell, checked)
 

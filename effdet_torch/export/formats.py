@@ -13,7 +13,12 @@ from typing import Literal
 
 from effdet_torch.engines.document import Interface, Outputs, Precision
 from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.export.detector import ExportedDetector, TensorRtDetector
+from effdet_torch.export.writers.executorch_file import write_executorch
+from effdet_torch.export.writers.onnx_file import write_onnx
+from effdet_torch.export.writers.openvino_file import write_openvino
 from effdet_torch.export.writers.program import Job, Written
+from effdet_torch.export.writers.torch_files import write_package, write_program, write_script
 
 Shape = Literal["static", "batch", "size"]
 Status = Literal["validated", "experimental", "impossible"]
@@ -57,6 +62,8 @@ class Format:
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
         note: what a user must know; "" if nothing.
+        detector: makes the detections inside a file.
+        is_run: whether there is an engine that runs it here.
     """
 
     name: str
@@ -67,42 +74,8 @@ class Format:
     cells: Mapping[CellKey, Cell]
     precisions: tuple[Precision, ...] = ("float32",)
     note: str = ""
-
-
-def _onnx(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.onnx_file import write_onnx
-
-    return write_onnx(job, path)
-
-
-def _openvino(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.openvino_file import write_openvino
-
-    return write_openvino(job, path)
-
-
-def _torch(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.torch_files import write_program
-
-    return write_program(job, path)
-
-
-def _aoti(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.torch_files import write_package
-
-    return write_package(job, path)
-
-
-def _torchscript(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.torch_files import write_script
-
-    return write_script(job, path)
-
-
-def _executorch(job: Job, path: Path) -> Written:
-    from effdet_torch.export.writers.executorch_file import write_executorch
-
-    return write_executorch(job, path)
+    detector: type[ExportedDetector] = ExportedDetector
+    is_run: bool = True
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -119,7 +92,9 @@ def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell
 
 ANCHORS = "impossible: the anchors depend on the image size"
 NO_LOOP = "impossible: tracing cannot hold the loop of the NMS"
-UNTESTED_SIZE = "experimental: no test runs it"
+NEVER_RUN = "it was never run, for want of TensorRT"
+UNTESTED = "experimental: no test runs it"
+UNTESTED_SIZE = "experimental: torch.export takes many minutes, if it ends at all"
 CODE = "loading it can run code: only from a source that you trust"
 NETWORK: tuple[CellKey, ...] = (("network", "static"), ("network", "batch"))
 DETECTIONS: tuple[CellKey, ...] = (("detections", "static"), ("detections", "batch"))
@@ -132,7 +107,7 @@ FORMATS: Mapping[str, Format] = {
             ".onnx",
             "ONNX Runtime",
             "onnx",
-            _onnx,
+            write_onnx,
             _cells("onnx", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             ("float32", "float16"),
         ),
@@ -141,7 +116,7 @@ FORMATS: Mapping[str, Format] = {
             ".xml",
             "OpenVINO",
             "openvino",
-            _openvino,
+            write_openvino,
             _cells("openvino", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note="writes .xml and .bin",
         ),
@@ -150,7 +125,7 @@ FORMATS: Mapping[str, Format] = {
             ".pt2",
             "PyTorch",
             "",
-            _torch,
+            write_program,
             _cells("torch", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note=CODE,
         ),
@@ -159,12 +134,13 @@ FORMATS: Mapping[str, Format] = {
             ".pt2",
             "PyTorch",
             "",
-            _aoti,
+            write_package,
             _cells(
                 "aoti",
                 ("network", "static"),
-                network=UNTESTED_SIZE,
-                detections=UNTESTED_SIZE,
+                network=UNTESTED,
+                network_size=UNTESTED_SIZE,
+                detections=UNTESTED,
                 detections_size=ANCHORS,
             ),
             note=f"machine code for this kind of processor, made by a C++ compiler; {CODE}",
@@ -174,7 +150,7 @@ FORMATS: Mapping[str, Format] = {
             ".torchscript",
             "PyTorch",
             "",
-            _torchscript,
+            write_script,
             _cells(
                 "torchscript",
                 ("network", "static"),
@@ -188,15 +164,32 @@ FORMATS: Mapping[str, Format] = {
             ".pte",
             "ExecuTorch",
             "executorch",
-            _executorch,
+            write_executorch,
             _cells(
                 "executorch",
                 ("network", "static"),
                 network="impossible: XNNPACK needs fixed sizes",
-                detections="experimental: no test runs it",
+                detections=UNTESTED,
                 detections_size=ANCHORS,
             ),
             note="for the XNNPACK backend; the package needs an environment of its own",
+        ),
+        Format(
+            "tensorrt",
+            ".onnx",
+            "TensorRT",
+            "onnx",
+            write_onnx,
+            _cells(
+                "tensorrt",
+                network="impossible: without NMS it is the format onnx",
+                detections=f"experimental: {NEVER_RUN}",
+                detections_size=ANCHORS,
+            ),
+            ("float32", "float16"),
+            note=f"{NEVER_RUN}; hard NMS by the operator EfficientNMS_TRT of the domain TRT, which TensorRT alone has",
+            detector=TensorRtDetector,
+            is_run=False,
         ),
     )
 }
@@ -240,6 +233,8 @@ def require_possible(row: Format, interface: Interface) -> Cell:
             f"{row.name} cannot hold {interface.outputs} with {SHAPES[shape]}: {cell.text}; "
             "effdet-export --list shows what each format can hold"
         )
+    if not row.detector.soft and interface.profile.get("sigma"):
+        raise ConfigError(f"{row.name} suppresses hard; pass --nms hard")
     if interface.precision not in row.precisions:
         raise ConfigError(
             f"{row.name} is written in {' or '.join(row.precisions)}, not in {interface.precision}; choose another "

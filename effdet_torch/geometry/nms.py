@@ -59,7 +59,7 @@ def non_max_suppression(
     steps = min(max_outputs, scores.shape[1])
     candidates, scores = _padded(_intervals(boxes.detach().float(), classes), scores.detach().float())
     indices, scores = _select(candidates, scores, steps, iou_threshold, score_threshold, soft_nms_sigma)
-    return _fixed_size(indices, scores, max_outputs, score_threshold)
+    return fixed_size(indices, scores, max_outputs, score_threshold)
 
 
 def _padded(candidates: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ def _parts(values: Tensor) -> list[Tensor]:
     return list(torch.split(flat, flat.shape[0] if values.is_cuda else 16384))
 
 
-def _fixed_size(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def fixed_size(indices: Tensor, scores: Tensor, size: int, score_threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return indices and scores, (B, up to `size`), padded with 0 behind the valid ones, and the number of those."""
     valid = scores > score_threshold
     padding = [0, size - scores.shape[1]]

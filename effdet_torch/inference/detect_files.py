@@ -23,7 +23,7 @@ from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.visualize import draw_detections
 from effdet_torch.metrics.columns import CocoResult
-from effdet_torch.outputs import RunFiles
+from effdet_torch.outputs import RunFiles, is_folder
 
 LOG = logging.getLogger("effdet")
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
@@ -65,22 +65,24 @@ def find_images(names: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: None of them exists, or a pattern is malformed.
     """
+    if urls := [name for name in names if "://" in name]:
+        raise UsageError(f"{urls[0]} is a URL; download it first, and pass the file")
     paths = [path for name in names for match in _matches(name) for path in _files_of(match)]
-    if not any(path.exists() for path in paths):
+    if not any(map(_may_exist, paths)):
         raise UsageError(f"no image found: {listed(names)}; pass files, folders of images, or quoted patterns")
     return list(dict.fromkeys(paths))
 
 
 def left_out(names: Sequence[str]) -> Counter[str]:
     """Return the suffixes of the files in the folders of `find_images` that are not images, and how many have them."""
-    folders = {match for name in names for match in _matches(name) if match.is_dir()}
+    folders = {match for name in names for match in _matches(name) if is_folder(match)}
     files = (file for folder in folders for file in folder.iterdir() if not file.name.startswith("."))
-    return Counter(file.suffix.lower() for file in files if not _is_image(file) and file.is_file())
+    return Counter(file.suffix.lower() for file in files if not _is_image(file) and not is_folder(file))
 
 
 def _matches(name: str) -> list[Path]:
     path = Path(name)
-    if path.exists() or not glob.has_magic(name):
+    if _may_exist(path) or not glob.has_magic(name):
         return [path]
     first = next(place for place, part in enumerate(path.parts) if glob.has_magic(part))
     folder, pattern = Path(*path.parts[:first]), Path(*path.parts[first:])
@@ -94,16 +96,24 @@ def _matches(name: str) -> list[Path]:
     return found or [path]
 
 
+def _may_exist(path: Path) -> bool:
+    """Return whether a path exists, or cannot be reached, which is reported when it is read."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def _has_hidden(path: Path) -> bool:
     return any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_folder(path)  # what cannot be read is reported
 
 
 def _files_of(path: Path) -> list[Path]:
-    return sorted(filter(_is_image, path.iterdir())) if path.is_dir() else [path]
+    return sorted(filter(_is_image, path.iterdir())) if is_folder(path) else [path]
 
 
 def image_id(path: Path) -> int | str:

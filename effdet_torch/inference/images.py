@@ -13,6 +13,7 @@ JPEG is decoded by Pillow, which equals TensorFlow's decoder with `dct_method="I
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, require_regular
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, reason_of, require_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,7 @@ ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor"
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
 PROGRAM = "EPS"  # the one format that Pillow has another program decode
+REMAINDER = re.compile(r" \(\d+ bytes not processed\)")  # of what Pillow's decoder had in its buffer, not of the file
 CHECKSUM_BYTES = 4  # of the last chunk of a PNG
 
 # What is never a row of images; bytes are none at all, and refused as one.
@@ -193,6 +195,9 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 def _opened(file: IO[bytes]) -> Image.Image:
     """Open an image whose pixels can be decoded; what Pillow itself lets pass is refused here."""
+    if not file.read(1):
+        raise OSError("the file is empty")
+    file.seek(0)
     image = Image.open(file)
     if image.format == PROGRAM:
         raise ImageError("a PostScript file is a program, which may never end; save it as PNG first")
@@ -227,6 +232,7 @@ def _describe(path: str | Path, error: Exception) -> str:
             "Scale the image down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         )
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot read the image {path}: {error.strerror}."
+        return f"cannot read the image {path}: {reason_of(error)}."
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = REMAINDER.sub("", reason)
     return f"{path} is damaged: {reason}. Copy or download it again."

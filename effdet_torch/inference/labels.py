@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.checks import require_type
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
@@ -50,9 +51,15 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
     if num_classes is not None and max(names) != num_classes:
         raise UsageError(
             f"{path} has {len(names)} names for the categories 1 to {max(names)}, and the model has {num_classes} "
-            "classes: pass the names of this model"
+            f"classes: pass the names of this model; a text file has {num_classes} lines, empty where there is no name"
         )
     return {number: name for number, name in names.items() if name}
+
+
+def own_names(config: EfficientDetConfig) -> Mapping[int, str]:
+    """Return the class names that a model brings along, or COCO's for 90 classes without names: {category id: name}."""
+    is_coco = config.num_classes == COCO_NUM_CLASSES and not config.label_map
+    return COCO_NAMES if is_coco else dict(config.label_map)
 
 
 def _read(path: Path) -> dict[int, str]:
@@ -63,7 +70,7 @@ def _read(path: Path) -> dict[int, str]:
         parse = PARSERS.get(suffix, _lines if ITEM.match(text.lstrip()) is None else _items)
         content = parse(text)
     except OSError as error:
-        raise UsageError(f"cannot read the class names in {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read the class names in {path}: {reason_of(error)}") from error
     except ValueError as error:
         raise UsageError(f"cannot read the class names in {path}: {error}") from error
     names = _read_label_map(path, content)

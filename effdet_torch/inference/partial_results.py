@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from effdet_torch.errors import EvaluationError
-from effdet_torch.metrics.columns import CocoResult
+from effdet_torch.metrics.columns import CocoResult, detection_type
 from effdet_torch.outputs import is_stream
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
@@ -56,7 +56,7 @@ class PartialResults:
             return
         path = self._results.with_name(f"{self._results.name}.partial{self._rank or ''}")
         if not self._begun:  # with the first line, and without a line that was cut off
-            _write(path, "wb", b"".join(_complete_lines(path)) or _line(self._origin))
+            _write(path, "wb", b"".join(_lines(path)[0]) or _line(self._origin))
             self._begun = True
         _write(path, "ab", _line({"image_id": image, "detections": list(detections)}))
 
@@ -72,12 +72,14 @@ class PartialResults:
         return sorted(path for path in self._results.parent.iterdir() if name.fullmatch(path.name))
 
     def _read(self, path: Path) -> ByImage:
-        lines = _complete_lines(path)
+        lines, cut_off = _lines(path)
+        if not lines and not _line(self._origin).startswith(cut_off):  # another file, which must not be lost
+            raise EvaluationError(f"{path} is not of this run, which would keep its results there; move it away")
         try:
             header, *entries = map(parse_json, lines) if lines else [self._origin]
-            done: ByImage = {entry["image_id"]: entry["detections"] for entry in entries}
-        except (ValueError, KeyError, TypeError) as error:
-            raise EvaluationError(f"{path} is damaged: {error!r}; delete it to start over") from error
+            done = _checked(entries)
+        except ValueError as error:
+            raise EvaluationError(f"{path} is damaged: {error}; delete it to start over") from error
         if header != self._origin:
             found = header if isinstance(header, dict) else {}
             different = [key for key in self._origin if found.get(key) != self._origin[key]]
@@ -99,15 +101,32 @@ def _write(path: Path, mode: str, data: bytes) -> None:
         raise EvaluationError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
 
 
-def _complete_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file without a last one that was cut off while it was written."""
+def _checked(entries: object) -> ByImage:
+    """Return {image: detections} of the entries of a file.
+
+    Raises:
+        ValueError: They are something else.
+    """
+    from msgspec import ValidationError, convert  # late: most runs resume nothing
+
+    fields: dict[str, Any] = {"image_id": ImageKey, "detections": list[detection_type(ImageKey)]}  # type: ignore[misc]
+    try:
+        checked = convert(entries, list[TypedDict("Entry", fields)])  # type: ignore[operator, misc]
+    except ValidationError as error:
+        raise ValueError(str(error)) from error
+    return {entry["image_id"]: entry["detections"] for entry in checked}
+
+
+def _lines(path: Path) -> tuple[list[bytes], bytes]:
+    """Return the complete lines of a file, and the begin of a last one that was cut off while it was written."""
     try:
         lines = read_bytes(path, MAX_JSON_BYTES).splitlines(keepends=True)
     except FileNotFoundError:
-        return []
+        return [], b""
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror}; choose another output file") from error
-    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+    cut_off = b"" if not lines or lines[-1].endswith(b"\n") else lines.pop()
+    return lines, cut_off
 
 
 def _line(values: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
@@ -17,9 +18,9 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
+from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import COCO_NAMES, COCO_NUM_CLASSES, read_labels
+from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
@@ -33,35 +34,6 @@ if TYPE_CHECKING:
     from effdet_torch.processing.gpu import GpuProcessing
 
 LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
-
-
-@dataclass(frozen=True)
-class ImageDetections:
-    """What was found in one image, best first.
-
-    Attributes:
-        boxes_xyxy: (N, 4) float32 as (xmin, ymin, xmax, ymax) in pixels of the original image.
-        scores: (N,) float32, 0..1.
-        category_ids: (N,) int64, class channel + 1: COCO's ids for the official models.
-        names: of the N categories.
-    """
-
-    boxes_xyxy: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    category_ids: NDArray[np.int64]
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
-        boxes_xywh = xyxy_to_xywh(self.boxes_xyxy)
-        columns = (array.tolist() for array in (self.category_ids, boxes_xywh, self.scores))
-        return [
-            {"image_id": image_id, "category_id": category_id, "bbox": box_xywh, "score": score}
-            for category_id, box_xywh, score in zip(*columns, strict=True)
-        ]
 
 
 class Predictor:
@@ -120,6 +92,9 @@ class Predictor:
         check_values: bool = False,
     ) -> None:
         require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
+        switches = {"fused": fused, "compiled": compiled, "check_values": check_values}
+        for name, value in switches.items():
+            require_type(value, bool, name, "True or False")
         if not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.engine = make_engine(
@@ -140,8 +115,7 @@ class Predictor:
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
         if label_map is None:
-            is_coco = self.config.num_classes == COCO_NUM_CLASSES and not self.config.label_map
-            label_map = COCO_NAMES if is_coco else dict(self.config.label_map)
+            label_map = own_names(self.config)
         elif not isinstance(label_map, Mapping):
             require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
             label_map = read_labels(label_map, self.config.num_classes)
@@ -209,11 +183,9 @@ class Predictor:
             ImageError: An image cannot be read, or is not uint8 RGB.
             ConfigError: The batch size is below 1.
         """
-        require_type(batch_size, Integral, "batch_size", "a whole number, at least 1")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size}; expected at least 1")
+        _require_count(batch_size, "batch_size", 1)
         sources, found = iter(as_many(images)), list[ImageDetections]()
-        while batch := list(islice(sources, 1 if self.device_type == "cpu" else batch_size)):
+        while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
             pixels, image_scales = self.prepare(batch)
             found += self.detections(*self.engine(pixels), image_scales)
         return found
@@ -232,8 +204,15 @@ class Predictor:
 
         Yields:
             For every file its pixels (height, width, 3) and the detections, or why it cannot be read.
+
+        Raises:
+            ConfigError: A number is too small.
+            UsageError: An argument is of another type.
         """
         require_type(paths, (list, tuple), "paths", "a list of image files")
+        _require_count(batch_size, "batch_size", 1)
+        _require_count(workers, "workers", 0)
+        batch_size = min(batch_size, max(1, len(paths)))
         on_gpu = self.device_type == "cuda"
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
             found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
@@ -271,3 +250,9 @@ class Predictor:
             names = self.names_of(category_ids.tolist())
             results.append(ImageDetections(found.boxes_xyxy[kept], found.scores[kept], category_ids, names))
         return results
+
+
+def _require_count(value: int, name: str, least: int) -> None:
+    require_type(value, Integral, name, f"a whole number, at least {least}")
+    if value < least:
+        raise ConfigError(f"{name} is {value}; expected at least {least}")

@@ -62,17 +62,17 @@ def make_engine(
         ConfigError: The device cannot be used.
         ModelFileError: The model file cannot be read.
     """
-    options: dict[str, Any] = {
+    computing = {
         "precision": None if precision == "model" else precision,
         "fused": None if fused else fused,
+        "compiled": compiled or None,
     }
-    options |= {"compiled": compiled or None}
     if isinstance(model, Engine):
-        options |= {"device": device, "rank": rank, "check_values": check_values or None, "backend": backend}
-        _refuse(options, "an engine has its own device and precision")
+        options = {"device": device, "rank": rank, "check_values": check_values or None, **computing}
+        _refuse({**options, "backend": backend}, "an engine has its own device and precision")
         return model
     if isinstance(model, (str, os.PathLike)) and (backend is not None or is_exported(Path(model))):
-        options |= {"device": None if str(device) == "cpu" else device}
+        options = {"device": None if str(device) == "cpu" else device, **computing}
         _refuse(options, f"{backend or model} runs on the CPU, in its own precision")
         return _file_engine(Path(model), backend, image_size, check_values)
     if backend is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from effdet_torch.inference.predict import ImageDetections
+from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.untrusted.text import printable
 
 Color = tuple[int, int, int]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,20 @@ from effdet_torch.errors import EvaluationError
 CocoResult = dict[str, Any]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+@cache
+def detection_type(image_id: Any = int) -> Any:
+    """Return the type of a `CocoResult` for msgspec, which checks values from files by it.
+
+    Args:
+        image_id: the type of the ids of images; a file of COCO results has integers.
+    """
+    from msgspec import Meta  # late: most runs read no results
+
+    bbox = Annotated[list[float], Meta(min_length=4, max_length=4)]
+    fields: dict[str, Any] = {"image_id": image_id, "category_id": int, "bbox": bbox, "score": float}
+    return TypedDict("Detection", fields)  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, install_command
 from effdet_torch.metrics.columns import Boxes, Columns, Floats
 
 RECORD = "pycocotools"
@@ -67,9 +67,7 @@ def get_evaluator(name: str = AUTO) -> Evaluator:
         raise ConfigError(f"unknown evaluator {name!r}; expected {AUTO} or one of {', '.join(EVALUATORS)}")
     version = _hotcoco_version() if name == "hotcoco" else metadata.version(name)
     if version is None:
-        raise ConfigError(
-            "the evaluator hotcoco is not installed: run pip install 'effdet-convert[fast-eval]', or use pycocotools"
-        )
+        raise ConfigError(f"the evaluator hotcoco is not installed: {install_command('fast-eval')}, or use pycocotools")
     return Evaluator(name, version)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, is_backbone
-from effdet_torch.errors import ConfigError, ModelFileError, listed
+from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.values import ValueCheck, described
@@ -48,10 +48,15 @@ def load_model(
         UsageError: An argument is of another type, or names no device.
     """
     require_type(dtype, (torch.dtype, type(None)), "dtype", "a torch.dtype such as torch.float16")
+    if dtype is not None and not dtype.is_floating_point:
+        raise UsageError(f"dtype is {dtype}; expected a floating-point type such as torch.float16")
     try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"the device {device!r} does not exist; expected cpu, cuda, cuda:1, ...") from error
+        device = torch.empty(0, device=torch.device(device)).device
+    except (RuntimeError, TypeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+        reason = next(iter(str(error).splitlines()), "")
+        raise ConfigError(
+            f"the device {device!r} does not exist; expected cpu, cuda, cuda:1, ... ({reason})"
+        ) from error
     found = read_model_file(path, check_values)
     return build_model(Path(path), *found, device=device, dtype=dtype, allow_nonfinite=allow_nonfinite)
 

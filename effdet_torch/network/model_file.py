@@ -23,11 +23,12 @@ from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY, newer_format
 from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
 CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
+SAVE = "effdet_torch.save_model saves a model of this package; effdet-convert converts a state_dict or a checkpoint."
 
 
 def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -56,7 +57,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     except IsADirectoryError as error:
         raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
     except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+        raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
     if start[8:] == b"{":  # eight bytes of header length, then the header as JSON
         tensors, metadata = _read_safetensors(path, check_values)
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
@@ -64,10 +65,11 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(
-            f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. {CONVERT_FIRST}"
+            f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. Pass a file that "
+            "effdet-convert wrote."
         )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
-        raise ModelFileError(f"the metadata of {path} has no model config. {CONVERT_FIRST}")
+        raise ModelFileError(f"the metadata of {path} has no model config. {SAVE}")
     if reason := newer_format(metadata):
         raise ModelFileError(f"{path} {reason}")
     return tensors, metadata
@@ -86,7 +88,7 @@ def _read_torch(path: Path, start: bytes, check_values: bool) -> tuple[dict[str,
         keys = listed(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ModelFileError(
             f"{path} has no metadata: it was written with --layout effdet, or by another tool. Expected the keys "
-            f"state_dict and metadata, found {keys}. {CONVERT_FIRST}"
+            f"state_dict and metadata, found {keys}. {SAVE}"
         )
     tensors = content["state_dict"]
     keyed = isinstance(tensors, dict) and all(isinstance(key, str) for key in tensors)

@@ -11,6 +11,9 @@ from effdet_torch.errors import EffdetError
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
 
+Outputs = tuple[list[Tensor], list[Tensor]]
+
+
 class CompiledNetwork:
     """A network through `torch.compile`; the first outputs of every shape are compared with the network's own.
 
@@ -25,18 +28,16 @@ class CompiledNetwork:
         self._network, self._compiled = network, torch.compile(network, dynamic=False)
         self._compared = set[torch.Size]()
 
-    def __call__(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def __call__(self, pixels: Tensor) -> Outputs:
         """Return what the network returns for pixels (B, 3, H, W)."""
-        outputs: tuple[list[Tensor], list[Tensor]] = self._compiled(pixels)
+        outputs: Outputs = self._compiled(pixels)
         if pixels.shape not in self._compared:
             require_equal(outputs, self._network(pixels), "torch.compile")
             self._compared.add(pixels.shape)
         return outputs
 
 
-def require_equal(
-    found: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]], what: str
-) -> None:
+def require_equal(found: Outputs, expected: Outputs, what: str) -> None:
     """Refuse outputs that differ from those of the network.
 
     Raises:

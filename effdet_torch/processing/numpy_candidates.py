@@ -6,7 +6,6 @@ matter are gathered. The outputs may have any memory format.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ class Candidates(NamedTuple):
         rows: (N,) positions in `anchors`.
         classes: (N,) class channels.
         logits: (N,).
-        floor: every pair or anchor that could be a candidate and is left out has at most this logit; -inf if none is.
+        floor: no pair, or anchor, that is left out has a higher logit.
     """
 
     anchors: IndexArray
@@ -52,7 +51,7 @@ def maxima(class_logits: Sequence[FloatArray], num_classes: int) -> FloatArray:
 
 
 def top_k(
-    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float, complete: bool
+    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float
 ) -> Candidates:
     """Take the `count` highest of all (anchor, class) pairs, in the order of (class, anchor).
 
@@ -65,37 +64,25 @@ def top_k(
         num_classes: of the model.
         count: how many to take.
         lowest: pairs below this logit do not matter.
-        complete: whether exactly `count` are taken if there are so many; otherwise those that are equal to the last one
-            are left out, and it is the floor.
     """
-    # As many anchors have maxima that are as high, so the last one taken is at least this.
-    least = max(lowest, _nth_highest(highest, count))
-    anchors = np.flatnonzero(highest >= least)
+    # The best pairs lie among as many anchors with the best maxima: each of these contributes a pair that is as good.
+    anchors, floor = _highest(highest, count, lowest)
     logits = gather(class_logits, anchors, num_classes).ravel()
-    pairs, floor = np.flatnonzero(logits >= least), least
-    if len(pairs) > count:
-        values = logits[pairs]
-        floor = _nth_highest(values, count)
-        taken = values > floor
-        if complete:
-            equal = np.flatnonzero(values == floor)
-            taken[equal[: count - np.count_nonzero(taken)]] = True
-        pairs = pairs[taken]
-    rows, classes = np.divmod(pairs, num_classes)
+    pairs = np.flatnonzero(logits >= floor)
+    taken, floor = _highest(logits[pairs], count, floor)
+    rows, classes = np.divmod(pairs[taken], num_classes)
     classes, rows = np.divmod(np.sort(classes * len(anchors) + rows), max(1, len(anchors)))
-    values = logits[rows * num_classes + classes]
-    return Candidates(anchors, rows, classes, values, -math.inf if complete else floor)
+    return Candidates(anchors, rows, classes, logits[rows * num_classes + classes], floor)
 
 
 def best_class(
-    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float, complete: bool
+    class_logits: Sequence[FloatArray], highest: FloatArray, num_classes: int, count: int, lowest: float
 ) -> Candidates:
     """Take the `count` anchors with the highest maxima, each with its best class; among equal ones the lowest class.
 
-    The arguments are those of `top_k`; if `complete`, all anchors are taken.
+    The arguments are those of `top_k`.
     """
-    floor = max(lowest, -math.inf if complete else _nth_highest(highest, count))
-    anchors = np.flatnonzero(highest >= floor)
+    anchors, floor = _highest(highest, count, lowest)
     logits, rows = gather(class_logits, anchors, num_classes), np.arange(len(anchors))
     classes = logits.argmax(axis=1)
     return Candidates(anchors, rows, classes, logits[rows, classes], floor)
@@ -127,7 +114,17 @@ def _by_anchor(level: FloatArray, num_values: int) -> FloatArray:
     return level.reshape(-1, num_values, level.shape[1] * level.shape[2])
 
 
-def _nth_highest(values: FloatArray, n: int) -> float:
-    """Return the n-th highest of values (N,) without NaN; -inf if there are fewer."""
-    place = len(values) - n
-    return -math.inf if place < 0 else float(np.partition(values, place)[place])
+def _highest(values: FloatArray, count: int, lowest: float) -> tuple[IndexArray, float]:
+    """Return where the `count` highest of values (N,) are, ascending, and a value that no other one exceeds.
+
+    Among equal values the lower index is taken; values below `lowest`, and NaN, are not.
+    """
+    place = len(values) - count
+    least = lowest if place < 0 else max(lowest, float(np.partition(values, place)[place]))
+    indices = np.flatnonzero(values >= least)
+    if len(indices) > count:
+        taken = values[indices] > least
+        equal = np.flatnonzero(~taken)
+        taken[equal[: count - np.count_nonzero(taken)]] = True
+        indices = indices[taken]
+    return indices, least

@@ -73,10 +73,10 @@ def postprocess(
     limit = profile.max_candidates if profile.candidates == "top_k" else len(highest)
     choose, lowest = CANDIDATES[profile.candidates], _lowest_logit(profile.score_threshold)
     for count in _rounds(max(FIRST_CANDIDATES, ROOM * profile.max_detections), limit):
-        chosen = choose(class_logits, highest, num_classes, count, lowest, complete=count == limit)
+        chosen = choose(class_logits, highest, num_classes, count, lowest)
         deltas = gather(box_deltas, chosen.anchors, 4)
         boxes_xyxy = decode_boxes_xyxy(deltas, anchors_yxyx[chosen.anchors])[chosen.rows]
-        least = float(_sigmoid(np.float32(chosen.floor))) if chosen.floor > -math.inf else -math.inf
+        least = -math.inf if count == limit else float(_sigmoid(np.float32(chosen.floor)))
         indices, scores = _suppress(boxes_xyxy, chosen, max(least, profile.score_threshold), profile)
         if len(indices) == profile.max_detections or least <= profile.score_threshold:
             break

@@ -17,8 +17,6 @@ from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.geometry.nms import non_max_suppression
 from effdet_torch.processing.profiles import CLASS_OFFSET, Profile, get_profile
 
-Suppression = Callable[..., tuple[Tensor, Tensor, Tensor]]
-
 
 class Detections(NamedTuple):
     """Detections of a batch, best first; rows from `num_detections` on are padding and 0.
@@ -50,7 +48,7 @@ def postprocess(
     image_scales: Tensor,
     image_size: tuple[int, int],
     profile: str | Profile = "official-eval",
-    nms: Suppression = non_max_suppression,
+    suppress: Callable[..., tuple[Tensor, Tensor, Tensor]] = non_max_suppression,
 ) -> Detections:
     """Turn the outputs of the network into detections.
 
@@ -61,7 +59,7 @@ def postprocess(
         image_scales: (B,), from network input to original pixels, as `preprocess` returns them.
         image_size: (height, width) of the network input, for profiles that clip.
         profile: a name in `PROFILES`, or your own.
-        nms: takes the arguments of `non_max_suppression`, and returns the same.
+        suppress: `non_max_suppression`, or another that gives the same.
 
     Raises:
         ConfigError: The profile does not exist, or the anchors do not fit the outputs.
@@ -76,23 +74,23 @@ def postprocess(
     candidates = top_k(logits, chosen.max_candidates) if chosen.candidates == "top_k" else best_class(logits)
     candidate_deltas = deltas.gather(1, candidates.anchors[:, :, None].expand(-1, -1, 4))
     boxes_xyxy = decode_boxes_xyxy(candidate_deltas, anchors_yxyx[candidates.anchors])
-    return _suppress(boxes_xyxy, candidates, image_scales, image_size, chosen, nms)
+    return _selected(boxes_xyxy, candidates, image_scales, image_size, chosen, suppress)
 
 
-def _suppress(
+def _selected(
     boxes_xyxy: Tensor,
     candidates: Candidates,
     image_scales: Tensor,
     image_size: tuple[int, int],
     profile: Profile,
-    nms: Suppression,
+    suppress: Callable[..., tuple[Tensor, Tensor, Tensor]],
 ) -> Detections:
     """Run NMS over boxes (B, N, 4) in network pixels and bring the result to original pixels."""
     # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
     scores = candidates.logits.double().sigmoid().float()
     classes = candidates.classes if profile.per_class else None
     limits = profile.max_detections, profile.iou_threshold, profile.score_threshold
-    indices, scores, num_detections = nms(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
+    indices, scores, num_detections = suppress(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
     if profile.clip:
         boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)

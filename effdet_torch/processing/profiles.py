@@ -77,7 +77,7 @@ def get_profile(profile: str | Profile, config: EfficientDetConfig | None = None
         return profile
     if profile == OWN and config is not None:
         return own_profile(config)
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         known = ", ".join([*([] if config is None else [OWN]), *PROFILES])
         raise ConfigError(f"unknown postprocessing profile {profile!r}; expected one of {known}")
     return PROFILES[profile]

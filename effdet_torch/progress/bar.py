@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from effdet_torch.progress.verbosity import is_quiet
-from effdet_torch.terminal import on_terminal
-from effdet_torch.untrusted.text import printable
+from effdet_torch.terminal import on_terminal, width_of
+from effdet_torch.untrusted.text import columns, printable
 
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images
+WIDTH = 36  # of a bar, in columns
+BESIDE = 34  # columns at most: brackets, percentage, rate and remaining time; a longer line begins anew at every step
 
 
 def part_of(progress: Progress | None, number: int, count: int) -> Progress | None:
@@ -39,7 +41,9 @@ def progress_bar(description: str, least: int = 0, rate: bool = False) -> Iterat
         if total < least:
             return
         if not bars:
-            bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr))
+            room = (width_of(sys.stderr) or 0) - columns(printable(description)) - BESIDE
+            width = min(WIDTH, max(1, room))
+            bars.append(click.progressbar(length=total, label=printable(description), file=sys.stderr, width=width))
             before = done - 1
         if rate:
             bars[0].label = f"{printable(description)}, {(done - before) / (time.monotonic() - start):.1f}/s"

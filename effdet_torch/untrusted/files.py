@@ -9,6 +9,7 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 MAX_TEXT_BYTES = 64 << 20  # names, lists of images, annotations of one image: a list of a million images has 40 MB
@@ -16,6 +17,20 @@ MAX_YAML_BYTES = 1 << 20  # training writes 4 kB, and PyYAML reads 100 kB a seco
 MAX_JSON_BYTES = 4 << 30  # the annotations of COCO's training images have 0.5 GB, those of larger sets some GB
 MAX_IMAGE_BYTES = 2 << 30  # as many pixels as Pillow decodes, with 4 channels of 16 bits, have 1.4 GB
 MAX_MODEL_BYTES = 16 << 30  # D7x in float64 has 0.6 GB, with averages and an optimizer's slots four times that
+
+
+# What to do where the system only says what is wrong.
+NEXT_STEPS: Mapping[int, str] = {
+    errno.ENOENT: "check its name and folder",
+    errno.EACCES: "allow this user to read it",
+    errno.EISDIR: "name a file",
+}
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be read and, where it helps, what to do: the end of a sentence, without a full stop."""
+    reason, step = error.strerror or str(error), NEXT_STEPS.get(error.errno or 0)
+    return reason if step is None else f"{reason}; {step}"
 
 
 def require_regular(path: str | Path, most: int) -> int:
@@ -28,7 +43,10 @@ def require_regular(path: str | Path, most: int) -> int:
     Raises:
         OSError: It does not exist, is not accessible or too large; or a pipe or a device, which may have no end.
     """
-    found = Path(path).stat()
+    try:
+        found = Path(path).stat()
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"it is not a path: {error}", str(path)) from error
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):

@@ -149,7 +149,7 @@ def test_a_report_of_failure_lists_every_problem(tmp_path: Path) -> None:
         (("SMALL", "m.bin"), 2, "m.bin ends in '.bin'; expected one of .pth, .pt, .safetensors"),
         (("SMALL", "m.h5", "--layout", "effdet"), 2, "it cannot be combined with --to h5"),
         (("SMALL", "m.pth", "--report", "absent/r.json"), 2, "the folder absent does not exist; create it first"),
-        (("SMALL", "m.pth", "--report", "."), 2, "is a directory"),
+        (("SMALL", "m.pth", "--report", "."), 2, "is a folder; name a file"),
         (("SMALL", "m.pth", "--variant", "d1"), 1, "not d1: backbone efficientnet-b0 (expected efficientnet-b1)"),
         (("absent/model.ckpt-1", "m.pth"), 1, "no such file"),
         (("V1", "m.pth"), 1, "this is a TensorFlow V1 checkpoint"),

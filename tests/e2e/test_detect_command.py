@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -141,10 +142,21 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
         (["nothing/*.jpg"], "no image found: nothing/*.jpg"),
         (["missing.jpg", "empty"], "no image found: missing.jpg, empty"),
         (["a.png", "--profile", "fast"], "unknown postprocessing profile 'fast'"),
-        (["a.png", "--device", "toaster"], "the device 'toaster' cannot be used"),
+        (
+            ["a.png", "--device", "toaster"],
+            "the device 'toaster' cannot be used: it does not exist; expected cpu, cuda,",
+        ),
+        (["a.png", "https://example.com/b.png"], "https://example.com/b.png is a URL; download it first"),
+        (["a.png", "--json", "r.csv"], "r.csv ends in .csv, but what is written is JSON; name it r.json"),
+        (["a.png", "--out", "-"], "- is stdout; name a folder"),
+        (["a.png", "--out", "a.png"], "a.png is a file; name a folder"),
+        (["a.png", "--labels", "empty"], "empty is a folder; name a file"),
         (["a.png", "--score", "30"], "30.0 is not in the range 0<=x<=1"),
         (["a.png", "--batch", "0"], "0 is not in the range x>=1"),
-        (["a.png", "--labels", "missing.txt"], "'missing.txt' does not exist"),
+        (
+            ["a.png", "--labels", "missing.txt"],
+            "cannot read the class names in missing.txt: No such file or directory; check its name and folder",
+        ),
         (["a.png", "--labels", "two.pbtxt"], "has 2 names for the categories 1 to 2, and the model has 3 classes"),
         (["a.png", "--json", "nowhere/r.json"], "the folder nowhere does not exist"),
         (["a.png", "--out", "."], "a.png would overwrite a.png, which is read; choose another name or folder"),
@@ -160,6 +172,24 @@ def test_wrong_usage(model_file: Path, folder: Path, arguments: list[str], messa
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr
     assert (folder / "a.png").read_bytes() == before
+
+
+def test_swapped_arguments(model_file: Path, folder: Path) -> None:
+    for model in ("a.png", "."):
+        done = detect(folder / model, model_file)
+        assert (done.exit_code, "did you swap MODEL and IMAGES?" in done.stderr) == (2, True)
+    done = detect(model_file, "a.png", model_file)  # negative control
+    assert (done.exit_code, "swap" in done.stderr) == (1, False)
+
+
+def test_any_other_suffix_takes_json(model_file: Path, folder: Path) -> None:
+    assert detect(model_file, "a.png", "--json", "r.txt").exit_code == 0
+    assert isinstance(json.loads((folder / "r.txt").read_text()), list)
+
+
+def test_verbose_with_stdout_names_no_device(model_file: Path, folder: Path) -> None:
+    done = detect(model_file, "a.png", "--json", "-", "-v")
+    assert ("wrote to stdout" in done.stderr, "/dev/stdout" in done.stderr) == (True, False)
 
 
 def test_a_missing_image_among_others_is_reported(model_file: Path, folder: Path) -> None:
@@ -250,6 +280,19 @@ def test_an_image_that_links_to_itself_is_reported(model_file: Path, folder: Pat
     done = detect(model_file, "loop.png", "a.png", "--out", "drawn")
     assert (done.exit_code, done.stdout.partition(":")[0]) == (1, "a.png")
     assert done.stderr == "Error: cannot read the image loop.png: Too many levels of symbolic links.\n"
+
+
+def test_an_image_that_cannot_be_reached_is_reported_and_the_others_are_done(model_file: Path, folder: Path) -> None:
+    name = f"{'a' * 300}.png"
+    done = detect(model_file, name, "a.png", "--batch", str(10**30))
+    assert (done.exit_code, done.stdout.partition(":")[0]) == (1, "a.png")
+    assert done.stderr == f"Error: cannot read the image {name}: File name too long.\n"
+    done = detect(model_file, name)  # it is not taken for absent, which would be wrong usage
+    assert (done.exit_code, done.stderr) == (1, f"Error: cannot read the image {name}: File name too long.\n")
+    os.mkfifo(folder / "pipe.png")  # nor is one in a folder left out without a word
+    done = detect(model_file, ".")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 2)
+    assert done.stderr.startswith("Error: cannot read the image pipe.png: it is a pipe or a device")
 
 
 def test_no_drawing_takes_the_place_of_another(folder: Path) -> None:

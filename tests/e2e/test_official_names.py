@@ -88,7 +88,7 @@ def test_a_name_is_downloaded_once(mirror: Mirror, tmp_path: Path) -> None:
     mirror.handler.broken.add(path)
     done = mirror.run("effdet-convert", "efficientdet-d0", "d0.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("source       TF1 checkpoint efficientdet-d0.tar.gz\n")
+    assert done.stdout.startswith("source       efficientdet-d0.tar.gz (TF1 checkpoint)\n")
     assert mirror.handler.requests == [path, path]  # the first one broke
     metadata = read_model_file(tmp_path / "d0.pth")[1]
     assert metadata["source"]["official"] == "efficientdet-d0"

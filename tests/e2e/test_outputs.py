@@ -78,7 +78,7 @@ OVERWRITING = [
     *(f"{COCO} --results coco/val2017/000000000007.jpg", f"{LAYERS} --image photo.jpg --results hard"),
     *(f"{COCO} --save-csv {name}" for name in ("tables/x.csv", "tables/model.csv")),
     f"{COCO} --compare other.pth --results other.pth",
-    f"{COCO} --results tables/y_curves.csv --save-csv tables/y.csv",
+    f"{COCO} --results curves --save-csv tables/y.csv",
     "verify model.pth --annotations report.json --images coco/val2017 --report-dir .",
     "verify model.pth --coco coco --results new/report.json --report-dir new",
 ]  # fmt: skip
@@ -91,6 +91,7 @@ def test_an_output_that_is_an_input_is_refused(folder: Path, line: str) -> None:
         Path(name).mkdir()
     Path("tables/model_images.csv").hardlink_to("model.pth")
     Path("tables/x_confusion.csv").symlink_to("../labels.txt")
+    Path("curves").symlink_to("tables/y_curves.csv")  # which the table of the classes would write, too
     shutil.copy("model.pth", "other.pth")
     shutil.copy(ANNOTATIONS, "report.json")
     before = contents(folder)

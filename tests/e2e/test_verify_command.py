@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
 from effdet_torch.network.model_file import read_model_file
-from support.commands import run
+from support.commands import run, script
 from support.graphs import write_meta
 from support.sources import small_config, write_checkpoint
 from support.variable_shapes import random_variables
@@ -140,12 +142,13 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
         (["--demo", "d9"], 2, "unknown variant 'd9'"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "wide"], 2, "WIDTHxHEIGHT"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "too small"),
+        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--seed", "-1"], 2, "seed is -1; expected at least 0"),
         (["demo/checkpoint/model.index", "--reference", "demo/checkpoint"], 1, "is not a model file"),
         (["absent.pth", "--reference", "demo/checkpoint"], 1, "absent.pth"),
         (
             ["demo/lite0.pth", "--reference", "demo/checkpoint", "--graph"],
             1,
-            "no inference graph belongs to checkpoint",
+            "no inference graph belongs to the source checkpoint",
         ),
     ],
 )
@@ -154,6 +157,16 @@ def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> N
     assert done.returncode == code
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "80"])
+def test_the_width_of_the_terminal_counts_and_not_a_setting(demo: Path, columns: str) -> None:
+    master, terminal = os.openpty()
+    words = [script("effdet-verify"), "demo/lite0.pth", "--reference", "demo/checkpoint", *QUICK, "--mode", "isolated"]
+    subprocess.run(words, cwd=demo, stdout=terminal, check=True, env=os.environ | {"COLUMNS": columns}, timeout=120)
+    os.close(terminal)
+    assert os.read(master, 100_000).count(b"PASS") == 1
+    os.close(master)
 
 
 @pytest.mark.slow

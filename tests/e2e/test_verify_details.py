@@ -80,7 +80,7 @@ def test_score_and_number_of_images_are_the_users(folder: Path, tmp_path: Path) 
     ("words", "message"),
     [
         (("--save-csv", "missing/classes.csv"), "the folder missing does not exist"),
-        (("--save-csv", "folder.csv"), "is a directory"),
+        (("--save-csv", "folder.csv"), "folder.csv is a folder; name a file"),
         (("--save-csv", "{folder}/model.pth"), "does not end in .csv"),
         (("--split", "testdev", "--score", "0.5"), "--score needs annotations, and testdev has none"),
         (("--report-dir", "{folder}/model.pth"), "is a file"),

@@ -101,7 +101,7 @@ def test_another_architecture_fails_at_its_outputs(
 
     alone = written.verified(graph=False)
     assert alone.passed
-    assert alone.claim.text == "assumed settings: act_type swish, survival_prob none"
+    assert alone.claim.text == "assumptions about 2 settings (act_type, survival_prob; effdet-inspect shows the values)"
     assert not replace(alone, required="config").passed
 
 
@@ -146,8 +146,8 @@ def test_no_graph(written: Written, tmp_path: Path) -> None:
     (tmp_path / "m.meta").unlink()
     result = written.verified()
     assert result.graph is not None
-    assert (result.passed, result.graph.reason) == (True, "no inference graph belongs to m")
-    with pytest.raises(GraphError, match="no inference graph belongs to m; leave --graph out"):
+    assert (result.passed, result.graph.reason) == (True, "no inference graph belongs to the source m")
+    with pytest.raises(GraphError, match="no inference graph belongs to the source m; leave --graph out"):
         written.verified(graph=True)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converter.conversion import describe_files
 from converter.errors import ConversionError
 from converter.hparams.syntax import read_hparams_file
 from converter.locate import open_checkpoint
@@ -88,7 +89,7 @@ def test_a_sparse_file(tmp_path: Path, reader: str) -> None:
 def test_a_link_to_itself(tmp_path: Path, reader: str) -> None:
     path = tmp_path / f"loop{READERS[reader][1]}"
     path.symlink_to(path.name)
-    refused(reader, path, r"symbolic links|no such file|is not a folder or a data\.yaml")
+    refused(reader, path, r"symbolic links|no such file|does not exist; pass one")
 
 
 @pytest.mark.parametrize("reader", sorted(READERS.keys() - {"header"}))  # which Pillow opens
@@ -142,6 +143,15 @@ def test_words_without_end_in_a_label_map(tmp_path: Path) -> None:
     refused("label map", path, "an item lacks id or name")
     path.write_text('item { id: 1 name: "cat" } # ' + "a" * 3_000_000)
     assert read_labels(path) == {1: "cat"}  # negative control
+
+
+def test_a_sparse_file_in_the_place_of_a_checkpoints_data(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "m", {"a": np.ones(3, np.float32)})
+    with open_checkpoint(tmp_path / "m") as source:
+        assert len(describe_files(source.files(), checksums=True)) == 2  # negative control
+        os.truncate(tmp_path / "m.data-00000-of-00001", HUGE)
+        with pytest.raises(ConversionError, match=rf"m\.data-00000-of-00001 cannot be read: it has {HUGE} bytes"):
+            describe_files(source.files(), checksums=False)
 
 
 def test_a_pipe_in_the_place_of_a_checkpoints_data(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 from effdet_torch.errors import EvaluationError
-from effdet_torch.metrics.coco import CocoResult
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+from effdet_torch.metrics.columns import CocoResult, detection_type
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes, reason_of
 
 
 def read_results(path: Path) -> list[CocoResult]:
@@ -33,7 +33,7 @@ def read_results(path: Path) -> list[CocoResult]:
             "as integers, score, and bbox as [x, y, width, height]"
         ) from error
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a file of COCO results") from error
+        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
     except (DecodeError, RecursionError) as error:
         raise EvaluationError(f"{path} cannot be read as COCO results: {error}") from error
     return results
@@ -42,12 +42,9 @@ def read_results(path: Path) -> list[CocoResult]:
 @cache
 def _decoder() -> Any:
     """Return a decoder of detections that checks every entry while it parses; fields that COCO lacks are not read."""
-    from msgspec import Meta
     from msgspec.json import Decoder
 
-    bbox = Annotated[list[float], Meta(min_length=4, max_length=4)]
-    fields: dict[str, Any] = {"image_id": int, "category_id": int, "bbox": bbox, "score": float}
-    return Decoder(list[TypedDict("Detection", fields)])  # type: ignore[misc, operator]
+    return Decoder(list[detection_type()])  # type: ignore[misc]
 
 
 @contextmanager

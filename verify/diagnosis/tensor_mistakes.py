@@ -20,6 +20,10 @@ from verify.subjects.weights import WrongTensor, same_bits
 CLOSE = 1e-4  # of the distance to the right tensor: float32 rounding is far below, another tensor far above
 BATCH_NORM_EPSILON, FAST_ATTENTION_EPSILON = np.float32(1e-3), np.float32(1e-4)
 FEW = 3
+ADVICE = (
+    "convert the checkpoint again with --weights {}; or, if the model was made from a file that does not name its copy "
+    "(.h5, SavedModel, frozen graph), pass that file as --reference"
+)
 WORDS: Mapping[str, str] = {"raw": "raw", "ema": "EMA"}
 # Index of a layer's place -> the word for it; the first that differs tells two layers apart.
 PLACES: Mapping[str, str] = {
@@ -77,7 +81,7 @@ def _other_view(wrong: WrongTensor) -> Iterator[Candidate]:
         view, other = weights.preparation.view.name, weights.other_name
         count = f"as do {len(weights.in_other_view)} of the {len(weights.wrong)} wrong tensors"
         found = f"comes from the {WORDS[other]} copy and not from {weights.stored(wrong.entry)}, {count}"
-        yield Candidate(f"{WORDS[other]} for {WORDS[view]}", tensor, found, f"convert again with --weights {view}")
+        yield Candidate(f"{WORDS[other]} for {WORDS[view]}", tensor, found, ADVICE.format(view))
 
 
 def _folding(wrong: WrongTensor) -> Iterator[Candidate]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from effdet_torch.errors import install_command
 from verify.errors import MissingDependencyError
 
 LayerKey = tuple[str, int | None]
@@ -68,7 +69,7 @@ def _imported() -> Any:
             import tensorflow as tf
     except ImportError as error:
         raise MissingDependencyError(
-            f"the TensorFlow reference needs TensorFlow ({error}): run pip install 'effdet-convert[tf]'"
+            f"the TensorFlow reference needs TensorFlow ({error}): {install_command('tf')}"
         ) from error
     return tf
 

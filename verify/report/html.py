@@ -10,6 +10,7 @@ from effdet_torch.untrusted.text import printable
 from verify.report.content.plots import panels
 from verify.report.content.section import MAX_LISTED, Failed
 from verify.report.content.sections import sections
+from verify.report.content.text import FACTS
 from verify.results.verification import Verification
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def _template() -> Template:
     )
     environment.filters["breakable"] = _breakable
     environment.filters["base64"] = lambda data: b64encode(data).decode()
+    environment.filters["named"] = lambda key: FACTS.get(key, key)
     environment.tests["failed"] = lambda cell: isinstance(cell, Failed)
     environment.globals["panels"] = panels
     return environment.get_template("report.html.j2")

@@ -36,7 +36,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _table(section: Section) -> Iterator[str]:
     kinds = section.columns.values()
-    yield _row(section.columns)
+    yield _row(map(_prose, section.columns))
     yield _row("---:" if kind == "number" else "---" for kind in kinds)
     for row in section.short_rows:
         yield _row(_cell(text, kind == "name") for text, kind in zip(row, kinds, strict=True))

@@ -61,9 +61,9 @@ def _table(section: Section, narrow: bool = False) -> Table:
         if kind == "number":
             least = max(map(len, (*title.split(), *(row[index] for row in section.short_rows))))
             lines = wrapped(title, least if narrow else None)
-            table.add_column("\n".join(lines), justify="right", no_wrap=True)
+            table.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
         else:
-            table.add_column(title, overflow="fold")
+            table.add_column(Text(title), overflow="fold")
     for row in section.short_rows:
         failed = any(isinstance(cell, Failed) for cell in row)
         cells = (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from effdet_torch.file_format import GRAPH, config_origins, listed_settings
+from effdet_torch.file_format import GRAPH, SAVED, assumed_briefly, config_origins
 
 ClaimKind = Literal["graph ran", "graph read", "config", "assumed", "not recorded"]
 Requirement = Literal["graph", "config"]
@@ -31,6 +31,7 @@ EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     "the config of the pickled": ("config", "{}"),
     "its metadata": ("config", "the metadata of its source"),
     "names and shapes": ("config", "names and shapes of the variables"),
+    SAVED: ("config", "the settings of the saved model"),
 }
 ALWAYS = "names and shapes"  # an origin that goes without saying beside another one
 # Fields of the config that say what the network computes, and that names and shapes do not show.
@@ -78,11 +79,11 @@ def claim_of(metadata: Mapping[str, Any], ran: str | None = None) -> Claim:
     is_recorded = isinstance(assumed, Mapping)
     values = dict(assumed) if isinstance(assumed, Mapping) else {}
     if ran is not None:
-        unseen = {name: value for name, value in values.items() if name in UNSEEN}
-        but = f", and on assumed settings that its outputs do not show: {listed_settings(unseen)}" if unseen else ""
+        unseen = [name for name in values if name in UNSEEN]
+        but = f", and on assumptions about {assumed_briefly(unseen)}, which its outputs do not show" if unseen else ""
         return Claim("graph ran", f"TensorFlow's own graph ({ran}), which ran{but}")
     if values:
-        return Claim("assumed", f"assumed settings: {listed_settings(values)}")
+        return Claim("assumed", f"assumptions about {assumed_briefly(values)}")
     origins = config_origins(metadata)
     unknown = [origin for origin in origins.values() if not origin.startswith(tuple(EVIDENCE))]
     found = list(_evidence(origins.values()))

@@ -19,7 +19,7 @@ from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
-from effdet_torch.file_format import config_origins
+from effdet_torch.file_format import PARENT, config_origins
 from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet, create_model
 from effdet_torch.network.model_file import read_model_file
@@ -84,7 +84,8 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
 
 def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
     """Return the copy that a model was made from; a source whose only copy it does not name gives that one."""
-    wanted = model.metadata.get("view", {}).get("name")
+    parent = model.metadata.get(PARENT, {})  # a saved model began as the copy that its parent was made from
+    wanted = model.metadata.get("view", parent.get("view", {})).get("name")
     averages = stored_names(plan, "ema").values()
     is_nameless = source.facts.raw_reason and not any(name in source.variables for name in averages)
     try:

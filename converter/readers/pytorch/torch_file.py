@@ -97,6 +97,8 @@ def _construct(path: str, arguments: Any) -> Any:
 
 
 def _read_zip(path: Path, data: memoryview) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise CorruptFileError("it is truncated: its end, which lists the contents, is missing")
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}

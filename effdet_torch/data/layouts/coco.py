@@ -12,7 +12,7 @@ from effdet_torch.data.dataset import TEST_DEV, RawData
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes, reason_of
 
 VAL = "val2017"
 ROBOFLOW_FILE = "_annotations.coco.json"
@@ -26,15 +26,19 @@ def coco_layout(root: Path, name: str | None = None) -> RawData:
     Raises:
         EvaluationError: The file is missing or is not in COCO's format.
     """
-    if root.is_file():
-        raise EvaluationError(f"{root} is a file; --coco takes COCO's folder, --annotations FILE --images DIR one file")
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise EvaluationError(f"{root} {what}; --coco takes COCO's folder, --annotations FILE --images DIR one file")
     name = name or VAL
     test_dev = name == TEST_DEV
     path = root / "annotations" / ("image_info_test-dev2017.json" if test_dev else f"instances_{name}.json")
     if not path.is_file():
+        above = root.absolute().parent
+        is_below = (above / "annotations" / path.name).is_file()
+        next_step = f"pass the folder above, {above}" if is_below else "for other layouts pass --data DIR"
         raise EvaluationError(
             f"{path} cannot be read: No such file. Expected COCO's layout: ROOT/annotations/{path.name} beside the "
-            f"folder of images{_others(path)}"
+            f"folder of images{_others(path)}; {next_step}"
         )
     folder = "test2017" if test_dev else name
     folders = (root / folder, root / "images" / folder)
@@ -67,7 +71,7 @@ def _read(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
         content = parse_json(read_bytes(path, MAX_JSON_BYTES))
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror}; pass a COCO annotation file") from error
+        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
         raise EvaluationError(f"{path} is not JSON: {error}; download or export it again") from error
     for key in keys:

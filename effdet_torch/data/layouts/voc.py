@@ -96,10 +96,8 @@ def _stems(folder: Path, files: dict[str, Path], name: str | None) -> tuple[str,
         # Lists of one class have a second column: -1 if the image has none of it.
         return chosen, [" ".join(x[:-1] if len(x) > 1 and x[-1] in ("-1", "0", "1") else x) for x in lines]
     if lists or (name is not None and folder.name != name):
-        raise EvaluationError(
-            f"{folder} has no list ImageSets/Main/{name or SPLITS[0]}.txt; choose a --split of: "
-            f"{listed(lists) or 'none, it has no lists'}"
-        )
+        choice = f"choose a --split of: {listed(lists)}" if lists else "it has no lists: leave --split out"
+        raise EvaluationError(f"{folder} has no list ImageSets/Main/{name or SPLITS[0]}.txt; {choice}")
     return folder.name, list(files)
 
 

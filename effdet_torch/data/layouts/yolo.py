@@ -17,7 +17,7 @@ from effdet_torch.data.layouts.voc import image_ids
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.untrusted.documents import parse_yaml
-from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_text
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_text, reason_of
 
 SPLITS = ("val", "test", "train")
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -34,7 +34,7 @@ def yolo_file(path: Path, name: str | None = None) -> RawData:
     try:
         described = parse_yaml(read_text(path, MAX_YAML_BYTES))
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {error.strerror}") from error
+        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
         raise EvaluationError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(described, dict) or not isinstance(described.get("names"), dict | list):
@@ -132,8 +132,10 @@ def _objects(path: Path, found: Findings) -> Iterator[tuple[int, list[float]]]:
         shares = [x for x in numbers[1:] if x is not None and -ROUNDING <= x <= 1 + ROUNDING]
         is_box, is_polygon = len(texts) == 5, len(texts) >= 7 and len(texts) % 2 == 1
         kind = values.key(numbers[0])
-        if len(shares) != len(texts) - 1 or not (is_box or is_polygon) or not isinstance(kind, int):
+        if not isinstance(kind, int) or not (is_box or is_polygon) or None in numbers:
             found.add("object damaged", f"{path.name}, line {position}: {line[:60]}")
+        elif len(shares) != len(texts) - 1:
+            found.add("share outside", f"{path.name}, line {position}: {line[:60]}")
         elif is_box:
             x, y, width, height = shares
             yield kind, [x - width / 2, y - height / 2, x + width / 2, y + height / 2]

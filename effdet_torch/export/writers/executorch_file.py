@@ -17,8 +17,9 @@ def write_executorch(job: Job, path: Path) -> Written:
         EffdetError: The exporter is not installed, or fails.
     """
     try:
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import to_edge_transform_and_lower
+        with quiet():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
     except ImportError as error:
         raise EffdetError(
             "writing .pte needs executorch, which is not installed; run: pip install 'effdet-convert[executorch]'"

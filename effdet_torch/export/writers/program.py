@@ -15,7 +15,8 @@ from effdet_torch.engines.document import INPUT, Document
 from effdet_torch.engines.file_engine import quiet
 from effdet_torch.errors import EffdetError
 
-EXAMPLE_SIDE = 256  # of an image of any size, in pixels
+SMALLEST_SIDE, LARGEST_SIDE = 257, 4096  # of images of any size, in pixels: all levels halve both sides
+EXAMPLE_SIDE = 640  # of an image of any size, in pixels
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Job:
         first = 1 if interface.pixels == "uint8" else 2
         dimensions = {} if interface.batch else {0: Dim("batch")}
         if interface.image_size is None:
-            dimensions |= {first: Dim("height"), first + 1: Dim("width")}
+            dimensions |= {
+                axis: Dim(name, min=SMALLEST_SIDE, max=LARGEST_SIDE)
+                for axis, name in ((first, "height"), (first + 1, "width"))
+            }
         return {INPUT: dimensions}
 
 

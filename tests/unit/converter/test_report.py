@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from converter.conversion import converting, prepare
+from converter.identify.official import official_files
 from converter.inspection import inspect_source, tensor_rows
 from converter.plan.copies import ViewName
-from converter.report import conversion_report, conversion_text, inspection_text, tensors_text
+from converter.report import conversion_report, conversion_text, inspection_text, official_text, tensors_text
 from converter.writers.targets import TARGETS
 from support.golden_files import GOLDEN, check_golden
 from support.sources import (
@@ -40,6 +41,18 @@ def converted(target: str = "pth", bare: bool = False, hparams: str | None = Non
 
 def inspected(arrays: dict[str, Any], **options: Any) -> str:
     return inspection_text(inspect_source(MemorySource(arrays, **options)))
+
+
+def test_an_untrained_network_is_called_so() -> None:
+    assert "UNTRAINED" not in converted(weights="raw")  # negative control
+    report = conversion_report(prepare(MemorySource({**VALUES, **initial(PLAN)})), None, None)
+    assert "note         UNTRAINED: every batch norm holds its initial values" in conversion_text(report)
+
+
+def test_the_list_of_official_files_fits_a_terminal() -> None:
+    lines = official_text(official_files().values()).split("\n")
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("as for ImageNet: mean 123.675, ")
 
 
 CASES = {

@@ -73,7 +73,7 @@ def test_the_copy_keeps_its_name(checkpoint: Path, tmp_path: Path, view: ViewNam
     assert facts["views"][view]["variables"] == len(PLAN.variables)
     assert facts["views"][other]["variables"] == 0
     assert facts["problems"] == []
-    assert "raw and ema  only one copy" in inspection_text(facts)
+    assert "complete, the only copy" in inspection_text(facts)
 
 
 def test_both_copies_of_a_training_in_pytorch(begin: Any, tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path, before: bytes |
     assert list((tmp_path / "folder").iterdir()) == [target]
 
 
+def test_a_link_to_itself_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(OutputError, match="link cannot be written: Too many levels of symbolic links"):
+        write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path: Path) -> None:
     pipe, received = tmp_path / "pipe", list[bytes]()
     os.mkfifo(pipe)

@@ -78,16 +78,16 @@ def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) 
 @pytest.mark.parametrize(
     ("variant", "overrides", "text"),
     [
-        ("d9", {}, "unknown variant 'd9'; known variants: d0, .*; did you mean 'd7'?"),
+        ("d9", {}, "unknown variant 'd9'; known variants: d0, d1, .*, lite4$"),
         ("lite5", {}, "did you mean 'lite"),
-        ("tf_efficientdet_q0", {}, "did you mean 'd0'?"),
+        ("tf_efficientdet_d00", {}, "did you mean 'd0'?"),
         ("resnet50", {}, "known variants: d0, .*, lite4$"),
         (
             "tf_efficientdet_d0_ap",
             {},
-            "'tf_efficientdet_d0_ap' is d0 with other settings: pass 'd0' and normalization='",
+            "'tf_efficientdet_d0_ap' is not a variant, but d0 with other settings: pass 'd0' and normalization='",
         ),
-        ("efficientdet-d4-640", {}, "is d4 with other settings: pass 'd4' and image_size=640"),
+        ("efficientdet-d4-640", {}, "but d4 with other settings: pass 'd4' and image_size=640"),
         ("d0", {"colour": 1}, "unknown model setting 'colour'; known settings: "),
         ("d0", {"num_classes": 0}, "num_classes is 0; expected a positive integer"),
         ("d0", {"num_classes": True}, "num_classes is True"),
@@ -140,6 +140,7 @@ def test_backbone_channels_are_those_of_the_last_blocks(backbone: str) -> None:
     assert backbone_channels(backbone) == {1: last[0], 2: last[1], 3: last[2], 4: last[4], 5: last[6]}
 
 
+REPEATED = ("fpn_cells", "head_repeats", "num_scales")
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_level": 0}, "min_level is 0; expected 1 to 5"),
     ({"fpn_name": "nasfpn"}, "fpn_name is 'nasfpn'; expected one of bifpn, qufpn"),
@@ -155,11 +156,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"separable_conv": 1}, "separable_conv is 1; expected true or false"),
     ({"nms_configs": (("speed", 3),)}, "nms_configs is"),
     ({"label_map": (("a", "b"),)}, "label_map is"),
+    ({"label_map": {1: 2}}, "label_map is"),
+    ({"label_map": {99: "b"}}, "label_map names category 99"),
     ({"label_map": ((99, "b"),)}, "label_map names category 99; expected 1 to 90"),
     ({"label_map": ((0, "b"),)}, "label_map names category 0"),
     ({"nms_configs": (("sigma", -1.0),)}, "nms_configs is"),
     ({"nms_configs": (("iou_thresh", "a"),)}, "nms_configs is"),
+    ({"image_size": (64, 8193)}, r"expected \(height, width\), two positive integers, at most 8192"),
+    *(({name: 101}, f"{name} is 101; expected a positive integer, at most 100") for name in REPEATED),
+    *(({name: 1_000_001}, "expected a positive integer, at most 1000000") for name in ("num_classes", "fpn_channels")),
+    ({"aspect_ratios": (1.0,) * 101}, "aspect_ratios is"),
+    ({"fpn_config": ((3, (0,)),) * 101}, "expected nodes .*, at most 100"),
 ]
+
+
+def test_settings_at_their_limits() -> None:
+    """Negative control."""
+    many = dict.fromkeys(REPEATED, 100)
+    get_config("d0", **many, image_size=8192, num_classes=1_000_000, aspect_ratios=(1.0,) * 100)
 
 
 @pytest.mark.parametrize(("changes", "words"), WRONG)

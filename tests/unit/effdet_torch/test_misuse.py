@@ -92,6 +92,16 @@ CALLS: dict[str, tuple[Call, str]] = {
         "an image has dtype torch.float32; expected uint8",
     ),
     "images without colour": (lambda: predictor()(IMAGE[:, :, 0]), r"an image has shape \(8, 8\); expected RGB"),
+    "profiles": (lambda: predictor(profile=["hard"]), r"unknown postprocessing profile \['hard'\]; expected one of"),
+    "a switch as text": (lambda: predictor(compiled="off"), "compiled is of type str; expected True or False"),
+    "a switch as number": (lambda: predictor(fused=1), "fused is of type int; expected True or False"),
+    "no batch": (lambda: next(predictor().stream([], 0)), "batch_size is 0; expected at least 1"),
+    "a stream's batch as text": (lambda: next(predictor().stream([], "8")), "batch_size is of type str"),
+    "fewer workers than none": (lambda: next(predictor().stream([], workers=-1)), "workers is -1; expected at least 0"),
+    "a name that no file can have": (
+        lambda: load_model("a\0b"),
+        r"cannot read the model file a\\x00b: it is not a path",
+    ),
     "a folder as files": (lambda: next(predictor().stream("photos")), "paths is of type str; expected a list of image"),
 }
 
@@ -107,7 +117,10 @@ def test_a_mistake_is_explained(mistake: str) -> None:
 def test_arguments_of_load_model(file: Path) -> None:
     with pytest.raises(EffdetError, match=r"dtype is of type str; expected a torch.dtype such as torch.float16"):
         load_model(file, dtype="float16")  # type: ignore[arg-type]
-    for device in ("gpu", 1.5):
+    for dtype in (torch.int8, torch.complex64):
+        with pytest.raises(EffdetError, match=r"dtype is torch.*; expected a floating-point type"):
+            load_model(file, dtype=dtype)
+    for device in ("gpu", 1.5, "cuda:99"):
         with pytest.raises(EffdetError, match=r"the device .* does not exist; expected cpu, cuda, cuda:1"):
             load_model(file, device=device)  # type: ignore[arg-type]
 
@@ -127,6 +140,7 @@ def test_right_calls(file: Path) -> None:
     assert len(MODEL(torch.zeros(2, 3, 64, 64))[0]) == len(MODEL.config.levels)
     assert make_anchors_yxyx(MODEL.config).shape[1] == 4
     assert load_model(str(file), device="cpu", dtype=torch.float64)(torch.zeros(1, 3, 64, 64).double())
+    assert list(predictor(fused=True).stream([], 10**30)) == []
     tensor = torch.tensor(IMAGE)
     for images in (IMAGE, [IMAGE], IMAGE[None], tensor, tensor.permute(2, 0, 1), iter([IMAGE])):
         (found,) = predictor(label_map={np.int64(1): "cat"}, score_threshold=np.float32(0.5))(images)

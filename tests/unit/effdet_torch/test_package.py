@@ -13,12 +13,14 @@ PUBLIC = {
     "ImageDetections",
     "Predictor",
     "create_model",
+    "export_model",
     "get_config",
     "list_models",
     "load_backbone",
     "load_model",
     "make_anchors_yxyx",
     "read_labels",
+    "save_model",
 }
 
 
@@ -29,6 +31,10 @@ def test_every_name_is_the_one_of_its_module(name: str) -> None:
         assert found[1] == "person"
     else:
         assert (found.__name__, found.__module__.split(".")[0]) == (name, "effdet_torch")
+
+
+def test_completion_offers_the_public_names_only() -> None:
+    assert set(dir(effdet_torch)) == PUBLIC | {"__version__"}
 
 
 def test_no_other_name_is_public() -> None:

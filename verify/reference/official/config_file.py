@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from effdet_torch.untrusted.documents import parse_yaml
-from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes, reason_of
 from verify.errors import ReferenceModelError
 
 CONFIG_FILE = "config.yaml"
@@ -41,7 +41,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(read_bytes(path, MAX_YAML_BYTES), _PlainLoader)
     except OSError as error:
-        raise ReferenceModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ReferenceModelError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
         raise ReferenceModelError(f"{path} is not the plain YAML that training writes: {error}") from error
     if not isinstance(values, dict):

@@ -10,6 +10,11 @@ from verify.report.content.section import Columns, Section, marked, numbers
 from verify.report.content.text import counted, number
 from verify.results.verification import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
 
+MEASURES = (
+    "max/rms: the largest difference, divided by the root mean square of TensorFlow's output; it decides. max abs: the "
+    "largest difference. 1 - cosine: 0 where both outputs have the same direction."
+)
+
 
 def diagnoses(verification: Verification) -> Iterator[Section]:
     """Yield the mistakes that explain failed layers."""
@@ -48,7 +53,7 @@ def outputs_per_level(verification: Verification) -> Iterator[Section]:
     """Yield the errors of the heads' outputs, float64 first."""
     found = sorted(verification.outputs, key=lambda layer: (layer.dtype != "float64", layer.order))
     if found:
-        yield _table_of_outputs("Outputs per level", (), found)
+        yield _table_of_outputs("Outputs per level", (MEASURES,), found)
 
 
 def own_graph(verification: Verification) -> Iterator[Section]:

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+# Names of settings and of facts about files -> what a page says instead, with units and axes.
+FACTS: Mapping[str, str] = {
+    "image_size": "image size (height, width), pixels",
+    "size_bytes": "size, bytes",
+    "view": "copy of the weights",
+    "redundant_bias": "biases in front of batch norms",
+    "config_origins": "where each setting is from",
+    "candidates": "candidates (top_k: highest scores; best_class: every anchor with its best class)",
+    "max_candidates": "most candidates of an image",
+    "max_detections": "most detections of an image",
+    "per_class": "suppression within a class only",
+    "clip": "boxes clipped to the network input",
+    "sigma": "sigma of soft NMS (0: hard NMS)",
+    "iou_threshold": "IoU threshold of hard NMS",
+    "score_threshold": "least score of a detection",
+    "backend": "whose NMS semantics",
+    "batch": "images per step",
+    "workers": "processes that read images",
+    "score": "least score in the confusion matrix",
+    "shown": "worst images shown",
+    "limit": "most images",
+}
 
 
 def counted(count: int, noun: str) -> str:

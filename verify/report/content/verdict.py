@@ -63,14 +63,27 @@ def basis(verification: Verification) -> str:
     detection, texts = verification.detection, [verification.claim.text]
     if detection is not None and detection.comparison is not None:
         texts.append(f"the other model on {detection.comparison.claim.text}")
+    texts += other_input_size(verification)
     weaker = f"; --require {verification.required} asks for more"
     return f"rests on {', '.join(texts)}{'' if verification.claim_suffices else weaker}"
+
+
+def other_input_size(verification: Verification) -> Iterator[str]:
+    """Yield the size of the network input of an evaluation where `--image-size` made it another than the model's."""
+    used = verification.settings.get("image_size")
+    own = verification.model.get("metadata", {}).get("config", {}).get("image_size", used)
+    if verification.detection is not None and used is not None and list(used) != list(own):
+        yield "image size {1}x{0} by --image-size, not the model's {3}x{2}".format(*used, *own)
 
 
 def advice(verification: Verification) -> Iterator[str]:
     """Yield how a verdict can rest on more, where it must."""
     if not verification.claim_suffices:
         yield ADVICE[verification.required or "config"]
+    detection = verification.detection
+    if detection is not None and detection.parity is not None and not detection.parity.passed:
+        source = detection.parity.source
+        yield f"If {source} was made with another profile than {detection.profile}, pass that one with --profile."
 
 
 def subject(verification: Verification) -> str:
@@ -110,7 +123,7 @@ def _listed_outputs(graph: GraphResult) -> str:
 
 def _detection_headline(detection: DetectionResult) -> str:
     if failed := [check.name for check in checks(detection) if not check.passed]:
-        return f"The detections differ from what was expected: {', '.join(failed)}."
+        return f"The detections differ from what was expected. Failed: {', '.join(failed)}."
     if detection.compared:
         return "The detections are as expected."
     if detection.comparison is not None:

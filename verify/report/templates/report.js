@@ -59,8 +59,18 @@
 
   // Sizes change with the window, with filters, and when what holds a table is opened.
   const sizes = new ResizeObserver(() => {
-    for (const box of document.querySelectorAll(".wider + .scroll")) {
-      box.previousElementSibling.hidden = box.scrollWidth <= box.clientWidth + 1;  // rounded
+    for (const box of document.querySelectorAll(".scroll")) {
+      const isWider = box.scrollWidth > box.clientWidth + 1;  // rounded
+      const before = box.previousElementSibling;
+      const hint = before?.classList.contains("wider") ? before : null;
+      if (isWider && !hint) {
+        const added = document.createElement("p");
+        added.className = "wider";
+        added.textContent = "Wider than this page: scroll it sideways to see the rest.";
+        box.before(added);
+      } else if (!isWider) {
+        hint?.remove();
+      }
     }
   });
   for (const box of document.querySelectorAll(".scroll")) {

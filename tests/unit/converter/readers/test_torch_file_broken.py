@@ -237,3 +237,11 @@ def test_no_file_and_an_empty_one(tmp_path: Path, reader: Callable[[Path], Any])
             reader(tmp_path / name)
     with pytest.raises(CorruptFileError, match="empty: damaged"):
         reader(tmp_path / "empty")
+
+
+def test_a_file_without_its_end(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(9)}, path := tmp_path / "cut.pth")
+    read_torch_file(path)  # negative control
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CorruptFileError, match=r"truncated: its end, which lists the contents, is missing\. .*again\."):
+        read_torch_file(path)

@@ -30,11 +30,29 @@ def test_two_layouts_are_ambiguous(tmp_path: Path) -> None:
 
 
 def test_no_layout_at_all(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="not a data set of a known layout; expected one of: Roboflow COCO"):
+    with pytest.raises(
+        EvaluationError, match=r"not a data set of a known layout\. Expected .*: Roboflow COCO.*classes\.txt.*\*\.xml"
+    ):
         DataSource(data=tmp_path).read()
-    for path in (tmp_path / "missing", annotation_file(write_coco(tmp_path))):
-        with pytest.raises(EvaluationError, match=r"is not a folder or a data.yaml; .* --annotations FILE"):
-            DataSource(data=path).read()
+    with pytest.raises(EvaluationError, match=r"missing does not exist; .* --annotations FILE"):
+        DataSource(data=tmp_path / "missing").read()
+    with pytest.raises(EvaluationError, match=r"is not a folder or a data.yaml; .* --annotations FILE"):
+        DataSource(data=annotation_file(write_coco(tmp_path))).read()
+
+
+def test_a_folder_too_deep(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "coco")
+    for option in ("coco", "data"):
+        DataSource(**{option: root}).read()  # negative control
+        with pytest.raises(EvaluationError, match=rf"the folder above.*{root}\b"):
+            DataSource(**{option: root / "val2017"}).read()
+
+
+def test_what_is_not_cocos_layout(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"other layouts pass --data DIR"):
+        DataSource(coco=tmp_path).read()
+    with pytest.raises(EvaluationError, match=r"missing does not exist; --coco takes COCO's folder"):
+        DataSource(coco=tmp_path / "missing").read()
 
 
 @pytest.mark.parametrize(

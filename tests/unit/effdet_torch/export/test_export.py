@@ -19,7 +19,7 @@ from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export import export
-from effdet_torch.export.check import check_file, detection_errors, error_of_rms
+from effdet_torch.export.check import box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
@@ -82,31 +82,30 @@ def test_an_error_that_is_not_a_number_is_infinite() -> None:
     assert error_of_rms(ones * 1.5, ones) == 0.5
 
 
-def detections() -> list[np.ndarray[Any, Any]]:
-    boxes = np.arange(40, dtype=np.float32).reshape(1, 10, 4)
-    scores = np.linspace(0.9, 0.1, 10, dtype=np.float32)[None]
-    return [boxes, scores, np.arange(1, 11)[None], np.array([10])]
+def detections() -> tuple[list[np.ndarray[Any, Any]], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Ten detections, and all boxes (1, 12, 4) and scores (1, 12, 3) that they could have come from."""
+    boxes = np.arange(48, dtype=np.float32).reshape(1, 12, 4) * 10
+    scores = np.full((1, 12, 3), 0.01, np.float32)
+    scores[0, :, 1] = np.linspace(0.9, 0.1, 12)
+    return [boxes[:, :10], scores[:, :10, 1], np.full((1, 10), 2), np.array([10])], boxes, scores
 
 
-@pytest.mark.parametrize(
-    ("output", "change"),
-    [("scores", (1, 0.05)), ("boxes", (0, 3.0)), ("boxes", (2, 1))],
-)
-def test_a_wrong_detection_is_found(output: str, change: tuple[int, float]) -> None:
-    found, expected = detections(), detections()
-    assert detection_errors(found, expected) == {"scores": 0.0, "boxes": 0.0}
-    index, difference = change
-    found[index][0, 3] += type(found[index][0, 3].flat[0])(difference)
-    assert detection_errors(found, expected)[output] > 0.01
-    assert detection_errors(found[:1] * 4, expected)[output] == float("inf")
+@pytest.mark.parametrize(("output", "value"), [(0, 999.0), (0, np.nan), (1, 0.95), (2, 1), (2, 0), (2, 4)], ids=str)
+def test_a_wrong_detection_is_found(output: int, value: float) -> None:
+    """Another box, more than its score, another class or none of the model's."""
+    found, boxes, scores = detections()
+    found = [array.copy() for array in found]
+    assert box_error(found, boxes, scores, 100, 0.01) == 0
+    found[output][0, 3] = value
+    assert box_error(found, boxes, scores, 100, 0.01) > 0.1
 
 
 def test_two_detections_of_one_score_may_change_places() -> None:
-    found, expected = detections(), detections()
-    for arrays in (found, expected):
-        arrays[1][0, 4] = arrays[1][0, 3]
-    found[0][0, [3, 4]], found[2][0, [3, 4]] = found[0][0, [4, 3]], found[2][0, [4, 3]]
-    assert detection_errors(found, expected) == {"scores": 0.0, "boxes": 0.0}
+    found, boxes, scores = detections()
+    found = [array.copy() for array in found]
+    found[0][0, [3, 4]] = found[0][0, [4, 3]]
+    assert box_error(found, boxes, scores, 100, 0.1) == 0
+    assert box_error(found, boxes, scores, 100, 0.01) > 0.1  # their scores are not equal
 
 
 def test_inner_outputs_are_found_by_the_name_of_their_module(network: Path) -> None:
@@ -183,3 +182,12 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     with pytest.raises(EffdetError, match="it failed"):
         export_model(model, tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_tensorrt_gets_its_own_operator_and_no_check(model: EfficientDet, tmp_path: Path) -> None:
+    done = export_model(model, tmp_path / "out.onnx", ExportSettings(nms="hard", batch=None), "tensorrt")
+    assert (done.checked, done.cell.status) == (None, "experimental")
+    (node,) = (node for node in onnx.load(done.files[0]).graph.node if node.domain == "TRT")
+    settings = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    assert (node.op_type, settings["iou_threshold"], settings["max_output_boxes"]) == ("EfficientNMS_TRT", 0.5, 100)

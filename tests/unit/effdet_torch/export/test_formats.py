@@ -5,18 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 import cli
 from effdet_torch.engines.document import Interface
+from effdet_torch.engines.names import BACKENDS
 from effdet_torch.engines.table import ENGINES
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.export.formats import COLUMNS, FORMATS, choose_format, require_possible
 from effdet_torch.export.listing import markdown, table_lines
 
 ROOT = Path(__file__).resolve().parents[4]
+DETECTIONS: dict[str, Any] = {"outputs": "detections", "image_size": (64, 64)}
 VALIDATED = [cell.text for row in FORMATS.values() for cell in row.cells.values() if cell.status == "validated"]
 
 
@@ -49,15 +52,14 @@ def test_every_cell_is_filled_and_explained() -> None:
 
 def test_the_docs_show_the_table() -> None:
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    assert markdown() in text, (
-        "docs/export.md is not up to date: copy the output of effdet_torch.export.listing.markdown()"
-    )
+    assert markdown() in text, "docs/export.md is out of date: copy what effdet_torch.export.listing.markdown() returns"
 
 
 def test_the_command_offers_the_formats_of_the_table() -> None:
     option = next(item for item in cli.export.params if item.name == "format_name")
     assert isinstance(option.type, click.Choice)
     assert list(option.type.choices) == list(FORMATS)
+    assert list(BACKENDS) == [name for name, row in FORMATS.items() if row.is_run]
 
 
 def test_the_list_for_people_has_every_format() -> None:
@@ -93,13 +95,16 @@ def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) 
         (
             "onnx",
             {"outputs": "detections", "image_size": None},
-            "cannot hold detections with any image size: the anchors",
+            "detections with any image size: the anchors",
         ),
         ("torchscript", {"outputs": "detections", "image_size": (64, 64)}, "cannot hold detections with fixed sizes"),
+        ("tensorrt", {"outputs": "network"}, "tensorrt cannot hold network .*: without NMS it is the format onnx"),
+        ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt suppresses hard; pass --nms hard"),
         ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
     ],
 )
-def test_what_a_format_cannot_hold_is_refused(name: str, interface: dict[str, object], said: str) -> None:
+def test_what_a_format_cannot_hold_is_refused(name: str, interface: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        require_possible(FORMATS[name], Interface(**interface))  # type: ignore[arg-type]
-    assert require_possible(FORMATS[name], Interface(image_size=(64, 64))).status == "validated"
+        require_possible(FORMATS[name], Interface(**interface))
+    works = Interface(**DETECTIONS) if name == "tensorrt" else Interface(image_size=(64, 64))
+    assert require_possible(FORMATS[name], works).text

@@ -78,7 +78,32 @@ def test_a_partial_file_that_cannot_be_written(tmp_path: Path) -> None:
         partial.add(1, [])
 
 
-@pytest.mark.parametrize("content", [b"{\n", b'{"model": "x"}\n[]\n', b'{"model": "x"}\n{"image_id": 1}\n'])
+@pytest.mark.parametrize("name", ["r.json.partial", "r.json.partial7"])
+@pytest.mark.parametrize("content", [b"precious", b"\0" * 9, b'{"model": "y'])
+def test_another_file_under_the_name_is_kept(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(EvaluationError, match=rf"{name} is not of this run, .*; move it away"):
+        PartialResults(tmp_path / "r.json", origin)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_first_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    """Negative control."""
+    path = tmp_path / "r.json.partial"
+    PartialResults(tmp_path / "r.json", origin).add(1, FOUND)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:9])
+    PartialResults(tmp_path / "r.json", origin).add(1, FOUND)
+    assert path.read_bytes() == whole
+
+
+WRONG = [b'"x"', b"[1]", b"[{}]", b"null", b'[{"image_id": 1, "category_id": 1, "bbox": "x", "score": 1}]']
+ENTRIES = [b'{"model": "x"}\n{"image_id": 1, "detections": %s}\n' % wrong for wrong in WRONG]
+
+
+@pytest.mark.parametrize(
+    "content", [b"{\n", b"\xff\n", b'{"model": "x"}\n[]\n', b'{"model": "x"}\n{"image_id": 1}\n', *ENTRIES]
+)
 def test_a_damaged_partial_file_is_explained(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.json.partial").write_bytes(content)
     with pytest.raises(EvaluationError, match=r"r\.json\.partial is damaged: .*delete it"):

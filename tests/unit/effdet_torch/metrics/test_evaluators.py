@@ -197,7 +197,9 @@ def test_auto_takes_the_faster_one_where_it_is_installed(monkeypatch: pytest.Mon
 def test_without_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hotcoco", None)
     assert get_evaluator().name == "pycocotools"
-    with pytest.raises(ConfigError, match=r"hotcoco is not installed: run pip install 'effdet-convert\[fast-eval\]'"):
+    with pytest.raises(
+        ConfigError, match=r"hotcoco is not installed: run pip install '\.\[fast-eval\]' in the checkout"
+    ):
         get_evaluator("hotcoco")
 
 

@@ -124,7 +124,7 @@ def test_what_is_left_out_is_not_above_the_floor(choose: Callable[..., Any], cou
     highest = maxima(logits, 6)
     everything = gather(logits, np.arange(len(ANCHORS)), 6)
     np.testing.assert_array_equal(highest, everything.max(axis=1))
-    chosen = choose(logits, highest, 6, count, -math.inf, False)
+    chosen = choose(logits, highest, 6, count, -math.inf)
     pairs = chosen.anchors[chosen.rows], chosen.classes
     np.testing.assert_array_equal(everything[pairs], chosen.logits)
     left = everything.copy() if choose is top_k else highest.copy()

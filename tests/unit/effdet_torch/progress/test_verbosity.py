@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import sys
 
 import click
 import pytest
@@ -76,3 +78,20 @@ def test_quiet_shows_no_bar(flags: list[str], is_shown: bool, monkeypatch: pytes
 
     assert CliRunner().invoke(working, flags).exit_code == 0
     assert shown == [is_shown]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 300])
+def test_a_bar_fits_its_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that does not begins a new line at every step."""
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(bar, "width_of", lambda _: columns)
+    with bar.progress_bar("work", rate=True) as progress:
+        assert progress is not None
+        for done in range(1, 11):
+            progress(done, 10)
+    drawn = [line for line in stream.getvalue().split("\r") if "%" in line]
+    assert drawn
+    assert max(len(re.sub(r"\x1b\[\S+?[a-zA-Z]", "", line)) for line in drawn) < columns
+    assert (f"[{'#' * bar.WIDTH}]" in stream.getvalue()) == (columns > 40)

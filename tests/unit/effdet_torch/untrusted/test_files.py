@@ -40,8 +40,8 @@ def test_pipes_devices_folders_and_loops_are_refused(tmp_path: Path, read: Calla
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(OSError, match="it is a pipe or a device; copy its content to a file first"):
             read(path, 100)
-    for path in (tmp_path, tmp_path / "absent", tmp_path / "loop"):
-        with pytest.raises(OSError, match=r"directory|No such file|symbolic links"):
+    for path in (tmp_path, tmp_path / "absent", tmp_path / "loop", tmp_path / "a\0b"):
+        with pytest.raises(OSError, match=r"directory|No such file|symbolic links|Invalid|null byte"):
             read(path, 100)
 
 

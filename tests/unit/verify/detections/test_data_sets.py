@@ -186,39 +186,48 @@ def with_row(part: str, row: Any) -> Callable[[Content, Path], Any]:
 
 REFUSED: dict[str, tuple[Callable[[Content, Path], Any], str]] = {
     "not finite": (first("annotations", bbox=[1, 2, float("nan"), 4]), r"annotation 1: \[1, 2, nan, 4\]"),
-    "text that is not finite": (first("annotations", bbox=[1, 2, "inf", 4]), "not four finite numbers: annotation 1"),
-    "three numbers": (first("annotations", bbox=[1, 2, 3]), "1 annotations whose bbox is not four finite numbers"),
-    "no box": (without("bbox"), "40 annotations without a bbox: annotation 1, annotation 2"),
-    "empty list": (first("annotations", bbox=[]), "1 annotations without a bbox: annotation 1"),
+    "text that is not finite": (
+        first("annotations", bbox=[1, 2, "inf", 4]),
+        r"not four finite numbers \(1\): annotation 1",
+    ),
+    "three numbers": (
+        first("annotations", bbox=[1, 2, 3]),
+        r"annotations whose bbox is not four finite numbers \(1\): annotation 1",
+    ),
+    "no box": (without("bbox"), r"annotations without a bbox \(40\): annotation 1, annotation 2"),
+    "empty list": (first("annotations", bbox=[]), r"annotations without a bbox \(1\): annotation 1"),
     "no id, no box": (lambda c, _: c["annotations"][2].update(id=None, bbox=None), "annotation number 3"),
-    "crowd of two": (first("annotations", iscrowd=2), "iscrowd is not 0 or 1: annotation 1: 2"),
-    "text row": (with_row("annotations", "x"), "1 annotations that are not a JSON object: number 41"),
-    "unknown image": (first("annotations", image_id=99), r"annotation 1 \(image_id 99\) \(pass the annotations of"),
+    "crowd of two": (first("annotations", iscrowd=2), r"iscrowd is not 0 or 1 \(1\): annotation 1: 2"),
+    "text row": (with_row("annotations", "x"), r"annotations that are not a JSON object \(1\): number 41"),
+    "unknown image": (first("annotations", image_id=99), r"annotation 1 \(image_id 99\); pass the annotations of"),
     "unknown category": (first("annotations", category_id=9), r"annotation 1 \(category_id 9\)"),
     "category true": (first("annotations", category_id=True), r"category_id True"),
-    "nothing": (lambda content, _: content["annotations"].clear(), "4 images, and not one object to find in them"),
+    "nothing": (lambda content, _: content["annotations"].clear(), r"not one object to find in the images \(4\)"),
     "crowds only": (each("annotations", lambda x: x.update(iscrowd=1)), "not one object to find"),
-    "image without id": (without("id", "images"), "4 images without a usable id: 0000"),
-    "image without file": (without("file_name", "images"), "4 images without a file_name: id 7"),
+    "image without id": (without("id", "images"), r"images without a usable id \(4\): 0000"),
+    "image without file": (without("file_name", "images"), r"images without a file_name \(4\): id 7"),
     "two files": (
         lambda c, _: c["images"].append(c["images"][0] | {"file_name": "x.jpg"}),
-        "1 image ids that belong to different files: 7",
+        r"image ids that belong to different files \(1\): 7",
     ),
-    "images are text": (with_row("images", "x"), "1 images that are not a JSON object: number 5"),
+    "images are text": (with_row("images", "x"), r"images that are not a JSON object \(1\): number 5"),
     "missing file": (
         lambda c, folder: (folder / c["images"][0]["file_name"]).unlink(),
-        r"1 image files are missing: 000000000007.jpg \(download",
+        r"image files are missing \(1\): 000000000007.jpg; download",
     ),
     "damaged file": (
         lambda c, folder: (folder / c["images"][1]["file_name"]).write_bytes(b"no image"),
-        "1 image files cannot be opened: 000000000003.jpg is not an image",
+        r"image files cannot be opened \(1\): 000000000003.jpg is not an image",
     ),
     "scaled images": (
         lambda c, folder: [Image.open(x).resize((31, 17)).save(x) for x in sorted(folder.iterdir())],
-        "4 images have another width and height .*: 000000000003.jpg is 31 x 17, annotated as 40 x 64",
+        r"images have another width and height .* \(4\): 000000000003.jpg is 31 x 17, annotated as 40 x 64",
     ),
-    "category twice": (with_row("categories", {"id": 1, "name": "horse"}), r"different names: 1 \(cat, horse\)"),
-    "category without id": (with_row("categories", {"name": "horse"}), "1 categories without a usable id: number 4"),
+    "category twice": (with_row("categories", {"id": 1, "name": "horse"}), r"different names \(1\): 1 \(cat, horse\)"),
+    "category without id": (
+        with_row("categories", {"name": "horse"}),
+        r"categories without a usable id \(1\): number 4",
+    ),
     "from 0": (
         category_ids(lambda number: number - 1),
         "the ids 0 are not among .*1 to 3.* must be 1 higher.*--labels",
@@ -226,7 +235,7 @@ REFUSED: dict[str, tuple[Callable[[Content, Path], Any], str]] = {
     "others": (category_ids(lambda number: number + 1), "the ids 4 are not among the model's 1 to 3"),
     "one file of two folders": (
         lambda c, _: [x.update(file_name=f"{n}/000000000003.jpg") for n, x in enumerate(c["images"][:2])],
-        "1 file names of different folders that are one file here: 0/000000000003.jpg and 1/000000000003.jpg",
+        r"file names of different folders that are one file here \(1\): 0/000000000003.jpg and 1/000000000003.jpg",
     ),
 }
 

@@ -175,7 +175,7 @@ def test_other_detections_fail(root: Path, model: Path, tmp_path: Path) -> None:
     words = (model, "--coco", root, "--workers", 0, "--reference-results", expected, "--report-dir", report)
     done = verify(*words)
     assert done.exit_code == 1
-    assert "0 of 1 detections of expected.json matched" in " ".join(done.stdout.split())
+    assert "detections (1 in expected.json, " in " ".join(done.stdout.split())
     detection = json.loads((report / "report.json").read_text())["detection"]
     assert (detection["parity"]["first_difference"], detection["passed"]) == (3, False)
 
@@ -203,6 +203,10 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
         (("--split", "testdev", "--reference-results", "x.json"), 1, "nothing to compare with"),
         (("--graph",), 2, "--graph cannot be combined with --coco, --annotations or --data"),
         (("--dtype", "float64"), 2, "--dtype cannot be combined with --coco"),
+        (("--results", "r.csv"), 2, "r.csv ends in .csv, but what is written is JSON"),
+        (("--report-dir", "-"), 2, "- is stdout; name a folder"),
+        (("--compare", "."), 2, ". is a folder; name a file"),
+        (("--labels", "missing.txt"), 2, "missing.txt: No such file or directory; check its name and folder"),
         (("--demo", "d0"), 2, "--demo cannot be combined with --coco"),
         (("--results", "no/folder.json"), 2, "does not exist; create it first"),
         (("--batch", "0"), 2, "--batch"),
@@ -212,6 +216,22 @@ def test_errors(root: Path, model: Path, options: tuple[str, ...], code: int, me
     done = verify(model, "--coco", root, *options)
     assert (done.exit_code, done.stdout) == (code, "")
     assert message in " ".join(done.stderr.split())
+
+
+def test_quiet_names_the_reason_of_a_failure(root: Path, model: Path, tmp_path: Path) -> None:
+    assert verify(model, "--coco", root, "--results", tmp_path / "r.json", "-q").stdout.count("\n") == 1
+    results = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps([x | {"score": x["score"] / 2} for x in results]))
+    done = verify(model, "--coco", root, "--reference-results", tmp_path / "r.json", "-q")
+    assert done.exit_code == 1
+    verdict, reason = done.stdout.splitlines()
+    assert verdict.startswith("FAIL - ")
+    assert reason == "The detections differ from what was expected. Failed: reference results."
+
+
+def test_swapped_arguments(root: Path, model: Path) -> None:
+    done = verify(root, "--coco", model)
+    assert (done.exit_code, "did you swap it with MODEL?" in done.stderr) == (2, True)
 
 
 def test_words_that_are_missing_and_classes_that_do_not_fit(root: Path, model: Path, tmp_path: Path) -> None:

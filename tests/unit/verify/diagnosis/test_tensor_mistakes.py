@@ -132,7 +132,9 @@ def test_words(preparation: Preparation, converted: dict[str, Array]) -> None:
     found = explained(wrong_tensor(STEM, altered(7), preparation, converted)).found
     before = converted[STEM].flat[7]
     assert f"at (0, 0, 2, 1): expected {before:.7g}, found {before + np.float32(0.25):.7g}" in found
-    assert "--weights ema" in explained(wrong_tensor(STEM, raw, preparation, converted)).advice
+    advice = explained(wrong_tensor(STEM, raw, preparation, converted)).advice
+    assert "--weights ema" in advice
+    assert "does not name its copy (.h5" in advice
 
 
 @pytest.mark.parametrize(

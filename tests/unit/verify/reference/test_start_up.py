@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from verify.reference.base import without_start_up_noise
+from verify.errors import MissingDependencyError
+from verify.reference.base import _imported, without_start_up_noise
 
 NOISE = (
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
@@ -57,6 +58,13 @@ def test_an_error_restores_stderr(capfd: pytest.CaptureFixture[str]) -> None:
         fail()
     write(NOISE[0])
     assert capfd.readouterr().err.splitlines() == [TROUBLE[0], NOISE[0]]
+
+
+def test_without_tensorflow_the_advice_works_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No name on a package index: the project is on none, and anybody could register it there."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(MissingDependencyError, match=r"run pip install '\.\[tf\]' in the checkout of effdet-convert$"):
+        _imported()
 
 
 def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -39,11 +39,16 @@ def metadata(assumed: Any = None, **origins: str) -> dict[str, Any]:
             "graph read",
             "TensorFlow's own graph (model.meta), which was read, and config.yaml",
         ),
-        (metadata({"act_type": "swish"}, image_size="config.yaml"), "assumed", "assumed settings: act_type swish"),
+        (
+            metadata({"act_type": "swish"}, image_size="config.yaml"),
+            "assumed",
+            "assumptions about 1 setting (act_type; effdet-inspect shows the values)",
+        ),
         (
             metadata({"survival_prob": None, "scale_range": False, "image_size": 512, "anchor_scale": [4.0, 3.0]}),
             "assumed",
-            "assumed settings: survival_prob none, scale_range false, image_size 512, anchor_scale 4*3",
+            "assumptions about 4 settings (image_size, survival_prob, scale_range, and 1 more; effdet-inspect shows "
+            "the values)",
         ),
     ],
 )
@@ -73,7 +78,10 @@ def test_a_graph_that_ran_leaves_open_what_outputs_do_not_show() -> None:
     assert claim_of({}, "saved_model.pb") == Claim("graph ran", ran)
     assert claim_of(metadata({"act_type": "swish"}), "saved_model.pb") == Claim("graph ran", ran)
     claim = claim_of(metadata({"act_type": "swish", "anchor_scale": 4.0}), "saved_model.pb")
-    assert claim.text == f"{ran}, and on assumed settings that its outputs do not show: anchor_scale 4"
+    assert claim.text == (
+        f"{ran}, and on assumptions about 1 setting (anchor_scale; effdet-inspect shows the values), which its outputs "
+        "do not show"
+    )
 
 
 @pytest.mark.parametrize(

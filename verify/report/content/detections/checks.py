@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from verify.report.content.section import Columns, Failed, Section
@@ -15,6 +15,8 @@ from verify.results.detections import (
     DetectionResult,
 )
 from verify.results.verification import Verification
+
+FEW_IMAGES = 100
 
 
 class Check(NamedTuple):
@@ -33,7 +35,7 @@ def evaluation(verification: Verification) -> Iterator[Section]:
     columns: Columns = {"check": "text", "verdict": "text", "found": "text"}
     verdicts = {True: "pass", False: Failed("FAIL")}
     rows = tuple((check.name, verdicts[check.passed], check.sentence) for check in checks(detection))
-    lines = (detection_sentence(detection), *_input_size(verification))
+    lines = (detection_sentence(detection), *_input_size(verification), *_limits(verification))
     yield Section("Detections", lines, columns, rows, failed=not detection.passed)
     if detection.notes:
         yield Section("Data set", tuple(note.sentence for note in detection.notes))
@@ -54,6 +56,17 @@ def _input_size(verification: Verification) -> Iterator[str]:
         yield f"The network input was {sizes} of the model, which was trained for its own size."
 
 
+def _limits(verification: Verification) -> Iterator[str]:
+    """Yield why there are so many detections, and what few images are worth."""
+    profile, detection = verification.settings.get("profile"), verification.detection
+    if detection is None or not detection.metrics:
+        return
+    if isinstance(profile, Mapping) and (most := profile.get("max_detections")):
+        yield f"An image has up to {most} detections, whatever their scores: AP takes them all."
+    if detection.images < FEW_IMAGES:
+        yield f"On fewer than {FEW_IMAGES} images a class has few objects: small differences in AP mean little."
+
+
 def checks(detection: DetectionResult) -> Iterator[Check]:
     """Yield all that was compared: the published AP, the expected detections, the stages."""
     if (ap := detection.published) is not None:
@@ -64,7 +77,7 @@ def checks(detection: DetectionResult) -> Iterator[Check]:
             ap.passed,
         )
     if detection.parity is not None:
-        yield Check("expected detections", _parity_sentence(detection.parity), detection.parity.passed)
+        yield Check("reference results", _parity_sentence(detection.parity), detection.parity.passed)
     for stage in detection.stages:
         where = "" if stage.image_id is None else f", image {stage.image_id}"
         sentence = f"{stage.measure} {stage.error:.2g}, allowed {stage.tolerance:.2g}{where}."
@@ -86,10 +99,14 @@ def detection_sentence(detection: DetectionResult) -> str:
 
 
 def _parity_sentence(parity: DetectionParity) -> str:
-    ap = "" if parity.ap_difference is None else f"; AP difference {parity.ap_difference:+.6f}, allowed {AP_TOLERANCE}"
+    points = f"{100 * (parity.ap_difference or 0):+.4f} points, allowed {100 * AP_TOLERANCE:g}"
+    ap = "" if parity.ap_difference is None else f"; AP difference {points}"
     first = "" if parity.first_difference is None else f"; first image that differs: {parity.first_difference}"
+    total = (
+        f"{parity.expected + parity.surplus} detections ({parity.expected} in {parity.source}, {parity.surplus} more)"
+    )
     return (
-        f"{parity.matched} of {parity.expected} detections of {parity.source} matched, {parity.surplus} surplus: "
-        f"{100 * parity.matched_share:.2f} %, required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
+        f"{parity.matched} of {total} matched: {100 * parity.matched_share:.2f} %, "
+        f"required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
         f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
     )

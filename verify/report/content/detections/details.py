@@ -75,7 +75,9 @@ def _left_out(found: Details) -> str:
     """Return how many classes have no row, and their false detections."""
     empty = [each.category_id for each in found.classes if not each.curves]
     false = sum(found.confusion.by_class[number][-1] for number in empty)
-    return f"Classes without objects: {len(empty)}, with {counted(false, 'false detection')}."
+    return (
+        f"Classes without objects, which have no AP and no row: {len(empty)}, with {counted(false, 'false detection')}."
+    )
 
 
 def _curves(classes: Sequence[ClassMetrics]) -> Iterator[Section]:
@@ -116,6 +118,6 @@ def _worst_images(found: Details) -> Section:
     wrong = sum(image.mistakes > 0 for image in found.images)
     line = (
         f"{wrong} of {counted(len(found.images), 'image')} with mistakes: objects that were missed or found as another "
-        f"class, and false detections ({_counting(found)})."
+        f"class, and false detections ({_counting(found)}). Crowds, and detections on them, are not counted."
     )
     return Section("Worst images", (line,), columns, rows, MAX_LISTED, figure=gallery(found.worst))

@@ -77,12 +77,29 @@ def test_missing_images_are_listed(root: Path) -> None:
     split = read_split(root)
     for image in split.images[1:3]:
         image.path.unlink()
-    with pytest.raises(EvaluationError, match=r"2 image files are missing: 000000000005\.jpg, 000000000007\.jpg \("):
+    with pytest.raises(EvaluationError, match=r"image files are missing \(2\): 000000000005\.jpg, 000000000007\.jpg; "):
         check_images(split)
     check_images(split.first(1))
-    change_annotations(root, images=[{"id": n, "file_name": f"{n}.jpg"} for n in range(99)])
-    with pytest.raises(EvaluationError, match="and 94 more"):
+    names = [split.images[0].path.name, *(f"{n}.jpg" for n in range(98))]
+    change_annotations(root, images=[{"id": n, "file_name": name} for n, name in enumerate(names)])
+    with pytest.raises(EvaluationError, match="and 93 more"):
         check_images(read_split(root))
+
+
+def test_a_wrong_folder_is_not_called_a_download_that_was_cut_short(root: Path, tmp_path: Path) -> None:
+    def check(images: Path) -> None:
+        check_images(DataSource(annotations=annotation_file(root), images=images).read().first(2))
+
+    check(root / "val2017")  # negative control
+    with pytest.raises(
+        EvaluationError, match=rf"none of the images .*\(2\) is in .*they are in {root}/val2017: pass it"
+    ):
+        check(root)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvaluationError, match=r"none of the images .*; check --images"):
+        check(tmp_path / "empty")
+    with pytest.raises(EvaluationError, match=r"--images .* is not a folder"):
+        check(annotation_file(root))
 
 
 def test_images_in_a_folder_of_images(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_lists_of_images(root: Path) -> None:
     with pytest.raises(EvaluationError, match=r"no list ImageSets/Main/test.txt; choose a --split of: cat_val, val"):
         read(root, "test")
     (lists / "val.txt").write_text("2008_02\n2008_03\n")
-    with pytest.raises(EvaluationError, match="without an annotation file: 2008_03"):
+    with pytest.raises(EvaluationError, match=r"without an annotation file \(1\): 2008_03"):
         read(root)
     (lists / "val.txt").write_text("2008_02\n2008_02\n")
     assert [(note.kind, note.count) for note in read(root).notes] == [("image listed twice", 1)]
@@ -72,6 +73,13 @@ def test_numbers_as_names_are_the_ids(root: Path) -> None:
     assert read(root).image_ids == [17, 27]
 
 
+def test_a_split_where_there_are_no_lists(root: Path) -> None:
+    shutil.rmtree(root / "ImageSets")
+    assert read(root).image_ids  # negative control
+    with pytest.raises(EvaluationError, match="it has no lists: leave --split out"):
+        DataSource(data=root).read("train")
+
+
 def test_faults_of_objects(root: Path) -> None:
     objects = (
         item("dog", more="<difficult>1</difficult><part><bndbox><xmin>9</xmin></bndbox></part>"),
@@ -82,7 +90,7 @@ def test_faults_of_objects(root: Path) -> None:
     assert notes == {"object difficult": ("assumed", 1), "box empty": ("dropped", 1)}
     for wrong in ("<object><name>cat</name></object>", item("cat", (1, 2, 3, float("nan"))), item("")):
         (root / "Annotations" / "2008_01.xml").write_text(annotation(wrong))
-        with pytest.raises(EvaluationError, match=r"1 objects that cannot be read: 2008_01.xml"):
+        with pytest.raises(EvaluationError, match=r"objects that are not a class .* \(1\): 2008_01.xml"):
             read(root)
 
 

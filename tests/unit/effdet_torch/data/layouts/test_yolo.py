@@ -80,10 +80,17 @@ def test_polygons_have_boxes(root: Path) -> None:
     assert [(x.kind, x.count) for x in data.notes] == [("polygon", 1)]
 
 
-@pytest.mark.parametrize("line", ["0 .5 .5 .1", "0 .5 .5 .1 .1 .9", "0 12 30 5 5", "0 nan .5 .1 .1", "cat .5 .5 .1 .1"])
+@pytest.mark.parametrize("line", ["0 .5 .5 .1", "0 .5 .5 .1 .1 .9", "0 nan .5 .1 .1", "cat .5 .5 .1 .1"])
 def test_lines_that_are_refused(root: Path, line: str) -> None:
     labels(root, f"0 .5 .5 .1 .1\n{line}\n")
-    with pytest.raises(EvaluationError, match=r"1 objects that cannot be read: a.txt, line 2"):
+    with pytest.raises(EvaluationError, match=r"objects that are not a class .* \(1\): a.txt, line 2"):
+        read(root)
+
+
+@pytest.mark.parametrize("line", ["0 12 30 5 5", "0 .5 .5 1.5 .1"])
+def test_pixels_in_place_of_shares_are_called_so(root: Path, line: str) -> None:
+    labels(root, f"0 .5 .5 1 .1\n{line}\n")
+    with pytest.raises(EvaluationError, match=r"coordinate outside of 0 to 1 \(1\): a.txt, line 2: .*; divide x and"):
         read(root)
 
 
@@ -105,7 +112,7 @@ def test_descriptions_that_are_refused(root: Path, text: str, split: str | None,
 
 def test_other_faults(root: Path) -> None:
     labels(root, "2 .5 .5 .1 .1\n")
-    with pytest.raises(EvaluationError, match="categories that are not in the list: annotation 1 "):
+    with pytest.raises(EvaluationError, match=r"categories that are not in the list \(1\): annotation 1 "):
         read(root)
     labels(root, "0 .5 .5 0 .1\n")
     with pytest.raises(EvaluationError, match="not one object to find"):

@@ -18,7 +18,7 @@ from support.verification_samples import (
     WRONGLY_FUSED,
     part_of,
 )
-from verify.report.content.verdict import headline
+from verify.report.content.verdict import advice, basis, headline
 from verify.results.verification import AuditResult, DType, Mode, TensorFinding, UnusableValues, Verification
 
 WRONG_TENSOR = AuditResult(2, (TensorFinding("fpn.x", "missing"),), {})
@@ -48,7 +48,7 @@ UNUSABLE_SENTENCE = "The converted file holds values that no network can use: fp
         (replace(PASSING, layers=()), "Nothing was compared.", False),
         (EVALUATED, "The detections are as expected.", True),
         (SAMPLES["evaluated_only"], "The model was evaluated; nothing was compared.", True),
-        (SAMPLES["evaluated_wrong"], "The detections differ from what was expected: published AP", False),
+        (SAMPLES["evaluated_wrong"], "The detections differ from what was expected. Failed: published AP", False),
     ],
 )
 def test_headline_and_verdict(verification: Verification, sentence: str, passed: bool) -> None:
@@ -89,3 +89,19 @@ def test_an_evaluation_alone_is_no_pass() -> None:
         assert (report.verdict == "FAIL") == (not report.passed), name
         unproven = report.detection is not None and not report.detection.compared and not report.layers
         assert (report.verdict == "EVALUATED") == (unproven and report.passed), name
+
+
+def test_an_image_size_of_ones_own_stands_beside_the_settings() -> None:
+    def with_size(height: int, width: int) -> Verification:
+        own = {**EVALUATED.model["metadata"], "config": {"image_size": [512, 512]}}
+        settings = {**EVALUATED.settings, "image_size": [height, width]}
+        return replace(EVALUATED, model={**EVALUATED.model, "metadata": own}, settings=settings)
+
+    assert basis(with_size(256, 300)).endswith("image size 300x256 by --image-size, not the model's 512x512")
+    assert "--image-size" not in basis(with_size(512, 512))  # negative control
+    assert "--image-size" not in basis(replace(with_size(256, 300), detection=None))  # layers agree at any size
+
+
+def test_another_profile_is_the_first_guess_where_detections_differ() -> None:
+    assert "made with another profile than official-eval" in " ".join(advice(SAMPLES["evaluated_wrong"]))
+    assert not list(advice(EVALUATED))  # negative control

@@ -1,0 +1,104 @@
+"""Save a model in the form of a converted file, so that `load_model` and all commands take it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from effdet_torch import __version__
+from effdet_torch.atomic import replacing
+from effdet_torch.checks import require_type
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError, UsageError, listed
+from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED
+from effdet_torch.network.model import EfficientDet
+
+Writer = Callable[[IO[bytes], dict[str, Tensor], dict[str, Any]], None]
+INHERITED = ("source", "view", "table")  # what is true of a converted file's values, and only of these
+EVIDENCE = ("config_origins", "assumed")  # about the settings, which training leaves as they are
+
+
+def save_model(model: EfficientDet, path: str | Path) -> None:
+    """Write a model with its config, completely or not at all; `load_model` gives it back.
+
+    The metadata say that the file was saved, not converted: its values may have been trained since, so what
+    `effdet-convert` recorded of a source is kept under "parent" and nowhere else.
+
+    Args:
+        model: from `create_model` or `load_model`, trained or not, on any device; it is not changed.
+        path: a `.pth`, `.pt` or `.safetensors` file; an existing one is replaced.
+
+    Raises:
+        UsageError: The suffix is another, the model's tensors do not fit its config, or an argument is of another type.
+        OutputError: The file cannot be written.
+    """
+    require_type(model, EfficientDet, "model", "an EfficientDet, which create_model and load_model return")
+    require_type(path, (str, os.PathLike), "path", "the path of the file to write")
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise UsageError(f"{path} does not end in {' or '.join(WRITERS)}; choose such a name")
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    _require_own(model, tensors)
+    with replacing(path) as stream:
+        WRITERS[path.suffix](stream, tensors, saved_metadata(model))
+
+
+def saved_metadata(model: EfficientDet) -> dict[str, Any]:
+    """Return the metadata of a saved model: plain values."""
+    config, before = model.config.to_dict(), model.metadata
+    evidence: dict[str, Any] = {"config_origins": dict.fromkeys(config, SAVED), "assumed": {}}
+    if before:  # what its file does not record, or a config that was changed since, must not look like evidence
+        evidence = {name: before[name] for name in EVIDENCE if name in before and _states(before, model.config)}
+    parent = {name: before[name] for name in INHERITED if name in before} or before.get(PARENT)
+    return {
+        "format_version": FORMAT_VERSION,
+        "tool": {"name": "effdet_torch.save_model", "version": __version__},
+        "variant": model.config.name,
+        "config": config,
+        **evidence,
+        **({PARENT: parent} if parent else {}),
+        "redundant_bias": "kept" if model.config.redundant_bias else "folded",
+    }
+
+
+def _states(metadata: Mapping[str, Any], config: EfficientDetConfig) -> bool:
+    try:
+        return EfficientDetConfig.from_dict(metadata["config"]) == config
+    except (ConfigError, KeyError):
+        return False
+
+
+def _require_own(model: EfficientDet, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a model that was changed so that `load_model` could not build it again."""
+    with torch.device("meta"):
+        expected = {key: tensor.shape for key, tensor in EfficientDet(model.config).state_dict().items()}
+    found = {key: tensor.shape for key, tensor in tensors.items()}
+    if different := [key for key in expected | found if expected.get(key) != found.get(key)]:
+        raise UsageError(
+            f"the model was changed since it was built: {len(different)} tensors do not fit its config "
+            f"({model.config.name}): {listed(different)}; save its state_dict with torch.save instead"
+        )
+
+
+def _write_pth(stream: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    torch.save({"state_dict": tensors, "metadata": metadata}, stream)
+
+
+def _write_safetensors(stream: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    from crc32c import crc32c  # late: a slow import
+    from safetensors.torch import save
+
+    texts = {METADATA_KEY: json.dumps(metadata)}
+    contents = {key: tensor.reshape(-1).view(torch.uint8).numpy() for key, tensor in tensors.items()}
+    digits = {key: f"{crc32c(content):08x}" for key, content in contents.items()}
+    digits[METADATA_KEY] = f"{crc32c(texts[METADATA_KEY].encode()):08x}"
+    stream.write(save(tensors, {"format": "pt", **texts, CHECKSUMS_KEY: json.dumps(digits)}))
+
+
+WRITERS: Mapping[str, Writer] = {".pth": _write_pth, ".pt": _write_pth, ".safetensors": _write_safetensors}

@@ -1,0 +1,153 @@
+"""`effdet-export` and the commands that take its files, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.coco_samples import convert_trained, write_coco
+from support.commands import run
+from support.exports import export_sample
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "docs" / "examples" / "onnx_detect.py"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, its export with detections inside, and a small COCO."""
+    folder = tmp_path_factory.mktemp("export")
+    model = export_sample()
+    metadata = {"config": model.config.to_dict(), "source": {"name": "mine"}, "view": {"name": "ema"}, "assumed": {}}
+    torch.save({"state_dict": model.state_dict(), "metadata": metadata}, folder / "model.pth")
+    write_coco(folder / "coco")
+    done = run("effdet-export", "model.pth", "model.onnx", "--nms", "soft", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "format   onnx, detections, normalized, batch 1, 192 x 128 pixels, float32\n" in done.stdout
+    assert "check    ONNX Runtime" in done.stdout
+    return folder
+
+
+def photo(folder: Path) -> Path:
+    return folder / "coco" / "val2017" / "000000000012.jpg"
+
+
+def detected(folder: Path, model: str, *options: str) -> list[dict[str, object]]:
+    words = ("--json", "-", "--score", "0", "-q", *options)
+    done = run("effdet-detect", model, photo(folder), *words, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: list[dict[str, object]] = json.loads(done.stdout)
+    return found
+
+
+def test_detect_takes_an_exported_file(folder: Path) -> None:
+    found, expected = detected(folder, "model.onnx"), detected(folder, "model.pth")
+    assert len(found) == len(expected) > 10
+    scores = [[entry["score"] for entry in entries] for entries in (found, expected)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert found[0]["bbox"] == pytest.approx(expected[0]["bbox"], abs=0.01)
+
+
+def test_verify_takes_an_exported_file(folder: Path) -> None:
+    words = ("--coco", "coco", "--workers", "0", "--profile", "model")
+    done = run("effdet-verify", "model.onnx", *words, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("EVALUATED")
+    refused = run("effdet-verify", "model.onnx", "--coco", "coco", "--workers", "0", cwd=folder)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "Error: the file makes its detections with the profile serving, not with official-eval; choose model, or "
+        "export it again with another --profile or without --nms\n"
+    )
+
+
+def test_an_exported_file_needs_neither_torch_nor_timm(folder: Path) -> None:
+    code = (
+        "import sys\nfrom effdet_torch import Predictor\n"
+        "assert len(Predictor(sys.argv[1], score_threshold=0)(sys.argv[2])[0]) > 10\n"
+        "print({'torch', 'torchvision', 'timm', 'onnx', 'onnxscript'} & set(sys.modules))"
+    )
+    for model, found in (("model.onnx", "set()"), ("model.pth", "{'torch'}")):  # the second: negative control
+        words = [sys.executable, "-c", code, str(folder / model), str(photo(folder))]
+        assert subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout == f"{found}\n"
+
+
+def test_the_example_in_the_docs_finds_the_same(folder: Path) -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    words = [sys.executable, str(EXAMPLE), str(folder / "model.onnx"), str(photo(folder))]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    found = [line.split() for line in done.stdout.splitlines()]
+    expected = [entry for entry in detected(folder, "model.pth") if float(str(entry["score"])) >= 0.3]
+    assert len(found) == len(expected) > 3
+    assert [float(row[-5]) for row in found] == pytest.approx([entry["score"] for entry in expected], abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("model.pth", "model.pth"), 2, "OUT model.pth would overwrite model.pth, which is read"),
+        (("model.pth", "out.tflite"), 2, "the suffix '.tflite' is not one of .onnx"),
+        (("model.pth", "out.xml", "--format", "onnx"), 2, "a file of the format onnx ends in .onnx"),
+        (("model.pth", "nowhere/out.onnx"), 2, "the folder nowhere does not exist"),
+        (("model.pth", "-"), 2, "is a stream; name a file"),
+        (("model.pth", "out.onnx", "--batch", "0"), 2, "is not a number of images"),
+        (("model.pth", "out.onnx", "--image-size", "big"), 2, "is not a side or WIDTHxHEIGHT"),
+        (("model.pth", "out.onnx", "--image-size", "8x200"), 2, "is too small for levels 3 to 7"),
+        (("model.pth", "out.onnx", "--nms", "soft", "--image-size", "dynamic"), 2, "the anchors depend on"),
+        (("model.pth", "out.onnx", "--profile", "serving"), 2, "has no effect without NMS"),
+        (("model.onnx", "out.onnx"), 1, "model.onnx is not a model file"),
+        (("missing.pth", "out.onnx"), 1, "cannot read the model file missing.pth"),
+    ],
+)
+def test_what_cannot_be_exported(folder: Path, words: tuple[str, ...], code: int, said: str) -> None:
+    before = sorted(folder.iterdir())
+    done = run("effdet-export", *words, cwd=folder)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_skipped_check_is_said(folder: Path) -> None:
+    done = run("effdet-export", "model.pth", "fast.torchscript", "--no-check", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "check    skipped: OUT was not run\n" in done.stdout
+    assert "note     deprecated by PyTorch" in done.stdout
+
+
+def test_a_backend_is_exported_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EFFDET_CACHE", str(folder / "cache"))
+    words = ("effdet-detect", "model.pth", photo(folder), "--backend", "torchscript", "--score", "0")
+    first, second = run(*words, cwd=folder), run(*words, cwd=folder)
+    (place,) = (folder / "cache" / "exports").iterdir()
+    assert first.stderr == f"exporting model.pth once, for PyTorch; kept as {place}\n"
+    assert (second.returncode, second.stderr, second.stdout) == (0, "", first.stdout)
+    place.write_bytes(b"damaged")
+    assert run(*words, cwd=folder).stderr == first.stderr
+    done = run("effdet-detect", "model.onnx", photo(folder), "--backend", "torchscript", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "model.onnx is exported already" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["trained.onnx", "trained.xml", "trained.pt2"])
+def test_the_trained_model_detects_the_same(shared: Path, tmp_path: Path, out: str) -> None:
+    """Detections of the exported network agree one to one with those of the model, on photographs."""
+    convert_trained(shared, tmp_path / "trained.pth")
+    assert run("effdet-export", "trained.pth", out, cwd=tmp_path).returncode == 0
+    photos = sorted((shared / "coco50" / "val2017").glob("*.jpg"))[:5]
+    words = ("--json", "-", "-q", "--profile", "official-eval")
+    found, expected = (
+        json.loads(run("effdet-detect", model, *photos, *words, cwd=tmp_path).stdout) for model in (out, "trained.pth")
+    )
+    assert len(found) == len(expected) > 20
+    for one, other in zip(found, expected, strict=True):
+        assert (one["image_id"], one["category_id"]) == (other["image_id"], other["category_id"])
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=0.05)
