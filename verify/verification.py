@@ -89,7 +89,7 @@ class Settings:
     @property
     def tensorflow_modes(self) -> tuple[Mode, ...]:
         """The modes that compare with TensorFlow."""
-        return tuple(mode for mode in self.modes if mode in TENSORFLOW_MODES)
+        return tuple(mode for mode in TENSORFLOW_MODES if mode in self.modes)
 
 
 @one_thread()
