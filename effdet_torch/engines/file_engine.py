@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import EXPORT_AGAIN, Document, profile_from
-from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
+from effdet_torch.errors import ConfigError, EffdetError, ModelFileError, install_command
 
 Array = NDArray[Any]
 
@@ -129,7 +129,7 @@ def quiet() -> Iterator[None]:
 
 def missing_runtime(path: Path, package: str, extra: str) -> EffdetError:
     """Return the error for a file whose runtime is not installed."""
-    return EffdetError(f"{path} needs {package}, which is not installed; run: pip install 'effdet-convert[{extra}]'")
+    return EffdetError(f"{path} needs {package}, which is not installed; {install_command(extra)}")
 
 
 def failed(path: Path, runtime: str, error: Exception) -> ModelFileError:

@@ -57,7 +57,7 @@ class Format:
         name: as `--format` takes it.
         suffix: of its files.
         runtime: what runs them.
-        extra: what to install for it, as in effdet-convert[EXTRA]; "" if nothing.
+        extra: what to install for it, as `install_command` says; "" if nothing.
         write: writes a file and those beside it.
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.

@@ -10,7 +10,7 @@ from effdet_torch.export.formats import COLUMNS, FORMATS, SHAPES
 def table_lines() -> Iterator[str]:
     """Yield the table for people: every format, and below it what its cells are."""
     for row in FORMATS.values():
-        extra = f"; pip install 'effdet-convert[{row.extra}]'" if row.extra else ""
+        extra = f"; extra [{row.extra}]" if row.extra else ""
         yield f"{row.name} ({row.suffix}), run by {row.runtime}{extra}; {', '.join(row.precisions)}"
         if row.note:
             yield f"  note: {row.note}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effdet_torch.engines.file_engine import quiet
-from effdet_torch.errors import EffdetError
+from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
 
@@ -22,7 +22,7 @@ def write_executorch(job: Job, path: Path) -> Written:
             from executorch.exir import to_edge_transform_and_lower
     except ImportError as error:
         raise EffdetError(
-            "writing .pte needs executorch, which is not installed; run: pip install 'effdet-convert[executorch]'"
+            f"writing .pte needs executorch, which is not installed; {install_command('executorch')}"
         ) from error
     program = exported_program(job)
     with quiet(), explained("ExecuTorch"):

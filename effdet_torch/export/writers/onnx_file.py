@@ -9,7 +9,7 @@ import torch
 
 from effdet_torch.engines.document import INPUT
 from effdet_torch.engines.file_engine import quiet
-from effdet_torch.errors import EffdetError
+from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.inner_names import SCOPES, name_inner_outputs
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
@@ -32,7 +32,7 @@ def onnx_model(job: Job) -> Any:
         import onnxscript  # noqa: F401, torch.onnx needs it
     except ImportError as error:
         raise EffdetError(
-            "writing ONNX needs onnx and onnxscript, which are not installed; run: pip install 'effdet-convert[onnx]'"
+            f"writing ONNX needs onnx and onnxscript, which are not installed; {install_command('onnx')}"
         ) from error
     program = exported_program(job)
     names = job.document.interface.output_names(job.document.config)

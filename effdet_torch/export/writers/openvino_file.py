@@ -6,7 +6,7 @@ from pathlib import Path
 
 from effdet_torch.engines.file_engine import quiet
 from effdet_torch.engines.openvino import WEIGHTS_CHECKSUM, weights_checksum
-from effdet_torch.errors import EffdetError
+from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.onnx_file import onnx_model
 from effdet_torch.export.writers.program import Job, Written, explained
 from effdet_torch.file_format import METADATA_KEY
@@ -22,7 +22,7 @@ def write_openvino(job: Job, path: Path) -> Written:
         import openvino
     except ImportError as error:
         raise EffdetError(
-            "writing OpenVINO files needs openvino, which is not installed; run: pip install 'effdet-convert[openvino]'"
+            f"writing OpenVINO files needs openvino, which is not installed; {install_command('openvino')}"
         ) from error
     source, weights = path.with_suffix(".onnx"), path.with_suffix(".bin")
     source.write_bytes(onnx_model(job).SerializeToString())

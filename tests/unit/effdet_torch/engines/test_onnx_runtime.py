@@ -119,5 +119,5 @@ def test_no_way_to_write_the_same_entry_passes(tmp_path: Path) -> None:
 
 def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EffdetError, match=r"needs onnxruntime, .* pip install 'effdet-convert\[onnx\]'"):
+    with pytest.raises(EffdetError, match=r"needs onnxruntime, .* pip install '\.\[onnx\]'"):
         OnnxRuntimeEngine(write(tmp_path / "a.onnx"))

@@ -72,5 +72,5 @@ def test_missing_and_damaged_files_are_refused_in_one_line(tmp_path: Path) -> No
 def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.xml")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(EffdetError, match=r"needs openvino, .* pip install 'effdet-convert\[openvino\]'"):
+    with pytest.raises(EffdetError, match=r"needs openvino, .* pip install '\.\[openvino\]'"):
         OpenVinoEngine(path)
