@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 ENGINES = ("eager", "onnx", "openvino")
+PAUSE_SECONDS = 0.05  # the threads of the last contestant stop spinning
 
 
 class Subject(NamedTuple):
@@ -176,6 +177,7 @@ def race(contestants: Mapping[str, Callable[[], Any]], rounds: int) -> list[tupl
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
+            time.sleep(PAUSE_SECONDS)
             start = time.perf_counter()
             run()
             if number:  # the first turn chooses kernels
