@@ -31,7 +31,7 @@ from verify.errors import ParityError
 from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, shown_layers
 from verify.layers.parity import Match, one_thread
 from verify.results.claim import Requirement
-from verify.results.detections import DetectionResult
+from verify.results.detections import MATCHED_MIN_SCORE, DetectionResult
 from verify.results.verification import LayerResult, Verification
 from verify.subjects.exported import has_inner_outputs, inner_outputs, seen_pixels
 from verify.subjects.images import network_input
@@ -70,7 +70,7 @@ def verify_exported(
 
     Raises:
         ModelFileError: A file cannot be read, or the runtime refuses it.
-        ParityError: The two are different networks.
+        ParityError: The two are different networks; or the file makes detections, and there are none to compare.
         ConversionError: The checkpoint cannot be read.
         ConfigError: The file takes another image size.
     """
@@ -79,10 +79,11 @@ def verify_exported(
     size = settings.image_size or engine.interface.image_size
     images = network_input(engine.config, settings.image, size, settings.seed)
     pixels = seen_pixels(engine, np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    predictor = Predictor(engine, image_size=pixels.shape[2:], score_threshold=0)
+    engine.require_size(*pixels.shape[2:])
     with ExitStack() as stack:
         plan, expected, described = _reference(reference, engine, pixels.transpose(0, 2, 3, 1), stack)
         layers, heads = _compare_layers(engine, plan, pixels, expected, progress)
+    detection = _compare_detections(engine, pixels, heads, str(described["name"]))
     return Verification(
         model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": engine.metadata},
         reference=described,
@@ -92,7 +93,7 @@ def verify_exported(
         audit=None,
         diagnoses=tuple(explain_first(layers)),
         seconds=time.perf_counter() - start,
-        detection=_compare_detections(predictor, pixels, heads, str(described["name"])),
+        detection=detection,
         required=settings.require,
     )
 
@@ -147,14 +148,21 @@ def _compare_layers(
     return results, heads
 
 
-def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Array], source: str) -> DetectionResult:
+def _compare_detections(engine: FileEngine, pixels: Array, heads: dict[str, Array], source: str) -> DetectionResult:
     """Compare the detections in network input (1, 3, H, W) with those of the reference's outputs, one to one."""
+    predictor = Predictor(engine, image_size=pixels.shape[2:], score_threshold=0)
     scales = np.ones(1, np.float32)
-    (found,) = predictor.detections(*predictor.engine(pixels), scales)
+    (found,) = predictor.detections(*engine(pixels), scales)
     class_logits, box_deltas = ([array for name, array in heads.items() if name.startswith(head)] for head in HEADS)
     (wanted,) = CpuProcessing(predictor.config).detections(class_logits, box_deltas, scales, predictor.profile)
     expected = ImageDetections(*wanted, names=[""] * len(wanted.scores))
-    limits = matching_limits(predictor.engine)
+    limits = matching_limits(engine)
+    parity = compare_detections(found.to_coco(0), expected.to_coco(0), [0], source, limits=limits)
+    if engine.profile is not None and not parity.expected + parity.surplus:
+        raise ParityError(
+            f"{engine.path} makes detections, and there are none above a score of {MATCHED_MIN_SCORE} in this "
+            "input, so nothing would be compared; choose an image with objects: --image photo.jpg"
+        )
     return DetectionResult(
         split="network input",
         profile=profile_name(predictor.profile),
@@ -162,7 +170,7 @@ def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Ar
         detections=len(found),
         metrics={},
         complete=True,
-        parity=compare_detections(found.to_coco(0), expected.to_coco(0), [0], source, limits=limits),
+        parity=parity,
     )
 
 

@@ -25,6 +25,7 @@ from effdet_torch.export.writers import openvino_file
 from effdet_torch.network.checkpoint import load_model
 from support.coco_samples import write_coco
 from support.sources import small_config
+from verify.detections import matching
 from verify.detections.run import CocoSettings
 from verify.errors import ParityError
 from verify.evaluation import Beside, verify_detections
@@ -187,6 +188,14 @@ def test_wrong_detections_fail_although_all_layers_agree(folder: Path) -> None:
     assert not result.failures
     assert result.detection is not None
     assert not result.detection.passed
+
+
+def test_no_detections_prove_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = export(folder, "detections.onnx", **DETECTIONS)
+    monkeypatch.setattr(matching, "MATCHED_MIN_SCORE", 2.0)  # no detection counts
+    with pytest.raises(ParityError, match="nothing would be compared; choose an image with objects"):
+        verify_exported(path, folder / "model.pth")
+    assert verify_exported(folder / "model.onnx", folder / "model.pth").passed  # its outputs were compared
 
 
 def test_another_model_is_not_its_reference(folder: Path, tmp_path: Path) -> None:
