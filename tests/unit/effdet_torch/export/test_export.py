@@ -141,6 +141,11 @@ def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet
         ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, in its own precision; leave out device"),
         ({"precision": "float16"}, UsageError, r"network\.onnx runs on the CPU, .* leave out precision"),
         ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
+        (
+            {"check_values": True},
+            UsageError,
+            r"network\.onnx is exported, without checksums .*; leave out check_values",
+        ),
     ],
 )
 def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error: type[Exception], said: str) -> None:
