@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class ExecuTorchEngine(FileEngine):
                 from executorch.runtime import Runtime
         except ImportError as error:
             raise missing_runtime(path, "executorch", "executorch") from error
-        self.runtime = "ExecuTorch"
+        self.runtime, self._lock = "ExecuTorch", Lock()
         try:
             require_regular(path, MAX_MODEL_BYTES)
         except OSError as error:
@@ -39,8 +40,7 @@ class ExecuTorchEngine(FileEngine):
 
     def _run(self, pixels: Array) -> list[Array]:
         try:
-            outputs = self._forward.execute([torch.from_numpy(pixels)])
+            with self._lock:  # every run writes into the same memory
+                return [tensor.numpy().copy() for tensor in self._forward.execute([torch.from_numpy(pixels)])]
         except Exception as error:
             raise failed(self.path, self.runtime, error) from error
-        # A copy: the next run writes into the same memory.
-        return [tensor.numpy().copy() for tensor in outputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from effdet_torch.engines.document import INPUT, read_document
@@ -50,12 +51,14 @@ class OpenVinoEngine(FileEngine):
         require_signature(path, "outputs", [item.get_any_name() for item in model.outputs], self._names)
         try:
             self._compiled: Any = core.compile_model(model, "CPU", FULL_PRECISION)
+            self._lock = Lock()  # there is one request, which refuses a second thread
         except Exception as error:
             raise failed(path, self.runtime, error) from error
 
     def _run(self, pixels: Array) -> list[Array]:
         try:
-            found = self._compiled({INPUT: pixels})
+            with self._lock:
+                found = self._compiled({INPUT: pixels})
         except Exception as error:
             raise failed(self.path, self.runtime, error) from error
         return [found[name] for name in self._names]

@@ -33,9 +33,9 @@ class TorchEngine:
         model: is moved to `device`.
         device: where the network runs.
         precision: of a fused network; "model" is the model's own. In float32, TF32 is switched off.
-        fused: run the network that `optimize.fuse` returns. It is made again once a tensor of `model` has changed; what
-            is changed through `.data`, PyTorch does not track. On a GPU, small batches run as CUDA graphs. Otherwise
-            `model` itself runs, in eval mode.
+        fused: run the network that `optimize.fuse` returns. It is made again once a module or tensor of `model` has
+            changed; what is changed through `.data` or in inference mode, PyTorch does not track. On a GPU, small
+            batches run as CUDA graphs. Otherwise `model` itself runs, in eval mode.
         compiled: run the fused network through `torch.compile`, see `optimize.compiled`.
 
     Attributes:
@@ -65,8 +65,13 @@ class TorchEngine:
         self.model, self.config = model.to(device), model.config
         self.metadata: Mapping[str, Any] = model.metadata
         self._dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
-        self._modules, self._state = list(model.modules()), TensorState(model)
-        self._network: Callable[[Tensor], Outputs] | None = None
+        self._eager_state = TensorState(model)
+        # Both at once: another thread must not see a new state beside an old network.
+        self._fused: tuple[TensorState, Callable[[Tensor], Outputs]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the fused network: in a copy, tensors are counted from 0, so an old one would pass for current."""
+        return {**self.__dict__, "_fused": None}
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
@@ -81,20 +86,25 @@ class TorchEngine:
             return outputs[0] if len(outputs) == 1 else _joined(outputs)
 
     def _eager_network(self) -> EfficientDet:
-        if any(module.training for module in self._modules):  # eval() takes much longer
+        if not self._eager_state.is_current():
+            self._eager_state = TensorState(self.model)
+        if any(module.training for module in self._eager_state.modules):  # eval() takes much longer
             self.model.eval()
         return self.model
 
     def _fused_network(self) -> Callable[[Tensor], Outputs]:
-        if self._network is None or not self._state.is_current():
-            self._state = TensorState(self.model)
-            network = fuse(self.model, widen=self.device.type == "cpu")
-            network = network.to(self._dtype).to(memory_format=memory_format(self.device, self._dtype))
-            if self._is_compiled:
-                self._network = CompiledNetwork(network)
-            else:
-                self._network = GraphedNetwork(network) if self.device.type == "cuda" else network
-        return self._network
+        if self._fused is not None and self._fused[0].is_current():
+            return self._fused[1]
+        state = TensorState(self.model)
+        fused = fuse(self.model, widen=self.device.type == "cpu")
+        fused = fused.to(self._dtype).to(memory_format=memory_format(self.device, self._dtype))
+        network: Callable[[Tensor], Outputs] = fused
+        if self._is_compiled:
+            network = CompiledNetwork(fused)
+        elif self.device.type == "cuda":
+            network = GraphedNetwork(fused)
+        self._fused = state, network
+        return network
 
 
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:

@@ -43,14 +43,18 @@ class Checked:
         error: the largest error found.
         limit: of it.
         where: the output with that error.
+        detections: how many were compared; None: raw outputs were.
     """
 
     runtime: str
     error: float
     limit: float
     where: str
+    detections: int | None = None
 
     def __str__(self) -> str:
+        if self.detections == 0:
+            return f"{self.runtime}: no detections in the noise it was given, nor from MODEL: no box was compared"
         return f"{self.runtime}: largest error {self.error:.1e} ({self.where}), limit {self.limit:.0e}"
 
 
@@ -62,11 +66,12 @@ def check_file(engine: FileEngine, model: EfficientDet) -> Checked:
         model: in float32, on the CPU.
 
     Raises:
-        EffdetError: The outputs differ.
+        EffdetError: The outputs differ, or those of the model are not finite.
     """
     pixels = seeded_pixels(engine)
     compare = _network_errors if engine.interface.outputs == "network" else _detection_errors
-    errors, limits = compare(engine, engine.run(pixels), pixels, model)
+    found = engine.run(pixels)
+    errors, limits = compare(engine, found, pixels, model)
     where = max(errors, key=lambda name: errors[name] / limits[name])
     wrong = [name for name in errors if not errors[name] <= limits[name]]
     if wrong:
@@ -75,7 +80,8 @@ def check_file(engine: FileEngine, model: EfficientDet) -> Checked:
             f"{limits[where]:.0e} ({len(wrong)} of {len(errors)} outputs differ); nothing was kept. Use another format "
             "or another version of the runtime"
         )
-    return Checked(engine.runtime, errors[where], limits[where], where)
+    detections = None if engine.profile is None else int(found[3].sum())
+    return Checked(engine.runtime, errors[where], limits[where], where, detections)
 
 
 Errors = tuple[dict[str, float], dict[str, float]]  # {output: error}, {output: limit}
@@ -113,9 +119,19 @@ def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array,
 
 
 def _outputs(model: EfficientDet, pixels: Array) -> list[Array]:
-    """Return class logits and box deltas of all levels."""
+    """Return class logits and box deltas of all levels.
+
+    Raises:
+        EffdetError: There is NaN or infinity among them, which no file can be compared with.
+    """
     with torch.inference_mode():
-        return [tensor.numpy() for head in model(torch.from_numpy(pixels)) for tensor in head]
+        outputs = [tensor.numpy() for head in model(torch.from_numpy(pixels)) for tensor in head]
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise EffdetError(
+            "MODEL itself returns NaN or infinity for noise, so the exported file cannot be checked; nothing was kept. "
+            "Look for such values in its weights"
+        )
+    return outputs
 
 
 def seeded_pixels(engine: FileEngine) -> Array:

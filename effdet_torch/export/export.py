@@ -12,8 +12,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from effdet_torch.atomic import replacing
+from effdet_torch.checks import require_type
 from effdet_torch.engines.document import Document, make_document
 from effdet_torch.engines.table import open_engine
+from effdet_torch.errors import UsageError
 from effdet_torch.export.check import Checked, check_file
 from effdet_torch.export.detector import exportable
 from effdet_torch.export.formats import Cell, Format, choose_format, require_possible
@@ -63,10 +65,11 @@ def export_model(
         label_map: {category id: name} to note in the file; by default the model's.
 
     Raises:
-        UsageError: The format is unknown, or cannot hold what the settings say.
+        UsageError: The format is unknown, or cannot hold what the settings say; or the model is not as it should be.
         EffdetError: The exporter or the runtime fails or is not installed, or the file gives other outputs.
         OutputError: A file cannot be written.
     """
+    _require_ready(model)
     settings = settings or ExportSettings()
     row = choose_format(out.suffix, format_name)
     interface = settings.interface(model.config)
@@ -79,6 +82,18 @@ def export_model(
         checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
         _put(written, out.parent)
     return Exported([out.parent / path.name for path in written], row, document, cell, checked)
+
+
+def _require_ready(model: EfficientDet) -> None:
+    """Refuse a model that the check would change (in training mode), or that no exporter takes (in half precision)."""
+    require_type(model, EfficientDet, "model", "an EfficientDet, which load_model returns")
+    found = {f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}" for tensor in model.parameters()}
+    modes = {"training mode" if module.training else "eval mode" for module in model.modules()}
+    if found != {"float32 on cpu"} or modes != {"eval mode"}:
+        raise UsageError(
+            f"the model is in {', '.join(sorted(found))}, {' and '.join(sorted(modes))}; expected float32 on cpu, eval "
+            "mode: pass model.float().cpu().eval()"
+        )
 
 
 def _put(written: Iterable[Path], folder: Path) -> None:

@@ -92,6 +92,7 @@ def make_engine(
 def _file_engine(path: Path, backend: str | None, image_size: tuple[int, int] | None, check_values: bool) -> Engine:
     """Return the engine of an exported file, or of a converted one that is exported for a backend."""
     if backend is None:
+        _refuse({"check_values": check_values or None}, f"{path} is exported, without checksums of its values")
         return open_engine(path)
     if is_exported(path):
         raise UsageError(f"{path} is exported already, and its suffix says for what; leave out backend {backend}")

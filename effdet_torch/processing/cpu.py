@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing.numpy_postprocess import Detections, postprocess
 from effdet_torch.processing.numpy_preprocess import preprocess
@@ -28,8 +29,18 @@ class CpuProcessing:
     def detections(
         self, class_logits: Sequence[Any], box_deltas: Sequence[Any], image_scales: Any, profile: Profile
     ) -> list[Detections]:
-        """Turn outputs, arrays or tensors of a batch per level, into the detections of every image."""
+        """Turn outputs, arrays or tensors of a batch per level, into the detections of every image.
+
+        Raises:
+            ConfigError: They are not those of a network with this configuration.
+        """
         logits, deltas = ([_as_float32(level) for level in head] for head in (class_logits, box_deltas))
+        channels = self._config.anchors_per_location * self._config.num_classes
+        if wrong := {level.shape[1] for level in logits} - {channels}:
+            raise ConfigError(
+                f"the network returned {min(wrong)} class logits per location; expected {channels} for "
+                f"{self._config.num_classes} classes, as its settings say; use the settings of this network"
+            )
         anchors, size = anchors_yxyx(self._config), self._config.image_size
         images = zip(zip(*logits, strict=True), zip(*deltas, strict=True), as_array(image_scales), strict=True)
         return [postprocess(*image[:2], anchors, float(image[2]), size, profile) for image in images]
@@ -41,7 +52,16 @@ class FileProcessing(CpuProcessing):
     def detections(
         self, class_logits: Sequence[Any], box_deltas: Sequence[Any], image_scales: Any, profile: Profile
     ) -> list[Detections]:
-        """Turn outputs of a batch, ([boxes, scores], [classes, count]), into the detections of every image."""
+        """Turn outputs of a batch, ([boxes, scores], [classes, count]), into the detections of every image.
+
+        Raises:
+            ConfigError: A class is not one of the model's.
+        """
+        if (highest := box_deltas[0].max(initial=0)) > self._config.num_classes:
+            raise ConfigError(
+                f"the file returned a detection of class {highest}; expected 1 to {self._config.num_classes}, as its "
+                "metadata say. Export the model again with effdet-export."
+            )
         columns = (*class_logits, *box_deltas, as_array(image_scales))
         return [
             Detections(boxes[:count] * np.float32(scale), scores[:count], classes[:count])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_a_file_of_ours_runs_in_float32(tmp_path: Path) -> None:
     pixels = np.float32(np.random.default_rng(0).standard_normal((1, 3, 4, 4)))
     assert all(np.array_equal(output, pixels * np.float32(1.001)) for output in engine.run(pixels))
     assert FULL_PRECISION == {"INFERENCE_PRECISION_HINT": "f32"}
+
+
+def test_threads_may_share_an_engine(tmp_path: Path) -> None:
+    engine = OpenVinoEngine(write(tmp_path / "a.xml"))
+    pixels = [np.full((1, 3, 4, 4), number, np.float32) for number in range(400)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(engine.run, pixels))
+    assert all(np.array_equal(outputs[0], 2 * given) for outputs, given in zip(found, pixels, strict=True))
 
 
 def test_another_tool_s_file_is_refused(tmp_path: Path) -> None:

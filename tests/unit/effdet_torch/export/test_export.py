@@ -19,7 +19,7 @@ from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export import export
-from effdet_torch.export.check import box_error, check_file, error_of_rms
+from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
@@ -141,6 +141,11 @@ def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet
         ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, in its own precision; leave out device"),
         ({"precision": "float16"}, UsageError, r"network\.onnx runs on the CPU, .* leave out precision"),
         ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
+        (
+            {"check_values": True},
+            UsageError,
+            r"network\.onnx is exported, without checksums .*; leave out check_values",
+        ),
     ],
 )
 def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error: type[Exception], said: str) -> None:
@@ -182,6 +187,37 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     with pytest.raises(EffdetError, match="it failed"):
         export_model(model, tmp_path / "out.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model.train(), "float32 on cpu, training mode; expected float32 on cpu, eval mode"),
+        (lambda model: model.class_net.train(), "eval mode and training mode; expected"),
+        (lambda model: model.half(), "the model is in float16 on cpu, eval mode"),
+    ],
+)
+def test_a_model_in_another_state_is_refused(
+    model: EfficientDet, change: Callable[[EfficientDet], Any], said: str, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(model)
+    change(other)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UsageError, match=said):
+        export_model(other, tmp_path / "out.onnx")
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_what_is_not_finite_cannot_be_checked(engine: FileEngine, model: EfficientDet) -> None:
+    with pytest.raises(EffdetError, match="MODEL itself returns NaN or infinity"):
+        check_file(engine, changed(model, "backbone.conv_stem.weight", float("nan")))
+
+
+def test_a_check_without_detections_says_so() -> None:
+    """Nothing was compared then, which must not look like a perfect match."""
+    assert "no box was compared" in str(Checked("ONNX Runtime", 0.0, 1e-3, "scores", 0))
+    for count in (None, 3):
+        assert str(Checked("ONNX Runtime", 0.0, 1e-3, "scores", count)).endswith("error 0.0e+00 (scores), limit 1e-03")
 
 
 @pytest.mark.slow

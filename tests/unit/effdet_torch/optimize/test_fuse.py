@@ -167,7 +167,11 @@ def statistics(model: EfficientDet) -> None:
     model.train()(torch.zeros(2, 3, 64, 64))
 
 
-@pytest.mark.parametrize("change", [step, replace, load, statistics])
+def swap(model: EfficientDet) -> None:
+    model.class_net.predict = create_model("d0", num_classes=1, image_size=64).class_net.predict
+
+
+@pytest.mark.parametrize("change", [step, replace, load, statistics, swap])
 def test_a_changed_model_is_noticed(change: Callable[[EfficientDet], None]) -> None:
     model = create_model("d0", num_classes=1, image_size=64)
     state = TensorState(model)
