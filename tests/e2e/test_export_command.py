@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from effdet_torch import Predictor
 from support.coco_samples import convert_trained, write_coco
 from support.commands import run
 from support.exports import export_sample
@@ -77,15 +80,33 @@ def test_an_exported_file_needs_neither_torch_nor_timm(folder: Path) -> None:
         assert subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout == f"{found}\n"
 
 
-def test_the_example_in_the_docs_finds_the_same(folder: Path) -> None:
-    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 40
-    words = [sys.executable, str(EXAMPLE), str(folder / "model.onnx"), str(photo(folder))]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
-    found = [line.split() for line in done.stdout.splitlines()]
-    expected = [entry for entry in detected(folder, "model.pth") if float(str(entry["score"])) >= 0.3]
+def example(folder: Path, model: str, image: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(EXAMPLE), model, str(image)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("size", [(57, 80), (101, 67), (128, 192)], ids=str)
+def test_the_example_in_the_docs_finds_the_same(folder: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """Sides that the scale does not divide are rounded down, so the two axes are resized by different factors."""
+    image = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)).save(image)
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 40
+    done = example(folder, "model.onnx", image)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = np.array([line.split()[-5:] for line in done.stdout.splitlines()], float)
+    (expected,) = Predictor(folder / "model.onnx", score_threshold=0.3)(image)
     assert len(found) == len(expected) > 3
-    assert [float(row[-5]) for row in found] == pytest.approx([entry["score"] for entry in expected], abs=2e-3)
+    np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
+    np.testing.assert_allclose(found[:, 1:], expected.boxes_xyxy, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [(), ("--nms", "soft", "--input", "uint8")], ids=["network", "uint8"])
+def test_the_example_refuses_another_kind_of_file(folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    out = str(tmp_path / "other.onnx")
+    assert run("effdet-export", "model.pth", out, "--no-check", *options, cwd=folder).returncode == 0
+    done = example(folder, out, photo(folder))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "this example needs a file of: effdet-export MODEL OUT.onnx --nms soft\n"
 
 
 @pytest.mark.parametrize(
