@@ -57,15 +57,19 @@ def test_detect_takes_an_exported_file(folder: Path) -> None:
 
 
 def test_verify_takes_an_exported_file(folder: Path) -> None:
-    words = ("--coco", "coco", "--workers", "0", "--profile", "model")
-    done = run("effdet-verify", "model.onnx", *words, cwd=folder)
+    """With its own profile, which the NMS inside has."""
+    words = ("effdet-verify", "model.onnx", "--coco", "coco", "--workers", "0")
+    done = run(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("EVALUATED")
-    refused = run("effdet-verify", "model.onnx", "--coco", "coco", "--workers", "0", cwd=folder)
+    assert "profile serving; metrics by" in " ".join(done.stdout.split())
+    assert "The NMS is inside the file, so the profile is its own, serving." in " ".join(done.stdout.split())
+    assert run(*words, "--profile", "model", "--compare", "model.pth", cwd=folder).returncode == 0
+    refused = run(*words, "--profile", "official-eval", cwd=folder)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
-        "Error: the file makes its detections with the profile serving, not with official-eval; choose model, or "
-        "export it again with another --profile or without --nms\n"
+        "Error: the file makes its detections with the profile serving, not with official-eval; pass --profile model, "
+        "or export it again with another --profile or without --nms\n"
     )
 
 
