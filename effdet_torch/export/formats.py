@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from effdet_torch.engines.document import Interface, Outputs, Precision
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.engines.names import FORMAT_SUFFIXES
+from effdet_torch.errors import ConfigError
 from effdet_torch.export.detector import ExportedDetector, TensorRtDetector
 from effdet_torch.export.writers.executorch_file import write_executorch
 from effdet_torch.export.writers.onnx_file import write_onnx
@@ -55,7 +56,6 @@ class Format:
 
     Attributes:
         name: as `--format` takes it.
-        suffix: of its files.
         runtime: what runs them.
         extra: what to install for it, as `install_command` says; "" if nothing.
         write: writes a file and those beside it.
@@ -67,7 +67,6 @@ class Format:
     """
 
     name: str
-    suffix: str
     runtime: str
     extra: str
     write: Callable[[Job, Path], Written]
@@ -76,6 +75,11 @@ class Format:
     note: str = ""
     detector: type[ExportedDetector] = ExportedDetector
     is_run: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its files."""
+        return FORMAT_SUFFIXES[self.name]
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -104,7 +108,6 @@ FORMATS: Mapping[str, Format] = {
     for row in (
         Format(
             "onnx",
-            ".onnx",
             "ONNX Runtime",
             "onnx",
             write_onnx,
@@ -113,7 +116,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "openvino",
-            ".xml",
             "OpenVINO",
             "openvino",
             write_openvino,
@@ -122,7 +124,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "torch",
-            ".pt2",
             "PyTorch",
             "",
             write_program,
@@ -131,7 +132,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "aoti",
-            ".pt2",
             "PyTorch",
             "",
             write_package,
@@ -147,7 +147,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "torchscript",
-            ".torchscript",
             "PyTorch",
             "",
             write_script,
@@ -161,7 +160,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "executorch",
-            ".pte",
             "ExecuTorch",
             "executorch",
             write_executorch,
@@ -176,7 +174,6 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "tensorrt",
-            ".onnx",
             "TensorRT",
             "onnx",
             write_onnx,
@@ -193,24 +190,6 @@ FORMATS: Mapping[str, Format] = {
         ),
     )
 }
-
-
-def choose_format(suffix: str, name: str | None) -> Format:
-    """Return the format of a name, or of a file's suffix.
-
-    Raises:
-        UsageError: Neither says which one, or both contradict each other.
-    """
-    by_suffix = [row for row in FORMATS.values() if row.suffix == suffix.lower()]
-    if name is None:
-        if not by_suffix:
-            known = ", ".join(dict.fromkeys(row.suffix for row in FORMATS.values()))
-            raise UsageError(f"the suffix {suffix!r} is not one of {known}; rename OUT or pass --format")
-        return by_suffix[0]
-    chosen = FORMATS[name]
-    if chosen not in by_suffix:  # the engines know files by their suffix
-        raise UsageError(f"a file of the format {name} ends in {chosen.suffix}, not {suffix!r}; rename OUT")
-    return chosen
 
 
 def shape_of(interface: Interface) -> Shape:
@@ -234,7 +213,7 @@ def require_possible(row: Format, interface: Interface) -> Cell:
             "effdet-export --list shows what each format can hold"
         )
     if not row.detector.soft and interface.profile.get("sigma"):
-        raise ConfigError(f"{row.name} suppresses hard; pass --nms hard")
+        raise ConfigError(f"{row.name} has hard NMS only; pass --nms hard")
     if interface.precision not in row.precisions:
         raise ConfigError(
             f"{row.name} is written in {' or '.join(row.precisions)}, not in {interface.precision}; choose another "

@@ -12,10 +12,10 @@ import pytest
 
 import cli
 from effdet_torch.engines.document import Interface
-from effdet_torch.engines.names import BACKENDS
+from effdet_torch.engines.names import BACKENDS, format_of
 from effdet_torch.engines.table import ENGINES
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.export.formats import COLUMNS, FORMATS, choose_format, require_possible
+from effdet_torch.export.formats import COLUMNS, FORMATS, require_possible
 from effdet_torch.export.listing import markdown, table_lines
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -73,20 +73,21 @@ def test_the_list_for_people_has_every_format() -> None:
     [(".onnx", None, "onnx"), (".ONNX", None, "onnx"), (".pt2", None, "torch"), (".pt2", "aoti", "aoti")],
 )
 def test_the_format_is_chosen(suffix: str, name: str | None, found: str) -> None:
-    assert choose_format(suffix, name).name == found
+    assert format_of(suffix, name) == found
 
 
 @pytest.mark.parametrize(
     ("suffix", "name", "said"),
     [
-        (".tflite", None, r"the suffix '.tflite' is not one of .onnx, .xml, .pt2"),
-        ("", None, "the suffix '' is not one of"),
+        (".tflite", None, r"no format has the suffix '.tflite'; .* onnx \(.onnx\), .*tensorrt \(.onnx\)$"),
+        ("", None, "no format has the suffix ''"),
         (".xml", "onnx", r"a file of the format onnx ends in .onnx, not '.xml'; rename OUT"),
+        (".onnx", "tflite", r"unknown format 'tflite'; expected one of onnx \(.onnx\), "),
     ],
 )
 def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        choose_format(suffix, name)
+        format_of(suffix, name)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) 
         ),
         ("torchscript", {"outputs": "detections", "image_size": (64, 64)}, "cannot hold detections with fixed sizes"),
         ("tensorrt", {"outputs": "network"}, "tensorrt cannot hold network .*: without NMS it is the format onnx"),
-        ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt suppresses hard; pass --nms hard"),
+        ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt has hard NMS only; pass --nms hard"),
         ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
     ],
 )
