@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.engines.names import FORMAT_NAMES, format_of
+from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.progress.verbosity import tell, verbosity
@@ -142,6 +142,7 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
         raise UsageError(f"{model} is exported already; pass the converted file (.pth or .safetensors) that it is from")
     # Before torch is imported, which takes seconds.
     format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**settings)
+    require_exporter(format_name)
     from effdet_torch.export.export import export_model
     from effdet_torch.export.formats import FORMATS, require_possible
     from effdet_torch.inference.labels import own_names

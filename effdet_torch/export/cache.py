@@ -12,7 +12,7 @@ import torch
 from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.engines.document import EXPORT_VERSION
 from effdet_torch.engines.file_engine import FileEngine, unreadable
-from effdet_torch.engines.names import BACKENDS
+from effdet_torch.engines.names import BACKENDS, require_exporter
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.export.export import export_model, package_versions
@@ -52,8 +52,9 @@ def cached_engine(
             return open_engine(place)
         except ModelFileError:  # damaged: made again
             pass
+    require_exporter(backend)
     model = load_model(path, check_values=check_values)
-    tell(f"exporting {path} once, for {FORMATS[backend].runtime}; kept as {place}", err=True)
+    tell(f"exporting {path} once, for {FORMATS[backend].runtime}, to {place}", err=True)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from effdet_torch.engines.document import Interface, Outputs, Precision
-from effdet_torch.engines.names import FORMAT_SUFFIXES
+from effdet_torch.engines.names import EXPORTERS, FORMAT_SUFFIXES
 from effdet_torch.errors import ConfigError
 from effdet_torch.export.detector import ExportedDetector, TensorRtDetector
 from effdet_torch.export.writers.executorch_file import write_executorch
@@ -57,7 +57,6 @@ class Format:
     Attributes:
         name: as `--format` takes it.
         runtime: what runs them.
-        extra: what to install for it, as `install_command` says; "" if nothing.
         write: writes a file and those beside it.
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
@@ -68,7 +67,6 @@ class Format:
 
     name: str
     runtime: str
-    extra: str
     write: Callable[[Job, Path], Written]
     cells: Mapping[CellKey, Cell]
     precisions: tuple[Precision, ...] = ("float32",)
@@ -80,6 +78,11 @@ class Format:
     def suffix(self) -> str:
         """The suffix of its files."""
         return FORMAT_SUFFIXES[self.name]
+
+    @property
+    def extra(self) -> str:
+        """What to install for it, as `install_command` says; "" if nothing."""
+        return EXPORTERS[self.name][0] if self.name in EXPORTERS else ""
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -98,7 +101,9 @@ ANCHORS = "impossible: the anchors depend on the image size"
 NO_LOOP = "impossible: tracing cannot hold the loop of the NMS"
 NEVER_RUN = "it was never run, for want of TensorRT"
 UNTESTED = "experimental: no test runs it"
-UNTESTED_SIZE = "experimental: torch.export takes many minutes, if it ends at all"
+UNTESTED_SIZE = (
+    "experimental: torch.export may not end: if it takes longer than ten minutes, stop it and export fixed sizes"
+)
 CODE = "loading it can run code: only from a source that you trust"
 NETWORK: tuple[CellKey, ...] = (("network", "static"), ("network", "batch"))
 DETECTIONS: tuple[CellKey, ...] = (("detections", "static"), ("detections", "batch"))
@@ -109,7 +114,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "onnx",
             "ONNX Runtime",
-            "onnx",
             write_onnx,
             _cells("onnx", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             ("float32", "float16"),
@@ -117,7 +121,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "openvino",
             "OpenVINO",
-            "openvino",
             write_openvino,
             _cells("openvino", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note="writes .xml and .bin",
@@ -125,7 +128,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "torch",
             "PyTorch",
-            "",
             write_program,
             _cells("torch", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note=CODE,
@@ -133,7 +135,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "aoti",
             "PyTorch",
-            "",
             write_package,
             _cells(
                 "aoti",
@@ -148,7 +149,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "torchscript",
             "PyTorch",
-            "",
             write_script,
             _cells(
                 "torchscript",
@@ -161,7 +161,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "executorch",
             "ExecuTorch",
-            "executorch",
             write_executorch,
             _cells(
                 "executorch",
@@ -175,7 +174,6 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "tensorrt",
             "TensorRT",
-            "onnx",
             write_onnx,
             _cells(
                 "tensorrt",

@@ -12,11 +12,13 @@ import pytest
 
 import cli
 from effdet_torch.engines.document import Interface
-from effdet_torch.engines.names import BACKENDS, format_of
+from effdet_torch.engines.names import BACKENDS, format_of, require_exporter
 from effdet_torch.engines.table import ENGINES
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.errors import ConfigError, EffdetError, UsageError
+from effdet_torch.export.cache import cached_engine
 from effdet_torch.export.formats import COLUMNS, FORMATS, require_possible
 from effdet_torch.export.listing import markdown, table_lines
+from support.coco_samples import write_model
 
 ROOT = Path(__file__).resolve().parents[4]
 DETECTIONS: dict[str, Any] = {"outputs": "detections", "image_size": (64, 64)}
@@ -88,6 +90,19 @@ def test_the_format_is_chosen(suffix: str, name: str | None, found: str) -> None
 def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         format_of(suffix, name)
+
+
+def test_a_missing_exporter_is_found_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EFFDET_CACHE", str(tmp_path))
+    require_exporter("openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EffdetError, match=r"writing openvino needs openvino, which .* pip install '\.\[openvino\]'"):
+        require_exporter("openvino")
+    with pytest.raises(EffdetError, match="writing openvino needs openvino"):
+        cached_engine(write_model(tmp_path / "model.pth"), "openvino")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
