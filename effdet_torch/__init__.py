@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from effdet_torch.export.export import export_model
+    from effdet_torch.export.settings import ExportSettings
     from effdet_torch.geometry.anchors import make_anchors_yxyx
     from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
+    "ExportSettings": "export.settings",
     "ImageDetections": "inference.detections",
     "Predictor": "inference.predict",
     "create_model": "network.model",
@@ -40,6 +42,7 @@ __all__ = [
     "COCO_NAMES",
     "EfficientDet",
     "EfficientDetConfig",
+    "ExportSettings",
     "ImageDetections",
     "Predictor",
     "create_model",

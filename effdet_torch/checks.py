@@ -53,44 +53,46 @@ def _are_pairs(values: Any, is_first: Test, is_second: Test) -> bool:
     return pairs and all(is_first(first) and is_second(second) for first, second in values)
 
 
-def _one_of(choices: Collection[str]) -> Check:
+def one_of(choices: Collection[str]) -> Check:
+    """Return the check of a text that is one of several."""
     return lambda value: _is_text(value) and value in choices, f"one of {', '.join(choices)}"
 
 
-def _integer(low: int, high: int) -> Check:
+def integer(low: int, high: int) -> Check:
+    """Return the check of a whole number, low to high."""
     return lambda value: _is_int(value) and low <= value <= high, f"{low} to {high}"
 
 
 def _positive(most: int) -> Check:
-    return _integer(1, most)[0], f"a positive integer, at most {most}"
+    return integer(1, most)[0], f"a positive integer, at most {most}"
 
 
 # Official `nms_configs`: name -> what its value must be.
 NMS_CHECKS: Mapping[str, Check] = {
-    "method": _one_of(("gaussian", "hard")),
+    "method": one_of(("gaussian", "hard")),
     "iou_thresh": (lambda value: _is_positive(value) and value <= 1, "above 0, up to 1"),
     "score_thresh": (lambda value: _is_positive(value) and value <= 1, "above 0, up to 1"),
     "sigma": (_is_positive, "a positive number"),
-    "max_nms_inputs": _integer(1, 1_000_000),
-    "max_output_size": _integer(1, 100_000),
+    "max_nms_inputs": integer(1, 1_000_000),
+    "max_output_size": integer(1, 100_000),
 }
 NMS_NAMES = tuple(NMS_CHECKS)
 
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 
 CHECKS: Mapping[str, Check] = {
-    "backbone": _one_of(BACKBONES),
-    "fusion": _one_of(("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")),
-    "activation": _one_of(("swish", "relu6", "relu", "hswish", "mish")),
-    "normalization": _one_of(("mean_std", "scale_range", "advprop")),
-    "fpn_name": _one_of(CELLS),
+    "backbone": one_of(BACKBONES),
+    "fusion": one_of(("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")),
+    "activation": one_of(("swish", "relu6", "relu", "hswish", "mish")),
+    "normalization": one_of(("mean_std", "scale_range", "advprop")),
+    "fpn_name": one_of(CELLS),
     # A file of a few bytes can name any number, and would have a network built that fills the memory.
     **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
     **dict.fromkeys(("fpn_cells", "head_repeats", "num_scales"), _positive(MOST_PARTS)),
-    "min_level": _integer(1, 5),
-    "max_level": _integer(5, 12),
+    "min_level": integer(1, 5),
+    "max_level": integer(5, 12),
     "image_size": (
-        lambda value: _all(_integer(1, MOST_PIXELS)[0], value, 2),
+        lambda value: _all(integer(1, MOST_PIXELS)[0], value, 2),
         f"(height, width), two positive integers, at most {MOST_PIXELS}",
     ),
     "aspect_ratios": (
@@ -120,5 +122,8 @@ CHECKS: Mapping[str, Check] = {
         ),
         f"pairs of a name and a value: {', '.join(f'{name} {words}' for name, (_, words) in NMS_CHECKS.items())}",
     ),
-    "label_map": (lambda value: _are_pairs(value, _is_int, _is_text), "pairs of a category id and a name"),
+    "label_map": (
+        lambda value: _are_pairs(value, _is_int, _is_text),
+        "pairs of a category id and a name, or {category id: name}, which is dict(enumerate(names, start=1)) of a list",
+    ),
 }

@@ -129,6 +129,7 @@ def _prepare(
     """Load the model and whatever is evaluated beside it before the first image; {role: model}."""
     images = read_images(source, settings)
     prepared = {MODEL: prepare(path, images, settings, processes)}
+    settings = replace(settings, profile=settings.profile or prepared[MODEL].predictor.profile)  # for all the same
     if beside.converted is not None:
         predictor = prepared[MODEL].predictor
         alike = replace(settings, backend=None, image_size=predictor.config.image_size)
@@ -188,7 +189,7 @@ def _result(evaluation: Evaluation) -> DetectionResult:
         published = compare_with_published(evaluation.metadata, config, split.name, len(split.images), ap)
     return DetectionResult(
         split=split.name,
-        profile=evaluation.settings.profile,
+        profile=evaluation.profile,
         images=len(split.images),
         detections=len(evaluation.results),
         metrics=evaluation.metrics,
@@ -222,4 +223,5 @@ def _plain(evaluation: Evaluation, processes: Processes) -> dict[str, Any]:
         "annotations_sha256": evaluation.split.checksum,
         "threads": torch.get_num_threads(),
         "processes": processes.count,
+        "nms_inside": evaluation.predictor.has_nms_inside,
     }

@@ -12,7 +12,9 @@ from PIL import Image
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 document = json.loads(session.get_modelmeta().custom_metadata_map["effdet_convert"])
-config, names = document["config"], document["label_map"]
+config, names, export = document["config"], document["label_map"], document["export"]
+if (export["outputs"], export["pixels"], export["batch"] in (1, None)) != ("detections", "normalized", True):
+    sys.exit("this example needs a file of: effdet-export MODEL OUT.onnx --nms soft")
 height, width = config["image_size"]
 
 # The image keeps its aspect ratio and its top left corner; the rest of the input is 0 after the normalisation.
@@ -23,7 +25,7 @@ scale = min(height / photo.shape[0], width / photo.shape[1])
 size = max(1, int(photo.shape[1] * scale)), max(1, int(photo.shape[0] * scale))
 channels = [Image.fromarray(np.ascontiguousarray(channel)) for channel in photo.transpose(2, 0, 1)]
 # Bilinear without smoothing, as the network was trained: Pillow's `transform`, unlike its `resize`.
-area = (1 / scale, 0, 0, 0, 1 / scale, 0)
+area = (photo.shape[1] / size[0], 0, 0, 0, photo.shape[0] / size[1], 0)
 edges = [np.asarray(item.transform(size, Image.Transform.AFFINE, area, Image.Resampling.BILINEAR)) for item in channels]
 images = np.zeros((1, 3, height, width), np.float32)
 images[0, :, : size[1], : size[0]] = edges
@@ -33,4 +35,4 @@ if config["normalization"] != "mean_std":
 boxes, scores, classes, count = (output[0] for output in session.run(None, {"images": images}))
 for box, score, number in zip(boxes[:count] / scale, scores[:count], classes[:count], strict=True):
     if score >= 0.3:
-        print(names.get(str(number), f"class {number}"), f"{score:.3f}", *(f"{side:.1f}" for side in box))
+        print(names.get(str(number), f"class {number}"), f"{score:.3f}", *(f"{side:.2f}" for side in box))

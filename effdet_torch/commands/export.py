@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.engines.names import FORMAT_NAMES
+from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
+from effdet_torch.engines.table import is_exported
+from effdet_torch.errors import UsageError
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 ANY = "dynamic"
 MODEL_SIZE = "model"
+FORMAT_HELP = "Default: by OUT's suffix; .onnx is onnx and .pt2 is torch, unless tensorrt or aoti is chosen."
 
 
 def list_formats(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -69,7 +72,7 @@ Examples:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("out", callback=named_file)
-@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help="Default: by OUT's suffix.")
+@click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help=FORMAT_HELP)
 @click.option(
     "--nms",
     type=click.Choice(["none", "soft", "hard"]),
@@ -104,7 +107,7 @@ Examples:
     show_default=True,
     help="Of weights and arithmetic; inputs and outputs stay as they are.",
 )
-@click.option("--opset", type=click.IntRange(18, 23), default=18, show_default=True, help="Of ONNX.")
+@click.option("--opset", type=click.IntRange(18, 23), help="Of .onnx files; default 18.")
 @click.option(
     "--profile",
     default="model",
@@ -119,7 +122,7 @@ Examples:
     is_eager=True,
     expose_value=False,
     callback=list_formats,
-    help="List what each format can hold, and which of it is tested.",
+    help="List what each format can hold, and which cases are tested.",
 )
 @verbosity
 @VERSION
@@ -133,15 +136,20 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
-    from effdet_torch.export.export import export_model
-    from effdet_torch.export.formats import choose_format, require_possible
     from effdet_torch.export.settings import ExportSettings
+
+    if is_exported(model):
+        raise UsageError(f"{model} is exported already; pass the converted file (.pth or .safetensors) that it is from")
+    # Before torch is imported, which takes seconds.
+    format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**settings)
+    require_exporter(format_name)
+    from effdet_torch.export.export import export_model
+    from effdet_torch.export.formats import FORMATS, require_possible
     from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model
 
-    row, chosen = choose_format(out.suffix, format_name), ExportSettings(**settings)
     loaded = load_model(model, check_values=True)
-    cell = require_possible(row, chosen.interface(loaded.config))
+    cell = require_possible(FORMATS[format_name], chosen.interface(loaded.config))
     if cell.status != "validated":
         tell(f"{cell.status}: {cell.text}", err=True)
     tell(*report(export_model(loaded, out, chosen, format_name, check, own_names(loaded.config))))

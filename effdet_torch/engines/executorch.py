@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, quiet
-from effdet_torch.errors import ModelFileError
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, quiet, unreadable
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
@@ -28,7 +27,7 @@ class ExecuTorchEngine(FileEngine):
         try:
             require_regular(path, MAX_MODEL_BYTES)
         except OSError as error:
-            raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+            raise unreadable(path, error) from error
         try:
             self._program: Any = Runtime.get().load_program(path)  # methods use it as long as they live
             has_document = METADATA_KEY in self._program.method_names

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import MAX_DOCUMENT_BYTES, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, quiet
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, quiet, unreadable
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
@@ -58,7 +58,7 @@ def read_archive(path: Path) -> tuple[str, bytes | None]:
             place = next((name for name in names if name.endswith(f"/{DOCUMENT}")), None)
             stored = None if place is None else archive.open(place).read(MAX_DOCUMENT_BYTES + 1)
     except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
         raise ModelFileError(f"{path} is damaged, or not a file of torch: {error}. Copy it again.") from error
     kinds = {"aoti": MACHINE_CODE, "torchscript": SCRIPT}

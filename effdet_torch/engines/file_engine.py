@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import EXPORT_AGAIN, Document, profile_from
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError, install_command
+from effdet_torch.untrusted.files import reason_of
 
 Array = NDArray[Any]
 
@@ -130,6 +131,11 @@ def quiet() -> Iterator[None]:
 def missing_runtime(path: Path, package: str, extra: str) -> EffdetError:
     """Return the error for a file whose runtime is not installed."""
     return EffdetError(f"{path} needs {package}, which is not installed; {install_command(extra)}")
+
+
+def unreadable(path: Path, error: OSError) -> ModelFileError:
+    """Return the error for a file that cannot be read."""
+    return ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.")
 
 
 def failed(path: Path, runtime: str, error: Exception) -> ModelFileError:

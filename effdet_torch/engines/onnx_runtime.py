@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.engines.document import INPUT, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature, unreadable
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import map_file
@@ -56,7 +56,7 @@ def read_onnx(path: Path) -> bytes:
     try:
         content = bytes(map_file(path, MAX_ONNX_BYTES))
     except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     if EXTERNAL_DATA.search(content):
         raise ModelFileError(
             f"refused to load {path}: its weights are in other files (external data), and it could name any file. "

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from effdet_torch.engines.document import INPUT, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature
+from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature, unreadable
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
-from effdet_torch.untrusted.files import MAX_MODEL_BYTES, map_file, require_regular
+from effdet_torch.untrusted.files import MAX_MODEL_BYTES, map_file, read_bytes
 
 MAX_GRAPH_BYTES = 256 << 20  # the .xml of D7x has 4 MB
 WEIGHTS_CHECKSUM = "effdet_weights_crc32"  # of the .bin: two files can be mixed up, and shapes do not show it
+STATED = re.compile(rb'<%s value="(\w*)"' % WEIGHTS_CHECKSUM.encode())  # quotes and < within a value are escaped
+COPY_BOTH = "Copy both files, or export the model again with effdet-export."
 # By default a CPU that has bfloat16 computes in it.
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -28,12 +31,7 @@ class OpenVinoEngine(FileEngine):
         except ImportError as error:
             raise missing_runtime(path, "openvino", "openvino") from error
         self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
-        weights = path.with_suffix(".bin")
-        try:
-            require_regular(path, MAX_GRAPH_BYTES)
-            checksum = weights_checksum(map_file(weights, MAX_MODEL_BYTES))
-        except OSError as error:
-            raise ModelFileError(f"cannot read the model file {error.filename or path}: {error.strerror}.") from error
+        weights, checksum = path.with_suffix(".bin"), matching_checksum(path)
         core = openvino.Core()
         try:
             model = core.read_model(path, weights)
@@ -46,7 +44,7 @@ class OpenVinoEngine(FileEngine):
             raise failed(path, self.runtime, error) from error
         super().__init__(path, read_document(path, stored.get(METADATA_KEY)))
         if stored.get(WEIGHTS_CHECKSUM) != checksum:
-            raise ModelFileError(f"{weights} is damaged or belongs to another {path.name}. Copy both, or export again.")
+            raise _mixed_up(path)
         require_signature(path, "inputs", [item.get_any_name() for item in model.inputs], [INPUT])
         require_signature(path, "outputs", [item.get_any_name() for item in model.outputs], self._names)
         try:
@@ -62,6 +60,32 @@ class OpenVinoEngine(FileEngine):
         except Exception as error:
             raise failed(self.path, self.runtime, error) from error
         return [found[name] for name in self._names]
+
+
+def matching_checksum(path: Path) -> str:
+    """Return the checksum of the weights of a `.xml`, before OpenVINO opens them: it fails on others without a reason.
+
+    Raises:
+        ModelFileError: A file cannot be read, or the `.xml` states another checksum.
+    """
+    weights = path.with_suffix(".bin")
+    try:
+        stated = STATED.findall(read_bytes(path, MAX_GRAPH_BYTES))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        checksum = weights_checksum(map_file(weights, MAX_MODEL_BYTES))
+    except FileNotFoundError as error:
+        raise ModelFileError(f"{weights} is missing, which holds the weights of {path}. {COPY_BOTH}") from error
+    except OSError as error:
+        raise unreadable(weights, error) from error
+    if stated and stated[-1].decode() != checksum:
+        raise _mixed_up(path)
+    return checksum
+
+
+def _mixed_up(path: Path) -> ModelFileError:
+    return ModelFileError(f"{path.with_suffix('.bin')} is damaged, or does not belong to {path}. {COPY_BOTH}")
 
 
 def weights_checksum(content: memoryview | bytes) -> str:

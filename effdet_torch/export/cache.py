@@ -11,8 +11,8 @@ import torch
 
 from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.engines.document import EXPORT_VERSION
-from effdet_torch.engines.file_engine import FileEngine
-from effdet_torch.engines.names import BACKENDS
+from effdet_torch.engines.file_engine import FileEngine, unreadable
+from effdet_torch.engines.names import BACKENDS, require_exporter
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.export.export import export_model, package_versions
@@ -52,8 +52,9 @@ def cached_engine(
             return open_engine(place)
         except ModelFileError:  # damaged: made again
             pass
+    require_exporter(backend)
     model = load_model(path, check_values=check_values)
-    tell(f"exporting {path} once, for {FORMATS[backend].runtime}; kept as {place}", err=True)
+    tell(f"exporting {path} once, for {FORMATS[backend].runtime}, to {place}", err=True)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,7 +70,7 @@ def _place(path: Path, backend: str, image_size: tuple[int, int] | None) -> Path
     try:
         content = sha256(path)
     except OSError as error:
-        raise ModelFileError(f"cannot read the model file {path}: {error.strerror}.") from error
+        raise unreadable(path, error) from error
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]  # some formats hold machine code
     key = [content, backend, image_size, EXPORT_VERSION, package_versions(), machine]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

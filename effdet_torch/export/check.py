@@ -32,6 +32,7 @@ OWN_ERRORS = 10  # times the error of PyTorch in float32 is no fault of a runtim
 # the longer side of the image, or of the box if that is larger.
 SCORE_LIMITS: Mapping[Precision, float] = {"float32": 2e-3, "float16": 5e-2}
 BOX_LIMITS: Mapping[Precision, float] = {"float32": 1e-3, "float16": 5e-2}
+UNITS = {"scores": "in a score", "boxes": "of the image's longer side, in a box"}  # of errors; of others the rms
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Checked:
     def __str__(self) -> str:
         if self.detections == 0:
             return f"{self.runtime}: no detections in the noise it was given, nor from MODEL: no box was compared"
-        return f"{self.runtime}: largest error {self.error:.1e} ({self.where}), limit {self.limit:.0e}"
+        return f"{self.runtime}: largest error {self.error:.1e} {_unit(self.where)}, limit {self.limit:.0e}"
 
 
 def check_file(engine: FileEngine, model: EfficientDet) -> Checked:
@@ -76,12 +77,16 @@ def check_file(engine: FileEngine, model: EfficientDet) -> Checked:
     wrong = [name for name in errors if not errors[name] <= limits[name]]
     if wrong:
         raise EffdetError(
-            f"the exported file is wrong: run by {engine.runtime}, {where} differs by {errors[where]:.3g}, limit "
-            f"{limits[where]:.0e} ({len(wrong)} of {len(errors)} outputs differ); nothing was kept. Use another format "
-            "or another version of the runtime"
+            f"the exported file is wrong: run by {engine.runtime}, {where} differs by {errors[where]:.3g} "
+            f"{_unit(where)}, limit {limits[where]:.0e} ({len(wrong)} of {len(errors)} outputs differ); nothing was "
+            "kept. Use another format or another version of the runtime"
         )
     detections = None if engine.profile is None else int(found[3].sum())
     return Checked(engine.runtime, errors[where], limits[where], where, detections)
+
+
+def _unit(output: str) -> str:
+    return UNITS.get(output, f"of the rms of {output}")
 
 
 Errors = tuple[dict[str, float], dict[str, float]]  # {output: error}, {output: limit}

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.engines.document import Document, make_document
+from effdet_torch.engines.names import format_of
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import UsageError
 from effdet_torch.export.check import Checked, check_file
 from effdet_torch.export.detector import exportable
-from effdet_torch.export.formats import Cell, Format, choose_format, require_possible
-from effdet_torch.export.settings import ExportSettings
+from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
+from effdet_torch.export.settings import OPSET, ExportSettings
 from effdet_torch.export.writers.program import Job
 from effdet_torch.network.model import EfficientDet
 
@@ -48,11 +51,12 @@ class Exported:
 
 def export_model(
     model: EfficientDet,
-    out: Path,
+    out: str | Path,
     settings: ExportSettings | None = None,
     format_name: str | None = None,
     check: bool = True,
     label_map: Mapping[int, str] | None = None,
+    **options: Any,
 ) -> Exported:
     """Export a model to a file; everything is written, or nothing.
 
@@ -63,20 +67,25 @@ def export_model(
         format_name: a key of `FORMATS`; by default of OUT's suffix.
         check: run the file and compare it with the model before it is kept.
         label_map: {category id: name} to note in the file; by default the model's.
+        **options: fields of `ExportSettings`, instead of those of `settings`: nms="soft", batch=8, ...
 
     Raises:
-        UsageError: The format is unknown, or cannot hold what the settings say; or the model is not as it should be.
+        UsageError: An argument does not fit, the model is in another state, the format is unknown, or it cannot hold what
+            the settings say.
         EffdetError: The exporter or the runtime fails or is not installed, or the file gives other outputs.
         OutputError: A file cannot be written.
     """
     _require_ready(model)
-    settings = settings or ExportSettings()
-    row = choose_format(out.suffix, format_name)
+    require_type(out, (str, os.PathLike), "out", "the path of the new file")
+    settings, out = _settings(settings or ExportSettings(), options), Path(out)
+    row = FORMATS[format_of(out.suffix, format_name)]
+    if settings.opset is not None and row.suffix != ".onnx":
+        raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
     interface = settings.interface(model.config)
     cell = require_possible(row, interface)
     document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
-        job = Job(exportable(model, interface, row.detector), document, settings.opset)
+        job = Job(exportable(model, interface, row.detector), document, settings.opset or OPSET)
         written = row.write(job, Path(folder, out.name))
         LOG.info("wrote %s with %s", out.name, row.name)
         checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
@@ -94,6 +103,14 @@ def _require_ready(model: EfficientDet) -> None:
             f"the model is in {', '.join(sorted(found))}, {' and '.join(sorted(modes))}; expected float32 on cpu, eval "
             "mode: pass model.float().cpu().eval()"
         )
+
+
+def _settings(settings: ExportSettings, options: Mapping[str, Any]) -> ExportSettings:
+    require_type(settings, ExportSettings, "settings", "ExportSettings")
+    known = [field.name for field in fields(settings)]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(f"unknown option {unknown[0]!r}; expected one of {', '.join(known)}")
+    return replace(settings, **options)
 
 
 def _put(written: Iterable[Path], folder: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from effdet_torch.engines.document import Interface, Outputs, Precision
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.engines.names import EXPORTERS, FORMAT_SUFFIXES
+from effdet_torch.errors import ConfigError
 from effdet_torch.export.detector import ExportedDetector, TensorRtDetector
 from effdet_torch.export.writers.executorch_file import write_executorch
 from effdet_torch.export.writers.onnx_file import write_onnx
@@ -55,9 +56,7 @@ class Format:
 
     Attributes:
         name: as `--format` takes it.
-        suffix: of its files.
         runtime: what runs them.
-        extra: what to install for it, as `install_command` says; "" if nothing.
         write: writes a file and those beside it.
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
@@ -67,15 +66,23 @@ class Format:
     """
 
     name: str
-    suffix: str
     runtime: str
-    extra: str
     write: Callable[[Job, Path], Written]
     cells: Mapping[CellKey, Cell]
     precisions: tuple[Precision, ...] = ("float32",)
     note: str = ""
     detector: type[ExportedDetector] = ExportedDetector
     is_run: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its files."""
+        return FORMAT_SUFFIXES[self.name]
+
+    @property
+    def extra(self) -> str:
+        """What to install for it, as `install_command` says; "" if nothing."""
+        return EXPORTERS[self.name][0] if self.name in EXPORTERS else ""
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -94,7 +101,9 @@ ANCHORS = "impossible: the anchors depend on the image size"
 NO_LOOP = "impossible: tracing cannot hold the loop of the NMS"
 NEVER_RUN = "it was never run, for want of TensorRT"
 UNTESTED = "experimental: no test runs it"
-UNTESTED_SIZE = "experimental: torch.export takes many minutes, if it ends at all"
+UNTESTED_SIZE = (
+    "experimental: torch.export may not end: if it takes longer than ten minutes, stop it and export fixed sizes"
+)
 CODE = "loading it can run code: only from a source that you trust"
 NETWORK: tuple[CellKey, ...] = (("network", "static"), ("network", "batch"))
 DETECTIONS: tuple[CellKey, ...] = (("detections", "static"), ("detections", "batch"))
@@ -104,36 +113,28 @@ FORMATS: Mapping[str, Format] = {
     for row in (
         Format(
             "onnx",
-            ".onnx",
             "ONNX Runtime",
-            "onnx",
             write_onnx,
             _cells("onnx", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             ("float32", "float16"),
         ),
         Format(
             "openvino",
-            ".xml",
             "OpenVINO",
-            "openvino",
             write_openvino,
             _cells("openvino", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note="writes .xml and .bin",
         ),
         Format(
             "torch",
-            ".pt2",
             "PyTorch",
-            "",
             write_program,
             _cells("torch", *NETWORK, *DETECTIONS, network_size=UNTESTED_SIZE, detections_size=ANCHORS),
             note=CODE,
         ),
         Format(
             "aoti",
-            ".pt2",
             "PyTorch",
-            "",
             write_package,
             _cells(
                 "aoti",
@@ -147,9 +148,7 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "torchscript",
-            ".torchscript",
             "PyTorch",
-            "",
             write_script,
             _cells(
                 "torchscript",
@@ -161,9 +160,7 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "executorch",
-            ".pte",
             "ExecuTorch",
-            "executorch",
             write_executorch,
             _cells(
                 "executorch",
@@ -176,9 +173,7 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "tensorrt",
-            ".onnx",
             "TensorRT",
-            "onnx",
             write_onnx,
             _cells(
                 "tensorrt",
@@ -193,24 +188,6 @@ FORMATS: Mapping[str, Format] = {
         ),
     )
 }
-
-
-def choose_format(suffix: str, name: str | None) -> Format:
-    """Return the format of a name, or of a file's suffix.
-
-    Raises:
-        UsageError: Neither says which one, or both contradict each other.
-    """
-    by_suffix = [row for row in FORMATS.values() if row.suffix == suffix.lower()]
-    if name is None:
-        if not by_suffix:
-            known = ", ".join(dict.fromkeys(row.suffix for row in FORMATS.values()))
-            raise UsageError(f"the suffix {suffix!r} is not one of {known}; rename OUT or pass --format")
-        return by_suffix[0]
-    chosen = FORMATS[name]
-    if chosen not in by_suffix:  # the engines know files by their suffix
-        raise UsageError(f"a file of the format {name} ends in {chosen.suffix}, not {suffix!r}; rename OUT")
-    return chosen
 
 
 def shape_of(interface: Interface) -> Shape:
@@ -234,7 +211,7 @@ def require_possible(row: Format, interface: Interface) -> Cell:
             "effdet-export --list shows what each format can hold"
         )
     if not row.detector.soft and interface.profile.get("sigma"):
-        raise ConfigError(f"{row.name} suppresses hard; pass --nms hard")
+        raise ConfigError(f"{row.name} has hard NMS only; pass --nms hard")
     if interface.precision not in row.precisions:
         raise ConfigError(
             f"{row.name} is written in {' or '.join(row.precisions)}, not in {interface.precision}; choose another "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
+from effdet_torch.checks import CHECKS, Check, integer, one_of
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, Pixels, Precision, plain_profile
 from effdet_torch.errors import ConfigError
@@ -12,6 +14,21 @@ from effdet_torch.processing.profiles import OWN, PROFILES, Profile, get_profile
 
 Suppression = Literal["none", "soft", "hard"]
 OPSET = 18  # of ONNX; the first one with all operators that the exporter uses
+LAST_OPSET = 23  # the last one that it writes
+SETTING_CHECKS: Mapping[str, Check] = {
+    "nms": one_of(get_args(Suppression)),
+    "pixels": one_of(get_args(Pixels)),
+    "batch": (lambda value: value is None or integer(1, 999)[0](value), "1 to 999, or None for any"),
+    "image_size": (
+        lambda value: value in (None, OWN) or CHECKS["image_size"][0](value),
+        f"{CHECKS['image_size'][1]}, or {OWN!r}, or None for any",
+    ),
+    "precision": one_of(get_args(Precision)),
+    "opset": (
+        lambda value: value is None or integer(OPSET, LAST_OPSET)[0](value),
+        f"{OPSET} to {LAST_OPSET}, or None for {OPSET}",
+    ),
+}
 HARD = {"serving": "serving-hard", "official-eval": "official-eval-hard"}
 
 
@@ -25,11 +42,11 @@ class ExportSettings:
         batch: batch size of the file; None: any.
         image_size: (height, width) in pixels; "model": the model's; None: any.
         precision: of weights and arithmetic.
-        opset: of ONNX.
+        opset: of ONNX, for .onnx files only; None: `OPSET`.
         profile: of the detections inside; "model" is the model's own.
 
     Raises:
-        ConfigError: The profile does not exist, or is not one of this kind of NMS.
+        ConfigError: A value does not fit, or the profile does not exist, or is not one of this kind of NMS.
     """
 
     nms: Suppression = "none"
@@ -37,23 +54,26 @@ class ExportSettings:
     batch: int | None = 1
     image_size: tuple[int, int] | Literal["model"] | None = "model"
     precision: Precision = "float32"
-    opset: int = OPSET
+    opset: int | None = None
     profile: str = OWN
+
+    def __post_init__(self) -> None:
+        for name, (fits, expected) in SETTING_CHECKS.items():
+            if not fits(value := getattr(self, name)):
+                raise ConfigError(f"{name} is {value!r}; expected {expected}")
+        if self.nms == "none" and self.profile != OWN:
+            raise ConfigError(f"profile {self.profile} has no effect without NMS; pass --nms soft or --nms hard")
 
     def chosen_profile(self, config: EfficientDetConfig) -> Profile | None:
         """Return the settings of the postprocessing in the file; None for the network alone."""
         if self.nms == "none":
-            if self.profile != OWN:
-                raise ConfigError(f"profile {self.profile} has no effect without NMS; pass --nms soft or --nms hard")
             return None
         profile = get_profile(self.profile, config)
         if self.nms == "hard":
             named = (PROFILES[hard] for soft, hard in HARD.items() if PROFILES[soft] == profile)
             return next(named, replace(profile, sigma=0.0))
         if profile.sigma == 0:
-            raise ConfigError(
-                f"the profile {self.profile} suppresses hard; pass --nms hard, or one of {', '.join(HARD)}"
-            )
+            raise ConfigError(f"the profile {self.profile} uses hard NMS; pass --nms hard, or one of {', '.join(HARD)}")
         return profile
 
     def interface(self, config: EfficientDetConfig) -> Interface:

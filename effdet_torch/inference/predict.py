@@ -146,6 +146,11 @@ class Predictor:
         return str(self.device).partition(":")[0]
 
     @property
+    def has_nms_inside(self) -> bool:
+        """Whether detections come out of the model's file, so that no other profile can be chosen."""
+        return self._fixed_profile is not None
+
+    @property
     def _fixed_profile(self) -> Profile | None:
         """The profile of the detections that come out of a file; None: its outputs are raw, and any profile will do."""
         return self.engine.profile if isinstance(self.engine, FileEngine) else None
@@ -157,7 +162,8 @@ class Predictor:
         if fixed is not None and fixed != chosen:
             raise ConfigError(
                 f"the file makes its detections with the profile {profile_name(fixed)}, not with "
-                f"{profile_name(chosen)}; choose {OWN}, or export it again with another --profile or without --nms"
+                f"{profile_name(chosen)}; pass --profile {OWN}, or export it again with another --profile or "
+                "without --nms"
             )
         return chosen
 

@@ -72,8 +72,8 @@ def make_engine(
         _refuse({**options, "backend": backend}, "an engine has its own device and precision")
         return model
     if isinstance(model, (str, os.PathLike)) and (backend is not None or is_exported(Path(model))):
-        options = {"device": None if str(device) == "cpu" else device, **computing}
-        _refuse(options, f"{backend or model} runs on the CPU, in its own precision")
+        options = {"device (--device)": None if str(device) == "cpu" else device, **computing}
+        _refuse(options, f"{backend or model} runs on the CPU, in the precision of effdet-export --precision")
         return _file_engine(Path(model), backend, image_size, check_values)
     if backend is not None:
         raise UsageError(f"backend {backend} needs a converted file, which is exported once; pass its path")

@@ -24,6 +24,7 @@ from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
+from effdet_torch.processing.profiles import Profile, profile_name
 from effdet_torch.terminal import write_json
 from verify.detections.distributed import ALONE, Processes
 from verify.detections.results_file import submission_name, to_submission
@@ -46,7 +47,7 @@ class CocoSettings:
         device: "cpu", "cuda", "cuda:1", ...; None takes the GPU if there is one. For "cuda" every process of a
             distributed run takes its own GPU.
         backend: runtime that the model is exported for, see `Predictor`; None runs the file as it is.
-        profile: name of a postprocessing profile.
+        profile: a postprocessing profile or its name; None takes that of a file with NMS inside, else "official-eval".
         image_size: (height, width) of the network input; None takes the model's.
         labels: file with the names of the model's classes; None takes the model's own.
         evaluator: what computes the metrics, see `effdet_torch.metrics.evaluators.get_evaluator`.
@@ -64,7 +65,7 @@ class CocoSettings:
     workers: int = 2
     device: str | None = None
     backend: str | None = None
-    profile: str = "official-eval"
+    profile: str | Profile | None = None
     image_size: tuple[int, int] | None = None
     labels: Path | None = None
     evaluator: str = AUTO
@@ -107,9 +108,15 @@ class Prepared:
         return self.predictor.engine.metadata
 
     @property
+    def profile(self) -> str:
+        """The name of the profile: the one that was chosen, which may be "model"."""
+        chosen = self.settings.profile
+        return chosen if isinstance(chosen, str) else profile_name(self.predictor.profile)
+
+    @property
     def own_settings(self) -> dict[str, Any]:
         """The settings that depend on the model unless they are chosen."""
-        profile = {"name": self.settings.profile, **asdict(self.predictor.profile)}
+        profile = {"name": self.profile, **asdict(self.predictor.profile)}
         return {"image_size": list(self.predictor.config.image_size), "profile": profile}
 
 
@@ -226,7 +233,7 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
     labels = None if own_names and engine.config.label_map else settings.labels
     return Predictor(
         engine,
-        profile=settings.profile,
+        profile=settings.profile or getattr(engine, "profile", None) or "official-eval",
         image_size=settings.image_size,
         score_threshold=0,  # metrics take all
         label_map=labels,

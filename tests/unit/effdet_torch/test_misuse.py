@@ -52,6 +52,10 @@ CALLS: dict[str, tuple[Call, str]] = {
         lambda: create_model("d0", image_size="512"),
         r"image_size is '512'; expected \(height, width\)",
     ),
+    "a list as the label map of a model": (
+        lambda: create_model("d0", num_classes=2, label_map=["cat", "dog"]),
+        r"{category id: name}, which is dict\(enumerate\(names, start=1\)\) of a list",
+    ),
     "drop path": (lambda: create_model("d0", drop_path_rate=2), "drop_path_rate is 2; expected 0 or more, below 1"),
     "a name as config": (lambda: EfficientDet("d0"), "config is of type str; expected .* get_config returns"),
     "an image without a batch": (

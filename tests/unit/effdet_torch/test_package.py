@@ -10,6 +10,7 @@ PUBLIC = {
     "COCO_NAMES",
     "EfficientDet",
     "EfficientDetConfig",
+    "ExportSettings",
     "ImageDetections",
     "Predictor",
     "create_model",

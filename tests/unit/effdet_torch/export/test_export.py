@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export import export
 from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
+from effdet_torch.export.formats import FORMATS
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
 from effdet_torch.network.model import EfficientDet
@@ -43,7 +45,9 @@ def network(model: EfficientDet, tmp_path_factory: pytest.TempPathFactory) -> Pa
     assert done.files == [path]
     assert done.checked is not None
     assert done.checked.error < 1e-4
-    assert str(done.checked).startswith("ONNX Runtime ")
+    assert re.fullmatch(
+        r"ONNX Runtime \S+: largest error \S+ of the rms of (class|box)_\d, limit 1e-03", str(done.checked)
+    )
     return path
 
 
@@ -138,8 +142,12 @@ def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet
     ("options", "error", "said"),
     [
         ({"image_size": (256, 256)}, ConfigError, r"network\.onnx takes images of 192 x 128 pixels, not 256 x 256"),
-        ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, in its own precision; leave out device"),
-        ({"precision": "float16"}, UsageError, r"network\.onnx runs on the CPU, .* leave out precision"),
+        ({"device": "cuda"}, UsageError, r"network\.onnx runs on the CPU, .*; leave out device \(--device\)"),
+        (
+            {"precision": "float16"},
+            UsageError,
+            r"network\.onnx runs on the CPU, in the precision of effdet-export --precision; leave out precision",
+        ),
         ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
         (
             {"check_values": True},
@@ -156,8 +164,7 @@ def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error
 
 def replaced(monkeypatch: pytest.MonkeyPatch, write: Callable[[Job, Path], Written]) -> None:
     """Let another function write the files; what is read back is checked all the same."""
-    row = replace(export.choose_format(".onnx", None), write=write)
-    monkeypatch.setattr(export, "choose_format", lambda *_: row)
+    monkeypatch.setattr(export, "FORMATS", {"onnx": replace(FORMATS["onnx"], write=write)})
 
 
 def test_a_wrong_file_is_not_kept(
@@ -217,7 +224,42 @@ def test_a_check_without_detections_says_so() -> None:
     """Nothing was compared then, which must not look like a perfect match."""
     assert "no box was compared" in str(Checked("ONNX Runtime", 0.0, 1e-3, "scores", 0))
     for count in (None, 3):
-        assert str(Checked("ONNX Runtime", 0.0, 1e-3, "scores", count)).endswith("error 0.0e+00 (scores), limit 1e-03")
+        assert str(Checked("ONNX Runtime", 0.0, 1e-3, "scores", count)).endswith("limit 1e-03")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"nms": "gentle"}, "nms is 'gentle'; expected one of none, soft, hard"),
+        ({"batch": "2"}, "batch is '2'; expected 1 to 999, or None for any"),
+        ({"image_size": "64"}, r"image_size is '64'; expected \(height, width\)"),
+        ({"opset": 17}, "opset is 17; expected 18 to 23"),
+        ({"bach": 2}, "unknown option 'bach'; expected one of nms, pixels, batch"),
+        ({"settings": {"nms": "soft"}}, "settings is of type dict; expected ExportSettings"),
+        ({"model": "d0.pth"}, "model is of type str; expected an EfficientDet, which load_model returns"),
+        ({"out": b"out.onnx"}, "out is of type bytes; expected the path of the new file"),
+        ({"format_name": "tflite"}, "unknown format 'tflite'"),
+        ({"out": "out.xml", "opset": 18}, "opset is for .onnx files, and out.xml is not one"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_call_is_explained(model: EfficientDet, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        export_model(**{"model": model, "out": "out.onnx", **options})
+
+
+def test_options_and_a_path_as_text_are_taken(
+    model: EfficientDet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(job: Job, path: Path) -> Written:
+        path.write_text(str(job.opset))
+        return [path]
+
+    replaced(monkeypatch, write)
+    settings = ExportSettings(batch=3, opset=19)
+    done = export_model(model, str(tmp_path / "out.onnx"), settings, check=False, nms="soft", batch=2)
+    assert (done.document.interface.outputs, done.document.interface.batch) == ("detections", 2)
+    assert (tmp_path / "out.onnx").read_text() == "19"
 
 
 @pytest.mark.slow

@@ -12,11 +12,13 @@ import pytest
 
 import cli
 from effdet_torch.engines.document import Interface
-from effdet_torch.engines.names import BACKENDS
+from effdet_torch.engines.names import BACKENDS, format_of, require_exporter
 from effdet_torch.engines.table import ENGINES
-from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.export.formats import COLUMNS, FORMATS, choose_format, require_possible
+from effdet_torch.errors import ConfigError, EffdetError, UsageError
+from effdet_torch.export.cache import cached_engine
+from effdet_torch.export.formats import COLUMNS, FORMATS, require_possible
 from effdet_torch.export.listing import markdown, table_lines
+from support.coco_samples import write_model
 
 ROOT = Path(__file__).resolve().parents[4]
 DETECTIONS: dict[str, Any] = {"outputs": "detections", "image_size": (64, 64)}
@@ -73,20 +75,34 @@ def test_the_list_for_people_has_every_format() -> None:
     [(".onnx", None, "onnx"), (".ONNX", None, "onnx"), (".pt2", None, "torch"), (".pt2", "aoti", "aoti")],
 )
 def test_the_format_is_chosen(suffix: str, name: str | None, found: str) -> None:
-    assert choose_format(suffix, name).name == found
+    assert format_of(suffix, name) == found
 
 
 @pytest.mark.parametrize(
     ("suffix", "name", "said"),
     [
-        (".tflite", None, r"the suffix '.tflite' is not one of .onnx, .xml, .pt2"),
-        ("", None, "the suffix '' is not one of"),
+        (".tflite", None, r"no format has the suffix '.tflite'; .* onnx \(.onnx\), .*tensorrt \(.onnx\)$"),
+        ("", None, "no format has the suffix ''"),
         (".xml", "onnx", r"a file of the format onnx ends in .onnx, not '.xml'; rename OUT"),
+        (".onnx", "tflite", r"unknown format 'tflite'; expected one of onnx \(.onnx\), "),
     ],
 )
 def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        choose_format(suffix, name)
+        format_of(suffix, name)
+
+
+def test_a_missing_exporter_is_found_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EFFDET_CACHE", str(tmp_path))
+    require_exporter("openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EffdetError, match=r"writing openvino needs openvino, which .* pip install '\.\[openvino\]'"):
+        require_exporter("openvino")
+    with pytest.raises(EffdetError, match="writing openvino needs openvino"):
+        cached_engine(write_model(tmp_path / "model.pth"), "openvino")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -99,7 +115,7 @@ def test_a_suffix_that_fits_no_format(suffix: str, name: str | None, said: str) 
         ),
         ("torchscript", {"outputs": "detections", "image_size": (64, 64)}, "cannot hold detections with fixed sizes"),
         ("tensorrt", {"outputs": "network"}, "tensorrt cannot hold network .*: without NMS it is the format onnx"),
-        ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt suppresses hard; pass --nms hard"),
+        ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt has hard NMS only; pass --nms hard"),
         ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
     ],
 )

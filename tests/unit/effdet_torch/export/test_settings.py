@@ -40,7 +40,7 @@ def test_a_model_s_own_profile_goes_into_the_file() -> None:
     ("settings", "said"),
     [
         ({"profile": "serving"}, "profile serving has no effect without NMS"),
-        ({"nms": "soft", "profile": "serving-hard"}, "the profile serving-hard suppresses hard; pass --nms hard"),
+        ({"nms": "soft", "profile": "serving-hard"}, "the profile serving-hard uses hard NMS; pass --nms hard"),
         ({"nms": "soft", "profile": "hart"}, "unknown postprocessing profile 'hart'"),
     ],
 )

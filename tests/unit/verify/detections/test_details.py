@@ -255,7 +255,7 @@ def test_the_other_model_keeps_its_own_names_and_settings(root: Path, tmp_path: 
     assert None not in evaluations
     found = compare_models(*evaluations, {"metadata": second.metadata})
     assert found.settings["image_size"] == [96, 64]
-    assert found.settings["profile"]["name"] == settings.profile
+    assert found.settings["profile"]["name"] == "official-eval"
     assert {box.side for image in found.shown for box in image.boxes} == {"truth", "model", "other model"}
     for box in (box for image in found.shown for box in image.boxes):
         assert (box.category_id, box.name) in {(1, "cat"), (2, "hen")}  # the ids of the first model

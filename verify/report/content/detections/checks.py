@@ -63,6 +63,8 @@ def _limits(verification: Verification) -> Iterator[str]:
         return
     if isinstance(profile, Mapping) and (most := profile.get("max_detections")):
         yield f"An image has up to {most} detections, whatever their scores: AP takes them all."
+    if verification.settings.get("nms_inside"):
+        yield f"The NMS is inside the file, so the profile is its own, {detection.profile}."
     if detection.images < FEW_IMAGES:
         yield f"On fewer than {FEW_IMAGES} images a class has few objects: small differences in AP mean little."
 
