@@ -70,8 +70,8 @@ def export_model(
         **options: fields of `ExportSettings`, instead of those of `settings`: nms="soft", batch=8, ...
 
     Raises:
-        UsageError: An argument does not fit, the model is in another state, the format is unknown, or it cannot hold what
-            the settings say.
+        UsageError: An argument does not fit, the model is in another state, or the format is unknown or cannot hold
+            what the settings say.
         EffdetError: The exporter or the runtime fails or is not installed, or the file gives other outputs.
         OutputError: A file cannot be written.
     """
