@@ -18,7 +18,7 @@ from effdet_torch.checks import require_type
 from effdet_torch.engines.document import Document, make_document
 from effdet_torch.engines.names import format_of
 from effdet_torch.engines.table import open_engine
-from effdet_torch.errors import UsageError
+from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
 from effdet_torch.export.detector import exportable
 from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
@@ -86,7 +86,13 @@ def export_model(
     document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(exportable(model, interface, row.detector), document, settings.opset or OPSET)
-        written = row.write(job, Path(folder, out.name))
+        try:
+            written = row.write(job, Path(folder, out.name))
+        except OSError as error:
+            raise OutputError(
+                f"{out} cannot be written: {error.strerror}, in {Path(folder).parent}, where files are made; nothing "
+                "was changed. Set TMPDIR to a folder with more room"
+            ) from error
         LOG.info("wrote %s with %s", out.name, row.name)
         checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
         _put(written, out.parent)

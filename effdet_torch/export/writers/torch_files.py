@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -15,8 +16,10 @@ from effdet_torch.export.writers.program import Job, Written, explained, exporte
 def write_program(job: Job, path: Path) -> Written:
     """Write an exported program, which the torch that reads it runs or compiles."""
     program = exported_program(job)
+    content = BytesIO()  # onto a full disk, torch's own writer ends the process
     with quiet(), explained("torch.export"):
-        torch.export.save(program, path, extra_files={DOCUMENT: job.document.to_json()})
+        torch.export.save(program, content, extra_files={DOCUMENT: job.document.to_json()})
+    path.write_bytes(content.getbuffer())
     return [path]
 
 
@@ -37,5 +40,6 @@ def write_script(job: Job, path: Path) -> Written:
     """Write TorchScript, by tracing."""
     with quiet(), explained("torch.jit"), torch.no_grad():
         script = torch.jit.trace(job.module, (job.example,), check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(script, str(path), _extra_files={DOCUMENT: job.document.to_json()})
+        content = script.save_to_buffer(_extra_files={DOCUMENT: job.document.to_json()})
+    path.write_bytes(content)
     return [path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import errno
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ import torch
 from effdet_torch import Predictor
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
-from effdet_torch.errors import ConfigError, EffdetError, UsageError
+from effdet_torch.errors import ConfigError, EffdetError, OutputError, UsageError
 from effdet_torch.export import export
 from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
@@ -193,6 +194,20 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     replaced(monkeypatch, write)
     with pytest.raises(EffdetError, match="it failed"):
         export_model(model, tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".torchscript"])
+def test_a_full_disk_is_named(
+    model: EfficientDet, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    out = tmp_path / f"out{suffix}"
+    with pytest.raises(OutputError, match=rf"out{suffix} cannot be written: No space left .*, in .* Set TMPDIR"):
+        export_model(model, out, check=False)
     assert list(tmp_path.iterdir()) == []
 
 
