@@ -75,6 +75,7 @@ def verify_exported(
         ConfigError: The file takes another image size.
     """
     start, settings = time.perf_counter(), settings or ExportSettings()
+    shown = f"noise, seed {settings.seed}" if settings.image is None else settings.image.name
     engine = open_engine(path)
     size = settings.image_size or engine.interface.image_size
     images = network_input(engine.config, settings.image, size, settings.seed)
@@ -92,7 +93,7 @@ def verify_exported(
         audit=None,
         diagnoses=tuple(explain_first(layers)),
         seconds=time.perf_counter() - start,
-        detection=_compare_detections(predictor, pixels, heads, str(described["name"])),
+        detection=_compare_detections(predictor, pixels, heads, str(described["name"]), shown),
         required=settings.require,
     )
 
@@ -147,7 +148,9 @@ def _compare_layers(
     return results, heads
 
 
-def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Array], source: str) -> DetectionResult:
+def _compare_detections(
+    predictor: Predictor, pixels: Array, heads: dict[str, Array], source: str, shown: str
+) -> DetectionResult:
     """Compare the detections in network input (1, 3, H, W) with those of the reference's outputs, one to one."""
     scales = np.ones(1, np.float32)
     (found,) = predictor.detections(*predictor.engine(pixels), scales)
@@ -156,7 +159,7 @@ def _compare_detections(predictor: Predictor, pixels: Array, heads: dict[str, Ar
     expected = ImageDetections(*wanted, names=[""] * len(wanted.scores))
     limits = matching_limits(predictor.engine)
     return DetectionResult(
-        split="network input",
+        split=f"the network input ({shown})",
         profile=profile_name(predictor.profile),
         images=1,
         detections=len(found),
