@@ -110,6 +110,7 @@ def _parity_sentence(parity: DetectionParity) -> str:
     )
     return (
         f"{parity.matched} of {total} matched: {100 * parity.matched_share:.2f} %, "
-        f"required {100 * MIN_MATCHED_SHARE:.1f} %, of those that score {MATCHED_MIN_SCORE} or more; largest error "
-        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
+        f"required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
+        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score; "
+        f"scores below {MATCHED_MIN_SCORE} do not count{ap}{first}."
     )
