@@ -15,6 +15,7 @@ METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold t
 # digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
 CHECKSUMS_KEY = "effdet_crc32c"
 MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript", ".pte")
 PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's

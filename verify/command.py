@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.command import opened_source
+from effdet_torch.engines.table import is_exported
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
@@ -131,6 +132,10 @@ def verify(
     from verify.report.csv import write_csv
     from verify.report.write import render_terminal, write_reports
 
+    if reference is not None and is_exported(Path(reference)):
+        raise click.UsageError(
+            f"--reference {reference} is an exported file: pass it as MODEL, and its source as SOURCE"
+        )
     files.require_apart(input_files(reference) if reference else ())
     if any(options[name] is not None for name in SOURCES):
         result = verify_images(model, reference, demo, options, report_dir is not None, files)
@@ -160,7 +165,6 @@ def verify_layers(
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
     from effdet_torch.config import get_config
-    from effdet_torch.engines.table import is_exported
     from verify.reference.base import uncollected
 
     with uncollected():

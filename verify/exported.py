@@ -75,6 +75,7 @@ def verify_exported(
         ConfigError: The file takes another image size.
     """
     start, settings = time.perf_counter(), settings or ExportSettings()
+    shown = f"noise, seed {settings.seed}" if settings.image is None else settings.image.name
     engine = open_engine(path)
     size = settings.image_size or engine.interface.image_size
     images = network_input(engine.config, settings.image, size, settings.seed)
@@ -83,7 +84,7 @@ def verify_exported(
     with ExitStack() as stack:
         plan, expected, described = _reference(reference, engine, pixels.transpose(0, 2, 3, 1), stack)
         layers, heads = _compare_layers(engine, plan, pixels, expected, progress)
-    detection = _compare_detections(engine, pixels, heads, str(described["name"]))
+    detection = _compare_detections(engine, pixels, heads, str(described["name"]), shown)
     return Verification(
         model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": engine.metadata},
         reference=described,
@@ -148,7 +149,9 @@ def _compare_layers(
     return results, heads
 
 
-def _compare_detections(engine: FileEngine, pixels: Array, heads: dict[str, Array], source: str) -> DetectionResult:
+def _compare_detections(
+    engine: FileEngine, pixels: Array, heads: dict[str, Array], source: str, shown: str
+) -> DetectionResult:
     """Compare the detections in network input (1, 3, H, W) with those of the reference's outputs, one to one."""
     predictor = Predictor(engine, image_size=pixels.shape[2:], score_threshold=0)
     scales = np.ones(1, np.float32)
@@ -164,7 +167,7 @@ def _compare_detections(engine: FileEngine, pixels: Array, heads: dict[str, Arra
             "input, so nothing would be compared; choose an image with objects: --image photo.jpg"
         )
     return DetectionResult(
-        split="network input",
+        split=f"the network input ({shown})",
         profile=profile_name(predictor.profile),
         images=1,
         detections=len(found),

@@ -56,7 +56,10 @@ KERAS_3 = Format(
 )
 FROZEN_GRAPH = Format("a frozen graph", _EXPORTED)
 TFLITE = Format("a TensorFlow Lite model", _EXPORTED)
-ONNX = Format("an ONNX model", _EXPORTED)
+ONNX = Format(
+    "an ONNX model",
+    "effdet-detect and effdet-verify take one that effdet-export wrote, as MODEL; else pass the training checkpoint.",
+)
 SAFETENSORS = Format("a safetensors file", _STATE_DICT)
 PYTORCH_ZIP = Format("a PyTorch file", _STATE_DICT)
 PICKLE = Format("a pickle, probably an old PyTorch file", _STATE_DICT)

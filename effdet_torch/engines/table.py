@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from effdet_torch.file_format import EXPORTED_SUFFIXES
+
 if TYPE_CHECKING:
     from effdet_torch.engines.file_engine import FileEngine
 
@@ -51,7 +53,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 def is_exported(path: Path) -> bool:
     """Return whether a file's suffix is that of an exported file."""
-    return path.suffix.lower() in ENGINES
+    return path.suffix.lower() in EXPORTED_SUFFIXES
 
 
 def open_engine(path: Path) -> FileEngine:

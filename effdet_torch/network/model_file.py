@@ -21,7 +21,7 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY, newer_format
+from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, newer_format
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
@@ -58,6 +58,11 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
+    if path.suffix.lower() in EXPORTED_SUFFIXES:
+        raise ModelFileError(
+            f"{path} is exported already: Predictor, effdet-detect and effdet-verify take it as it is. For anything "
+            "else pass the converted file (.pth or .safetensors) that it was exported from."
+        )
     if start[8:] == b"{":  # eight bytes of header length, then the header as JSON
         tensors, metadata = _read_safetensors(path, check_values)
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
@@ -66,7 +71,8 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(
             f"{path} is not a model file: it is neither .pth nor .safetensors, it {found}. Pass a file that "
-            "effdet-convert wrote."
+            "effdet-convert wrote; an exported file must have its own suffix "
+            f"({', '.join(EXPORTED_SUFFIXES)}; of OpenVINO's two files pass the .xml)."
         )
     if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
         raise ModelFileError(f"the metadata of {path} has no model config. {SAVE}")

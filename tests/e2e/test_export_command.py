@@ -77,6 +77,15 @@ def test_verify_takes_an_exported_file(folder: Path) -> None:
     )
 
 
+def test_an_exported_file_where_its_source_belongs(folder: Path) -> None:
+    done = run("effdet-verify", "model.pth", "--reference", "model.onnx", cwd=folder)
+    assert done.returncode == 2
+    assert "--reference model.onnx is an exported file: pass it as MODEL" in done.stderr
+    done = run("effdet-inspect", "model.onnx", cwd=folder)
+    assert done.returncode == 1
+    assert "effdet-detect and effdet-verify take one that effdet-export wrote, as MODEL" in done.stderr
+
+
 def test_an_exported_file_needs_neither_torch_nor_timm(folder: Path) -> None:
     code = (
         "import sys\nfrom effdet_torch import Predictor\n"

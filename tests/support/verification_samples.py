@@ -140,7 +140,7 @@ EXPORTED = replace(
     settings={"image_size": [512, 512], "input": "noise", "seed": 0, "runtime": "ONNX Runtime 1.32.0"},
     layers=tuple(replace(x, mode="exported") for x in PASSING.layers if (x.mode, x.dtype) == ("fused", "float32")),
     audit=None,
-    detection=DetectionResult("network input", "serving", 1, 100, {}, True, parity=FEW),
+    detection=DetectionResult("the network input (noise, seed 0)", "serving", 1, 100, {}, True, parity=FEW),
 )
 WRONGLY_EXPORTED = replace(
     EXPORTED,

@@ -118,6 +118,22 @@ def test_a_mistake_is_explained(mistake: str) -> None:
     assert caught.value.exit_code in (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "d0.onnx",
+            r"d0\.onnx is exported already: Predictor, .* take it as it is\. For anything else pass the converted",
+        ),
+        ("d0.bin", r"d0\.bin is not a model file: .* of OpenVINO's two files pass the \.xml"),
+    ],
+)
+def test_an_export_is_not_a_converted_file(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(b"\x08\n\x12\x0e")
+    with pytest.raises(EffdetError, match=said):
+        load_model(tmp_path / name)
+
+
 def test_arguments_of_load_model(file: Path) -> None:
     with pytest.raises(EffdetError, match=r"dtype is of type str; expected a torch.dtype such as torch.float16"):
         load_model(file, dtype="float16")  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from verify.report.content.text import counted, number
 from verify.results.verification import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
 
 MEASURES = (
-    "max/rms: the largest difference, divided by the root mean square of TensorFlow's output; it decides. max abs: the "
-    "largest difference. 1 - cosine: 0 where both outputs have the same direction."
+    "max/rms: the largest difference / the root mean square of the reference's output; it decides.",
+    "max abs: the largest difference. 1 - cosine: 0 where both outputs have the same direction.",
 )
 
 
@@ -53,7 +53,7 @@ def outputs_per_level(verification: Verification) -> Iterator[Section]:
     """Yield the errors of the heads' outputs, float64 first."""
     found = sorted(verification.outputs, key=lambda layer: (layer.dtype != "float64", layer.order))
     if found:
-        yield _table_of_outputs("Outputs per level", (MEASURES,), found)
+        yield _table_of_outputs("Outputs per level", MEASURES, found)
 
 
 def own_graph(verification: Verification) -> Iterator[Section]:
@@ -71,7 +71,7 @@ def file_audit(verification: Verification) -> Iterator[Section]:
     checksums = {} if audit is None else audit.checksums
     unconfirmed = (f"Checksum of {name}: {state}." for name, state in checksums.items() if state != "equal")
     items = () if audit is None else tuple((finding.tensor, finding.finding) for finding in audit.findings)
-    yield Section("Audit of the file", (audit_sentence(audit), *unconfirmed), items=items, failed=bool(items))
+    yield Section("Audit of the file", (_audit_sentence(verification), *unconfirmed), items=items, failed=bool(items))
 
 
 def all_layers(verification: Verification) -> Iterator[Section]:
@@ -112,6 +112,12 @@ def graph_sentences(graph: GraphResult) -> Iterator[str]:
             "If layers and audit pass, a setting of the file is not the graph's: compare act_type, fpn_weight_method, "
             "fpn_config, survival_prob and conv_after_downsample, and convert again with --hparams."
         )
+
+
+def _audit_sentence(verification: Verification) -> str:
+    if any(layer.mode == "exported" for layer in verification.layers):
+        return "An exported file holds other tensors (batch norms are folded), so its outputs are compared instead."
+    return audit_sentence(verification.audit)
 
 
 def audit_sentence(audit: AuditResult | None) -> str:

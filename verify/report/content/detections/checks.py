@@ -9,6 +9,7 @@ from verify.report.content.section import Columns, Failed, Section
 from verify.report.content.text import counted, percent
 from verify.results.detections import (
     AP_TOLERANCE,
+    MATCHED_MIN_SCORE,
     MIN_MATCHED_SHARE,
     PUBLISHED_TOLERANCE,
     DetectionParity,
@@ -110,5 +111,6 @@ def _parity_sentence(parity: DetectionParity) -> str:
     return (
         f"{parity.matched} of {total} matched: {100 * parity.matched_share:.2f} %, "
         f"required {100 * MIN_MATCHED_SHARE:.1f} %; largest error "
-        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score{ap}{first}."
+        f"{parity.max_box_error_px:.2g} px in a box, {parity.max_score_error:.2g} in a score; "
+        f"scores below {MATCHED_MIN_SCORE} do not count{ap}{first}."
     )
