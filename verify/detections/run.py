@@ -15,6 +15,7 @@ from effdet_torch.data.clean import require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
+from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
 from effdet_torch.inference.images import ImageError
@@ -226,7 +227,7 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
         path,
         device=settings.device,
         rank=rank,
-        check_values=True,
+        check_values=not is_exported(path),
         backend=settings.backend,
         image_size=settings.image_size,
     )
