@@ -138,8 +138,8 @@ def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> di
         next_rows, next_columns = (rows + 1) // 2, (columns + 1) // 2
         if level > min_level and bool(next_rows < rows) != bool(next_columns < columns):
             raise ConfigError(
-                f"image size {height} x {width} (height x width) is too small for levels {min_level} to {max_level}: "
-                f"P{level - 1} is {rows} x {columns} and only one side can be halved; "
+                f"image size {width}x{height} (width x height) is too small for levels {min_level} to {max_level}: "
+                f"P{level - 1} is {columns}x{rows} and only one side can be halved; "
                 f"use at least {(1 << (max_level - 1)) + 1} pixels per side"
             )
         rows, columns = next_rows, next_columns

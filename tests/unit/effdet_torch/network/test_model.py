@@ -56,10 +56,10 @@ def test_any_size_halves_rounding_up(variant: str, size: tuple[int, int]) -> Non
 
 
 def test_too_small_images_are_refused_early_and_late() -> None:
-    with pytest.raises(ConfigError, match=r"64 x 512 .* too small for levels 3 to 7"):
+    with pytest.raises(ConfigError, match=r"512x64 .* too small for levels 3 to 7"):
         build_on_meta("d0", image_size=(64, 512))
     model = build_on_meta("lite0", **SMALL)
-    with pytest.raises(ConfigError, match=r"512 x 64 .* at least 65 pixels per side"):
+    with pytest.raises(ConfigError, match=r"64x512 .* at least 65 pixels per side"):
         model(torch.empty(1, 3, 512, 64, device="meta"))
 
 
