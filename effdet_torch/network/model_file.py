@@ -82,8 +82,11 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
 
 
 def _read_torch(path: Path, start: bytes, check_values: bool) -> tuple[dict[str, Tensor], Any]:
-    if start.startswith(ZIP_MAGIC) and not zipfile.is_zipfile(path):
-        raise ModelFileError(f"{path} is truncated: its end, which lists the contents, is missing. Copy it again.")
+    try:
+        if start.startswith(ZIP_MAGIC) and not zipfile.is_zipfile(path):
+            raise ModelFileError(f"{path} is truncated: its end, which lists the contents, is missing. Copy it again.")
+    except zipfile.BadZipFile as error:
+        raise ModelFileError(f"{path} is damaged: {error}. Copy it again.") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

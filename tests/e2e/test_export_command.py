@@ -117,7 +117,13 @@ def test_the_example_in_the_docs_finds_the_same(folder: Path, tmp_path: Path, si
     np.testing.assert_allclose(found[:, 1:], expected.boxes_xyxy, rtol=0, atol=1e-2)
 
 
-@pytest.mark.parametrize("options", [(), ("--nms", "soft", "--input", "uint8")], ids=["network", "uint8"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param((), id="network"),
+        pytest.param(("--nms", "soft", "--input", "uint8"), id="uint8", marks=pytest.mark.slow),
+    ],
+)
 def test_the_example_refuses_another_kind_of_file(folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     out = str(tmp_path / "other.onnx")
     assert run("effdet-export", "model.pth", out, "--no-check", *options, cwd=folder).returncode == 0

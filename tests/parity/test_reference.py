@@ -304,7 +304,7 @@ def test_wrong_shape_of_images(shape: tuple[int, ...]) -> None:
 
 def test_tensorflow_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as if it were not installed
-    with pytest.raises(MissingDependencyError, match=r"pip install 'effdet-convert\[tf\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[tf\]'"):
         built_in(get_config("d0"), {})
 
 

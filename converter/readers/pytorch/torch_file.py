@@ -97,9 +97,9 @@ def _construct(path: str, arguments: Any) -> Any:
 
 
 def _read_zip(path: Path, data: memoryview) -> Any:
-    if not zipfile.is_zipfile(path):
-        raise CorruptFileError("it is truncated: its end, which lists the contents, is missing")
     try:
+        if not zipfile.is_zipfile(path):  # which raises as well, for an end that speaks of several disks
+            raise CorruptFileError("it is truncated: its end, which lists the contents, is missing")
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError) as error:

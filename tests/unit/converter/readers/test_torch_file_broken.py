@@ -18,6 +18,8 @@ from converter.locate import open_checkpoint
 from converter.readers.pytorch import torch_file
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.torch_file import LEGACY_MAGIC, read_torch_file
+from effdet_torch.errors import ModelFileError
+from effdet_torch.network.checkpoint import load_model
 
 VALUES = torch.arange(500, dtype=torch.float32)
 BYTES = VALUES.numpy().tobytes()
@@ -245,3 +247,18 @@ def test_a_file_without_its_end(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(CorruptFileError, match=r"truncated: its end, which lists the contents, is missing\. .*again\."):
         read_torch_file(path)
+
+
+def test_an_end_that_speaks_of_several_disks(tmp_path: Path) -> None:
+    """Python's `is_zipfile` raises for it, where it says False for other damage."""
+    path, whole = tmp_path / "m.pth", tmp_path / "whole.pth"
+    torch.save({"a": torch.zeros(1)}, whole)
+    content = whole.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + struct.pack("<LQL", 0, 0, 2)  # of a Zip64 archive on two disks
+    path.write_bytes(content[:end] + locator + content[end:])
+    read_torch_file(whole)  # negative control
+    with pytest.raises(CorruptFileError, match="disks"):
+        read_torch_file(path)
+    with pytest.raises(ModelFileError, match="disks"):
+        load_model(path)

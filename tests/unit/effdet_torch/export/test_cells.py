@@ -27,15 +27,15 @@ SUFFIXES = {
 QUICK = (
     ("onnx", "network", "static"),
     ("onnx", "detections", "batch"),
-    ("openvino", "detections", "batch"),
+    ("openvino", "network", "static"),
     ("torch", "network", "batch"),
     ("torchscript", "network", "static"),
 )
 SLOW = (
     ("onnx", "network", "batch"),
     ("onnx", "detections", "static"),
-    ("openvino", "network", "static"),
     ("openvino", "network", "batch"),
+    ("openvino", "detections", "batch"),
     ("openvino", "detections", "static"),
     ("torch", "network", "static"),
     ("torch", "detections", "static"),

@@ -41,7 +41,7 @@ for sigma in (0.0, 0.25):
 """
 
 
-@pytest.mark.parametrize("candidates_at_once", ["64", "512"])
+@pytest.mark.parametrize("candidates_at_once", ["64", pytest.param("512", marks=pytest.mark.slow)])
 def test_the_kernel_selects_what_torch_selects(tmp_path: Path, candidates_at_once: str) -> None:
     command = [sys.executable, "-c", COMPARE, candidates_at_once]
     environment = {"TRITON_INTERPRET": "1", "PATH": "", "HOME": str(tmp_path)}
