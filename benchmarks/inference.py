@@ -2,6 +2,7 @@
 
     python -m benchmarks.inference                              # all rows; about 15 minutes on two quiet cores
     python -m benchmarks.inference --rows d0 --batches 1 --engines eager onnx
+    python -m benchmarks.inference --rows d0 --model trained.pth --image photo.jpg
     python -m benchmarks.inference --memory                     # peak memory instead, a process for every contestant
 
 Weights are random, with statistics that keep activations alive. Before anything is timed, outputs are compared with
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,6 +60,8 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", type=Path, help="converted file whose weights take the place of random ones")
+    parser.add_argument("--image", type=Path, help="photograph instead of a synthetic image of 480 x 640")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--one", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -66,7 +70,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.rows:
             subject = SUBJECTS[name]
-            written = write_subject(subject, Path(folder, name), options.engines)
+            written = write_subject(subject, Path(folder, name), options.engines, options.model)
+            if options.image is not None:
+                shutil.copy(options.image, Path(folder, name, "image.jpg"))
             if options.memory:
                 print_memory(name, Path(folder, name), options.engines)
                 continue
@@ -77,22 +83,26 @@ def main() -> None:
     return None
 
 
-def write_subject(subject: Subject, folder: Path, engines: list[str]) -> dict[str, Path]:
-    """Write a model with random weights, its exports, and the state of `effdet`; return {engine: file}."""
+def write_subject(subject: Subject, folder: Path, engines: list[str], weights: Path | None = None) -> dict[str, Path]:
+    """Write a model with random or given weights, its exports, and an image; return {engine: file}."""
     import torch
 
     from benchmarks.gpu import enliven
     from effdet_torch.export.export import export_model
+    from effdet_torch.network.checkpoint import load_model
     from effdet_torch.network.model import create_model
     from effdet_torch.network.saving import save_model
 
     folder.mkdir()
     torch.manual_seed(0)
     model = create_model(subject.variant, image_size=subject.size)
-    enliven(model)
+    if weights is None:
+        enliven(model)
+    else:
+        model.load_state_dict(load_model(weights).state_dict())
+        model.eval()
     files = {"eager": folder / "model.pth"}
     save_model(model, files["eager"])
-    torch.save(model.state_dict(), folder / "effdet.pth")
     for engine, suffix in (("onnx", ".onnx"), ("openvino", ".xml")):
         if engine in engines:
             files[engine] = folder / f"model{suffix}"
