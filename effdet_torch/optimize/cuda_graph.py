@@ -40,14 +40,14 @@ class GraphedNetwork:
 
     def __call__(self, pixels: Tensor) -> Outputs:
         """Return what the network returns for pixels (B, 3, H, W), in memory of its own."""
-        recorded = self._recorded.get(pixels.shape)
-        if recorded is None:
-            outputs: Outputs = self._network(pixels)
-            if len(pixels) > MAX_BATCH or len(self._recorded) == MAX_GRAPHS:
-                return outputs
-            recorded = self._recorded[pixels.shape] = self._record(pixels)
+        if (known := self._recorded.get(pixels.shape)) is not None:
+            return self._run(known, pixels)
+        outputs: Outputs = self._network(pixels)
+        if len(pixels) <= MAX_BATCH and len(self._recorded) < MAX_GRAPHS:
+            recorded = self._record(pixels)
             require_equal(self._run(recorded, pixels), outputs, "the CUDA graph")
-        return self._run(recorded, pixels)
+            self._recorded[pixels.shape] = recorded  # not before: a graph that was refused must not run next time
+        return outputs
 
     def _record(self, pixels: Tensor) -> Recorded:
         pixels, graph, stream = pixels.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
