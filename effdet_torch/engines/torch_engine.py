@@ -12,13 +12,11 @@ from torch import Tensor
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.optimize.compile import CompiledNetwork
+from effdet_torch.optimize.compile import CompiledNetwork, Outputs
 from effdet_torch.optimize.cuda_graph import GraphedNetwork
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import fuse
 from effdet_torch.optimize.precision import Precision
-
-Outputs = tuple[list[Tensor], list[Tensor]]
 
 
 class TorchEngine:
@@ -65,13 +63,13 @@ class TorchEngine:
         self.model, self.config = model.to(device), model.config
         self.metadata: Mapping[str, Any] = model.metadata
         self._dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
-        self._eager_state = TensorState(model)
+        self._eager: TensorState | None = None
         # Both at once: another thread must not see a new state beside an old network.
         self._fused: tuple[TensorState, Callable[[Tensor], Outputs]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the fused network: in a copy, tensors are counted from 0, so an old one would pass for current."""
-        return {**self.__dict__, "_fused": None}
+        return {**self.__dict__, "_fused": None, "_eager": None}
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
@@ -86,9 +84,9 @@ class TorchEngine:
             return outputs[0] if len(outputs) == 1 else _joined(outputs)
 
     def _eager_network(self) -> EfficientDet:
-        if not self._eager_state.is_current():
-            self._eager_state = TensorState(self.model)
-        if any(module.training for module in self._eager_state.modules):  # eval() takes much longer
+        if self._eager is None or not self._eager.is_current():
+            self._eager = TensorState(self.model)
+        if any(module.training for module in self._eager.modules):  # eval() takes much longer
             self.model.eval()
         return self.model
 

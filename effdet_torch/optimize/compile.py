@@ -10,7 +10,6 @@ from effdet_torch.errors import EffdetError
 # max |compiled - eager| over rms(eager) of a level's outputs, by the dtype they were computed in.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
-
 Outputs = tuple[list[Tensor], list[Tensor]]
 
 

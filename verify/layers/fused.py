@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from converter.plan.expand import Plan
+from effdet_torch.engines.torch_engine import memory_format
 from effdet_torch.network.model import INNER_OUTPUTS, EfficientDet
 from effdet_torch.optimize.fuse import FusedEfficientDet, fuse
 from verify.errors import ParityError
@@ -62,7 +63,8 @@ def compare_fused(
         for dtype in dtypes:
             eager = exact if dtype == "float64" else rounded
             own = 0.0 if dtype == "float64" else max(_errors(record_kept(eager, places, images, dtype), expected))
-            network = fuse(eager).to(memory_format=torch.channels_last)  # as the engine of a `Predictor` does
+            layout = memory_format(torch.device("cpu"), getattr(torch, dtype))  # that of a `Predictor`
+            network = fuse(eager).to(memory_format=layout)
             found = record_kept(network, places, images, dtype)
             for number, (place, wanted) in enumerate(expected.items()):
                 pair, measures = places[place], measure(found[place].double(), wanted)
