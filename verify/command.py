@@ -169,7 +169,7 @@ def verify_layers(
 
     with uncollected():
         from verify.demo import write_demo
-        from verify.exported import ExportSettings, verify_exported
+        from verify.exported import verify_exported
         from verify.verification import Settings, verify_model
 
     refuse_options(COCO_OPTIONS, "needs --coco ROOT, --annotations FILE or --data DIR")
@@ -186,9 +186,8 @@ def verify_layers(
         )
     if is_exported(model):
         refuse_options(("graph", "dtypes", "modes", "fused"), f"does not apply to an exported file, which {model} is")
-        chosen = ExportSettings(settings.image, settings.image_size, settings.seed, settings.require)
         with progress_bar("layers") as progress:
-            return verify_exported(model, reference, chosen, progress), report_dir
+            return verify_exported(model, reference, settings, progress), report_dir
     with opened_source(reference) as source, progress_bar("layers") as progress:
         return verify_model(model, source, settings, progress), report_dir
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,13 @@ from verify.diagnosis.other_networks import explain_first
 from verify.errors import ParityError
 from verify.layers.exported import compare_exported, expected_of_model, expected_of_tensorflow, shown_layers
 from verify.layers.parity import Match, one_thread
-from verify.results.claim import Requirement
 from verify.results.detections import MATCHED_MIN_SCORE, DetectionResult
 from verify.results.verification import LayerResult, Verification
 from verify.subjects.exported import has_inner_outputs, inner_outputs, seen_pixels
 from verify.subjects.images import network_input
 from verify.subjects.references import build_reference
 from verify.subjects.subject import is_converted, load_converted, prepare_reference
-from verify.verification import versions
+from verify.verification import Settings, versions
 
 if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
@@ -46,26 +45,16 @@ HEADS = ("class_net.predict", "box_net.predict")
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """How to compare; see `verify.verification.Settings`."""
-
-    image: Path | None = None
-    image_size: tuple[int, int] | None = None
-    seed: int = 0
-    require: Requirement | None = None
-
-
 @one_thread()
 def verify_exported(
-    path: Path, reference: str | Path, settings: ExportSettings | None = None, progress: Progress | None = None
+    path: Path, reference: str | Path, settings: Settings | None = None, progress: Progress | None = None
 ) -> Verification:
     """Compare an exported file with its reference, in float64.
 
     Args:
         path: of the file.
         reference: a converted file, whose model runs in PyTorch, or a TensorFlow checkpoint.
-        settings: how to compare.
+        settings: how to compare: the image, its size, the seed and what is required.
         progress: called after every layer.
 
     Raises:
@@ -74,7 +63,7 @@ def verify_exported(
         ConversionError: The checkpoint cannot be read.
         ConfigError: The file takes another image size.
     """
-    start, settings = time.perf_counter(), settings or ExportSettings()
+    start, settings = time.perf_counter(), settings or Settings()
     shown = f"noise, seed {settings.seed}" if settings.image is None else settings.image.name
     engine = open_engine(path)
     size = settings.image_size or engine.interface.image_size
@@ -177,11 +166,9 @@ def _compare_detections(
     )
 
 
-def _plain(engine: FileEngine, settings: ExportSettings, pixels: Array) -> dict[str, Any]:
+def _plain(engine: FileEngine, settings: Settings, pixels: Array) -> dict[str, Any]:
     return {
-        "input": "noise" if settings.image is None else settings.image.name,
-        "seed": settings.seed,
-        "image_size": list(pixels.shape[2:]),
+        **settings.input_of(pixels.shape[2:]),
         "runtime": engine.runtime,
         "files": [path.name for path in files_of(engine.path)],
         "require": settings.require or "nothing",

@@ -86,6 +86,11 @@ class Settings:
             dtypes=dtypes or cls.dtypes, modes=tuple(mode for mode in MODES if mode in chosen) or MODES, **others
         )
 
+    def input_of(self, size: Sequence[int]) -> dict[str, Any]:
+        """Return what the networks run on, for reports; `size` is (height, width)."""
+        source = "noise" if self.image is None else self.image.name
+        return {"input": source, "seed": self.seed, "image_size": list(size)}
+
     @property
     def tensorflow_modes(self) -> tuple[Mode, ...]:
         """The modes that compare with TensorFlow."""
@@ -251,9 +256,7 @@ def versions() -> dict[str, str]:
 
 def _plain(settings: Settings, images: NDArray[Any]) -> dict[str, Any]:
     return {
-        "input": "noise" if settings.image is None else settings.image.name,
-        "seed": settings.seed,
-        "image_size": list(images.shape[1:3]),
+        **settings.input_of(images.shape[1:3]),
         "dtypes": list(settings.dtypes),
         "modes": list(settings.modes),
         "graph": {None: "if it can run", True: "must run", False: "left out"}[settings.graph],

@@ -29,11 +29,11 @@ from verify.detections import matching
 from verify.detections.run import CocoSettings
 from verify.errors import ParityError
 from verify.evaluation import Beside, verify_detections
-from verify.exported import ExportSettings as Settings
 from verify.exported import verify_exported
 from verify.layers.exported import shown_layers
 from verify.results.verification import Verification
 from verify.seeded import write_seeded_checkpoint
+from verify.verification import Settings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
