@@ -16,7 +16,7 @@ from typing import Any
 from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.engines.document import Document, make_document
-from effdet_torch.engines.names import format_of
+from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
@@ -79,6 +79,7 @@ def export_model(
     require_type(out, (str, os.PathLike), "out", "the path of the new file")
     settings, out = _settings(settings or ExportSettings(), options), Path(out)
     row = FORMATS[format_of(out.suffix, format_name)]
+    require_exporter(row.name)
     if settings.opset is not None and row.suffix != ".onnx":
         raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
     interface = settings.interface(model.config)

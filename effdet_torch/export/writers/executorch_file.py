@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from effdet_torch.engines.file_engine import quiet
-from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
 
@@ -16,14 +15,9 @@ def write_executorch(job: Job, path: Path) -> Written:
     Raises:
         EffdetError: The exporter is not installed, or fails.
     """
-    try:
-        with quiet():
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
-    except ImportError as error:
-        raise EffdetError(
-            f"writing .pte needs executorch, which is not installed; {install_command('executorch')}"
-        ) from error
+    with quiet():  # an extra
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
     program = exported_program(job)
     with quiet(), explained("ExecuTorch"):
         methods = {METADATA_KEY: job.document.to_json()}

@@ -9,7 +9,6 @@ import torch
 
 from effdet_torch.engines.document import INPUT
 from effdet_torch.engines.file_engine import quiet
-from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.inner_names import SCOPES, name_inner_outputs
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 from effdet_torch.file_format import METADATA_KEY
@@ -19,7 +18,7 @@ def write_onnx(job: Job, path: Path) -> Written:
     """Write one file with all weights in it.
 
     Raises:
-        EffdetError: The exporter is not installed, or fails.
+        EffdetError: The exporter fails.
     """
     model = onnx_model(job)
     path.write_bytes(model.SerializeToString())
@@ -28,12 +27,6 @@ def write_onnx(job: Job, path: Path) -> Written:
 
 def onnx_model(job: Job) -> Any:
     """Return an `onnx.ModelProto`; see `write_onnx`."""
-    try:
-        import onnxscript  # noqa: F401, torch.onnx needs it
-    except ImportError as error:
-        raise EffdetError(
-            f"writing ONNX needs onnx and onnxscript, which are not installed; {install_command('onnx')}"
-        ) from error
     program = exported_program(job)
     names = job.document.interface.output_names(job.document.config)
     with quiet(), explained("torch.onnx"):

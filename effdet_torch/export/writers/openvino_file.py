@@ -6,7 +6,6 @@ from pathlib import Path
 
 from effdet_torch.engines.file_engine import quiet
 from effdet_torch.engines.openvino import WEIGHTS_CHECKSUM, weights_checksum
-from effdet_torch.errors import EffdetError, install_command
 from effdet_torch.export.writers.onnx_file import onnx_model
 from effdet_torch.export.writers.program import Job, Written, explained
 from effdet_torch.file_format import METADATA_KEY
@@ -16,14 +15,10 @@ def write_openvino(job: Job, path: Path) -> Written:
     """Write the graph to `path` and the weights beside it.
 
     Raises:
-        EffdetError: The exporter is not installed, or fails.
+        EffdetError: The exporter fails.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise EffdetError(
-            f"writing OpenVINO files needs openvino, which is not installed; {install_command('openvino')}"
-        ) from error
+    import openvino  # an extra
+
     source, weights = path.with_suffix(".onnx"), path.with_suffix(".bin")
     source.write_bytes(onnx_model(job).SerializeToString())
     with quiet(), explained("OpenVINO"):
