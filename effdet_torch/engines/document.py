@@ -11,10 +11,10 @@ It is one JSON text under `METADATA_KEY`, wherever a format has room for one, so
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
@@ -29,6 +29,8 @@ EXPORT_AGAIN = "Export the model again with effdet-export."
 Outputs = Literal["network", "detections"]
 Pixels = Literal["normalized", "uint8"]
 Precision = Literal["float32", "float16"]
+
+T = TypeVar("T")
 
 INPUT = "images"
 DETECTIONS = ("boxes", "scores", "classes", "count")
@@ -59,6 +61,11 @@ class Interface:
         if self.outputs == "detections":
             return list(DETECTIONS)
         return [f"{head}_{level}" for head in ("class", "box") for level in config.levels]
+
+
+def by_head(outputs: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    """Divide the outputs of a network, in the order of `Interface.output_names`: class logits, box deltas."""
+    return outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.engines.document import EXPORT_AGAIN, Document, profile_from
+from effdet_torch.engines.document import EXPORT_AGAIN, Document, by_head, profile_from
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError, install_command
 from effdet_torch.untrusted.files import reason_of
 
@@ -44,10 +44,9 @@ class FileEngine(ABC):
         self.profile = profile_from(self.interface.profile) if self.interface.outputs == "detections" else None
         self._names = self.interface.output_names(self.config)
 
-    def __call__(self, pixels: Array) -> tuple[list[Array], list[Array]]:
+    def __call__(self, pixels: Array) -> tuple[Sequence[Array], Sequence[Array]]:
         """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W) float32."""
-        outputs = self.run(pixels)
-        return outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        return by_head(self.run(pixels))
 
     def run(self, pixels: Array) -> list[Array]:
         """Return the outputs of the file, in its order, for a batch.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from effdet_torch.engines.document import Precision
+from effdet_torch.engines.document import Precision, by_head
 from effdet_torch.engines.file_engine import Array, FileEngine
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.detector import Normalization
@@ -107,8 +107,7 @@ def _network_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, m
 
 def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, model: EfficientDet) -> Errors:
     """Compare detections with those of the model's outputs."""
-    outputs = [torch.from_numpy(array) for array in _outputs(model, pixels)]
-    heads = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+    heads = by_head([torch.from_numpy(array) for array in _outputs(model, pixels)])
     profile, config, precision = engine.profile, engine.config, engine.interface.precision
     assert profile is not None
     anchors = make_anchors_yxyx(config)

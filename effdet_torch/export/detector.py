@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.engines.document import Interface, profile_from
+from effdet_torch.engines.document import Interface, by_head, profile_from
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
@@ -56,8 +56,7 @@ class ExportedDetector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map images to boxes, scores, classes and their number, see `processing.postprocess.Detections`."""
-        outputs = self.network(images)
-        heads = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        heads = by_head(self.network(images))
         scales = torch.ones(images.shape[0], device=images.device)
         found = postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
         return (*found,)  # a plain tuple: files must not refer to a class of ours
@@ -70,8 +69,7 @@ class TensorRtDetector(ExportedDetector):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map images to detections, see `ExportedDetector`."""
-        outputs = self.network(images)
-        class_logits, box_deltas = outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+        class_logits, box_deltas = by_head(self.network(images))
         boxes = decode_boxes_xyxy(flatten_levels(box_deltas, 4), self.anchors_yxyx)
         logits = flatten_levels(class_logits, self.num_classes)
         batch, profile = images.shape[0], self.profile
