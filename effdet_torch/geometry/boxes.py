@@ -6,6 +6,8 @@ height.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,25 @@ def clip_boxes_xyxy(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     limits = (size[1], size[0], size[1], size[0])
     sides = zip(boxes_xyxy.unbind(dim=-1), limits, strict=True)
     return torch.stack([side.clamp(0, limit) for side, limit in sides], dim=-1)
+
+
+def proper_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return boxes as non-maximum suppression takes them: lower corner first, and their areas.
+
+    A box without a positive finite area becomes a point of infinite area, which overlaps nothing: its intersection with
+    anything over the union is 0, as TensorFlow defines it.
+
+    Args:
+        boxes: (B, N, 4) corners, x or y first, in either order.
+
+    Returns:
+        (B, N, 4) corners and (B, N) areas.
+    """
+    low, high = torch.minimum(boxes[:, :, :2], boxes[:, :, 2:]), torch.maximum(boxes[:, :, :2], boxes[:, :, 2:])
+    areas = (high[:, :, 0] - low[:, :, 0]) * (high[:, :, 1] - low[:, :, 1])
+    proper = (areas > 0.0) & (areas < math.inf)
+    corners = torch.where(proper[:, :, None], torch.cat((low, high), dim=2), 0.0)
+    return corners, torch.where(proper, areas, math.inf)
 
 
 def _center_form(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

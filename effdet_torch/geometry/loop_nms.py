@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
-DENORMAL = 1.2e-38  # TensorFlow treats smaller scores as 0
+from effdet_torch.geometry.boxes import proper_boxes
+from effdet_torch.geometry.thresholds import least_score
 
 
 def loop_nms(
@@ -24,11 +26,12 @@ def loop_nms(
     score_threshold: float = -math.inf,
     soft_nms_sigma: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Select the best boxes of every image; arguments and results are those of `nms.non_max_suppression`."""
+    """Select the best boxes of every image; arguments, results and errors are those of `nms.non_max_suppression`."""
     soft = soft_nms_sigma > 0.0
-    threshold = max(score_threshold, DENORMAL if soft else -1e20)
-    removed = 0.0 if soft else -math.inf
-    sides, areas = _sides(boxes)
+    threshold, removed = least_score(iou_threshold, score_threshold, soft), 0.0 if soft else -math.inf
+    corners, areas = proper_boxes(boxes)
+    # Each in memory of its own: a loop takes no views, and reads columns of `corners` four times as slowly.
+    sides = [side.clone() for side in corners.unbind(dim=2)]
     slots = torch.arange(max_outputs, device=boxes.device)[None]
 
     def goes_on(step: Tensor, remaining: Tensor, *_: Tensor) -> Tensor:
@@ -62,19 +65,7 @@ def loop_nms(
     return torch.where(valid, indices, 0), torch.where(valid, selected, 0.0), valid.sum(dim=1)
 
 
-def _sides(boxes: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Return the sides of the boxes, lower ends first, and their areas, (B, N) each.
-
-    A box without a positive finite area becomes a point of infinite area, which overlaps nothing.
-    """
-    low, high = torch.minimum(boxes[:, :, :2], boxes[:, :, 2:]), torch.maximum(boxes[:, :, :2], boxes[:, :, 2:])
-    areas = (high[:, :, 0] - low[:, :, 0]) * (high[:, :, 1] - low[:, :, 1])
-    proper = (areas > 0) & (areas < math.inf)
-    ends = (low[:, :, 0], low[:, :, 1], high[:, :, 0], high[:, :, 1])
-    return [torch.where(proper, end, 0.0) for end in ends], torch.where(proper, areas, math.inf)
-
-
-def _overlaps(sides: list[Tensor], index: Tensor) -> Tensor:
+def _overlaps(sides: Sequence[Tensor], index: Tensor) -> Tensor:
     """Return the common areas (B, N) of all boxes with one box of every image, `index` (B, 1)."""
     chosen = [side.gather(1, index) for side in sides]
     width = torch.minimum(sides[2], chosen[2]) - torch.maximum(sides[0], chosen[0])

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from effdet_torch.geometry.boxes import proper_boxes
 from effdet_torch.geometry.nms import fixed_size
 from effdet_torch.geometry.thresholds import least_score
 
@@ -152,13 +153,7 @@ def non_max_suppression(
 
 
 def _candidates(boxes: Tensor, classes: Tensor | None) -> Tensor:
-    """Return lower corner, upper corner, area and class of boxes (B, N, 4) in either order of corners, (B, N, 6).
-
-    A box without a positive finite area becomes a point of infinite area, which overlaps nothing.
-    """
-    low, high = torch.minimum(boxes[..., :2], boxes[..., 2:]), torch.maximum(boxes[..., :2], boxes[..., 2:])
-    areas = (high - low).prod(dim=2, keepdim=True)
-    proper = (areas > 0.0) & (areas < math.inf)
-    corners = torch.where(proper, torch.cat((low, high), dim=2), 0.0)
-    kinds = torch.zeros_like(areas) if classes is None else classes[:, :, None].float()
-    return torch.cat((corners, torch.where(proper, areas, math.inf), kinds), dim=2)
+    """Return corners, area and class of boxes (B, N, 4), see `proper_boxes`: (B, N, 6)."""
+    corners, areas = proper_boxes(boxes)
+    kinds = torch.zeros_like(areas) if classes is None else classes.float()
+    return torch.cat((corners, areas[:, :, None], kinds[:, :, None]), dim=2)
