@@ -218,7 +218,8 @@ def crowded(config: Any, batch: int, device: torch.device) -> tuple[list[Tensor]
 def max_over_rms(found: Any, expected: Any) -> float:
     """Return the largest error of all levels, over the root mean square of the level; of the images expected."""
     pairs = [pair for heads in zip(found, expected, strict=True) for pair in zip(*heads, strict=True)]
-    return max(float((a[: len(b)].double() - b).abs().max() / b.square().mean().sqrt()) for a, b in pairs)
+    levels = [(torch.as_tensor(a)[: len(b)].double(), b) for a, b in pairs]
+    return max(float((a - b).abs().max() / b.square().mean().sqrt()) for a, b in levels)
 
 
 def require_same(theirs: NDArray[np.float32], ours: NDArray[np.float32], where: str) -> None:

@@ -133,6 +133,8 @@ class Bench:
         """Time the networks alone."""
         import torch
 
+        from benchmarks.gpu import max_over_rms
+
         pixels = torch.randn(batch, 3, *self.subject.size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             expected = self.exact(pixels.double())
@@ -237,13 +239,6 @@ def one_process(contestant: str, folder: Path) -> None:
     # Not ru_maxrss, which begins with the size of the process that started this one.
     status = Path("/proc/self/status").read_text()
     print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
-
-
-def max_over_rms(found: Any, expected: Any) -> float:
-    """Return the largest error of all levels, over the root mean square of the level."""
-    pairs = [pair for heads in zip(found, expected, strict=True) for pair in zip(*heads, strict=True)]
-    arrays = [(np.asarray(one, np.float64), np.asarray(other, np.float64)) for one, other in pairs]
-    return max(float(np.abs(one - other).max() / np.sqrt(np.square(other).mean())) for one, other in arrays)
 
 
 if __name__ == "__main__":
