@@ -1,0 +1,1 @@
+"""Training: step for step the official one, or with what has been learnt since."""
