@@ -204,7 +204,7 @@ def verify_images(
     from effdet_torch.data.dataset import TEST_DEV
     from effdet_torch.data.sources import DataSource
     from effdet_torch.file_format import is_swapped
-    from verify.detections.distributed import processes
+    from effdet_torch.processes import processes
     from verify.detections.run import CocoSettings
     from verify.evaluation import Beside, verify_detections
 

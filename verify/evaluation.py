@@ -17,11 +17,11 @@ from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.file_format import sha256
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import PROFILES
 from effdet_torch.progress.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
-from verify.detections.distributed import ALONE, Processes
 from verify.detections.matching import compare_detections, matching_limits
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results

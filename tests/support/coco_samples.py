@@ -16,10 +16,10 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from effdet_torch.data.sources import DataSource
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.processes import ALONE, Processes
 from effdet_torch.progress.bar import Progress
 from support.sources import small_config
 from verify.detections import run
-from verify.detections.distributed import ALONE, Processes
 from verify.detections.run import CocoSettings, Evaluation
 
 SIZES = ((48, 64), (64, 40), (30, 30), (80, 100))  # height, width
