@@ -17,6 +17,7 @@ CHECKSUMS_KEY = "effdet_crc32c"
 MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript", ".pte")
 PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
+TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
 MOST_NAMED = 3

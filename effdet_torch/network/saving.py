@@ -16,7 +16,7 @@ from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED
+from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED, TRAINING
 from effdet_torch.network.model import EfficientDet
 
 Writer = Callable[[IO[bytes], dict[str, Tensor], dict[str, Any]], None]
@@ -24,7 +24,7 @@ INHERITED = ("source", "view", "table")  # what is true of a converted file's va
 EVIDENCE = ("config_origins", "assumed")  # about the settings, which training leaves as they are
 
 
-def save_model(model: EfficientDet, path: str | Path) -> None:
+def save_model(model: EfficientDet, path: str | Path, training: Mapping[str, Any] | None = None) -> None:
     """Write a model with its config, completely or not at all; `load_model` gives it back.
 
     The metadata say that the file was saved, not converted: its values may have been trained since, so what
@@ -33,6 +33,8 @@ def save_model(model: EfficientDet, path: str | Path) -> None:
     Args:
         model: from `create_model` or `load_model`, trained or not, on any device; it is not changed.
         path: a `.pth`, `.pt` or `.safetensors` file; an existing one is replaced.
+        training: how the values were trained, plain values for the metadata. Settings that the training did not change
+            keep their evidence; the metadata of an earlier training go under "parent".
 
     Raises:
         UsageError: The suffix is another, the model's tensors do not fit its config, or an argument is of another type.
@@ -46,16 +48,20 @@ def save_model(model: EfficientDet, path: str | Path) -> None:
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     _require_own(model, tensors)
     with replacing(path) as stream:
-        WRITERS[path.suffix](stream, tensors, saved_metadata(model))
+        WRITERS[path.suffix](stream, tensors, saved_metadata(model, training))
 
 
-def saved_metadata(model: EfficientDet) -> dict[str, Any]:
+def saved_metadata(model: EfficientDet, training: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the metadata of a saved model: plain values."""
     config, before = model.config.to_dict(), model.metadata
     evidence: dict[str, Any] = {"config_origins": dict.fromkeys(config, SAVED), "assumed": {}}
-    if before:  # what its file does not record, or a config that was changed since, must not look like evidence
+    if before and training is not None:
+        evidence = _evidence_after_training(before, config)
+    elif before:  # what its file does not record, or a config that was changed since, must not look like evidence
         evidence = {name: before[name] for name in EVIDENCE if name in before and _states(before, model.config)}
     parent = {name: before[name] for name in INHERITED if name in before} or before.get(PARENT)
+    if TRAINING in before:
+        parent = {**(parent or {}), TRAINING: before[TRAINING]}
     return {
         "format_version": FORMAT_VERSION,
         "tool": {"name": "effdet_torch.save_model", "version": __version__},
@@ -63,8 +69,21 @@ def saved_metadata(model: EfficientDet) -> dict[str, Any]:
         "config": config,
         **evidence,
         **({PARENT: parent} if parent else {}),
+        **({TRAINING: dict(training)} if training is not None else {}),
         "redundant_bias": "kept" if model.config.redundant_bias else "folded",
     }
+
+
+def _evidence_after_training(before: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evidence for a config of which a training has changed some settings: these are the saved model's."""
+    earlier = before.get("config", {})
+    changed = {name for name, value in config.items() if name not in earlier or earlier[name] != value}
+    evidence = dict[str, Any]()
+    if isinstance(origins := before.get("config_origins"), Mapping):
+        evidence["config_origins"] = {**origins, **dict.fromkeys(changed, SAVED)}
+    if isinstance(assumed := before.get("assumed"), Mapping):
+        evidence["assumed"] = {name: value for name, value in assumed.items() if name not in changed}
+    return evidence
 
 
 def _states(metadata: Mapping[str, Any], config: EfficientDetConfig) -> bool:

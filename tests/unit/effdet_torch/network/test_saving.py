@@ -171,3 +171,18 @@ def test_the_advice_for_other_files_names_it(tmp_path: Path, model: EfficientDet
         torch.save(content, tmp_path / "mine.pth")
         with pytest.raises(ModelFileError, match=r"effdet_torch\.save_model saves a model"):
             load_model(tmp_path / "mine.pth")
+
+
+def test_a_training_keeps_the_evidence_of_what_it_did_not_change(tmp_path: Path, model: EfficientDet) -> None:
+    origins = dict.fromkeys(model.config.to_dict(), "config.yaml")
+    assumed = {"act_type": "swish", "image_size": "512"}
+    converted(model, config_origins=origins, assumed=assumed)
+    model.config = replace(model.config, image_size=(256, 384))
+    save_model(model, tmp_path / "one.pth", training={"epoch": 1})
+    one = load_model(tmp_path / "one.pth")
+    assert one.metadata["config_origins"] == {**origins, "image_size": "the saved model"}
+    assert (one.metadata["assumed"], one.metadata["training"]) == ({"act_type": "swish"}, {"epoch": 1})
+    save_model(one, tmp_path / "two.pth", training={"epoch": 2})
+    metadata = load_model(tmp_path / "two.pth").metadata
+    assert metadata["training"] == {"epoch": 2}
+    assert metadata["parent"] == {**PARENT, "training": {"epoch": 1}}
