@@ -1,0 +1,206 @@
+"""What a training starts from: a trained detector, a backbone, or random values; with a head for the data's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from effdet_torch.config import EfficientDetConfig, get_config, is_backbone
+from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.file_format import MODEL_SUFFIXES
+from effdet_torch.network.checkpoint import build_model, fill_backbone
+from effdet_torch.network.model import EfficientDet
+from effdet_torch.network.model_file import read_model_file
+from effdet_torch.train.recipe import Recipe
+
+SCRATCH = "scratch"
+DROP_PATH = 0.2  # of all official backbones but b0
+Weights = Literal["raw", "ema"]
+CLASS_PREDICT = "class_net.predict."
+DEPTHWISE = "conv_dw.weight"  # its shape does not depend on the number of classes
+# (source, copy of its weights or None for the default, whether to keep redundant biases) -> a converted file.
+OpenSource = Callable[[str, Weights | None, bool], Path]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the head must predict.
+
+    Attributes:
+        count: classes; channel c is category c + 1.
+        names: (category id, name) of those that have one.
+        head_kept: whether these are the classes of the model that the training starts from, in its order.
+    """
+
+    count: int
+    names: tuple[tuple[int, str], ...]
+    head_kept: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model before its training.
+
+    Attributes:
+        model: in training mode, float32, on the CPU.
+        averages: {key: tensor} where the moving averages start from other values than the model's.
+        notes: what was taken, and what was drawn at random.
+    """
+
+    model: EfficientDet
+    averages: Mapping[str, Tensor] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a training starts from, read but not yet fitted to its data.
+
+    Attributes:
+        name: as the user named it.
+        config: of the detector to train.
+        detector: the detector, or None: its values are drawn at random.
+        averages: the averages of its weights, where the official recipe starts both copies from their own.
+        backbone: (path, tensors, metadata) of a backbone to put into it.
+    """
+
+    name: str
+    config: EfficientDetConfig
+    detector: EfficientDet | None = None
+    averages: EfficientDet | None = None
+    backbone: tuple[Path, Mapping[str, Tensor], Mapping[str, Any]] | None = None
+
+
+def read_source(
+    name: str | None, variant: str | None, recipe: Recipe, both_copies: bool, open_source: OpenSource | None
+) -> Source:
+    """Read what a training starts from.
+
+    Args:
+        name: a converted or saved file; "scratch"; or what `open_source` takes. None is the official file of `variant`.
+        variant: of the detector, where `name` does not say it; where it does, it must agree.
+        recipe: with `freeze_bn`, biases in front of batch norms are kept: they would be trained.
+        both_copies: start the averages from those of a TensorFlow checkpoint, and the weights from the raw ones.
+        open_source: converts other sources; None: there are none.
+
+    Raises:
+        ConfigError: The variant does not exist, or the source is of another one.
+        ModelFileError: The file cannot be used.
+    """
+    if name == SCRATCH:
+        return Source(name, get_config(variant or "d0", redundant_bias=recipe.freeze_bn))
+    name = name or variant or "d0"
+    own = _own_file(Path(name))
+    if own is not None:
+        return _checked(_source(name, Path(name), *own, variant), variant)
+    if open_source is None:
+        raise ModelFileError(f"{name} is not a converted file; convert it with effdet-convert first")
+    path = open_source(name, "raw" if both_copies else None, recipe.freeze_bn)
+    source = _checked(_source(name, path, *read_model_file(path), variant), variant)
+    if both_copies and source.detector is not None:
+        averages = open_source(name, "ema", recipe.freeze_bn)
+        return replace(source, averages=build_model(averages, *read_model_file(averages)))
+    return source
+
+
+def start_from(source: Source, classes: Classes, image_size: tuple[int, int] | None, recipe: Recipe) -> Start:
+    """Build the model to train: the source's values, but a head for the classes of the data.
+
+    Random values are those of `recipe.seed`.
+
+    Args:
+        source: from `read_source`.
+        classes: of the data.
+        image_size: (height, width) in pixels; None keeps the source's.
+        recipe: supplies `drop_path` and `seed`.
+
+    Raises:
+        ConfigError: The image size is too small, or names and classes do not fit.
+    """
+    config = replace(
+        source.config,
+        num_classes=classes.count,
+        label_map=source.config.label_map if classes.head_kept else classes.names,
+        image_size=image_size or source.config.image_size,
+    )
+    torch.manual_seed(recipe.seed)
+    drop_path = official_drop_path(config) if recipe.drop_path is None else recipe.drop_path
+    model = EfficientDet(config, drop_path_rate=drop_path)
+    notes = [f"starts from {_described(source)}"]
+    averages = None
+    if source.backbone is not None:
+        fill_backbone(model, *source.backbone)
+    if source.detector is not None:
+        fresh = frozenset[str]() if classes.head_kept else _class_kernels(model)
+        model.metadata = source.detector.metadata
+        _fill(model, source.detector.state_dict(), fresh)
+        if source.averages is not None:
+            averages = {**model.state_dict(), **_without(source.averages.state_dict(), fresh)}
+        if fresh:
+            notes.append(
+                f"class head: {classes.count} classes in place of {source.config.num_classes}; its last convolution "
+                "starts from random values, the rest of the model is kept"
+            )
+    if recipe.freeze_bn and not config.redundant_bias:
+        notes.append(
+            "batch norms are frozen, and the model's biases in front of them are folded: the official trainer would "
+            "train these; to keep them, start from the TensorFlow checkpoint itself"
+        )
+    return Start(model.train(), averages, tuple(notes))
+
+
+def official_drop_path(config: EfficientDetConfig) -> float:
+    """Return the official stochastic depth of the backbone: 0 for names with "b0", else 0.2; thus 0.2 for lite0."""
+    return 0.0 if "b0" in config.backbone else DROP_PATH
+
+
+def _class_kernels(model: EfficientDet) -> frozenset[str]:
+    """Return the tensors whose shapes depend on the number of classes: the official trainer draws only these anew."""
+    return frozenset(key for key in model.state_dict() if key.startswith(CLASS_PREDICT) and not key.endswith(DEPTHWISE))
+
+
+def _own_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Read a converted or saved file; None if it is something else, which `open_source` may know."""
+    if path.suffix not in MODEL_SUFFIXES or not path.is_file():
+        return None
+    try:
+        return read_model_file(path, check_values=True)
+    except ModelFileError:
+        return None
+
+
+def _source(name: str, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], variant: str | None) -> Source:
+    if not is_backbone(metadata):
+        detector = build_model(path, tensors, metadata, dtype=torch.float32)
+        return Source(name, detector.config, detector)
+    if variant is None:
+        raise ConfigError(f"{name} is a backbone ({metadata['config']['backbone']}); choose a detector with --variant")
+    return Source(name, get_config(variant), backbone=(path, tensors, metadata))
+
+
+def _checked(source: Source, variant: str | None) -> Source:
+    if variant is not None and get_config(variant).name != source.config.name:
+        raise ConfigError(f"{source.name} is {source.config.name}, not {variant}; leave --variant out")
+    return source
+
+
+def _described(source: Source) -> str:
+    if source.detector is not None:
+        copies = ": raw weights, and their averages" if source.averages is not None else ""
+        return f"{source.name} ({source.config.name}, {source.config.num_classes} classes){copies}"
+    if source.backbone is not None:
+        return f"the backbone {source.name}; BiFPN and heads from random values"
+    return f"random values ({source.config.name})"
+
+
+def _fill(model: EfficientDet, tensors: Mapping[str, Tensor], fresh: frozenset[str]) -> None:
+    model.load_state_dict({**model.state_dict(), **_without(tensors, fresh)}, strict=True)
+
+
+def _without(tensors: Mapping[str, Tensor], fresh: frozenset[str]) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in tensors.items() if key not in fresh}
