@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +17,14 @@ from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.train.recipe import Recipe
+from effdet_torch.train.updates.ema import averaged
+from effdet_torch.train.request import Copy, OpenSource, TrainRequest
 
 SCRATCH = "scratch"
+DEFAULT_VARIANT = "d0"
 DROP_PATH = 0.2  # of all official backbones but b0
-Weights = Literal["raw", "ema"]
 CLASS_PREDICT = "class_net.predict."
 DEPTHWISE = "conv_dw.weight"  # its shape does not depend on the number of classes
-# (source, copy of its weights or None for the default, whether to keep redundant biases) -> a converted file.
-OpenSource = Callable[[str, Weights | None, bool], Path]
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,13 @@ class Source:
     backbone: tuple[Path, Mapping[str, Tensor], Mapping[str, Any]] | None = None
 
 
-def read_source(
-    name: str | None, variant: str | None, recipe: Recipe, both_copies: bool, open_source: OpenSource | None
-) -> Source:
+def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSource | None) -> Source:
     """Read what a training starts from.
 
     Args:
-        name: a converted or saved file; "scratch"; or what `open_source` takes. None is the official file of `variant`.
-        variant: of the detector, where `name` does not say it; where it does, it must agree.
-        recipe: with `freeze_bn`, biases in front of batch norms are kept: they would be trained.
+        request: `source` is a converted or saved file, "scratch", or what `open_source` takes; None is the official
+            file of `variant`. `variant` must agree with a detector. With `recipe.freeze_bn`, biases in front of batch
+            norms are kept, because they would be trained.
         both_copies: start the averages from those of a TensorFlow checkpoint, and the weights from the raw ones.
         open_source: converts other sources; None: there are none.
 
@@ -92,20 +90,23 @@ def read_source(
         ConfigError: The variant does not exist, or the source is of another one.
         ModelFileError: The file cannot be used.
     """
+    variant, keeps_biases = request.variant, request.recipe.freeze_bn
+    name = request.source or variant or DEFAULT_VARIANT
     if name == SCRATCH:
-        return Source(name, get_config(variant or "d0", redundant_bias=recipe.freeze_bn))
-    name = name or variant or "d0"
-    own = _own_file(Path(name))
-    if own is not None:
+        return Source(name, get_config(variant or DEFAULT_VARIANT, redundant_bias=keeps_biases))
+    if (own := _own_file(Path(name))) is not None:
         return _checked(_source(name, Path(name), *own, variant), variant)
     if open_source is None:
         raise ModelFileError(f"{name} is not a converted file; convert it with effdet-convert first")
-    path = open_source(name, "raw" if both_copies else None, recipe.freeze_bn)
-    source = _checked(_source(name, path, *read_model_file(path), variant), variant)
-    if both_copies and source.detector is not None:
-        averages = open_source(name, "ema", recipe.freeze_bn)
-        return replace(source, averages=build_model(averages, *read_model_file(averages)))
-    return source
+
+    def opened(copy: Copy | None) -> Source:
+        with open_source(
+            name, weights=copy, hparams=request.hparams, keep_redundant_bias=keeps_biases
+        ) as path:  # its tensors own their memory
+            return _checked(_source(name, path, *read_model_file(path), variant), variant)
+
+    source = opened("raw" if both_copies else None)
+    return replace(source, averages=opened("ema").detector) if both_copies and source.detector else source
 
 
 def start_from(source: Source, classes: Classes, image_size: tuple[int, int] | None, recipe: Recipe) -> Start:
@@ -140,7 +141,7 @@ def start_from(source: Source, classes: Classes, image_size: tuple[int, int] | N
         model.metadata = source.detector.metadata
         _fill(model, source.detector.state_dict(), fresh)
         if source.averages is not None:
-            averages = {**model.state_dict(), **_without(source.averages.state_dict(), fresh)}
+            averages = _without(averaged(source.averages), fresh)
         if fresh:
             notes.append(
                 f"class head: {classes.count} classes in place of {source.config.num_classes}; its last convolution "

@@ -1,0 +1,1 @@
+"""What is watched: before a training, during it, and after every epoch."""

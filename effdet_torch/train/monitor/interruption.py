@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM between two updates instead of inside one: what was done is saved before the training ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Whether the process has been asked to end.
+
+    Attributes:
+        wanted: whether it has.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Note the first signal inside the block and let it go on; a second one acts at once, as always."""
+        if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+            yield
+            return
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+
+        def note(number: int, _: FrameType | None) -> None:
+            self.wanted = True
+            signal.signal(number, before[number])
+
+        for number in SIGNALS:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
