@@ -120,7 +120,7 @@ class TrainStep:
         self.l2 = L2(named, 0.0 if recipe.optimizer in DECOUPLED else recipe.weight_decay)
         self.averages = Averages(model, recipe.ema, averages) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and self.device.type == "cuda")
-        # Statistics are averaged where they are used (`norms.average_statistics`), not overwritten by the first process's.
+        # The statistics of several processes are averaged where they are used: see `norms.average_statistics`.
         self.network = DistributedDataParallel(model, broadcast_buffers=False) if processes.count > 1 else model
 
     def __call__(self, batches: Sequence[Batch]) -> StepResult:
@@ -140,7 +140,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batches, self._normalizer(batches))
         self.scaler.unscale_(self.optimizer)
-        l2 = self.l2.value()
+        l2 = float(self.l2.value())
         self.l2.add_gradient()
         norm = float(clip_gradients(official_variables(self.trained), self.recipe.clip))
         total, classes, boxes, iou = losses.tolist()
@@ -195,8 +195,8 @@ class TrainStep:
         wrong = next((name for name, value in names.items() if not math.isfinite(value)), None)
         if wrong is not None:
             raise TrainingError(
-                f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those before "
-                "this step; resume from the last state with a lower --lr, a longer --warmup-epochs, or without --amp"
+                f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those "
+                "before this step; resume from the last state with a lower --lr, a longer --warmup-epochs, or without --amp"
             )
 
     def _update(self, overflow: bool) -> None:
@@ -208,8 +208,8 @@ class TrainStep:
         self.skipped += overflow
         if self._skipped_in_a_row == MOST_SKIPPED:
             raise TrainingError(
-                f"step {self.step}: 16-bit gradients overflowed {MOST_SKIPPED} times in a row, however small their scale; "
-                "train without --amp"
+                f"step {self.step}: 16-bit gradients overflowed {MOST_SKIPPED} times in a row, however small "
+                "their scale; train without --amp"
             )
         if self.averages is not None and not overflow:
             self.averages.update(self.model, self.step)
