@@ -98,19 +98,12 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
 
     Raises:
         UsageError: The environment says that there are several processes, but not where.
-        EffdetError: Another process ended, or did not answer within `TIMEOUT`.
+        EffdetError: The others cannot be reached; or one of them ended, or did not answer within `TIMEOUT`.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE
         return
-    missing = [name for name in VARIABLES if not os.environ.get(name)]
-    if missing:
-        raise UsageError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; start several processes "
-            "with torchrun, which sets all of them, or unset WORLD_SIZE for one process"
-        )
-    # Plain values, such as detections, are shared from the CPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    _join(device)
     rank, count = dist.get_rank(), dist.get_world_size()
     try:
         yield Processes(rank, count, int(os.environ.get("LOCAL_RANK", rank)))
@@ -123,3 +116,23 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _join(device: str) -> None:
+    count = os.environ["WORLD_SIZE"]
+    if missing := [name for name in VARIABLES if not os.environ.get(name)]:
+        raise UsageError(
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set; start several processes with torchrun, which "
+            "sets all of them, or unset WORLD_SIZE for one process"
+        )
+    rank, address, port = (os.environ[name] for name in VARIABLES)
+    # Plain values, such as detections, are shared from the CPU.
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise EffdetError(
+            f"process {rank} cannot join the {count} processes at {address}, port {port}: {reason}",
+            "Check that all of them were started, that every machine reaches this address, and that the port is free.",
+        ) from error

@@ -22,12 +22,18 @@ def run_processes(count: int, function: Callable[..., T], *arguments: Any) -> li
 
     The function must be importable, so not of a test file; results must be plain values or arrays.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         calls = [pool.submit(_call, rank, count, port, function, arguments) for rank in range(count)]
         return [call.result(SECONDS) for call in calls]
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _call(rank: int, count: int, port: int, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
