@@ -7,6 +7,7 @@
     +-- ModelFileError              a missing, damaged or foreign model file
     +-- OutputError                 a result that cannot be written
     +-- EvaluationError             images, annotations or detections that cannot be evaluated
+    +-- TrainingError               a training that cannot go on
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
 
@@ -59,6 +60,10 @@ class OutputError(EffdetError):
 
 class EvaluationError(EffdetError):
     """Images, annotations or detections cannot be evaluated."""
+
+
+class TrainingError(EffdetError):
+    """A training cannot go on."""
 
 
 def install_command(extra: str) -> str:

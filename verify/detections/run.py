@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
-from effdet_torch.data.dataset import DataImage, DataSet
+from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.images import ImageError
+from effdet_torch.inference.detect_data import detect_data
 from effdet_torch.inference.partial_results import ByImage, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.runtime import make_engine
@@ -260,26 +260,11 @@ def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes
     done = dict(kept.done)
     images = processes.share([image for image in prepared.split.images if image.image_id not in done])
     total = len(done) + len(images)
-    for image, detections in _detections(prepared.predictor, images, prepared.settings):
+    settings = prepared.settings
+    for image, detections in detect_data(prepared.predictor, images, settings.batch, settings.workers):
         done[image.image_id] = detections
         kept.add(image.image_id, detections)
         if progress is not None:
             progress(len(done), total)
     LOG.info("detected objects on %s; images: %d", prepared.predictor.device, len(images))
     return done
-
-
-def _detections(
-    predictor: Predictor, images: Sequence[DataImage], settings: CocoSettings
-) -> Iterator[tuple[DataImage, list[CocoResult]]]:
-    """Detect in images, each in the frame that its annotations refer to: COCO's is that of the stored pixels."""
-    for turned in (False, True):
-        chosen = [image for image in images if image.turned == turned]
-        if not chosen:
-            continue
-        paths = [image.path for image in chosen]
-        results = predictor.stream(paths, settings.batch, workers=settings.workers, apply_exif=turned)
-        for image, result in zip(chosen, results, strict=True):
-            if isinstance(result, ImageError):
-                raise result
-            yield image, result[1].to_coco(image.image_id)
