@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-# Keeps the logarithm finite for empty boxes; the official box coder adds the same to every size.
-_EPSILON_PX = 1e-8
+# The least size of a box in front of the logarithm, as in the official box coder.
+_LEAST_SIZE_PX = 1e-8
 
 
 def decode_boxes_xyxy(box_deltas: Tensor, anchors_yxyx: Tensor) -> Tensor:
@@ -39,18 +39,23 @@ def decode_boxes_xyxy(box_deltas: Tensor, anchors_yxyx: Tensor) -> Tensor:
 def encode_boxes_xyxy(boxes_xyxy: Tensor, anchors_yxyx: Tensor) -> Tensor:
     """Turn corner coordinates into box deltas; the inverse of `decode_boxes_xyxy`.
 
-    An empty box gets a large negative th or tw.
+    An empty box gets a large negative th or tw. Float32 results are the official ones, those that are exactly 0 as well.
+
+    Args:
+        boxes_xyxy: (..., A, 4) as (xmin, ymin, xmax, ymax) in pixels.
+        anchors_yxyx: (A, 4) or (..., A, 4) in the same pixels.
+
+    Returns:
+        (..., A, 4), order (ty, tx, th, tw).
 
     Source: EfficientDet official code, Faster R-CNN box coder without scale factors.
     """
-    anchor_y, anchor_x, anchor_height, anchor_width = _center_form(anchors_yxyx)
-    y, x, height, width = _center_form(yxyx_to_xyxy(boxes_xyxy))
-    anchor_height, anchor_width = anchor_height + _EPSILON_PX, anchor_width + _EPSILON_PX
-    ty = (y - anchor_y) / anchor_height
-    tx = (x - anchor_x) / anchor_width
-    th = torch.log((height + _EPSILON_PX) / anchor_height)
-    tw = torch.log((width + _EPSILON_PX) / anchor_width)
-    return torch.stack((ty, tx, th, tw), dim=-1)
+    anchor_low, anchor_sizes = _low_and_sizes(anchors_yxyx)
+    low, sizes = _low_and_sizes(yxyx_to_xyxy(boxes_xyxy))
+    # Half the sum of the corners would round in another way.
+    distances = (low + sizes / 2) - (anchor_low + anchor_sizes / 2)
+    sizes, anchor_sizes = sizes.clamp(min=_LEAST_SIZE_PX), anchor_sizes.clamp(min=_LEAST_SIZE_PX)
+    return torch.cat((distances / anchor_sizes, torch.log(sizes / anchor_sizes)), dim=-1)
 
 
 def yxyx_to_xyxy(boxes: Tensor) -> Tensor:
@@ -95,3 +100,9 @@ def _center_form(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (center y, center x, height, width), each without the last axis."""
     ymin, xmin, ymax, xmax = boxes_yxyx.unbind(dim=-1)
     return (ymin + ymax) / 2, (xmin + xmax) / 2, ymax - ymin, xmax - xmin
+
+
+def _low_and_sizes(boxes_yxyx: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lower corners and the sizes, (..., 2) each as (y, x)."""
+    low, high = boxes_yxyx[..., :2], boxes_yxyx[..., 2:]
+    return low, high - low

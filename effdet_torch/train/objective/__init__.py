@@ -1,0 +1,3 @@
+"""Objective."""
+from effdet_torch.train.objective.targets import TargetAssigner, Targets
+__all__=["TargetAssigner","Targets"]
