@@ -52,7 +52,8 @@ def to_network_range(canvas: FloatArray, config: EfficientDetConfig) -> FloatArr
     """Return padded images, (..., 3, H, W), in the range of the network's input; padding is scaled with them."""
     if config.normalization == "mean_std":
         return canvas
-    return canvas * np.float32(2) / np.float32(255) - np.float32(1)
+    scaled: FloatArray = canvas * np.float32(2) / np.float32(255) - np.float32(1)
+    return scaled
 
 
 def require_images(images: Sequence[Any]) -> None:
@@ -107,7 +108,8 @@ def axis(size: int, new_size: int, start: int = 0, count: int | None = None, fli
         flip: the image is mirrored before it is resized.
     """
     stop = None if count is None else start + count
-    first, second, weight = (array[start:stop] for array in sample_positions(size, new_size))
+    positions = sample_positions(size, new_size)
+    first, second, weight = positions.first[start:stop], positions.second[start:stop], positions.weight[start:stop]
     if flip:
         first, second = size - 1 - first, size - 1 - second
     used = np.unique(np.concatenate((first, second)))

@@ -36,4 +36,5 @@ def _kept(height: int, width: int, random: np.random.Generator) -> NDArray[np.ui
     start_y, start_x = np.float32(random.uniform(0, block, 2))
     in_row = (cos * y - sin * x - start_y) % block < band
     in_column = (sin * y + cos * x - start_x) % block < band
-    return (in_row | in_column).view(np.uint8)
+    kept: NDArray[np.uint8] = (in_row | in_column).view(np.uint8)
+    return kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ class TrainLoader:
             batch_size=None,
             sampler=cast("Sampler[list[Key]]", self._order),
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=cast("Any", _as_it_is),
             worker_init_fn=_settle,
             prefetch_factor=AHEAD if workers else None,
             persistent_workers=workers > 0,
@@ -130,7 +130,7 @@ class _Packed(NamedTuple):
     counts: list[int]
 
     def batch(self) -> Batch:
-        boxes, labels = (torch.from_numpy(array).split(self.counts) for array in (self.boxes, self.labels))
+        boxes, labels = (torch.split(torch.from_numpy(array), self.counts) for array in (self.boxes, self.labels))
         return Batch(self.images, self.targets, self.image_ids, list(boxes), list(labels))
 
 
@@ -156,7 +156,7 @@ class _Reader:
         return _Packed(
             images,
             self._assigner(boxes, labels),
-            [int(self._samples.image_ids[key.index]) for key in keys],
+            [int(self._samples.image_ids[key.sample]) for key in keys],
             np.concatenate([row[0] for row in placed]),
             np.concatenate([row[1] for row in placed]),
             [len(row[1]) for row in placed],
@@ -180,7 +180,7 @@ class _Reader:
             return self._samples.read(int(random.integers(len(self._samples))))
 
         draw = Draw(random, self._recipe.jitter, self._config.image_size, another)
-        return augment(self._samples.read(key.index), self._augment, draw)
+        return augment(self._samples.read(key.sample), self._augment, draw)
 
 
 def _empty_canvas(config: EfficientDetConfig, recipe: Recipe) -> NDArray[np.float32]:

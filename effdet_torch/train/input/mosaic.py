@@ -45,5 +45,6 @@ def _resized(image: Pixels, height: int, width: int) -> Pixels:
 
 def _moved(boxes: Boxes, corner: tuple[int, int], part: tuple[int, int], size: tuple[int, int]) -> Boxes:
     """Return boxes, (N, 4) as fractions of a part, as fractions of the whole."""
-    moved = (boxes * np.array([*part, *part]) + np.array([*corner, *corner])) / np.array([*size, *size])
-    return moved.astype(np.float32)
+    scale, start, whole = (np.array([*pair, *pair], np.float32) for pair in (part, corner, size))
+    moved: Boxes = (boxes * scale + start) / whole
+    return moved

@@ -16,12 +16,12 @@ class Key(NamedTuple):
     Attributes:
         epoch: from 0.
         position: in the permutation of the epoch; together with the epoch it decides all that is random.
-        index: of the image in the data set.
+        sample: number of the image in the data set.
     """
 
     epoch: int
     position: int
-    index: int
+    sample: int
 
     def random(self, seed: int) -> np.random.Generator:
         """Return the random numbers of the image here."""

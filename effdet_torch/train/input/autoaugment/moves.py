@@ -68,7 +68,7 @@ def shear_boxes_y(boxes: Boxes, image: Pixels, level: float) -> Boxes:
 def rotate_boxes(boxes: Boxes, image: Pixels, degrees: float) -> Boxes:
     """Return what surrounds boxes after `rotate`; (N, 4) fractions."""
     angle = np.float32(np.radians(degrees))
-    size, half = np.array(image.shape[:2], np.float32), np.float32(0.5)
+    size, half = _size(image), np.float32(0.5)
     centred = boxes.reshape(-1, 2, 2) - half  # (box, start or end, y or x)
     corners = _corners((size * centred).astype(np.int32) * np.array([-1, 1], np.int32))
     turned = _mapped(corners, [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -78,11 +78,11 @@ def rotate_boxes(boxes: Boxes, image: Pixels, degrees: float) -> Boxes:
 
 def _warp(image: Pixels, matrix: list[list[float]]) -> Pixels:
     """Sample the image, for every pixel of the result, at matrix @ (x, y, 1): the first row gives x, the second y."""
-    size = height, width = image.shape[:2]
+    height, width = image.shape[:2]
     grid_y, grid_x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
     rows = np.array(matrix, np.float32)
     x, y = (_rounded(along_x * grid_x + along_y * grid_y + start) for along_x, along_y, start in rows)
-    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     result = image[np.where(inside, y, 0), np.where(inside, x, 0)]
     result[~inside] = GREY
     return result
@@ -96,17 +96,22 @@ def _rounded(positions: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def _sides(boxes: Boxes, image: Pixels) -> NDArray[np.int32]:
     """Return boxes in whole pixels: (N, 2, 2), (box, start or end, y or x)."""
-    return (boxes.reshape(-1, 2, 2) * np.array(image.shape[:2], np.float32)).astype(np.int32)
+    sides: NDArray[np.int32] = (boxes.reshape(-1, 2, 2) * _size(image)).astype(np.int32)
+    return sides
+
+
+def _size(image: Pixels) -> NDArray[np.float32]:
+    return np.array(image.shape[:2], np.float32)
 
 
 def _shifted(boxes: Boxes, image: Pixels, by: tuple[int, int]) -> Boxes:
     sides = _sides(boxes, image) - np.array(by, np.int32)
-    return _clipped(sides.astype(np.float32) / np.array(image.shape[:2], np.float32))
+    return _clipped(sides.astype(np.float32) / _size(image))
 
 
 def _sheared(boxes: Boxes, image: Pixels, matrix: list[list[float]]) -> Boxes:
     corners = _mapped(_corners(_sides(boxes, image)), matrix)
-    return _clipped(corners.astype(np.float32) / np.array(image.shape[:2], np.float32))
+    return _clipped(corners.astype(np.float32) / _size(image))
 
 
 def _corners(sides: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -116,7 +121,8 @@ def _corners(sides: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _mapped(corners: NDArray[np.int32], matrix: list[list[float]]) -> NDArray[np.int32]:
     """Return matrix @ (y, x) of corners, (N, 4, 2), truncated to whole pixels."""
-    return (corners.astype(np.float32) @ np.array(matrix, np.float32).T).astype(np.int32)
+    mapped: NDArray[np.int32] = (corners.astype(np.float32) @ np.array(matrix, np.float32).T).astype(np.int32)
+    return mapped
 
 
 def _clipped(points: NDArray[np.float32]) -> Boxes:

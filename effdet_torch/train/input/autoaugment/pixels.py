@@ -31,12 +31,12 @@ def equalize(image: Pixels) -> Pixels:
 def posterize(image: Pixels, bits: int) -> Pixels:
     """Keep only the highest bits."""
     shift = min(8 - bits, MOST_SHIFT)
-    return image >> np.uint8(shift) << np.uint8(shift)
+    return _table(VALUES >> shift << shift)[image]
 
 
 def solarize(image: Pixels, threshold: int) -> Pixels:
     """Invert values from a threshold on."""
-    return _table(np.where(VALUES >= threshold, 255 - VALUES, VALUES))[image]
+    return _table(np.where(np.less(VALUES, threshold), VALUES, 255 - VALUES))[image]
 
 
 def solarize_add(image: Pixels, addition: int) -> Pixels:
@@ -66,7 +66,7 @@ def sharpness(image: Pixels, factor: float) -> Pixels:
     wide = image.astype(np.int32)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
-    result = image.copy()
+    result: Pixels = image.copy()
     result[1:-1, 1:-1] = _blend((total // 13).astype(np.float32), image[1:-1, 1:-1], factor)
     return result
 
@@ -74,7 +74,7 @@ def sharpness(image: Pixels, factor: float) -> Pixels:
 def grey(image: Pixels) -> Pixels:
     """Return the brightness, (height, width) uint8."""
     scaled = image.astype(np.float32) * np.float32(1 / 255)
-    return (scaled @ GREY_WEIGHTS * np.float32(255.5)).astype(np.uint8)
+    return _table(scaled @ GREY_WEIGHTS * np.float32(255.5))
 
 
 def _blend(base: NDArray[np.float32] | np.float32, image: NDArray[np.integer], factor: float) -> Pixels:
@@ -83,7 +83,8 @@ def _blend(base: NDArray[np.float32] | np.float32, image: NDArray[np.integer], f
 
 
 def _table(values: NDArray[np.integer] | NDArray[np.float32]) -> Pixels:
-    return np.clip(values, 0, 255).astype(np.uint8)
+    table: Pixels = np.clip(values, 0, 255).astype(np.uint8)
+    return table
 
 
 def _channels(image: Pixels) -> list[Pixels]:

@@ -35,7 +35,7 @@ def in_boxes(
     random: np.random.Generator,
 ) -> Pixels:
     """Change the content of each box with a probability, in any order: where boxes overlap, one works on the other."""
-    result = image.copy()
+    result: Pixels = image.copy()
     for box in random.permutation(boxes):
         if random.random() < probability:
             top, left, bottom, right = _inside(box, image)
@@ -44,7 +44,7 @@ def in_boxes(
 
 
 def _greyed(image: Pixels, y: int, x: int, half_height: int, half_width: int) -> Pixels:
-    result = image.copy()
+    result: Pixels = image.copy()
     result[max(0, y - half_height) : y + half_height, max(0, x - half_width) : x + half_width] = GREY
     return result
 
