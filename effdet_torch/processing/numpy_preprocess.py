@@ -112,7 +112,9 @@ def axis(size: int, new_size: int, start: int = 0, count: int | None = None, fli
     first, second, weight = positions.first[start:stop], positions.second[start:stop], positions.weight[start:stop]
     if flip:
         first, second = size - 1 - first, size - 1 - second
-    used = np.unique(np.concatenate((first, second)))
+    is_used = np.zeros(size, np.bool_)
+    is_used[first] = is_used[second] = True
+    used = np.flatnonzero(is_used)
     span = int(used[-1]) + 1 - int(used[0])
     if 2 * len(used) > span:  # picking them out would take longer
         return Axis(slice(int(used[0]), int(used[-1]) + 1), first - used[0], second - used[0], weight)

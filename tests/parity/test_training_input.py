@@ -23,6 +23,7 @@ CONFIGS: dict[str, tuple[Size, Size | None]] = {
 }
 PIXEL_ERROR, BOX_ERROR = 1e-5, 1e-4
 CASES = 40
+MEAN = np.zeros((3, 1, 1), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def errors(shared: Path, official: Any, case: str, view: View) -> tuple[float, f
     config = get_config("d0", image_size=output)
     pixels = photograph(shared, image)
     placement = Placement.of(pixels.shape[:2], view, output, target)
-    canvas = np.zeros((3, *output), np.float32)
-    placement.draw(pixels, canvas, config)
+    canvas = np.full((3, *output), np.nan, np.float32)
+    placement.draw(pixels, canvas, MEAN, config)
     found = canvas.transpose(1, 2, 0).reshape(-1)[arrays[f"{case}|index"]]
     boxes, kept = placement.boxes(arrays[f"input|{image}|boxes_yxyx_normalised"])
     expected = arrays[f"{case}|boxes_yxyx_px"][:, [1, 0, 3, 2]]
@@ -95,12 +96,12 @@ def test_another_view_is_not_the_official_one(shared: Path, official: Any, chang
 )
 def test_a_view_without_change_is_the_input_of_an_evaluation(shared: Path, config: EfficientDetConfig) -> None:
     image = photograph(shared, "37777")
-    canvas = np.zeros((3, *config.image_size), np.float32)
-    Placement.of(image.shape[:2], View(), config.image_size).draw(image, canvas, config)
+    canvas = np.full((3, *config.image_size), np.nan, np.float32)
+    Placement.of(image.shape[:2], View(), config.image_size).draw(image, canvas, MEAN, config)
     expected, _ = preprocess([image], config, "cpu")
     np.testing.assert_array_equal(to_network_range(canvas, config), expected[0].numpy())
     flipped = np.zeros_like(canvas)
-    Placement.of(image.shape[:2], View(flip=True), config.image_size).draw(image, flipped, config)
+    Placement.of(image.shape[:2], View(flip=True), config.image_size).draw(image, flipped, MEAN, config)
     mirrored, _ = preprocess([image[:, ::-1].copy()], config, "cpu")
     np.testing.assert_array_equal(to_network_range(flipped, config), mirrored[0].numpy())
     assert not np.array_equal(flipped, canvas)

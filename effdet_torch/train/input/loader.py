@@ -150,11 +150,11 @@ class _Reader:
             return error
 
     def _pack(self, keys: list[Key]) -> _Packed:
-        images = torch.empty((len(keys), 3, *self._config.image_size))
-        placed = [self._place(key, canvas) for key, canvas in zip(keys, images.numpy(), strict=True)]
+        images = np.empty((len(keys), 3, *self._config.image_size), np.float32)
+        placed = [self._place(key, canvas) for key, canvas in zip(keys, images, strict=True)]
         boxes, labels = ([torch.from_numpy(row[i]) for row in placed] for i in (0, 1))
         return _Packed(
-            images,
+            torch.from_numpy(to_network_range(images, self._config)),
             self._assigner(boxes, labels),
             [int(self._samples.image_ids[key.sample]) for key in keys],
             np.concatenate([row[0] for row in placed]),
@@ -167,9 +167,7 @@ class _Reader:
         example = self._example(key)
         size = example.image.shape[0], example.image.shape[1]
         placement = Placement.of(size, example.view, self._config.image_size)
-        canvas[:] = self._empty
-        placement.draw(example.image, canvas, self._config)
-        canvas[:] = to_network_range(canvas, self._config)
+        placement.draw(example.image, canvas, self._empty, self._config)
         boxes, kept = placement.boxes(example.boxes)
         return boxes, example.labels[kept]
 

@@ -47,12 +47,23 @@ class Placement:
         y, x = (int(np.float32(side) * np.float32(share)) for side, share in zip(spare, view.offsets, strict=True))
         return cls(output, (height, width), (y, x), view.flip)
 
-    def draw(self, image: Pixels, canvas: NDArray[np.float32], config: EfficientDetConfig) -> None:
-        """Normalise an image, (height, width, 3), and write what is visible of it to the canvas, (3, H, W)."""
+    def draw(
+        self, image: Pixels, canvas: NDArray[np.float32], empty: NDArray[np.float32], config: EfficientDetConfig
+    ) -> None:
+        """Normalise an image and write what is visible of it to a canvas.
+
+        Args:
+            image: (height, width, 3).
+            canvas: (3, H, W), overwritten.
+            empty: (3, 1, 1), the normalised colour beside the image.
+            config: supplies the normalization.
+        """
         height, width = (min(pair) for pair in zip(self.output, self.scaled, strict=True))
         y = axis(image.shape[0], self.scaled[0], self.offset[0], height)
         x = axis(image.shape[1], self.scaled[1], self.offset[1], width, self.flip)
         resample(image, canvas[:, :height, :width], y, x, config)
+        canvas[:, height:] = empty
+        canvas[:, :height, width:] = empty
 
     def boxes(self, fractions: Boxes) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return boxes on the canvas.

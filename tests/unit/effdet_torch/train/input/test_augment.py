@@ -203,7 +203,7 @@ def test_a_box_on_the_canvas_stays_around_its_object(seed: int) -> None:
     placement = Placement.of((90, 130), example.view, (96, 128))
     config = get_config("d0", normalization="advprop", image_size=(96, 128))
     canvas = np.zeros((3, 96, 128), np.float32)
-    placement.draw(example.image, canvas, config)
+    placement.draw(example.image, canvas, np.zeros((3, 1, 1), np.float32), config)
     boxes, _ = placement.boxes(example.boxes)
     for box in boxes[:, [1, 0, 3, 2]]:
         assert colored_share(canvas.transpose(1, 2, 0), box, 0) == 1
