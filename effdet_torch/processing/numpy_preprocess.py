@@ -16,10 +16,10 @@ from effdet_torch.processing.sampling import sample_positions, scaled_size
 FloatArray = NDArray[np.float32]
 
 
-class _Axis(NamedTuple):
-    """The pixels of one axis of an image that are used, None for all of them, and `Positions` among these."""
+class Axis(NamedTuple):
+    """The pixels of one axis of an image that are used, and `Positions` among these."""
 
-    used: NDArray[np.int64] | None
+    used: slice | NDArray[np.int64]
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     weight: FloatArray
@@ -44,10 +44,16 @@ def preprocess(images: Sequence[NDArray[np.uint8]], config: EfficientDetConfig) 
     scales = np.empty(len(images), np.float32)
     for index, (canvas, image) in enumerate(zip(batch, images, strict=True)):
         height, width, scales[index] = scaled_size((image.shape[0], image.shape[1]), config.image_size)
-        _resize(image, canvas[:, :height, :width], config)
-    if config.normalization != "mean_std":
-        batch = batch * np.float32(2) / np.float32(255) - np.float32(1)
-    return batch, scales
+        resample(image, canvas[:, :height, :width], axis(image.shape[0], height), axis(image.shape[1], width), config)
+    return to_network_range(batch, config), scales
+
+
+def to_network_range(canvas: FloatArray, config: EfficientDetConfig) -> FloatArray:
+    """Return padded images, (..., 3, H, W), in the range of the network's input; padding is scaled with them."""
+    if config.normalization == "mean_std":
+        return canvas
+    scaled: FloatArray = canvas * np.float32(2) / np.float32(255) - np.float32(1)
+    return scaled
 
 
 def require_images(images: Sequence[Any]) -> None:
@@ -63,14 +69,12 @@ def require_images(images: Sequence[Any]) -> None:
             raise EffdetError(f"image has shape {tuple(image.shape)}; expected RGB as (height, width, 3)")
 
 
-def _resize(image: NDArray[np.uint8], planes: FloatArray, config: EfficientDetConfig) -> None:
-    """Normalise (height, width, 3) and resize it into (3, new height, new width).
+def resample(image: NDArray[np.uint8], planes: FloatArray, y: Axis, x: Axis, config: EfficientDetConfig) -> None:
+    """Normalise an image, (height, width, 3), and sample it into (3, positions of y, positions of x).
 
     Plane by plane, which the cache holds, and horizontally first, so that a row is done once for all that need it.
     """
-    y, x = (_axis(size, new_size) for size, new_size in zip(image.shape, planes.shape[1:], strict=False))
-    image = image if y.used is None else image.take(y.used, axis=0)
-    image = image if x.used is None else image.take(x.used, axis=1)
+    image = _picked(_picked(image, y.used, 0), x.used, 1)
     for channel, plane in enumerate(planes):
         pixels = image[:, :, channel].astype(np.float32)
         if config.normalization != "advprop":
@@ -80,6 +84,12 @@ def _resize(image: NDArray[np.uint8], planes: FloatArray, config: EfficientDetCo
         plane[:] = _between(rows.take(y.first, axis=0), rows.take(y.second, axis=0), y.weight[:, None])
 
 
+def _picked(image: NDArray[np.uint8], used: slice | NDArray[np.int64], axis: int) -> NDArray[np.uint8]:
+    if isinstance(used, slice):
+        return image[used] if axis == 0 else image[:, used]
+    return image.take(used, axis=axis)
+
+
 def _between(start: FloatArray, end: FloatArray, weight: FloatArray) -> FloatArray:
     """Return start + (end - start) * weight, in the memory of both."""
     np.multiply(np.subtract(end, start, out=end), weight, out=end)
@@ -87,9 +97,25 @@ def _between(start: FloatArray, end: FloatArray, weight: FloatArray) -> FloatArr
 
 
 @lru_cache(maxsize=256)
-def _axis(size: int, new_size: int) -> _Axis:
-    first, second, weight = sample_positions(size, new_size)
-    used = np.unique(np.concatenate((first, second)))
-    if 2 * len(used) > size:  # picking them out would take longer
-        return _Axis(None, first, second, weight)
-    return _Axis(used, np.searchsorted(used, first), np.searchsorted(used, second), weight)
+def axis(size: int, new_size: int, start: int = 0, count: int | None = None, flip: bool = False) -> Axis:
+    """Return how an axis of `size` pixels is sampled for the pixels `start` to `start + count` of `new_size`.
+
+    Args:
+        size: pixels of the image.
+        new_size: pixels of the whole resized image.
+        start: first pixel of the part that is needed.
+        count: its length; None is all of the rest.
+        flip: the image is mirrored before it is resized.
+    """
+    stop = None if count is None else start + count
+    positions = sample_positions(size, new_size)
+    first, second, weight = positions.first[start:stop], positions.second[start:stop], positions.weight[start:stop]
+    if flip:
+        first, second = size - 1 - first, size - 1 - second
+    is_used = np.zeros(size, np.bool_)
+    is_used[first] = is_used[second] = True
+    used = np.flatnonzero(is_used)
+    span = int(used[-1]) + 1 - int(used[0])
+    if 2 * len(used) > span:  # picking them out would take longer
+        return Axis(slice(int(used[0]), int(used[-1]) + 1), first - used[0], second - used[0], weight)
+    return Axis(used, np.searchsorted(used, first), np.searchsorted(used, second), weight)

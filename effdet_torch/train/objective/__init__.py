@@ -1,3 +1,5 @@
 """Objective."""
+
 from effdet_torch.train.objective.targets import TargetAssigner, Targets
-__all__=["TargetAssigner","Targets"]
+
+__all__ = ["TargetAssigner", "Targets"]

@@ -1,0 +1,1 @@
+"""AutoAugment and RandAugment for detection: what happens to pixels and boxes, and the learned policies."""
