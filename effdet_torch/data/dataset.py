@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,9 +153,13 @@ class DataSet:
         """Return the data set with only the `limit` images of the lowest ids; None keeps all."""
         if limit is None or limit >= len(self.images):
             return self
-        kept = {image.image_id for image in self.images[:limit]}
-        objects = tuple(item for item in self.objects if item.image_id in kept)
-        return replace(self, images=self.images[:limit], objects=objects)
+        return self.only({image.image_id for image in self.images[:limit]})
+
+    def only(self, image_ids: Collection[int], **changes: Any) -> DataSet:
+        """Return the data set with some of its images, and with other changes."""
+        images = tuple(image for image in self.images if image.image_id in image_ids)
+        objects = tuple(item for item in self.objects if item.image_id in image_ids)
+        return replace(self, images=images, objects=objects, **changes)
 
     def with_notes(self, found: Findings, **changes: Any) -> DataSet:
         """Return the data set with changes and with what they repaired or dropped.
