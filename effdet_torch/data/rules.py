@@ -141,6 +141,7 @@ RULES: Mapping[str, Rule] = {
         "divide x and width by the image's width in pixels, y and height by its height",
     ),
     "object difficult": Rule("assumed", "objects marked difficult: used like all others"),
+    "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
     # Images for training and for validation.
     "one split": Rule(

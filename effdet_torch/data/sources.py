@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from effdet_torch.data.clean import clean
 from effdet_torch.data.dataset import DataSet, RawData
-from effdet_torch.data.layouts import tfrecord
+from effdet_torch.data.layouts import open_images, tfrecord
 from effdet_torch.data.layouts.coco import (
     ROBOFLOW_FILE,
     coco_file,
@@ -50,12 +50,14 @@ LAYOUTS = (
         voc_splits,
     ),
     Layout("TFRecord", tfrecord.SIGNS, tfrecord.tfrecord_folder, tfrecord.tfrecord_splits),
+    Layout("Open Images", open_images.SIGNS, open_images.open_images_folder, open_images.open_images_splits),
 )
 # Suffix -> a file that describes or holds a data set.
 FILES: Mapping[str, Callable[[Path, str | None], RawData]] = {
     ".yaml": yolo_file,
     ".yml": yolo_file,
     **dict.fromkeys(tfrecord.SUFFIXES, tfrecord.tfrecord_file),
+    ".csv": open_images.open_images_file,
 }
 
 

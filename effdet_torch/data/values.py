@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 WHOLE = re.compile(r"-?[0-9]+(\.0*)?")
+NUMERIC = (int, float, str)  # a union would be made anew at every look; data sets have millions of numbers
 Key = int | str  # an id: its number, or a text that is not a number
 ROUNDING = 0.01  # shares of an image's sides are rounded, and boxes at an edge may lie this far outside
 USUAL_IDS = 2**53  # larger ones lose digits in floating-point numbers, where pycocotools keeps ids
@@ -15,7 +16,7 @@ USUAL_IDS = 2**53  # larger ones lose digits in floating-point numbers, where py
 
 def number(value: Any) -> float | None:
     """Return a finite number, also one that is written as text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, NUMERIC):
         return None
     try:
         found = float(value)

@@ -19,6 +19,7 @@ MAX_TEXT_BYTES = 64 << 20  # names, lists of images, annotations of one image: a
 MAX_YAML_BYTES = 1 << 20  # training writes 4 kB, and PyYAML reads 100 kB a second
 MAX_JSON_BYTES = 4 << 30  # the annotations of COCO's training images have 0.5 GB, those of larger sets some GB
 MAX_IMAGE_BYTES = 2 << 30  # as many pixels as Pillow decodes, with 4 channels of 16 bits, have 1.4 GB
+MAX_CSV_BYTES = 16 << 30  # the 14 million boxes of Open Images have 2 GB, and are read line by line
 MAX_RECORDS_BYTES = 256 << 30  # a file of images; COCO's training images have 19 GB, and are mapped, not read
 MAX_MODEL_BYTES = 16 << 30  # D7x in float64 has 0.6 GB, with averages and an optimizer's slots four times that
 
