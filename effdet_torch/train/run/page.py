@@ -50,9 +50,9 @@ def headline(results: Results) -> str:
     """Return how good the best epoch is, in one sentence."""
     best = results.best
     if best is None:
-        return f"{len(results.epochs)} epochs done; not validated yet"
+        return f"epochs done: {len(results.epochs)}; not validated yet"
     found = [f"{100 * ap:.1f} ({copy})" for copy in COPIES if (ap := best.metric(copy, "AP")) is not None]
-    return f"{len(results.epochs)} epochs done; the best is epoch {best.epoch}: AP {', '.join(found) or 'n/a'}"
+    return f"epochs done: {len(results.epochs)}; the best is {best.epoch}: AP {', '.join(found) or 'n/a'}"
 
 
 def class_rows(results: Results) -> Iterator[tuple[str, ...]]:

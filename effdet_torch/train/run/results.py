@@ -11,6 +11,7 @@ import msgspec
 
 from effdet_torch.errors import EffdetError
 from effdet_torch.metrics.coco import METRICS
+from effdet_torch.untrusted.text import printable
 
 COPIES = ("ema", "raw")  # of the weights, each with metrics of its own
 NO_TRUTH = -1  # a metric of COCO where there is nothing to find
@@ -98,6 +99,8 @@ class Results:
 
         It takes the place of the same and of later ones: an interrupted run repeats what its state did not keep.
         """
+        classes = {copy: {printable(name): ap for name, ap in aps.items()} for copy, aps in result.per_class.items()}
+        result = replace(result, per_class=classes)  # no file has halves of surrogate pairs
         kept = Results((*(row for row in self.epochs if row.epoch < result.epoch), result), self.notes)
         shown = {row.epoch for row in (kept.best, kept.last_validated) if row is not None}
         rows = (row if row.epoch in shown else replace(row, per_class={}) for row in kept.epochs)
@@ -105,6 +108,7 @@ class Results:
 
     def noting(self, note: str) -> Results:
         """Return the results with one more note; a note that is there already is not repeated."""
+        note = printable(note)
         return self if note in self.notes else replace(self, notes=(*self.notes, note))
 
     @property
