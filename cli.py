@@ -31,13 +31,18 @@ try:
     require_own_packages()
 
     from converter.command import convert, inspect
+    from converter.converted import converted_file
     from effdet_torch.commands.detect import detect
     from effdet_torch.commands.export import export
+    from effdet_torch.commands.train import train
     from verify.command import verify
 except KeyboardInterrupt:  # later ones are reported by the commands
     sys.exit("Error: interrupted")
 
-__all__ = ["convert", "detect", "export", "inspect", "verify"]
+__all__ = ["convert", "detect", "export", "inspect", "train", "verify"]
+
+# effdet-train starts from anything that effdet-convert takes, but its package knows nothing of the converter.
+train.context_settings["obj"] = converted_file
 
 # Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
 # several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.

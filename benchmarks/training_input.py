@@ -60,7 +60,7 @@ def ours(folder: Path, images: int) -> Loader:
 
     def make(config: EfficientDetConfig, workers: int) -> Iterable[Tensor]:
         loader = TrainLoader(data, config, recipe, TargetAssigner(config), workers=workers)
-        return (batch.images for batch in loader.epoch(0))
+        return (batch.images for batch in loader.batches(0, images // BATCH))
 
     return make
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
@@ -38,10 +39,7 @@ def image_size(_: click.Context, __: click.Parameter, text: str) -> tuple[int, i
     """Parse SIDE or WIDTHxHEIGHT to (height, width); "dynamic" is None."""
     if text in (ANY, MODEL_SIZE):
         return None if text == ANY else text
-    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels, nor {ANY}")
-    return int(found[2] or found[1]), int(found[1])
+    return parsed_size(text, f", nor {ANY}")
 
 
 def batch_size(_: click.Context, __: click.Parameter, text: str) -> int | None:

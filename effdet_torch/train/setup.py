@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,27 +10,26 @@ from typing import Any
 import torch
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.data.classes import classes_of
 from effdet_torch.data.dataset import DataSet
-from effdet_torch.data.files import check_images
-from effdet_torch.data.splits import train_and_val
+from effdet_torch.data.training.class_map import ClassMap, classes_of
+from effdet_torch.data.training.splits import train_and_val
 from effdet_torch.errors import UsageError
-from effdet_torch.inference.labels import own_names
-from effdet_torch.inference.runtime import usable_device
+from effdet_torch.engines.torch_engine import usable_device
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import Processes
-from effdet_torch.train.checks import check_training
 from effdet_torch.train.input.loader import TrainLoader
-from effdet_torch.train.norms import prepare_norms
+from effdet_torch.train.monitor.checks import check_batch_norms
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
-from effdet_torch.train.recipe import Recipe
-from effdet_torch.train.request import TrainRequest
-from effdet_torch.train.start import Classes, OpenSource, Start, read_source, start_from
+from effdet_torch.train.recipe import DEFAULT, Recipe
+from effdet_torch.train.request import OpenSource, TrainRequest
+from effdet_torch.train.run.settings import versions
+from effdet_torch.train.start import Source, Start, read_source, resumed_source, start_from
 from effdet_torch.train.state import TrainState
 from effdet_torch.train.step import TrainStep
 from effdet_torch.train.updates.schedule import make_schedule
 
 OFFICIAL = "official"
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,16 @@ class Setup:
 
     Attributes:
         request: what was asked for.
-        recipe: with `batch` and `image_size` as they are used.
-        train, val: the images; category ids are the labels.
+        recipe: with the batch that is used.
+        train: the images to train on; category ids are the labels.
+        val: the images for validation.
         model: on its device, with batch norms as the recipe asks for.
         loader: the batches of this process.
         step: one update.
-        origin: see `TrainState`.
+        workers: processes that read images.
+        processes: that train together.
+        origin: what a resumed run takes instead of the source.
+        facts: sections of settings.yaml.
         notes: what was assumed, repaired and drawn at random.
     """
 
@@ -54,8 +58,10 @@ class Setup:
     model: EfficientDet
     loader: TrainLoader
     step: TrainStep
-    origin: Mapping[str, Any]
+    workers: int
     processes: Processes
+    origin: Mapping[str, Any]
+    facts: Mapping[str, Any]
     notes: tuple[str, ...]
 
     @property
@@ -71,6 +77,14 @@ class Setup:
     def first_update(self, epoch: int) -> int:
         """Return the number of the first update of an epoch; batches run across the ends of epochs, as in main.py."""
         return epoch * len(self.train.images) // self.images_per_update
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the metadata of every trained model say."""
+        settings = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.recipe).items()
+        }
+        return {"recipe": self.request.recipe_name, "settings": settings, **self.facts, "versions": versions()}
 
 
 def set_up(
@@ -88,7 +102,96 @@ def set_up(
         EffdetError: Something cannot be read, or does not fit.
     """
     is_official = request.recipe_name == OFFICIAL
-    source = _resumed(state) if state else read_source(request, is_official, open_source)
+    source = read_source(request, is_official, open_source) if state is None else resumed_source(state.origin)
     train, val, notes = train_and_val(request.data, request.val_split, seed=request.recipe.seed)
-    known = (source.names, source.config.num_classes) if state is None else _known(state)
-    classes, train, val = classes_of(train, val, *known, keep_ids=is_official)
+    classes = classes_of(train, val, source.names, source.config.num_classes, keep_ids=is_official)
+    start = start_from(source, classes, request.image_size, request.recipe)
+    device = usable_device(device_name(request), processes.local_rank if processes.count > 1 else None)
+    model = start.model.to(device)
+    recipe, batch_note = _with_batch(request.recipe, len(classes.train.images), processes)
+    warning = check_batch_norms(recipe, model.config, processes)
+    workers = _workers(processes) if request.workers is None else request.workers
+    loader = TrainLoader(
+        classes.train,
+        model.config,
+        recipe,
+        TargetAssigner(model.config),
+        workers=workers,
+        processes=processes,
+        pin_memory=device.type == "cuda",
+    )
+    step = _step(model, recipe, start, len(classes.train.images), processes)
+    if state is not None:
+        model.load_state_dict(state.model)
+        step.load_state_dict(state.step)
+    facts = {
+        "classes": {number: name for number, name in classes.label_map.items()},
+        "from": source.name,
+        **_data(classes),
+    }
+    origin = {**source.origin, "data": _data(classes)["data"]}
+    _require_same_data(origin, state)
+    texts = (
+        *(() if state else (*start.notes, *differences(request.recipe_name))),
+        *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
+        *filter(None, (batch_note, warning)),
+    )
+    return Setup(
+        request, recipe, classes.train, classes.val, model, loader, step, workers, processes, origin, facts, texts
+    )
+
+
+def device_name(request: TrainRequest) -> str:
+    """Return the device that was asked for: by default the GPU if there is one."""
+    return request.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def differences(recipe_name: str) -> list[str]:
+    """Return in words what the default recipe changes of the official one; nothing for the official."""
+    if recipe_name == OFFICIAL:
+        return []
+    rows = "; ".join(f"{name} {row.value} ({row.reason})" for name, row in DEFAULT.items())
+    return [f"recipe default, not the official one in: {rows}"]
+
+
+def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, processes: Processes) -> TrainStep:
+    per_update = recipe.batch * recipe.grad_accum * processes.count
+    schedule = make_schedule(recipe, per_update, images / per_update)
+    loss = DetectionLoss(recipe, model.config)
+    return TrainStep(model, recipe, schedule, loss, processes, averages=start.averages)
+
+
+def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Recipe, str | None]:
+    """Return the recipe with at most as many images per update as there are, and what was changed."""
+    most = images // (processes.count * recipe.grad_accum)
+    if recipe.batch <= most:
+        return recipe, None
+    if most == 0:
+        raise UsageError(
+            f"there are {images} training images, fewer than {processes.count} processes x {recipe.grad_accum} forward "
+            "passes; use fewer processes, or a smaller --grad-accum"
+        )
+    return replace(recipe, batch=most), f"batch {most} instead of {recipe.batch}: there are {images} training images"
+
+
+def _workers(processes: Processes) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, max(1, cores // processes.count - 1))
+
+
+def _data(classes: ClassMap) -> dict[str, Any]:
+    sides = {"train": classes.train, "val": classes.val}
+    return {
+        "data": {
+            name: {"name": data.name, "images": len(data.images), "objects": len(data.objects), "sha256": data.checksum}
+            for name, data in sides.items()
+        }
+    }
+
+
+def _require_same_data(origin: Mapping[str, Any], state: TrainState | None) -> None:
+    if state is not None and state.origin["data"] != origin["data"]:
+        raise UsageError(
+            "the data are not those of the run: "
+            f"{state.origin['data']} became {origin['data']}; resume with the same data, or start a new run with --from"
+        )

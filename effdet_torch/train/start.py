@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from effdet_torch.config import EfficientDetConfig, get_config, is_backbone
-from effdet_torch.errors import ConfigError, ModelFileError
+from effdet_torch.data.training.class_map import ClassMap
+from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.file_format import MODEL_SUFFIXES
+from effdet_torch.inference.labels import own_names
 from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
@@ -25,21 +27,6 @@ DEFAULT_VARIANT = "d0"
 DROP_PATH = 0.2  # of all official backbones but b0
 CLASS_PREDICT = "class_net.predict."
 DEPTHWISE = "conv_dw.weight"  # its shape does not depend on the number of classes
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What the head must predict.
-
-    Attributes:
-        count: classes; channel c is category c + 1.
-        names: (category id, name) of those that have one.
-        head_kept: whether these are the classes of the model that the training starts from, in its order.
-    """
-
-    count: int
-    names: tuple[tuple[int, str], ...]
-    head_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +54,7 @@ class Source:
         detector: the detector, or None: its values are drawn at random.
         averages: the averages of its weights, where the official recipe starts both copies from their own.
         backbone: (path, tensors, metadata) of a backbone to put into it.
+        metadata: of the detector's file.
     """
 
     name: str
@@ -74,6 +62,17 @@ class Source:
     detector: EfficientDet | None = None
     averages: EfficientDet | None = None
     backbone: tuple[Path, Mapping[str, Tensor], Mapping[str, Any]] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """{label: name} of the classes that the head predicts."""
+        return own_names(self.config)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a resumed training needs to know of it, as plain values; see `resumed_source`."""
+        return {"name": self.name, "config": self.config.to_dict(), "metadata": dict(self.metadata)}
 
 
 def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSource | None) -> Source:
@@ -105,11 +104,22 @@ def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSourc
         ) as path:  # its tensors own their memory
             return _checked(_source(name, path, *read_model_file(path), variant), variant)
 
-    source = opened("raw" if both_copies else None)
-    return replace(source, averages=opened("ema").detector) if both_copies and source.detector else source
+    if not both_copies:
+        return opened(None)
+    try:
+        source, averages = opened("raw"), opened("ema")
+    except EffdetError:  # it has one copy only
+        return opened(None)
+    return replace(source, averages=averages.detector)
 
 
-def start_from(source: Source, classes: Classes, image_size: tuple[int, int] | None, recipe: Recipe) -> Start:
+def resumed_source(origin: Mapping[str, Any]) -> Source:
+    """Return the source of a run that goes on: what is known of it, without its values, which the run's state has."""
+    config = EfficientDetConfig.from_dict(origin["config"])
+    return Source(origin["name"], config, metadata=origin["metadata"])
+
+
+def start_from(source: Source, classes: ClassMap, image_size: tuple[int, int] | None, recipe: Recipe) -> Start:
     """Build the model to train: the source's values, but a head for the classes of the data.
 
     Random values are those of `recipe.seed`.
@@ -125,27 +135,27 @@ def start_from(source: Source, classes: Classes, image_size: tuple[int, int] | N
     """
     config = replace(
         source.config,
-        num_classes=classes.count,
-        label_map=source.config.label_map if classes.head_kept else classes.names,
+        num_classes=classes.num_classes,
+        label_map=source.config.label_map if classes.head_kept else tuple(classes.label_map.items()),
         image_size=image_size or source.config.image_size,
     )
     torch.manual_seed(recipe.seed)
     drop_path = official_drop_path(config) if recipe.drop_path is None else recipe.drop_path
     model = EfficientDet(config, drop_path_rate=drop_path)
+    model.metadata = dict(source.metadata)
     notes = [f"starts from {_described(source)}"]
     averages = None
     if source.backbone is not None:
         fill_backbone(model, *source.backbone)
     if source.detector is not None:
         fresh = frozenset[str]() if classes.head_kept else _class_kernels(model)
-        model.metadata = source.detector.metadata
         _fill(model, source.detector.state_dict(), fresh)
         if source.averages is not None:
             averages = _without(averaged(source.averages), fresh)
         if fresh:
             notes.append(
-                f"class head: {classes.count} classes in place of {source.config.num_classes}; its last convolution "
-                "starts from random values, the rest of the model is kept"
+                f"class head: {classes.num_classes} classes in place of {source.config.num_classes} "
+                f"({classes.reason}); its last convolution starts from random values, the rest of the model is kept"
             )
     if recipe.freeze_bn and not config.redundant_bias:
         notes.append(
@@ -178,7 +188,7 @@ def _own_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 def _source(name: str, path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any], variant: str | None) -> Source:
     if not is_backbone(metadata):
         detector = build_model(path, tensors, metadata, dtype=torch.float32)
-        return Source(name, detector.config, detector)
+        return Source(name, detector.config, detector, metadata=metadata)
     if variant is None:
         raise ConfigError(f"{name} is a backbone ({metadata['config']['backbone']}); choose a detector with --variant")
     return Source(name, get_config(variant), backbone=(path, tensors, metadata))

@@ -24,7 +24,7 @@ from effdet_torch.train.run.folder import RunFolder
 from effdet_torch.train.run.progress import RunProgress
 from effdet_torch.train.run.results import EpochResult, Results
 from effdet_torch.train.run.settings import settings_of
-from effdet_torch.train.setup import Setup, set_up
+from effdet_torch.train.setup import Setup, device_name, set_up
 from effdet_torch.train.state import TrainState, load_state, save_state
 from effdet_torch.train.step import StepResult
 from effdet_torch.train.validate import Validation, validate
@@ -45,7 +45,7 @@ def train(request: TrainRequest, open_source: OpenSource | None = None) -> Resul
         EffdetError: Something cannot be read or written or does not fit, or the loss is not finite. What was saved
             before stays.
     """
-    with processes(request.device or "cpu") as group:
+    with processes(device_name(request)) as group:
         state = load_state(request.out) if request.resume else None
         setup = set_up(request, group, open_source, state)
         return Trainer(setup, state).run()

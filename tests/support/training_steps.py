@@ -177,9 +177,7 @@ class Run:
             f"{kind} of statistics": self.largest(arrays, key, number, moving),
         }
 
-    def largest(
-        self, arrays: Mapping[str, NDArray[Any]], key: str, number: int, rows: Mapping[int, int]
-    ) -> float:
+    def largest(self, arrays: Mapping[str, NDArray[Any]], key: str, number: int, rows: Mapping[int, int]) -> float:
         """Return the largest difference of samples and norms; `rows`: row of `names` -> row of the stored array."""
         names, index = self.oracle.arrays["names"], self.oracle.arrays["sample_index"]
         samples, norms = (self.oracle.arrays[f"{key}|{part}"][number] for part in ("sample", "norm"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from effdet_torch.untrusted.text import printable
+from effdet_torch.untrusted.pages import page_templates
 from verify.report.content.plots import panels
 from verify.report.content.section import MAX_LISTED, Failed
 from verify.report.content.sections import sections
@@ -15,7 +14,6 @@ from verify.results.verification import Verification
 
 if TYPE_CHECKING:
     from jinja2 import Template
-    from markupsafe import Markup
 
 
 def to_html(verification: Verification) -> str:
@@ -26,32 +24,8 @@ def to_html(verification: Verification) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("verify.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_finalize,
-    )
-    environment.filters["breakable"] = _breakable
-    environment.filters["base64"] = lambda data: b64encode(data).decode()
+    environment = page_templates("verify.report")
     environment.filters["named"] = lambda key: FACTS.get(key, key)
     environment.tests["failed"] = lambda cell: isinstance(cell, Failed)
     environment.globals["panels"] = panels
     return environment.get_template("report.html.j2")
-
-
-def _finalize(value: Any) -> Any:
-    """Clean what comes from the verification; markup that is already safe stays as it is."""
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
-
-
-def _breakable(name: str) -> Markup:
-    """Let a long name break after its separators rather than anywhere."""
-    from markupsafe import Markup, escape
-
-    escaped = escape(printable(name))
-    return escaped.replace("/", Markup("/<wbr>")).replace(".", Markup(".<wbr>"))

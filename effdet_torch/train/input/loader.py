@@ -7,6 +7,7 @@ number of workers or processes, nor from where a training was resumed.
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
@@ -93,26 +94,17 @@ class TrainLoader:
             generator=torch.Generator(),  # the global one must not depend on how often a training was resumed
         )
 
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        return len(self._order)
-
-    @property
-    def repeats(self) -> bool:
-        """Whether there are fewer images than the processes take at once, so that a batch has some of them twice."""
-        return self._order.repeats
-
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """Read an epoch; one at a time.
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Read batches, one at a time.
 
         Args:
-            number: of the epoch, from 0.
-            skip: batches that are left out at its start; their images are not read.
+            start: number of the first one; they count from 0 over the whole training.
+            stop: number of the one after the last.
 
         Raises:
             ImageError: An image cannot be read; names it.
         """
-        self._order.start(number, skip)
+        self._order.choose(start, stop)
         for packed in self._loader:
             if isinstance(packed, ImageError):
                 raise packed
@@ -194,5 +186,10 @@ def _as_it_is(packed: _Packed | ImageError) -> _Packed | ImageError:
 
 
 def _settle(worker: int) -> None:
-    """Keep the garbage collector from touching, and so copying, what a worker shares with its parent."""
+    """Prepare a worker.
+
+    The garbage collector must not touch, and so copy, what it shares with its parent; and Ctrl-C, which a terminal
+    sends to all processes, is the parent's to deal with: it finishes the update first, and needs its batch.
+    """
     gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Which images are in which batch of an epoch: a permutation, divided among processes."""
+"""Which images are in which batch: one permutation after another, divided among processes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Key(NamedTuple):
 
 
 class Order:
-    """The batches of one process; every iteration goes through what is left of the epoch that `start` chose.
+    """The batches of one process; every iteration goes through those that `choose` named.
 
-    An epoch has whole batches only. If there are fewer images than all processes take at once, they are repeated until
-    one batch is full. The batches that the processes have at the same time are neighbours in the permutation, so that
-    together they are the batches of one process with a batch so much larger.
+    As in the official trainer, the images are repeated before they are divided into batches: a batch may hold the last
+    images of one epoch and the first of the next, and no image is left out. The batches that the processes have at the
+    same time are neighbours, so that together they are the batches of one process with a batch so much larger.
 
     Args:
         images: number of images.
@@ -44,25 +44,30 @@ class Order:
 
     def __init__(self, images: int, batch: int, seed: int, processes: Processes = ALONE) -> None:
         self._images, self._batch, self._seed, self._processes = images, batch, seed, processes
-        self._at_once = batch * processes.count
-        self._epoch = self._skip = 0
+        self._numbers = range(0)
 
     def __len__(self) -> int:
-        return max(1, self._images // self._at_once)
+        return len(self._numbers)
 
-    @property
-    def repeats(self) -> bool:
-        """Whether images are repeated to fill the only batch."""
-        return self._images < self._at_once
-
-    def start(self, epoch: int, skip: int = 0) -> None:
-        """Choose the epoch, and how many of its batches are skipped."""
-        self._epoch, self._skip = epoch, skip
+    def choose(self, start: int, stop: int) -> None:
+        """Choose batches by their numbers, which count from 0 over the whole training; `stop` is excluded."""
+        self._numbers = range(start, stop)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        epoch, used = self._epoch, len(self) * self._at_once
-        permutation = np.random.default_rng((self._seed, epoch)).permutation(self._images)
-        places = self._processes.share(range(used))
-        for start in range(self._skip * self._batch, len(places), self._batch):
-            positions = places[start : start + self._batch]
-            yield [Key(epoch, position, int(permutation[position % self._images])) for position in positions]
+        at_once, permutations = self._batch * self._processes.count, _Permutations(self._images, self._seed)
+        for number in self._numbers:
+            places = self._processes.share(range(number * at_once, (number + 1) * at_once))
+            yield [permutations.key(*divmod(place, self._images)) for place in places]
+
+
+class _Permutations:
+    """The permutation of the epoch that was asked for last."""
+
+    def __init__(self, images: int, seed: int) -> None:
+        self._images, self._seed, self._epoch = images, seed, -1
+
+    def key(self, epoch: int, position: int) -> Key:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._samples = np.random.default_rng((self._seed, epoch)).permutation(self._images)
+        return Key(epoch, position, int(self._samples[position]))

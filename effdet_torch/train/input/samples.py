@@ -17,6 +17,7 @@ from effdet_torch.data.dataset import DataSet
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.images import read_image
 from effdet_torch.train.input.example import Example
+from effdet_torch.untrusted.files import FilePart
 
 
 class Samples:
@@ -35,6 +36,10 @@ class Samples:
             raise EvaluationError(f"{data.path} has no images to train on; expected at least one")
         self.image_ids = np.array(data.image_ids, np.int64)  # (N,)
         self._paths = _Texts(os.fsencode(image.path) for image in data.images)
+        parts = [image.part for image in data.images]
+        # (N, 2), offset and number of bytes inside the file; 0 bytes: the whole file.
+        self._parts = np.array([(part.offset, part.size) if part else (0, 0) for part in parts], np.int64)
+        self._names = _Texts((part.name if part else "").encode("utf-8", "surrogatepass") for part in parts)
         self._sizes = np.array([image.size or (0, 0) for image in data.images], np.int64)  # (N, 2), width and height
         self._turned = np.array([image.turned for image in data.images], np.bool_)
         objects = [item for item in data.objects if keep_crowds or not item.is_crowd]
@@ -48,9 +53,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def path(self, index: int) -> Path:
-        """Return the file of an image."""
-        return Path(os.fsdecode(self._paths[index]))
+    def source(self, index: int) -> Path | FilePart:
+        """Return the file of an image, or where in a file it is."""
+        path, (offset, size) = Path(os.fsdecode(self._paths[index])), self._parts[index].tolist()
+        return FilePart(path, offset, size, self._names[index].decode("utf-8", "surrogatepass")) if size else path
 
     def read(self, index: int) -> Example:
         """Read an image.
@@ -58,7 +64,7 @@ class Samples:
         Raises:
             ImageError: The file cannot be read; names it.
         """
-        image = read_image(self.path(index), apply_exif=bool(self._turned[index]))
+        image = read_image(self.source(index), apply_exif=bool(self._turned[index]))
         width, height = self._sizes[index] if self._sizes[index].all() else (image.shape[1], image.shape[0])
         rows = slice(self._starts[index], self._ends[index])
         x, y, box_width, box_height = self._boxes[rows].T

@@ -24,6 +24,7 @@ from effdet_torch.train.input.order import Order
 from effdet_torch.train.input.samples import Samples
 from effdet_torch.train.objective.targets import TargetAssigner
 from effdet_torch.train.recipe import Recipe, make_recipe
+from effdet_torch.untrusted.files import FilePart
 
 CONFIG = get_config("d0", image_size=(128, 128))
 ASSIGNER = TargetAssigner(CONFIG)
@@ -60,11 +61,12 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
 
 
 def test_a_batch_has_what_the_network_and_the_loss_take(data: DataSet) -> None:
-    batches = list(loader(data, replace(RECIPE, augment=())).epoch(0))
-    assert len(batches) == len(loader(data)) == 3  # seven images: the last one of the permutation is left out
+    batches = list(loader(data, replace(RECIPE, augment=())).batches(0, 7))
+    assert len(batches) == 7  # two epochs: the fourth batch has the last image of the first and one of the second
     ids = [number for batch in batches for number in batch.image_ids]
-    assert len(set(ids)) == 6
-    assert ids != sorted(ids)
+    assert sorted(ids[:7]) == sorted(ids[7:]) == list(range(1, 8))
+    assert ids[:7] != sorted(ids[:7])
+    assert ids[:7] != ids[7:]
     for batch in batches:
         assert batch.images.shape == (2, 3, 128, 128)
         assert batch.images.dtype == torch.float32
@@ -82,13 +84,13 @@ def test_a_batch_has_what_the_network_and_the_loss_take(data: DataSet) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_batches(data: DataSet, workers: int) -> None:
     read = loader(data, workers=workers)
-    for epoch in (0, 1):
-        assert_same(list(read.epoch(epoch)), list(loader(data).epoch(epoch)))
+    for start in (0, 4):
+        assert_same(list(read.batches(start, start + 3)), list(loader(data).batches(start, start + 3)))
 
 
 def test_seed_and_epoch_change_the_batches(data: DataSet) -> None:
-    first, second = (next(loader(data).epoch(epoch)) for epoch in (0, 1))
-    other = next(loader(data, replace(RECIPE, seed=6)).epoch(0))
+    first, second = (next(loader(data).batches(start, start + 1)) for start in (0, 7))
+    other = next(loader(data, replace(RECIPE, seed=6)).batches(0, 1))
     assert not torch.equal(first.images, second.images)
     assert not torch.equal(first.images, other.images)
     with pytest.raises(AssertionError):
@@ -96,12 +98,12 @@ def test_seed_and_epoch_change_the_batches(data: DataSet) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_skip_continues_inside_an_epoch(data: DataSet, workers: int) -> None:
-    whole = list(loader(data).epoch(3))
+def test_a_training_continues_at_any_batch(data: DataSet, workers: int) -> None:
+    whole = list(loader(data).batches(9, 13))
     read = loader(data, workers=workers)
-    assert_same(list(read.epoch(3, skip=1)), whole[1:])
-    assert_same(list(read.epoch(3)), whole)
-    assert list(read.epoch(3, skip=3)) == []
+    assert_same(list(read.batches(10, 13)), whole[1:])
+    assert_same(list(read.batches(9, 13)), whole)
+    assert list(read.batches(12, 12)) == []
 
 
 def test_skipped_images_are_not_read(data: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,54 +115,59 @@ def test_skipped_images_are_not_read(data: DataSet, monkeypatch: pytest.MonkeyPa
         return real(path, apply_exif)
 
     monkeypatch.setattr(samples_module, "read_image", spy)
-    rest = list(loader(data, recipe).epoch(0, skip=2))
+    rest = list(loader(data, recipe).batches(2, 3))
     assert read == [f"image {number}.png" for number in rest[0].image_ids]
 
 
 def test_an_interrupted_epoch_leaves_nothing_behind(data: DataSet) -> None:
     read = loader(data, workers=2)
-    next(read.epoch(0))
-    assert_same(list(read.epoch(1)), list(loader(data).epoch(1)))
+    next(read.batches(0, 3))
+    assert_same(list(read.batches(3, 6)), list(loader(data).batches(3, 6)))
 
 
 def test_processes_together_read_what_one_with_their_batches_reads(data: DataSet) -> None:
-    alone = list(loader(data, replace(RECIPE, batch=4)).epoch(0))
-    parts = [list(loader(data, processes=Processes(rank, 2)).epoch(0)) for rank in (0, 1)]
-    assert len(alone) == len(parts[0]) == len(parts[1]) == 1
-    for rank, (batch,) in enumerate(parts):
-        assert batch.image_ids == alone[0].image_ids[rank::2]
-        assert torch.equal(batch.images, alone[0].images[rank::2])
+    alone = list(loader(data, replace(RECIPE, batch=4)).batches(0, 3))
+    parts = [list(loader(data, processes=Processes(rank, 2)).batches(0, 3)) for rank in (0, 1)]
+    for rank, batches in enumerate(parts):
+        for batch, whole in zip(batches, alone, strict=True):
+            assert batch.image_ids == whole.image_ids[rank::2]
+            assert torch.equal(batch.images, whole.images[rank::2])
 
 
-def test_an_epoch_of_several_processes_has_every_image_once() -> None:
-    orders = [Order(1000, 8, 0, Processes(rank, 3)) for rank in range(3)]
+def test_several_processes_have_every_image_once_in_an_epoch() -> None:
+    orders = [Order(960, 8, 0, Processes(rank, 3)) for rank in range(3)]
     for order in orders:
-        order.start(7)
+        order.choose(80, 120)  # the third epoch
     taken = [key.sample for order in orders for batch in order for key in batch]
-    assert len(taken) == len(set(taken)) == 1000 // 24 * 24
-    assert [len(list(order)) for order in orders] == [41, 41, 41] == [len(order) for order in orders]
+    assert sorted(taken) == list(range(960))
     # Every batch of all processes together is the one of a single process with a batch three times as large.
-    single = Order(1000, 24, 0)
-    single.start(7)
+    single = Order(960, 24, 0)
+    single.choose(80, 120)
     for together, parts in zip(single, zip(*orders, strict=True), strict=True):
         assert sorted(key for part in parts for key in part) == together
 
 
 def test_fewer_images_than_a_batch_are_repeated_with_other_augmentations(data: DataSet) -> None:
-    read = loader(data, replace(RECIPE, batch=16))
-    assert read.repeats
-    assert not loader(data).repeats
-    (batch,) = read.epoch(0)
-    assert sorted(batch.image_ids) == sorted([*range(1, 8)] * 2 + batch.image_ids[:2])
-    assert not torch.equal(batch.images[0], batch.images[7])
-    assert batch.image_ids[0] == batch.image_ids[7]
+    (batch,) = loader(data, replace(RECIPE, batch=14)).batches(0, 1)
+    assert sorted(batch.image_ids) == sorted([*range(1, 8)] * 2)
+    first, second = (n for n, number in enumerate(batch.image_ids) if number == 7)
+    assert not torch.equal(batch.images[first], batch.images[second])
+
+
+def test_images_inside_a_larger_file_are_read(data: DataSet, tmp_path: Path) -> None:
+    content = data.images[2].path.read_bytes()
+    (tmp_path / "all").write_bytes(b"before" + content + b"behind")
+    inside = data.images[2]._replace(path=tmp_path / "all", part=FilePart(tmp_path / "all", 6, len(content), "third"))
+    expected, found = Samples(data).read(2), Samples(replace(data, images=(inside,))).read(0)
+    assert np.array_equal(found.image, expected.image)
+    assert len(found.labels) == len(expected.labels) == 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_ends_the_epoch_with_its_name(data: DataSet, workers: int) -> None:
     data.images[3].path.write_bytes(data.images[3].path.read_bytes()[:60])
     with pytest.raises(ImageError, match=r"image 4\.png is damaged") as error:
-        list(loader(data, replace(RECIPE, batch=7), workers=workers).epoch(0))
+        list(loader(data, replace(RECIPE, batch=7), workers=workers).batches(0, 1))
     assert "Traceback" not in str(error.value)
 
 
@@ -212,7 +219,7 @@ def test_the_canvas_has_the_colour_of_the_recipe(
     data: DataSet, fill: Any, settings: dict[str, Any], expected: list[float]
 ) -> None:
     config, recipe = replace(CONFIG, **settings), replace(RECIPE, fill_color=fill, augment=())
-    batch = next(TrainLoader(data, config, recipe, ASSIGNER, workers=0).epoch(0))
+    batch = next(TrainLoader(data, config, recipe, ASSIGNER, workers=0).batches(0, 1))
     np.testing.assert_allclose(batch.images[0, :, -1, -1], expected, rtol=1e-6)
     assert batch.images[0, :, 0, 0].tolist() != expected
 
@@ -221,7 +228,7 @@ def test_torchs_own_random_numbers_are_left_alone(data: DataSet) -> None:
     """A resumed training opens the loader more often, and must go on with the same numbers."""
     before = torch.get_rng_state()
     for workers in (0, 1):
-        list(loader(data, workers=workers).epoch(0))
+        list(loader(data, workers=workers).batches(0, 3))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -231,10 +238,10 @@ def test_many_images_are_small_and_fast_to_send() -> None:
     objects = tuple(DataObject(n % count, n % 80 + 1, (1.0, 2.0, 3.0, 4.0), 12.0, False) for n in range(3 * count))
     samples = Samples(DataSet("train", Path("x.json"), images, {1: ""}, objects))
     parts = [*vars(samples).values(), *vars(samples._paths).values()]
-    assert sum(isinstance(part, np.ndarray) for part in parts) == len(parts) - 1  # all but the paths themselves
+    assert sum(isinstance(part, np.ndarray) for part in parts) == len(parts) - 2  # all but the paths and names
     start = time.perf_counter()
     content = pickle.dumps(samples, 5)
     again = pickle.loads(content)
     assert time.perf_counter() - start < 1
     assert len(content) < 250 * count
-    assert again.path(99_999) == images[-1].path
+    assert again.source(99_999) == images[-1].path

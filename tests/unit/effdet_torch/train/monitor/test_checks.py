@@ -9,7 +9,7 @@ import pytest
 from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
-from effdet_torch.train.checks import check_batch_norms
+from effdet_torch.train.monitor.checks import check_batch_norms
 from effdet_torch.train.recipe import Recipe
 
 SMALL = get_config("d0", image_size=(128, 128))

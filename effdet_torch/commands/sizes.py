@@ -1,0 +1,23 @@
+"""Sizes of images, as users write them."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+
+def parsed_size(text: str, otherwise: str = "") -> tuple[int, int]:
+    """Parse SIDE or WIDTHxHEIGHT to (height, width) in pixels.
+
+    Args:
+        text: from the command line.
+        otherwise: what else would have been possible, for the error.
+
+    Raises:
+        BadParameter: It is neither.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels{otherwise}")
+    return int(found[2] or found[1]), int(found[1])

@@ -1,0 +1,1 @@
+"""What a run folder holds, apart from the models and the state: numbers, curves, pictures, a page, the settings."""

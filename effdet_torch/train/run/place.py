@@ -1,0 +1,32 @@
+"""Where a run goes."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+from effdet_torch.errors import OverwriteError, UsageError
+from effdet_torch.outputs import is_folder
+from effdet_torch.train.run.settings import SETTINGS
+
+DEFAULT = Path("runs") / "train"
+
+
+def choose_folder(out: Path | None) -> Path:
+    """Return the folder of a new run: `out`, or the first of runs/train, runs/train2, ... that does not exist.
+
+    Raises:
+        UsageError: `out` is None, and torchrun started several processes, which may choose different folders.
+        OverwriteError: `out` is not empty.
+    """
+    if out is None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UsageError("--out is missing; with several processes it must be named, so that all use the same one")
+        names = (DEFAULT.name + ("" if number == 1 else str(number)) for number in count(1))
+        return next(folder for folder in map(DEFAULT.with_name, names) if not folder.exists())
+    is_first = os.environ.get("RANK", "0") == "0"  # it may have begun to write when the others get here
+    if is_first and is_folder(out) and any(out.iterdir()):
+        what = "holds a run: pass --resume to continue it" if (out / SETTINGS).exists() else "is not empty"
+        raise OverwriteError(f"--out {out} {what}, or choose another folder")
+    return out
