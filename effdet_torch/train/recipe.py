@@ -46,6 +46,7 @@ class Recipe:
         box_loss_weight: of the box loss.
         iou_loss: added to the box loss: "iou", "giou", "diou" or "ciou"; None adds nothing.
         iou_loss_weight: of that.
+        ciou_gradient: of "ciou": "graph" is the official one, in which aspect ratios do not pull at the box; "true".
         normalizer: the loss is divided by the number of positive anchors in all processes ("global") or in each.
         positives_momentum: of a moving average of that number; None takes the batch's own.
         augment: names in `effdet_torch.train.input.augment.AUGMENTATIONS`, in the order in which they run.
@@ -87,6 +88,7 @@ class Recipe:
     box_loss_weight: float = 50.0
     iou_loss: Literal["iou", "giou", "diou", "ciou"] | None = None
     iou_loss_weight: float = 1.0
+    ciou_gradient: Literal["graph", "true"] = "graph"
     normalizer: Normalizer = "replica"
     positives_momentum: float | None = None
     augment: tuple[str, ...] = ("flip", "scale")
@@ -143,6 +145,7 @@ DEFAULT: Mapping[str, Difference] = {
     "epochs": Difference(50, "most data sets are small, and most trainings start from trained weights"),
     "batch": Difference(16, "fits a usual GPU"),
     "anneal_to_end": Difference(True, "the official cosine rises again in the last steps"),
+    "ciou_gradient": Difference("true", "the official one leaves out how the aspect ratio moves the box"),
     "normalizer": Difference("global", "several processes train as one with all of the images"),
 }
 OFFICIAL = Recipe()

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.training import CONFIGS, dense_match
 
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.train.objective.matching import AnchorGrid
+from support.training import CONFIGS, dense_match
 
 CONFIGURATIONS = [
     *CONFIGS.values(),

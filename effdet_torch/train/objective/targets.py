@@ -79,7 +79,9 @@ class TargetAssigner:
                 the maximum.
         """
         if len(boxes_xyxy) != len(labels) or not labels:
-            raise UsageError(f"boxes of {len(boxes_xyxy)} images, labels of {len(labels)}; expected the same, 1 or more")
+            raise UsageError(
+                f"boxes of {len(boxes_xyxy)} images, labels of {len(labels)}; expected the same, 1 or more"
+            )
         return merge([self._assign(*pair, at) for at, pair in enumerate(zip(boxes_xyxy, labels, strict=True))])
 
     def _assign(self, boxes_xyxy: Tensor, labels: Tensor, position: int) -> Targets:
@@ -114,6 +116,8 @@ def _require_boxes(boxes_xyxy: Tensor, labels: Tensor, position: int) -> None:
     wrong = ~((boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all(dim=1) & boxes_xyxy.isfinite().all(dim=1))
     if wrong.any():
         box = boxes_xyxy[wrong][0].tolist()
-        raise UsageError(f"{where}: box {box} is not (xmin, ymin, xmax, ymax); boxes by width and height need converting")
+        raise UsageError(
+            f"{where}: box {box} is not (xmin, ymin, xmax, ymax); boxes by width and height need converting"
+        )
     if len(labels) and labels.min() < -1:
         raise UsageError(f"{where}: label {labels.min().item()}; expected 1 or more, or 0 (background) or -1 (ignored)")
