@@ -81,5 +81,5 @@ def validate(
 def _predictor(model: EfficientDet, processes: Processes, profile: str | Profile) -> Predictor:
     copy = deepcopy(model)
     restore_norms(copy)
-    processes.broadcast_tensors(list(copy.state_dict().values()))
+    processes.broadcast_tensors(copy.state_dict().values())
     return Predictor(copy, profile=profile, score_threshold=0)  # metrics take all
