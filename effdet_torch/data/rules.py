@@ -119,6 +119,31 @@ RULES: Mapping[str, Rule] = {
     ),
     "box as text": Rule("repaired", "boxes with numbers written as text: read as numbers"),
     "box empty": Rule("dropped", "boxes of zero or negative size"),
+    "box as corners": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners, [xmin, ymin, xmax, ymax]",
+        "write the width, xmax - xmin, and the height, ymax - ymin",
+    ),
+    "box as corners, y first": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners with y first, "
+        "[ymin, xmin, ymax, xmax]",
+        "write [xmin, ymin, xmax - xmin, ymax - ymin]",
+    ),
+    "box as y, x, height, width": Rule(
+        "refused", "boxes that leave their images as [x, y, width, height] and fit with y first", "exchange x and y"
+    ),
+    "box by its centre": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit if x and y are the centre",
+        "subtract half of the width and of the height",
+    ),
+    "box as shares": Rule(
+        "refused",
+        "boxes with no number above 1: they look like shares of the image's sides",
+        "multiply x and width by the image's width, y and height by its height",
+    ),
+    "box outside": Rule("assumed", "boxes that reach out of their images by more than 1 %: kept as they are"),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
