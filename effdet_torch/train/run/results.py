@@ -6,13 +6,16 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from pathlib import Path
 
 import msgspec
 
 from effdet_torch.errors import EffdetError
 from effdet_torch.metrics.coco import METRICS
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes, reason_of
 from effdet_torch.untrusted.text import printable
 
+NEXT_STEP = "restore it, or start a new run with another --out"
 COPIES = ("ema", "raw")  # of the weights, each with metrics of its own
 NO_TRUTH = -1  # a metric of COCO where there is nothing to find
 
@@ -135,17 +138,15 @@ def to_json(results: Results) -> bytes:
     return msgspec.json.format(msgspec.json.encode(results)) + b"\n"
 
 
-def from_json(content: bytes, name: object) -> Results:
+def read_results(path: Path) -> Results:
     """Return what `to_json` wrote.
 
-    Args:
-        content: of the file.
-        name: of the file, for errors.
-
     Raises:
-        EffdetError: The file is damaged.
+        EffdetError: The file is missing or damaged.
     """
     try:
-        return msgspec.json.decode(content, type=Results)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise EffdetError(f"{name} is damaged ({error}); restore it, or start a new run with another --out") from error
+        found: Results = msgspec.json.decode(read_bytes(path, MAX_JSON_BYTES), type=Results)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise EffdetError(f"{path} cannot be read: {reason}; {NEXT_STEP}") from error
+    return found
