@@ -27,13 +27,14 @@ class EpochResult:
     Attributes:
         epoch: its number, from 1.
         step: updates done so far.
-        seconds: that it took, validation included.
+        seconds: of training.
         images: that were trained on.
         losses: {"total", "classes", "boxes", "iou", "l2": mean over the updates}.
         lr: learning rate of the last update.
         gradient_norm: mean over the updates, before clipping.
         metrics: {copy: {name in `METRICS`: 0 to 1, -1 where there is nothing to find}}; empty without a validation.
         per_class: {copy: {class name: AP}}, likewise.
+        validation_seconds: of the validations and what else followed.
         memory_bytes: the most memory so far; None if unknown.
     """
 
@@ -46,6 +47,7 @@ class EpochResult:
     gradient_norm: float | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    validation_seconds: float = 0.0
     memory_bytes: int | None = None
 
     @property
@@ -80,6 +82,7 @@ COLUMNS: Mapping[str, Callable[[EpochResult], float | None]] = {
     "gradient_norm": lambda result: result.gradient_norm,
     **{f"{name}_{copy}": _metric(copy, name) for copy in COPIES for name in METRICS},
     "seconds": lambda result: result.seconds,
+    "validation_seconds": lambda result: result.validation_seconds,
     "images_per_second": lambda result: result.images / result.seconds if result.seconds else None,
     "memory_bytes": lambda result: result.memory_bytes,
 }
