@@ -19,6 +19,7 @@ def epoch_result(epoch: int, ap: float | None = 0.25, **changes: Any) -> EpochRe
         "epoch": epoch,
         "step": 10 * epoch,
         "seconds": 20.0,
+        "validation_seconds": 5.0,
         "images": 100,
         "losses": {"total": 2.0 / epoch, "classes": 1.0 / epoch, "boxes": 0.02 / epoch, "iou": 0.0, "l2": 0.1},
         "lr": 0.08 / epoch,

@@ -23,6 +23,8 @@ from effdet_torch.errors import EffdetError
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.labels import read_labels
 from effdet_torch.inference.partial_results import PartialResults
+from effdet_torch.train.run import results as training_results
+from effdet_torch.train.run.settings import read_settings_file
 from support.tiny_bundle import write_bundle
 from verify.detections.results_file import read_results
 from verify.reference.official.config_file import read_config_file
@@ -54,6 +56,8 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "list": (read_lines, ".txt"),
     "data.yaml": (lambda path: DataSource(data=path).read(), ".yaml"),
     "results": (read_results, ".json"),
+    "results of a training": (training_results.read_results, ".json"),
+    "settings of a training": (read_settings_file, ".yaml"),
     "image": (read_image, ".jpg"),
     "header": (read_header, ".jpg"),
 }
@@ -107,7 +111,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, reader: str, monkeypatch: p
     refused(reader, path, "Permission denied")
 
 
-@pytest.mark.parametrize("reader", ["names in JSON", "annotations", "results"])
+@pytest.mark.parametrize("reader", ["names in JSON", "annotations", "results", "results of a training"])
 @pytest.mark.parametrize(
     "content",
     ["[" * DEEP + "]" * DEEP, '{"images":' * DEEP + "1" + "}" * DEEP, '[{"x": ' + "[" * DEEP + "]" * DEEP + "}]"],
@@ -116,7 +120,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, reader: str, monkeypatch: p
 def test_deep_json(tmp_path: Path, reader: str, content: str) -> None:
     path = tmp_path / "deep.json"
     path.write_text(content)
-    refused(reader, path, r"nested too deeply|recursion|not in COCO's results format")
+    refused(reader, path, r"nested too deeply|recursion|not in COCO's results format|Expected `object`")
 
 
 def test_deep_lines_of_an_interrupted_run(tmp_path: Path) -> None:
@@ -126,7 +130,9 @@ def test_deep_lines_of_an_interrupted_run(tmp_path: Path) -> None:
         PartialResults(tmp_path / "r.json", dict)
 
 
-@pytest.mark.parametrize("reader", ["hyperparameters", "reference's settings", "names in YAML", "data.yaml"])
+@pytest.mark.parametrize(
+    "reader", ["hyperparameters", "reference's settings", "names in YAML", "data.yaml", "settings of a training"]
+)
 @pytest.mark.parametrize("key", ["names", "label_map", "image_size", "nc", "val"])
 def test_aliases_under_a_known_key(tmp_path: Path, reader: str, key: str) -> None:
     path, names = tmp_path / "bomb.yaml", [*(f"x{n}" for n in range(40)), key]

@@ -44,6 +44,7 @@ def batch_for(device: torch.device, attempt: Callable[[int], object]) -> int:
         tell(f"batch auto: {CPU_BATCH} images, because nothing is measured on {device.type}", err=True)
         return CPU_BATCH
     batch = largest(lambda count: fits(device, attempt, count))
+    torch.cuda.empty_cache()
     tell(f"batch auto: {batch} images, the largest power of two that fits into {SHARE:.0%} of the memory", err=True)
     return batch
 
@@ -69,7 +70,5 @@ def fits(device: torch.device, attempt: Callable[[int], object], batch: int) -> 
     try:
         attempt(batch)
     except torch.cuda.OutOfMemoryError:
-        return False
-    finally:
-        torch.cuda.empty_cache()
+        return False  # what the step held is free only once this function has returned
     return torch.cuda.max_memory_reserved(device) <= SHARE * torch.cuda.get_device_properties(device).total_memory

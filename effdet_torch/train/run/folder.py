@@ -11,9 +11,9 @@ from effdet_torch.errors import OutputError
 from effdet_torch.train.run.curves import curves_png
 from effdet_torch.train.run.events import open_events
 from effdet_torch.train.run.page import PICTURES, to_html
-from effdet_torch.train.run.results import EpochResult, Results, from_json, to_csv, to_json
+from effdet_torch.train.run.results import EpochResult, Results, read_results, to_csv, to_json
 from effdet_torch.train.run.settings import SETTINGS, read_settings, to_yaml
-from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, MAX_JSON_BYTES, read_bytes, reason_of
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, read_bytes
 
 RESULTS = "results.json"
 PAGE = "report.html"
@@ -91,9 +91,4 @@ class RunFolder:
         """Return the results of the run that is resumed; none if it was interrupted in its first epoch."""
         read_settings(self.path)  # refuses a folder that is not that of a run
         path = self.path / RESULTS
-        try:
-            return from_json(read_bytes(path, MAX_JSON_BYTES), path)
-        except FileNotFoundError:
-            return Results()
-        except OSError as error:
-            raise OutputError(f"{path} cannot be read: {reason_of(error)}") from error
+        return read_results(path) if path.exists() else Results()

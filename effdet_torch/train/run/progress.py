@@ -71,8 +71,9 @@ def epoch_line(result: EpochResult, epochs: int) -> str:
     scores = {copy: result.metric(copy, "AP") for copy in COPIES if copy in result.metrics}
     found = [f"{copy} {'n/a' if ap is None else f'{100 * ap:.1f}'}" for copy, ap in scores.items()]
     speed = f"{result.images / result.seconds:.1f} images/s" if result.seconds else ""
+    took = duration(result.seconds + result.validation_seconds)
     validated = f"AP {', '.join(found)}" if found else ""
-    texts = (", ".join(parts), f"lr {result.lr:.3g}", validated, duration(result.seconds), speed)
+    texts = (", ".join(parts), f"lr {result.lr:.3g}", validated, took, speed)
     return f"epoch {result.epoch}/{epochs}  " + "  ".join(filter(None, (*texts, _memory(result.memory_bytes))))
 
 

@@ -6,13 +6,16 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from pathlib import Path
 
 import msgspec
 
 from effdet_torch.errors import EffdetError
 from effdet_torch.metrics.coco import METRICS
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes, reason_of
 from effdet_torch.untrusted.text import printable
 
+NEXT_STEP = "restore it, or start a new run with another --out"
 COPIES = ("ema", "raw")  # of the weights, each with metrics of its own
 NO_TRUTH = -1  # a metric of COCO where there is nothing to find
 
@@ -24,13 +27,14 @@ class EpochResult:
     Attributes:
         epoch: its number, from 1.
         step: updates done so far.
-        seconds: that it took, validation included.
+        seconds: of training.
         images: that were trained on.
         losses: {"total", "classes", "boxes", "iou", "l2": mean over the updates}.
         lr: learning rate of the last update.
         gradient_norm: mean over the updates, before clipping.
         metrics: {copy: {name in `METRICS`: 0 to 1, -1 where there is nothing to find}}; empty without a validation.
         per_class: {copy: {class name: AP}}, likewise.
+        validation_seconds: of the validations and what else followed.
         memory_bytes: the most memory so far; None if unknown.
     """
 
@@ -43,6 +47,7 @@ class EpochResult:
     gradient_norm: float | None = None
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     per_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    validation_seconds: float = 0.0
     memory_bytes: int | None = None
 
     @property
@@ -77,6 +82,7 @@ COLUMNS: Mapping[str, Callable[[EpochResult], float | None]] = {
     "gradient_norm": lambda result: result.gradient_norm,
     **{f"{name}_{copy}": _metric(copy, name) for copy in COPIES for name in METRICS},
     "seconds": lambda result: result.seconds,
+    "validation_seconds": lambda result: result.validation_seconds,
     "images_per_second": lambda result: result.images / result.seconds if result.seconds else None,
     "memory_bytes": lambda result: result.memory_bytes,
 }
@@ -135,17 +141,15 @@ def to_json(results: Results) -> bytes:
     return msgspec.json.format(msgspec.json.encode(results)) + b"\n"
 
 
-def from_json(content: bytes, name: object) -> Results:
+def read_results(path: Path) -> Results:
     """Return what `to_json` wrote.
 
-    Args:
-        content: of the file.
-        name: of the file, for errors.
-
     Raises:
-        EffdetError: The file is damaged.
+        EffdetError: The file is missing or damaged.
     """
     try:
-        return msgspec.json.decode(content, type=Results)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise EffdetError(f"{name} is damaged ({error}); restore it, or start a new run with another --out") from error
+        found: Results = msgspec.json.decode(read_bytes(path, MAX_JSON_BYTES), type=Results)
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise EffdetError(f"{path} cannot be read: {reason}; {NEXT_STEP}") from error
+    return found

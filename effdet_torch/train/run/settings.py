@@ -14,6 +14,7 @@ from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, UsageError, listed
 from effdet_torch.train.recipe import Recipe
 from effdet_torch.train.request import TrainRequest
+from effdet_torch.train.run.results import NEXT_STEP
 from effdet_torch.untrusted.documents import parse_yaml
 from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_bytes, reason_of
 
@@ -77,15 +78,20 @@ def read_settings(folder: Path) -> dict[str, Any]:
         EffdetError: The file is damaged.
     """
     path = folder / SETTINGS
+    if not path.is_file():
+        raise UsageError(f"{folder} is not a run folder: it has no {SETTINGS}; pass the --out of the run")
+    return read_settings_file(path)
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Return the settings in a file that `to_yaml` made; see `read_settings`."""
     try:
         settings = parse_yaml(read_bytes(path, MAX_YAML_BYTES))
-    except FileNotFoundError as error:
-        raise UsageError(f"{folder} is not a run folder: it has no {SETTINGS}; pass the --out of the run") from error
     except (OSError, ValueError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else error
-        raise EffdetError(f"{path} cannot be read: {reason}; restore it, or start a new run") from error
+        raise EffdetError(f"{path} cannot be read: {reason}; {NEXT_STEP}") from error
     if not isinstance(settings, dict) or not isinstance(settings.get(RECIPE), dict):
-        raise EffdetError(f"{path} is damaged: expected a section {RECIPE}; restore it, or start a new run")
+        raise EffdetError(f"{path} is damaged: expected a section {RECIPE}; {NEXT_STEP}")
     return settings
 
 
@@ -134,7 +140,7 @@ def resumed(folder: Path, given: Mapping[str, Any]) -> TrainRequest:
     try:
         return msgspec.convert(values, TrainRequest, dec_hook=lambda kind, value: kind(value))
     except (msgspec.ValidationError, TypeError) as error:
-        raise EffdetError(f"{folder / SETTINGS} is damaged ({error}); restore it, or start a new run") from error
+        raise EffdetError(f"{folder / SETTINGS} is damaged ({error}); {NEXT_STEP}") from error
 
 
 def _pairs(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:

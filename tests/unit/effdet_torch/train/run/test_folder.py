@@ -71,7 +71,7 @@ def test_results_that_are_damaged_or_of_no_run(tmp_path: Path) -> None:
         opened(tmp_path, resume=True)
     opened(tmp_path)
     (tmp_path / "results.json").write_text("{")
-    with pytest.raises(EffdetError, match=r"results\.json is damaged"):
+    with pytest.raises(EffdetError, match=r"results\.json cannot be read"):
         opened(tmp_path, resume=True)
 
 

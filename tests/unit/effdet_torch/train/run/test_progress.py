@@ -75,11 +75,11 @@ def test_no_bar_where_nobody_sees_it(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_the_line_of_an_epoch() -> None:
-    text = "epoch 2/9  loss 1, class 0.5, box 0.01  lr 0.04  AP ema 25.0, raw 12.5  20 s  5.0 images/s  2.0 GB"
+    text = "epoch 2/9  loss 1, class 0.5, box 0.01  lr 0.04  AP ema 25.0, raw 12.5  25 s  5.0 images/s  2.0 GB"
     assert epoch_line(epoch_result(2), 9) == text
     assert "AP" not in epoch_line(epoch_result(2, None), 9)
     nothing = epoch_result(2, metrics={"raw": {"AP": -1.0}}, memory_bytes=None)
-    assert "  AP raw n/a  20 s  5.0 images/s" in epoch_line(nothing, 9)
+    assert "  AP raw n/a  25 s  5.0 images/s" in epoch_line(nothing, 9)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import csv
 import json
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.train.run.results import COLUMNS, Results, from_json, to_csv, to_json
+from effdet_torch.train.run.results import COLUMNS, Results, read_results, to_csv, to_json
 from effdet_torch.untrusted.text import printable
 from support.train_results import NASTY, epoch_result
 
@@ -49,24 +50,31 @@ def test_a_repeated_epoch_takes_the_place_of_the_first_and_of_later_ones() -> No
     assert [row.epoch for row in found.adding(epoch_result(3)).epochs] == [1, 2, 3]
 
 
-def test_json_gives_everything_back() -> None:
+def again(found: Results, folder: Path) -> Results:
+    path = folder / "results.json"
+    path.write_bytes(to_json(found))
+    return read_results(path)
+
+
+def test_json_gives_everything_back(tmp_path: Path) -> None:
     found = results(0.1, None, 0.3).noting(NASTY).noting(NASTY)
-    assert from_json(to_json(found), "results.json") == found
+    assert again(found, tmp_path) == found
     assert found.notes == (printable(NASTY),)
     assert json.loads(to_json(found))["epochs"][2]["per_class"]["raw"] == {"cat": 0.15, printable(NASTY): -1.0}
 
 
-def test_numbers_that_json_lacks_are_null() -> None:
+def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
     found = Results().adding(epoch_result(1, gradient_norm=float("nan"), losses={"total": float("inf")}))
     row = json.loads(to_json(found), parse_constant=pytest.fail)["epochs"][0]
     assert (row["gradient_norm"], row["losses"]) == (None, {"total": None})
-    assert from_json(to_json(found), "x").epochs[0].losses == {"total": None}
+    assert again(found, tmp_path).epochs[0].losses == {"total": None}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"epochs": [{"epoch": "1"}]}', b'{"epochs": [{"epoch": 1}]}'])
-def test_a_damaged_file_is_named(content: bytes) -> None:
-    with pytest.raises(EffdetError, match=r"^runs/a/results\.json is damaged .*; restore it, or start a new run"):
-        from_json(content, "runs/a/results.json")
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(EffdetError, match=r"/results\.json cannot be read: .*; restore it, or start a new run"):
+        read_results(tmp_path / "results.json")
 
 
 def test_only_the_best_and_the_last_validated_epoch_keep_their_classes() -> None:
