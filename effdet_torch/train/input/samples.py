@@ -17,6 +17,7 @@ from effdet_torch.data.dataset import DataSet
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.images import read_image
 from effdet_torch.train.input.example import Example
+from effdet_torch.untrusted.files import FilePart
 
 
 class Samples:
@@ -35,6 +36,9 @@ class Samples:
             raise EvaluationError(f"{data.path} has no images to train on; expected at least one")
         self.image_ids = np.array(data.image_ids, np.int64)  # (N,)
         self._paths = _Texts(os.fsencode(image.path) for image in data.images)
+        self._names = _Texts(image.part.name.encode() if image.part else b"" for image in data.images)
+        parts = [(image.part.offset, image.part.size) if image.part else (0, 0) for image in data.images]
+        self._parts = np.array(parts, np.int64)  # (N, 2), offset and size; 0 bytes are a whole file
         self._sizes = np.array([image.size or (0, 0) for image in data.images], np.int64)  # (N, 2), width and height
         self._turned = np.array([image.turned for image in data.images], np.bool_)
         objects = [item for item in data.objects if keep_crowds or not item.is_crowd]
@@ -48,9 +52,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def path(self, index: int) -> Path:
+    def source(self, index: int) -> Path | FilePart:
         """Return the file of an image."""
-        return Path(os.fsdecode(self._paths[index]))
+        path, (offset, size) = Path(os.fsdecode(self._paths[index])), self._parts[index]
+        return FilePart(path, int(offset), int(size), self._names[index].decode()) if size else path
 
     def read(self, index: int) -> Example:
         """Read an image.
@@ -58,7 +63,7 @@ class Samples:
         Raises:
             ImageError: The file cannot be read; names it.
         """
-        image = read_image(self.path(index), apply_exif=bool(self._turned[index]))
+        image = read_image(self.source(index), apply_exif=bool(self._turned[index]))
         width, height = self._sizes[index] if self._sizes[index].all() else (image.shape[1], image.shape[0])
         rows = slice(self._starts[index], self._ends[index])
         x, y, box_width, box_height = self._boxes[rows].T
