@@ -198,6 +198,19 @@ def test_photographs_are_turned_where_the_boxes_say_so(data: DataSet, tmp_path: 
         assert Samples(replace(data, images=(entry,))).read(0).image.shape == shape
 
 
+def test_an_image_inside_a_larger_file_is_read_from_there(data: DataSet, tmp_path: Path) -> None:
+    contents = [image.path.read_bytes() for image in data.images[:2]]
+    (tmp_path / "all").write_bytes(b"".join(contents))
+    part = FilePart(tmp_path / "all", len(contents[0]), len(contents[1]), "two é")
+    samples = Samples(replace(data, images=(data.images[0], data.images[1]._replace(path=part.path, part=part))))
+    again = pickle.loads(pickle.dumps(samples))
+    assert [again.source(0), again.source(1)] == [data.images[0].path, part]
+    expected = Samples(data)
+    for index in (0, 1):
+        np.testing.assert_array_equal(again.read(index).image, expected.read(index).image)
+    assert not np.array_equal(again.read(0).image, again.read(1).image)
+
+
 def test_boxes_are_fractions_of_the_annotated_size_and_clipped_to_the_image(data: DataSet) -> None:
     image = data.images[0]._replace(size=(120, 80))  # annotated before the image was scaled down
     box = DataObject(1, 1, (60.0, -8.0, 90.0, 48.0), 1.0, False)
@@ -237,8 +250,9 @@ def test_many_images_are_small_and_fast_to_send() -> None:
     images = tuple(DataImage(n, Path(f"/data/train/{n:012d}.jpg"), (640, 480)) for n in range(count))
     objects = tuple(DataObject(n % count, n % 80 + 1, (1.0, 2.0, 3.0, 4.0), 12.0, False) for n in range(3 * count))
     samples = Samples(DataSet("train", Path("x.json"), images, {1: ""}, objects))
-    parts = [*vars(samples).values(), *vars(samples._paths).values()]
-    assert sum(isinstance(part, np.ndarray) for part in parts) == len(parts) - 2  # all but the paths and names
+    texts = (samples._paths, samples._names)
+    held = [value for holder in (samples, *texts) for value in vars(holder).values()]
+    assert [value for value in held if not isinstance(value, np.ndarray)] == list(texts)
     start = time.perf_counter()
     content = pickle.dumps(samples, 5)
     again = pickle.loads(content)
