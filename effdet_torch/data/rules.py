@@ -169,6 +169,20 @@ RULES: Mapping[str, Rule] = {
     "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
     # Images for training and for validation.
+    "image without boxes": Rule("assumed", "training images without a box: kept, all of them is background"),
+    "image with many boxes": Rule(
+        "assumed",
+        "training images with 100 boxes or more: all are trained; the official code takes fewer, and COCO's metrics "
+        "take 100 detections of an image",
+    ),
+    "box tiny": Rule(
+        "assumed",
+        "boxes with a side of less than a pixel at the image size of the network, which are hardly learnt: a larger "
+        "--image-size keeps them",
+    ),
+    "image enlarged": Rule(
+        "assumed", "training images of at most half the network's image size: a smaller --image-size is faster"
+    ),
     "one split": Rule(
         "assumed",
         "images for training and none beside them for validation: validated on the same images, so AP says how well "
