@@ -45,7 +45,7 @@ def train_and_val(
     layout, found = recognise(source), Findings(source.name)
     names = layout.splits(source)
     validation = val or pick(names, VALIDATION)
-    training = train or pick(names, TRAINING) or validation
+    training = train or pick(names, TRAINING) or validation or (names[0] if len(names) == 1 else None)
     whole = check_images(clean(layout.read(source, training)))
     if val_split is not None:
         found.add_all("split unused", {validation} - {training, None})

@@ -12,7 +12,7 @@ from PIL import Image
 from effdet_torch.atomic import replacing
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
 from effdet_torch.data.rules import Note
-from effdet_torch.data.statistics import Statistics, describe, training_notes
+from effdet_torch.data.training.statistics import Statistics, describe, training_notes
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.inference.images import ImageError, read_image, read_images
 from effdet_torch.inference.visualize import class_color, draw_boxes

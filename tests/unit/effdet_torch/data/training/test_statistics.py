@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
-from effdet_torch.data.statistics import ClassCount, describe, training_notes
+from effdet_torch.data.training.statistics import ClassCount, describe, training_notes
 
 
 def data_set(*boxes: tuple[int, int, float, bool], sizes: tuple[tuple[int, int], ...] = ((40, 20),) * 3) -> DataSet:
