@@ -45,7 +45,7 @@ def train_and_val(
     layout, found = recognise(source), Findings(source.name)
     names = layout.splits(source)
     validation = val or pick(names, VALIDATION)
-    training = train or pick(names, TRAINING) or validation
+    training = train or pick(names, TRAINING) or validation or (names[0] if len(names) == 1 else None)
     whole = check_images(clean(layout.read(source, training)))
     if val_split is not None:
         found.add_all("split unused", {validation} - {training, None})
@@ -93,9 +93,9 @@ def divide(data: DataSet, share: float, seed: int = 0) -> Pair:
 
 def images_in_both(train: DataSet, val: DataSet) -> Iterator[DataImage]:
     """Yield the images for validation whose files are, byte for byte, among the training images."""
-    sizes = {_bytes(image) for image in val.images}
-    known = {_digest(image) for image in train.images if _bytes(image) in sizes}
-    yield from (image for image in val.images if _digest(image) in known)
+    trained, sizes = {_bytes(image) for image in train.images}, {_bytes(image) for image in val.images}
+    known = {_digest(image) for image in train.images if _bytes(image) in sizes}  # few have the same size
+    yield from (image for image in val.images if _bytes(image) in trained and _digest(image) in known)
 
 
 def _bytes(image: DataImage) -> int:

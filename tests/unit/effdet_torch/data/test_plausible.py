@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
 from effdet_torch.data.plausible import FORMS, look_at_boxes
-from effdet_torch.data.rules import RULES, Findings
+from effdet_torch.data.rule_table import RULES
+from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError
 
 SIZE = (400, 200)

@@ -85,6 +85,14 @@ def test_one_split_alone(tmp_path: Path) -> None:
     assert "how well they were memorised" in notes[0].sentence
 
 
+def test_the_only_split_may_have_any_name(tmp_path: Path) -> None:
+    train, val, notes = train_and_val(write_coco(tmp_path, split="mine"))
+    assert (train.name, train == val, kinds(notes)) == ("mine", True, {"one split": 4})
+    write_coco(tmp_path, split="other")
+    with pytest.raises(EvaluationError, match=r"it has the splits mine, other"):
+        train_and_val(tmp_path)
+
+
 def test_a_folder_without_splits(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     (tmp_path / "a.xml").write_text(XML)
