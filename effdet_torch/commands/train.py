@@ -10,14 +10,16 @@ import click
 
 from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.errors import UsageError
-from effdet_torch.progress.verbosity import verbosity
-from effdet_torch.terminal import VERSION, Command, output_folder, reports_errors
+from effdet_torch.progress.verbosity import tell, verbosity
+from effdet_torch.terminal import VERSION, Command, output_folder, reports_errors, say
 
 if TYPE_CHECKING:
+    from effdet_torch.train.monitor.check_data import CheckedData
+    from effdet_torch.train.monitor.estimate import Estimate
     from effdet_torch.train.request import OpenSource, TrainRequest
+    from effdet_torch.train.run.results import Results
 
 AUTO = "auto"
-SCRATCH = "scratch"
 NOTHING = "none"
 
 
@@ -84,7 +86,7 @@ Examples:
     "source",
     metavar="SOURCE",
     help="What to start from: a converted file, anything that effdet-convert takes (checkpoint, official name, URL, "
-    "backbone), or scratch (default): random weights.",
+    "backbone), or scratch: random weights; default: the official weights of --variant.",
 )
 @click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Run folder; default: runs/train, train2, ...")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, with its settings.")
@@ -94,7 +96,11 @@ Examples:
     type=click.Choice(["default", "official"]),
     help="official: the original trainer's settings, exactly; default: where today's knowledge is better.",
 )
-@click.option("--variant", metavar="NAME", help="From scratch or a backbone: d0..d7, d7x, lite0..lite4, lite3x.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Of the detector: d0 (default) to d7, d7x, lite0 to lite4, lite3x; SOURCE must be of it.",
+)
 @click.option("--hparams", metavar="FILE|KEY=VALUE,...", help="Hyperparameters of SOURCE in the official syntax.")
 @click.option(
     "--image-size",
@@ -143,9 +149,7 @@ Examples:
 @click.option("--seed", type=click.IntRange(0), help=f"Of everything that is random; {FROM_RECIPE}")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read images; default: by the number of cores.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
-@click.option(
-    "--tensorboard/--no-tensorboard", default=None, help="Write events; default: where TensorBoard is installed."
-)
+@click.option("--tensorboard/--no-tensorboard", default=None, help="Write events for TensorBoard.")
 @click.option("--check-data", is_flag=True, help="Only read and describe DATA, and draw 16 images; train nothing.")
 @verbosity
 @VERSION
@@ -165,9 +169,47 @@ def train(
     if resume and check_data:
         raise click.UsageError("--resume and --check-data exclude each other")
     request = continued(data, out, options) if resume else started(data, out, check_data, options)
-    from effdet_torch.train.trainer import train as run
+    from effdet_torch.train import trainer
 
-    run(request, open_source)
+    if check_data:
+        say(*data_lines(*trainer.check(request, open_source), request.out))
+        return
+    if (results := trainer.train(request, open_source)) is not None:
+        tell(*result_lines(results, request.out))
+
+
+def data_lines(data: CheckedData, estimate: Estimate, out: Path) -> list[str]:
+    """Return what --check-data found, for people."""
+    lines = []
+    for side in (data.train, data.val):
+        sizes = "" if side.median is None else ", median size {} x {}".format(*side.median)
+        lines.append(
+            f"{side.split}: {side.images} images ({side.empty} without boxes), {side.boxes} boxes, at most "
+            f"{side.most_boxes} in an image{sizes}"
+        )
+    val = {row.label: row for row in data.val.classes}
+    width = max([len(row.name) for row in data.train.classes] + [5])
+    lines.append(f"{'class':{width + 5}}  images  boxes  val images  val boxes")
+    for row in data.train.classes:
+        other = val.get(row.label)
+        held = (row.images, row.boxes, other.images if other else 0, other.boxes if other else 0)
+        lines.append(f"{row.label:4} {row.name:{width}}  {held[0]:6}  {held[1]:5}  {held[2]:10}  {held[3]:9}")
+    return [
+        *lines,
+        *(note.sentence for note in data.notes),
+        *data.remarks,
+        f"training  {estimate}",
+        f"pictures  {out / 'samples_data.png'}",
+    ]
+
+
+def result_lines(results: Results, out: Path) -> list[str]:
+    """Return what a training achieved, for people."""
+    best = results.best
+    if best is None:
+        return [f"run       {out}"]
+    copies = ", ".join(f"{copy} {100 * values['AP']:.1f}" for copy, values in best.metrics.items())
+    return [f"best      {out / 'best.pth'}: AP {copies}, after epoch {best.epoch}", f"report    {out / 'report.html'}"]
 
 
 def chosen(given: dict[str, Any]) -> dict[str, Any]:
@@ -194,8 +236,6 @@ def started(data: Path | None, out: Path | None, check_data: bool, options: dict
     name = options.pop("recipe_name", "default")
     of_recipe = {field.name: options.pop(field.name) for field in fields(Recipe) if field.name in options}
     recipe = replace(make_recipe(name), **of_recipe)  # not by make_recipe: "no averages" is None, too
-    if options.get("source") == SCRATCH:
-        del options["source"]
     if "hparams" in options and "source" not in options:
         raise click.UsageError("--hparams describes SOURCE; name it with --from")
     folder = choose_folder(out)
@@ -208,6 +248,4 @@ def continued(data: Path | None, out: Path | None, options: dict[str, Any]) -> T
 
     if out is None:
         raise UsageError("--resume needs --out, the folder of the run")
-    if options.get("source") == SCRATCH:
-        options["source"] = None
     return resumed(out, options if data is None else {**options, "data": data})

@@ -42,10 +42,10 @@ class TrainRequest:
         out: the run folder.
         recipe: every setting of the training.
         recipe_name: what the recipe was made from.
-        source: what training starts from: a file of this project, anything that `effdet-convert` takes, or None for
-            random weights.
+        source: what training starts from: a file of this project, anything that `effdet-convert` takes, "scratch" for
+            random weights, or None for the official weights of `variant`.
         hparams: of `source`, in the official syntax, or a file of them.
-        variant: of the network, where training starts from random weights or a backbone.
+        variant: of the network; None is the source's, or d0.
         image_size: (height, width) of the network input in pixels; None keeps the source's.
         val_split: share of the training images that is put aside for validation; None takes the data's own split.
         resume: continue the run in `out`.
@@ -53,7 +53,7 @@ class TrainRequest:
         device: "cpu", "cuda", ...; None takes the GPU if there is one.
         batch_auto: find the largest batch that fits in memory, instead of `recipe.batch`.
         check_data: only read and describe the data.
-        tensorboard: write events for TensorBoard; None writes them where it is installed.
+        tensorboard: write events for TensorBoard.
     """
 
     data: Path
@@ -70,4 +70,4 @@ class TrainRequest:
     device: str | None = None
     batch_auto: bool = False
     check_data: bool = False
-    tensorboard: bool | None = None
+    tensorboard: bool = False

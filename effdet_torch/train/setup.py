@@ -13,8 +13,8 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.training.class_map import ClassMap, classes_of
 from effdet_torch.data.training.splits import train_and_val
-from effdet_torch.errors import UsageError
 from effdet_torch.engines.torch_engine import usable_device
+from effdet_torch.errors import UsageError
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import Processes
 from effdet_torch.train.input.loader import TrainLoader
@@ -23,7 +23,7 @@ from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import DEFAULT, Recipe
 from effdet_torch.train.request import OpenSource, TrainRequest
 from effdet_torch.train.run.settings import versions
-from effdet_torch.train.start import Source, Start, read_source, resumed_source, start_from
+from effdet_torch.train.start import Start, read_source, resumed_source, start_from
 from effdet_torch.train.state import TrainState
 from effdet_torch.train.step import TrainStep
 from effdet_torch.train.updates.schedule import make_schedule
@@ -125,7 +125,7 @@ def set_up(
         model.load_state_dict(state.model)
         step.load_state_dict(state.step)
     facts = {
-        "classes": {number: name for number, name in classes.label_map.items()},
+        "classes": dict(classes.label_map),
         "from": source.name,
         **_data(classes),
     }

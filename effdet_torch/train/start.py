@@ -19,8 +19,8 @@ from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.train.recipe import Recipe
-from effdet_torch.train.updates.ema import averaged
 from effdet_torch.train.request import Copy, OpenSource, TrainRequest
+from effdet_torch.train.updates.ema import averaged
 
 SCRATCH = "scratch"
 DEFAULT_VARIANT = "d0"

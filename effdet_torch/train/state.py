@@ -27,6 +27,7 @@ class TrainState:
         epoch: the one that is running, from 0; all before it are done.
         updates: done in this epoch.
         sums: {name: sum over these updates} of what the epoch's row of results reports the mean of.
+        seconds: that they took.
         best: {"AP": ..., "epoch": ..., "weights": ...} of the best validation; empty before the first.
         stale: validations since then.
         finished: whether the training has ended, by its number of epochs or by patience.
@@ -38,6 +39,7 @@ class TrainState:
     epoch: int = 0
     updates: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     stale: int = 0
     finished: bool = False

@@ -196,7 +196,8 @@ class TrainStep:
         if wrong is not None:
             raise TrainingError(
                 f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those "
-                "before this step; resume from the last state with a lower --lr, a longer --warmup-epochs, or without --amp"
+                "before this step; start again from last.pth or best.pth (--from) with a lower --lr, a longer "
+                "--warmup-epochs, or without --amp"
             )
 
     def _update(self, overflow: bool) -> None:

@@ -13,11 +13,16 @@ import torch
 
 from effdet_torch.errors import TrainingError
 from effdet_torch.network.saving import save_model
-from effdet_torch.processes import processes
-from effdet_torch.train.monitor.advice import advice
+from effdet_torch.processes import ALONE, processes
+from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.verbosity import tell
 from effdet_torch.train.input.loader import Batch
+from effdet_torch.train.monitor.advice import advice
+from effdet_torch.train.monitor.check_data import CheckedData, check_data
+from effdet_torch.train.monitor.estimate import Estimate, estimate
 from effdet_torch.train.monitor.interruption import Interruption
 from effdet_torch.train.monitor.memory import peak_bytes
+from effdet_torch.train.monitor.samples import found_png, trained_png
 from effdet_torch.train.norms import average_statistics
 from effdet_torch.train.request import OpenSource, TrainRequest
 from effdet_torch.train.run.folder import RunFolder
@@ -31,6 +36,7 @@ from effdet_torch.train.validate import Validation, validate
 
 SAVE_SECONDS = 600  # between two states inside an epoch
 BEST, LAST = "best.pth", "last.pth"
+LABELLED, TRAINED, FOUND = "samples_data.png", "samples_train.png", "samples_val.png"
 LOSSES = ("total", "classes", "boxes", "iou", "l2")
 
 
@@ -47,8 +53,33 @@ def train(request: TrainRequest, open_source: OpenSource | None = None) -> Resul
     """
     with processes(device_name(request)) as group:
         state = load_state(request.out) if request.resume else None
-        setup = set_up(request, group, open_source, state)
-        return Trainer(setup, state).run()
+        return Trainer(set_up(request, group, open_source, state), state).run()
+
+
+def check(request: TrainRequest, open_source: OpenSource | None = None) -> tuple[CheckedData, Estimate]:
+    """Read all data, draw some of them into the run folder, and do a few updates to see what a training will take.
+
+    Raises:
+        EffdetError: As for `train`.
+    """
+    setup = set_up(request, ALONE, open_source)
+    request.out.mkdir(parents=True, exist_ok=True)
+    size, picture = setup.config.image_size, request.out / LABELLED
+    with progress_bar("read") as progress:
+        data = check_data(setup.train, setup.val, size, picture, setup.workers, progress)
+    updates, validations = setup.first_update(setup.recipe.epochs), -(-setup.recipe.epochs // setup.recipe.val_every)
+    groups = groups_of(setup, 0, updates)
+    found = estimate(setup.step, groups, setup.model, setup.val, updates, validations)
+    known = {note.sentence for note in data.notes}
+    return data._replace(remarks=tuple(note for note in setup.notes if note not in known)), found
+
+
+def groups_of(setup: Setup, start: int, stop: int) -> Iterator[list[Batch]]:
+    """Yield the batches of updates `start` to `stop`, the last one excluded; those of one update together."""
+    size = setup.recipe.grad_accum
+    batches = iter(setup.loader.batches(start * size, stop * size))
+    while group := list(islice(batches, size)):
+        yield group
 
 
 class Trainer:
@@ -76,8 +107,9 @@ class Trainer:
             )
             for note in setup.notes:
                 self.folder.note(note)
+                tell(note)
         self.progress = RunProgress(setup.recipe.epochs, len(setup.train.images))
-        self._begin = self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
     def run(self) -> Results | None:
         """Train to the end."""
@@ -88,10 +120,10 @@ class Trainer:
 
     def _updates(self) -> None:
         """Do the updates of an epoch that have not been done."""
-        self._begin = time.monotonic()
+        begin = time.monotonic()
         setup, state, interruption = self.setup, self.state, Interruption()
         first, after = setup.first_update(state.epoch), setup.first_update(state.epoch + 1)
-        groups = self._groups(first + state.updates, after)
+        groups = groups_of(setup, first + state.updates, after)
         images = setup.images_per_update
         with self.progress.epoch(state.epoch + 1, state.updates * images) as show, interruption.deferred():
             for group in groups:
@@ -99,21 +131,18 @@ class Trainer:
                 result = self.step(group)
                 state.updates += 1
                 self._add(result)
+                state.seconds += time.monotonic() - begin
+                begin = time.monotonic()
+                if self.folder and self.step.step == 1:
+                    self.folder.write(TRAINED, trained_png(group[0], setup.train, setup.config))
                 show(state.updates * images, result.total, peak_bytes(self.step.device))
                 if interruption.wanted or time.monotonic() - self._saved > SAVE_SECONDS:
                     self._save_state()
                 if interruption.wanted:
                     raise TrainingError(
-                        f"interrupted after update {self.step.step} (epoch {state.epoch + 1} of {setup.recipe.epochs}); "
-                        f"run effdet-train --resume --out {setup.request.out} to go on"
+                        f"interrupted after update {self.step.step}, in epoch {state.epoch + 1} of "
+                        f"{setup.recipe.epochs}; run effdet-train --resume --out {setup.request.out} to continue"
                     )
-
-    def _groups(self, start: int, stop: int) -> Iterator[list[Batch]]:
-        """Yield the batches of one update after another."""
-        size = self.setup.recipe.grad_accum
-        batches = iter(self.setup.loader.batches(start * size, stop * size))
-        while group := list(islice(batches, size)):
-            yield group
 
     def _seed(self) -> None:
         """Make what is random in the network depend on the number of the update alone, so that a resume repeats it."""
@@ -129,23 +158,28 @@ class Trainer:
     def _end_of_epoch(self) -> None:
         setup, state = self.setup, self.state
         self._save_state()  # a validation may take long
+        begin = time.monotonic()
         number = state.epoch + 1
         is_validated = number % setup.recipe.val_every == 0 or number == setup.recipe.epochs
         found = self._validated() if is_validated else {}
-        result = self._result(number, found)
+        result = self._result(number, found, time.monotonic() - begin)
         if self.folder:
             improved = result.score > state.best.get("AP", -1.0) if found else False
             self._save_models(result, improved)
+            if found:
+                self.folder.write(FOUND, found_png(setup.val, next(iter(found.values())).results))
             if improved:
                 state.best, state.stale = {"AP": result.score, "epoch": number}, 0
             elif found:
                 state.stale += 1
-            for text in advice(self.folder.results.epochs, result, setup.recipe):
+            texts = list(advice(self.folder.results.epochs, result))
+            for text in texts:
                 self.folder.note(text)
             self.folder.record(result)
             self.progress.tell(result)
+            tell(*texts)
         state.stale, state.best = setup.processes.broadcast((state.stale, state.best))
-        state.epoch, state.updates, state.sums = number, 0, {}
+        state.epoch, state.updates, state.sums, state.seconds = number, 0, {}, 0.0
         is_stale = setup.recipe.patience is not None and state.stale >= setup.recipe.patience
         state.finished = number >= setup.recipe.epochs or is_stale
         self._save_state()
@@ -167,13 +201,13 @@ class Trainer:
                 found[copy] = result
         return found
 
-    def _result(self, number: int, found: Mapping[str, Validation]) -> EpochResult:
+    def _result(self, number: int, found: Mapping[str, Validation], validation_seconds: float) -> EpochResult:
         sums = self.state.sums
         count = sums.get("updates", 0.0)
         return EpochResult(
             epoch=number,
             step=self.step.step,
-            seconds=time.monotonic() - self._begin,
+            seconds=self.state.seconds,
             images=int(count) * self.setup.images_per_update,
             losses={name: sums[name] / count for name in LOSSES},
             lr=sums["lr"],
@@ -182,6 +216,7 @@ class Trainer:
             per_class={
                 copy: {row.name: row.metrics["AP"] for row in validation.classes} for copy, validation in found.items()
             },
+            validation_seconds=validation_seconds,
             memory_bytes=peak_bytes(self.step.device),
         )
 

@@ -39,5 +39,5 @@ class Interruption:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for name, handler in before.items():
+                signal.signal(name, handler)

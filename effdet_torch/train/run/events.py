@@ -19,24 +19,22 @@ class Events(Protocol):
         """Write an epoch's events."""
 
 
-def open_events(folder: Path, wanted: bool | None, first_step: int = 0) -> Events:
+def open_events(folder: Path, wanted: bool, first_step: int = 0) -> Events:
     """Return what writes events; it does nothing where they are not wanted.
 
     Args:
         folder: of the run; events go to `FOLDER` in it.
-        wanted: None writes them if TensorBoard is installed.
+        wanted: importing TensorBoard also imports TensorFlow where that is installed, so it must be asked for.
         first_step: a resumed run's; later events of the interrupted one are hidden.
 
     Raises:
         ConfigError: They are wanted, but TensorBoard is not installed.
     """
-    if wanted is False:
+    if not wanted:
         return _nothing
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        if wanted is None:
-            return _nothing
         raise ConfigError(f"--tensorboard needs TensorBoard: {install_command('tensorboard')}") from error
     writer = SummaryWriter(str(folder / FOLDER), purge_step=first_step or None)
 

@@ -47,7 +47,7 @@ class RunFolder:
         settings: Mapping[str, Any],
         *,
         resume: bool = False,
-        tensorboard: bool | None = None,
+        tensorboard: bool = False,
         first_step: int = 0,
     ) -> None:
         self.path, self.settings = path, dict(settings)

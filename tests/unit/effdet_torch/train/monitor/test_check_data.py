@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import read_split
 from effdet_torch.errors import EvaluationError, OutputError
 from effdet_torch.inference.visualize import class_color
-from effdet_torch.train.input.check_data import CELL_PX, check_data, contact_sheet
+from effdet_torch.train.monitor.check_data import check_data
+from effdet_torch.train.monitor.samples import annotated_png
+from effdet_torch.train.run.pictures import CAPTION_PX
 from support.coco_samples import write_coco
 
 
@@ -25,19 +29,21 @@ def test_counts_and_a_picture(tmp_path: Path) -> None:
     assert (found.train.images, found.train.boxes, [x.boxes for x in found.train.classes]) == (4, 4, [2, 2])
     assert done == [(4, 4)]
     with Image.open(tmp_path / "check.png") as picture:
-        assert picture.size == (4 * CELL_PX, CELL_PX)
+        assert picture.size == (4 * 64, 48 + CAPTION_PX)
 
 
 def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
     data = check_images(read_split(write_coco(tmp_path, ids=(1,))))
     (item,) = data.objects
-    pixels = np.asarray(contact_sheet(data))
-    x, y, width, height = (side * CELL_PX / 64 for side in item.bbox)  # the image has 64 x 48 pixels
-    colour = np.array(class_color(item.category_id))
-    assert (pixels[round(y + height), round(x + width / 2)] == colour).all()
-    assert (pixels[round(y + height / 2), round(x)] == colour).all()
-    moved = replace(data, objects=(item._replace(bbox=(30, 20, 8, 8)),))  # negative control
-    assert not (np.asarray(contact_sheet(moved))[round(y + height), round(x + width / 2)] == colour).all()
+
+    def border(of: DataSet) -> bool:
+        pixels = np.asarray(Image.open(BytesIO(annotated_png(of))))[CAPTION_PX:]
+        x, y, width, height = item.bbox
+        colour = np.array(class_color(item.category_id))
+        return bool((pixels[round(y + height), round(x + width / 2)] == colour).all())
+
+    assert border(data)
+    assert not border(replace(data, objects=(item._replace(bbox=(30, 20, 8, 8)),)))  # negative control
 
 
 def test_damaged_pixels_behind_a_good_header(tmp_path: Path) -> None:
