@@ -126,6 +126,7 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "clip": (lambda value: value >= 0, "0 (off) or more"),
     "ema": (lambda value: 0 < value < 1, "between 0 and 1"),
     "jitter": (lambda value: 0 < value[0] <= value[1], "two positive numbers, the smaller first"),
+    "seed": (lambda value: value >= 0, "0 or more"),
     "val_every": (lambda value: value >= 1, "at least 1"),
     "patience": (lambda value: value >= 1, "at least 1"),
 }

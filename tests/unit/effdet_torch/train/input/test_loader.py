@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import pickle
 import time
 from dataclasses import replace
@@ -15,7 +17,7 @@ from PIL import Image
 
 from effdet_torch.config import get_config
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
-from effdet_torch.errors import ConfigError, EvaluationError
+from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.inference.images import ImageError
 from effdet_torch.processes import Processes
 from effdet_torch.train.input import samples as samples_module
@@ -163,6 +165,29 @@ def test_an_unreadable_image_ends_the_epoch_with_its_name(data: DataSet, workers
     with pytest.raises(ImageError, match=r"image 4\.png is damaged") as error:
         list(loader(data, replace(RECIPE, batch=7), workers=workers).epoch(0))
     assert "Traceback" not in str(error.value)
+
+
+def test_a_worker_that_the_system_ended_is_reported_with_what_helps(data: DataSet) -> None:
+    others = set(multiprocessing.active_children())
+    read = loader(data, workers=1)
+    batches = read.epoch(0)
+    next(batches)
+    for process in set(multiprocessing.active_children()) - others:
+        process.kill()
+    with pytest.raises(EffdetError, match=r"ended by the system, .* pass fewer --workers"):
+        list(itertools.chain(batches, *map(read.epoch, range(1, 9))))  # some batches had been sent before
+
+
+def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> None:
+    order, reader = Order(7, 2, RECIPE.seed), loader(data)._loader.dataset
+    order.start(0)
+    found = [pickle.loads(pickle.dumps(reader))[keys].batch() for keys in order]
+    assert_same(found, list(loader(data).epoch(0)))
+
+
+def test_a_negative_seed_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match="seed is -1; expected 0 or more"):
+        make_recipe(seed=-1)
 
 
 def test_a_data_set_without_images_is_refused(data: DataSet) -> None:
