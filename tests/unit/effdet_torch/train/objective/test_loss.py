@@ -58,17 +58,18 @@ def test_a_plain_loop_learns_where_the_object_is() -> None:
         losses = loss(*model(images), targets)
         losses.total.backward()
         optimizer.step()
-        history.append(losses.total.item())
-    assert history[-1] < history[0] / 4
-    logits, deltas = (
-        torch.cat([level.permute(0, 2, 3, 1).reshape(2, -1, width) for level in head], dim=1)
+        history.append(losses)
+    assert history[-1].classes < history[0].classes / 2
+    assert history[-1].boxes < history[0].boxes / 2
+    classes, deltas = (
+        torch.cat([level.permute(0, 2, 3, 1).reshape(2, -1, width) for level in head], dim=1).detach()
         for head, width in zip(model(images), (CONFIG.num_classes, 4), strict=True)
     )
-    anchor, channel = divmod(int(logits[0].argmax()), CONFIG.num_classes)
+    anchor, channel = divmod(int(classes[0].argmax()), CONFIG.num_classes)
     assert channel == LABEL.item() - 1
-    found = decode_boxes_xyxy(deltas[0], loss.anchors_yxyx)[anchor]
-    assert (found - BOX[0]).abs().max() < 16
-    assert logits[1].max() < logits[0].max()
+    # The object has one colour, so the position inside it is open, by a quarter of its size.
+    assert (decode_boxes_xyxy(deltas[0], loss.anchors_yxyx)[anchor] - BOX[0]).abs().max() < 24
+    assert classes[1].max() < classes[0].max() - 2
 
 
 @pytest.mark.parametrize("iou_loss", [None, "iou", "giou", "diou", "ciou"])
