@@ -90,8 +90,8 @@ EVALUATION = (
     click.option(
         "--data",
         type=INPUT,
-        metavar="DIR|data.yaml",
-        help="Evaluate MODEL on PASCAL VOC, YOLO or Roboflow's COCO.",
+        metavar="DIR|FILE",
+        help="Evaluate MODEL on PASCAL VOC, YOLO, Roboflow's COCO, TFRecords or Open Images.",
     ),
     click.option("--images", type=INPUT, metavar="DIR", help="Folder of the images of --annotations."),
     click.option(

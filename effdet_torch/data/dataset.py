@@ -14,6 +14,7 @@ from effdet_torch.data.rules import Findings, Note
 from effdet_torch.untrusted.files import FilePart
 
 TEST_DEV = "testdev"
+CHUNK_BYTES = 1 << 20
 
 # What the ids of categories are worth: stated by the file; the order of a list of names; or names alone.
 Numbering = Literal["stated", "order", "names"]
@@ -146,8 +147,13 @@ class DataSet:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the annotation file; of the content where there are many files."""
-        content = self.path.read_bytes() if self.path.is_file() else json.dumps(self.dataset).encode()
-        return hashlib.sha256(content).hexdigest()
+        if not self.path.is_file():
+            return hashlib.sha256(json.dumps(self.dataset).encode()).hexdigest()
+        digest = hashlib.sha256()
+        with self.path.open("rb") as stream:  # a file of images may be larger than the memory
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
 
     def first(self, limit: int | None) -> DataSet:
         """Return the data set with only the `limit` images of the lowest ids; None keeps all."""

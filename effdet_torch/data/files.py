@@ -6,12 +6,13 @@ import glob
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from effdet_torch.data.dataset import DataImage, DataSet
+from effdet_torch.data.plausible import look_at_boxes
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError
 from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, FilePart, open_bytes, read_text
@@ -132,7 +133,8 @@ def check_images(data: DataSet) -> DataSet:
     have that size, the photographs that are decided say which frame is meant.
 
     Raises:
-        EvaluationError: Files are missing or cannot be opened, or more than 1 % have another size than annotated.
+        EvaluationError: Files are missing or cannot be opened, more than 1 % have another size than annotated, or
+            boxes are written in another form.
     """
     found = Findings(data.path.name)
     missing = [image.path for image in data.images if not _is_file(image.path)]
@@ -157,7 +159,9 @@ def check_images(data: DataSet) -> DataSet:
         (f"{names[i]} is {_text(frames[i])}, annotated as {_text(data.images[i].size or (0, 0))}" for i in wrong),
     )
     images = (x._replace(size=x.size or frames[i], turned=i in turned) for i, x in enumerate(data.images))
-    return data.with_notes(found, images=tuple(images))
+    framed = replace(data, images=tuple(images))
+    look_at_boxes(framed, found)
+    return framed.with_notes(found)
 
 
 def _nothing_found(data: DataSet, path: Path) -> EvaluationError:

@@ -119,6 +119,31 @@ RULES: Mapping[str, Rule] = {
     ),
     "box as text": Rule("repaired", "boxes with numbers written as text: read as numbers"),
     "box empty": Rule("dropped", "boxes of zero or negative size"),
+    "box as corners": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners, [xmin, ymin, xmax, ymax]",
+        "write the width, xmax - xmin, and the height, ymax - ymin",
+    ),
+    "box as corners, y first": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners with y first, "
+        "[ymin, xmin, ymax, xmax]",
+        "write [xmin, ymin, xmax - xmin, ymax - ymin]",
+    ),
+    "box as y, x, height, width": Rule(
+        "refused", "boxes that leave their images as [x, y, width, height] and fit with y first", "exchange x and y"
+    ),
+    "box by its centre": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit if x and y are the centre",
+        "subtract half of the width and of the height",
+    ),
+    "box as shares": Rule(
+        "refused",
+        "boxes with no number above 1: they look like shares of the image's sides",
+        "multiply x and width by the image's width, y and height by its height",
+    ),
+    "box outside": Rule("assumed", "boxes that reach out of their images by more than 1 %: kept as they are"),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
@@ -144,6 +169,20 @@ RULES: Mapping[str, Rule] = {
     "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
     # Images for training and for validation.
+    "image without boxes": Rule("assumed", "training images without a box: kept, all of them is background"),
+    "image with many boxes": Rule(
+        "assumed",
+        "training images with 100 boxes or more: all are trained; the official code takes fewer, and COCO's metrics "
+        "take 100 detections of an image",
+    ),
+    "box tiny": Rule(
+        "assumed",
+        "boxes with a side of less than a pixel at the image size of the network, which are hardly learnt: a larger "
+        "--image-size keeps them",
+    ),
+    "image enlarged": Rule(
+        "assumed", "training images of at most half the network's image size: a smaller --image-size is faster"
+    ),
     "one split": Rule(
         "assumed",
         "images for training and none beside them for validation: validated on the same images, so AP says how well "

@@ -45,7 +45,7 @@ LAYOUTS = (
     Layout("YOLO", (*YAML_NAMES, *NAME_LISTS), yolo_folder, yolo_splits),
     Layout(
         "PASCAL VOC",
-        ("Annotations/*.xml", "*.xml", "valid/*.xml", "val/*.xml", "test/*.xml"),
+        ("Annotations/*.xml", *(f"{folder}*.xml" for folder in ("", "train/", "valid/", "val/", "test/"))),
         voc_folder,
         voc_splits,
     ),

@@ -19,6 +19,8 @@ from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.layouts.example import Example
 from effdet_torch.data.sources import DataSource
+from effdet_torch.data.training.class_map import classes_of
+from effdet_torch.data.training.splits import train_and_val
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.images import ImageError, read_image
 from support.coco_samples import annotation_file, evaluate_coco, write_coco, write_model
@@ -228,3 +230,17 @@ def test_numbers_that_are_not_packed() -> None:
     entry = b"\x0a\x01n\x12" + bytes([len(feature)]) + feature
     features_ = b"\x0a" + bytes([len(entry)]) + entry
     assert Example(memoryview(b"\x0a" + bytes([len(features_)]) + features_)).integers("n") == [5, 7]
+
+
+def test_labels_from_0(tmp_path: Path) -> None:
+    """The official code would train the class 0 as background, without a word."""
+    zero = {f"{PREFIX}class/label": [0], f"{PREFIX}class/text": [b"dog"]}
+    write_records(tmp_path / "train.tfrecord", features(1), features(2, **zero))
+    train, val, _ = train_and_val(tmp_path)
+    found = classes_of(train, val, {}, 1)
+    assert found.label_map == {1: "dog", 2: "cat"}
+    assert {note.kind: note.examples for note in found.notes}["category from 0"] == ("dog",)
+    with pytest.raises(
+        EvaluationError, match=r"category 0 'dog' cannot keep its id; labels are 1 to .* \(class channel"
+    ):
+        classes_of(train, val, {}, 1, keep_ids=True)

@@ -17,6 +17,7 @@ from converter.hparams.syntax import read_hparams_file
 from converter.locate import open_checkpoint
 from effdet_torch import load_model
 from effdet_torch.data.files import read_header, read_lines
+from effdet_torch.data.layouts.open_images import read_rows
 from effdet_torch.data.layouts.voc import read_xml
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import EffdetError
@@ -53,6 +54,8 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "XML": (read_xml, ".xml"),
     "list": (read_lines, ".txt"),
     "data.yaml": (lambda path: DataSource(data=path).read(), ".yaml"),
+    "records": (lambda path: DataSource(data=path).read(), ".tfrecord"),
+    "CSV": (lambda path: list(read_rows(path)), ".csv"),
     "results": (read_results, ".json"),
     "image": (read_image, ".jpg"),
     "header": (read_header, ".jpg"),

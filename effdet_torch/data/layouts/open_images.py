@@ -89,7 +89,7 @@ def _classes(path: Path) -> dict[str, tuple[int, str]]:
     files = [x for root in (path.parent, path.parent.parent / "metadata") for x in sorted(root.glob(DESCRIPTIONS))]
     if not files:
         raise EvaluationError(f"{path.parent} has no class-descriptions-boxable.csv, the names of the classes: add it")
-    rows = [row for _, row in _rows(files[0]) if len(row) == 2 and row[0] != "LabelName"]
+    rows = [row for _, row in read_rows(files[0]) if len(row) == 2 and row[0] != "LabelName"]
     return {key: (number, text) for number, (key, text) in enumerate(dict(rows).items(), start=1)}
 
 
@@ -100,7 +100,7 @@ def _annotations(
     classes: Mapping[str, int],
     found: Findings,
 ) -> Iterator[dict[str, Any]]:
-    rows = _rows(path)
+    rows = read_rows(path)
     _, header = next(rows, (0, []))
     if missing := [column for column in COLUMNS if column not in header]:
         raise EvaluationError(f"{path} has no column {missing[0]}; expected those of Open Images: {', '.join(COLUMNS)}")
@@ -132,8 +132,12 @@ def _annotations(
         }
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the line, its values)."""
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of the line, its values) of a CSV file.
+
+    Raises:
+        EvaluationError: The file cannot be read, or is not CSV.
+    """
     try:
         require_regular(path, MAX_CSV_BYTES)
         with path.open(encoding="utf-8-sig", newline="") as stream:

@@ -1,0 +1,64 @@
+"""The look at a data set before a training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effdet_torch.data.files import check_images
+from effdet_torch.data.sources import read_split
+from effdet_torch.errors import EvaluationError, OutputError
+from effdet_torch.inference.visualize import class_color
+from effdet_torch.train.input.check_data import CELL_PX, check_data, contact_sheet
+from support.coco_samples import write_coco
+
+
+def test_counts_and_a_picture(tmp_path: Path) -> None:
+    train = check_images(read_split(write_coco(tmp_path)))
+    done: list[tuple[int, int]] = []
+    found = check_data(train, train, (64, 64), tmp_path / "check.png", progress=lambda *x: done.append(x))
+    assert found.train == found.val
+    assert (found.train.images, found.train.boxes, [x.boxes for x in found.train.classes]) == (4, 4, [2, 2])
+    assert done == [(4, 4)]
+    with Image.open(tmp_path / "check.png") as picture:
+        assert picture.size == (4 * CELL_PX, CELL_PX)
+
+
+def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
+    data = check_images(read_split(write_coco(tmp_path, ids=(1,))))
+    (item,) = data.objects
+    pixels = np.asarray(contact_sheet(data))
+    x, y, width, height = (side * CELL_PX / 64 for side in item.bbox)  # the image has 64 x 48 pixels
+    colour = np.array(class_color(item.category_id))
+    assert (pixels[round(y + height), round(x + width / 2)] == colour).all()
+    assert (pixels[round(y + height / 2), round(x)] == colour).all()
+    moved = replace(data, objects=(item._replace(bbox=(30, 20, 8, 8)),))  # negative control
+    assert not (np.asarray(contact_sheet(moved))[round(y + height), round(x + width / 2)] == colour).all()
+
+
+def test_damaged_pixels_behind_a_good_header(tmp_path: Path) -> None:
+    data = check_images(read_split(write_coco(tmp_path)))
+    path = data.images[1].path
+    path.write_bytes(path.read_bytes()[:-200])
+    assert check_images(data) == data  # headers are good
+    with pytest.raises(EvaluationError, match=rf"1 of 4 images cannot be decoded: .*{path.name} is damaged.*Replace"):
+        check_data(data, data, (64, 64), tmp_path / "check.png")
+    assert not (tmp_path / "check.png").exists()
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    data = check_images(read_split(write_coco(tmp_path)))
+    with pytest.raises(OutputError, match=r"check\.png cannot be written"):
+        check_data(data, data, (64, 64), tmp_path / "missing" / "check.png")
+
+
+def test_notes_of_both_are_told_once(tmp_path: Path) -> None:
+    data = check_images(read_split(write_coco(tmp_path)))
+    kinds = [x.kind for x in data.notes]
+    found = check_data(data, data, (128, 128), tmp_path / "check.png")
+    assert [note.kind for note in found.notes] == [*kinds, "image enlarged"]
+    assert kinds == ["segmentation missing"]  # negative control
