@@ -122,8 +122,8 @@ class TrainLoader:
     def _received(self) -> Iterator[_Packed | EffdetError]:
         try:
             yield from self._loader
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: in the middle of a batch
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
             raise EffdetError(
                 "a process that reads images was ended by the system, as happens when memory is short; pass fewer "
