@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
+from effdet_torch.checks import one_of
 from effdet_torch.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -127,7 +128,17 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "weight_decay": (lambda value: value >= 0, "0 or more"),
     "clip": (lambda value: value >= 0, "0 (off) or more"),
     "ema": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "alpha": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "gamma": (lambda value: value >= 0, "0 or more"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
+    "delta": (lambda value: 0 < value < float("inf"), "a positive number"),
+    "box_loss_weight": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "iou_loss": one_of(("iou", "giou", "diou", "ciou")),
+    "iou_loss_weight": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "ciou_gradient": one_of(("graph", "true")),
+    "positives_momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
     "jitter": (lambda value: 0 < value[0] <= value[1], "two positive numbers, the smaller first"),
+    "seed": (lambda value: value >= 0, "0 or more"),
     "val_every": (lambda value: value >= 1, "at least 1"),
     "patience": (lambda value: value >= 1, "at least 1"),
 }

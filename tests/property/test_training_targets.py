@@ -20,7 +20,7 @@ CONFIGURATIONS = [
     get_config("d0", image_size=128, anchor_scale=(1.0, 2.0, 4.0, 8.0, 0.5), num_scales=1),
     get_config("d0", image_size=(128, 1024), aspect_ratios=(0.01, 1.0, 50.0)),
 ]
-repeatable = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 
 
 def corners(config: EfficientDetConfig) -> st.SearchStrategy[float]:

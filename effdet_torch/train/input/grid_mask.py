@@ -26,8 +26,8 @@ def grid_mask(image: Pixels, random: np.random.Generator) -> Pixels:
 
 def _kept(height: int, width: int, random: np.random.Generator) -> NDArray[np.uint8]:
     """Return 1 where the image is kept and 0 where rows and columns of the grid both have their gap."""
-    low, high = sorted((height * 0.5, width * 0.3))
-    block = max(2, int(random.integers(int(low), int(high) + 1)))
+    low, high = sorted((int(height * 0.5), int(width * 0.3)))
+    block = max(2, int(random.integers(low, max(high, low + 1))))
     band = min(max(1, round(block * KEPT)), block - 1)
     angle = math.radians(DEGREES * random.normal(-1, 1))
     cos, sin = np.float32(math.cos(angle)), np.float32(math.sin(angle))

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.data.dataset import DataSet
-from effdet_torch.inference.images import ImageError
+from effdet_torch.errors import EffdetError
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.numpy_preprocess import to_network_range
 from effdet_torch.train.input.augment import Draw, augment, ordered
@@ -81,8 +81,8 @@ class TrainLoader:
     ) -> None:
         reader = _Reader(Samples(data, recipe.keep_crowds), config, recipe, assigner)
         self._order = Order(len(data.images), recipe.batch, recipe.seed, processes)
-        self._loader: DataLoader[_Packed | ImageError] = DataLoader(
-            cast("Dataset[_Packed | ImageError]", reader),  # what it calls an item is a whole batch here
+        self._loader: DataLoader[_Packed | EffdetError] = DataLoader(
+            cast("Dataset[_Packed | EffdetError]", reader),  # what it calls an item is a whole batch here
             batch_size=None,
             sampler=cast("Sampler[list[Key]]", self._order),
             num_workers=workers,
@@ -103,12 +103,24 @@ class TrainLoader:
 
         Raises:
             ImageError: An image cannot be read; names it.
+            EffdetError: The system ended a worker.
         """
         self._order.choose(start, stop)
-        for packed in self._loader:
-            if isinstance(packed, ImageError):
+        for packed in self._received():
+            if isinstance(packed, EffdetError):
                 raise packed
             yield packed.batch()
+
+    def _received(self) -> Iterator[_Packed | EffdetError]:
+        try:
+            yield from self._loader
+        except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: in the middle of a batch
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+                raise
+            raise EffdetError(
+                "a process that reads images was ended by the system, as happens when memory is short; pass fewer "
+                "--workers or a smaller --batch; in a container, more shared memory (docker run --shm-size 8g)"
+            ) from error
 
 
 class _Packed(NamedTuple):
@@ -134,11 +146,11 @@ class _Reader:
         self._augment = ordered(recipe.augment)
         self._empty = _empty_canvas(config, recipe)
 
-    def __getitem__(self, keys: list[Key]) -> _Packed | ImageError:
-        """Return a batch, or why an image cannot be read: raised in a worker, its text would hold a traceback."""
+    def __getitem__(self, keys: list[Key]) -> _Packed | EffdetError:
+        """Return a batch, or why there is none: raised in a worker, the error's text would hold a traceback."""
         try:
             return self._pack(keys)
-        except ImageError as error:
+        except EffdetError as error:
             return error
 
     def _pack(self, keys: list[Key]) -> _Packed:
@@ -181,7 +193,7 @@ def _empty_canvas(config: EfficientDetConfig, recipe: Recipe) -> NDArray[np.floa
     return (-mean / deviation)[:, None, None]
 
 
-def _as_it_is(packed: _Packed | ImageError) -> _Packed | ImageError:
+def _as_it_is(packed: _Packed | EffdetError) -> _Packed | EffdetError:
     return packed
 
 

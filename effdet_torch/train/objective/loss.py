@@ -32,7 +32,7 @@ class Losses(NamedTuple):
     Attributes:
         total: classes + the recipe's weight * boxes + its other weight * iou; the one to differentiate.
         classes: focal loss over the normaliser.
-        boxes: Huber loss over four times the normaliser.
+        boxes: Huber loss over four times the normaliser; 0 where its weight is 0.
         iou: IoU loss over four times the normaliser; 0 where the recipe has none.
     """
 
@@ -110,7 +110,7 @@ class DetectionLoss(nn.Module):
         # As in the official code, a coordinate whose target is exactly 0 is not trained.
         is_trained = expected != 0
         huber = F.huber_loss(found, expected, reduction="none", delta=self.delta)
-        huber = torch.where(is_trained, huber, 0.0).sum()
+        huber = torch.where(is_trained, huber, 0.0).sum() * bool(self.recipe.box_loss_weight)
         if self.recipe.iou_loss is None:
             return huber, torch.zeros_like(huber)
         # The official code has the outputs level after level, but the anchors image after image. That is harmless, as

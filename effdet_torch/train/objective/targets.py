@@ -110,7 +110,7 @@ def _require_boxes(boxes_xyxy: Tensor, labels: Tensor, position: int) -> None:
     if boxes_xyxy.dim() != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
         found = f"boxes {tuple(boxes_xyxy.shape)} and labels {tuple(labels.shape)}"
         raise UsageError(f"{where}: {found}; expected (N, 4) and (N,)")
-    if boxes_xyxy.dtype not in (torch.float32, torch.float64) or labels.is_floating_point():
+    if boxes_xyxy.dtype not in (torch.float32, torch.float64) or (len(labels) and labels.is_floating_point()):
         found = f"boxes are {boxes_xyxy.dtype}, labels {labels.dtype}"
         raise UsageError(f"{where}: {found}; expected float32 or float64 pixels, and integers")
     wrong = ~((boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all(dim=1) & boxes_xyxy.isfinite().all(dim=1))

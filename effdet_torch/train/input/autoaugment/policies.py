@@ -79,7 +79,7 @@ RANDOM_OPERATIONS = (
     "Equalize", "Solarize", "Color", "Cutout", "SolarizeAdd", "TranslateX_BBox", "TranslateY_BBox", "ShearX_BBox",
     "ShearY_BBox", "Rotate_BBox",
 )  # fmt: skip
-# RandAugment runs one of its operations on each image.
+# RandAugment runs one of its operations on each image, at a level beyond the policies': Solarize leaves it as it is.
 _RANDOM: Policy = tuple(((name, 1.0, MAGNITUDE),) for name in RANDOM_OPERATIONS)
 
 POLICIES: Mapping[str, Policy] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 
 from effdet_torch.config import get_config
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
-from effdet_torch.errors import ConfigError, EvaluationError
+from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.inference.images import ImageError
 from effdet_torch.processes import Processes
 from effdet_torch.train.input import samples as samples_module
@@ -169,6 +170,44 @@ def test_an_unreadable_image_ends_the_epoch_with_its_name(data: DataSet, workers
     with pytest.raises(ImageError, match=r"image 4\.png is damaged") as error:
         list(loader(data, replace(RECIPE, batch=7), workers=workers).batches(0, 1))
     assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), EffdetError),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), EffdetError),
+        (EOFError(), EffdetError),
+        (ConnectionResetError(), EffdetError),
+        (RuntimeError("another fault"), RuntimeError),
+    ],
+)
+def test_a_worker_that_the_system_ended_is_reported_with_what_helps(
+    data: DataSet, error: Exception, expected: type[Exception]
+) -> None:
+    """With stand-ins for PyTorch's errors: it raises them in a signal handler, at any moment."""
+
+    def failing() -> Iterator[Any]:
+        raise error
+        yield
+
+    read = loader(data)
+    read._loader = failing()  # type: ignore[assignment]
+    what = "ended by the system, .* pass fewer --workers" if expected is EffdetError else "another fault"
+    with pytest.raises(expected, match=what):
+        next(read.epoch(0))
+
+
+def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> None:
+    order, reader = Order(7, 2, RECIPE.seed), loader(data)._loader.dataset
+    order.start(0)
+    found = [pickle.loads(pickle.dumps(reader))[keys].batch() for keys in order]
+    assert_same(found, list(loader(data).epoch(0)))
+
+
+def test_a_negative_seed_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match="seed is -1; expected 0 or more"):
+        make_recipe(seed=-1)
 
 
 def test_a_data_set_without_images_is_refused(data: DataSet) -> None:
