@@ -83,6 +83,8 @@ def test_a_part_of_the_images(root: Path) -> None:
     [
         ("00a1,x,/m/01,1,0.2,20,0,1,0,0,0,0,0\n", r"outside of 0 to 1 \(1\): line 2: 00a1,x.*; divide x"),
         ("00a1,x,/m/01,1,0.2,wide,0,1,0,0,0,0,0\n", r"not a class with four numbers.*line 2: 00a1"),
+        ("00a1,x,/m/01,1,0.2,nan,0,1,0,0,0,0,0\n", r"line 2: 00a1,x,/m/01,1,0\.2,nan"),
+        ("00a1,x,/m/01,1,nan,0.2,0,1,0,0,0,0,0\n", r"line 2: 00a1,x,/m/01,1,nan"),
         ("00a1,x,/m/01,1\n", r"line 2: 4 values, and 13 columns"),
         ("00a1,x,/m/09,1,0,1,0,1,0,0,0,0,0\n", r"categories that are not in the list \(1\):.*'/m/09'"),
     ],
