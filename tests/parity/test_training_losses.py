@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from support.training import CONFIGS, LabelledBoxes, load_arrays, load_json
 from torch import Tensor
 
 from effdet_torch.train.objective import DetectionLoss, Losses, TargetAssigner, Targets
 from effdet_torch.train.objective.focal import Focal, focal_sum
 from effdet_torch.train.recipe import Recipe
+from support.training import CONFIGS, LabelledBoxes, load_arrays, load_json
 
 CONFIG = CONFIGS["d0_256"]
 SIZES = tuple(CONFIG.feature_sizes().values())
@@ -62,7 +62,7 @@ def seeded_outputs(images: int, dtype: torch.dtype) -> dict[str, list[Tensor]]:
     """The outputs that the oracle's were computed of; leaves of the graph, NHWC in memory as NCHW."""
     return {
         head: [
-            torch.from_numpy(np.random.RandomState(seed + level).normal(mean, deviation, (images, *size, channels)))  # noqa: NPY002
+            torch.from_numpy(np.random.RandomState(seed + level).normal(mean, deviation, (images, *size, channels)))
             .float()
             .to(dtype)
             .permute(0, 3, 1, 2)

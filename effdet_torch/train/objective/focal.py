@@ -85,13 +85,15 @@ class _FocalSum(torch.autograd.Function):
         loss, slopes[objects] = focal.objects(at_objects)
         slopes[ignored] = 0
         sums += [loss.sum(), *(-focal.background(entries)[0].sum() for entries in (at_objects, at_ignored))]
-        ctx.slopes, ctx.dtype = slopes, logits.dtype
+        ctx.save_for_backward(slopes)
+        ctx.dtype = logits.dtype
         return torch.stack(sums).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None]:
-        return (ctx.slopes * outer).to(ctx.dtype), None, None, None
+        (slopes,) = ctx.saved_tensors
+        return (slopes * outer).to(ctx.dtype), None, None, None
 
 
 def _is_dense(values: Tensor) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.training import dense_match
 from torch import Tensor
 
 from effdet_torch.config import get_config
 from effdet_torch.errors import UsageError
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.train.objective import TargetAssigner, Targets, matching, merge
+from support.training import dense_match
 
 CONFIG = get_config("d0", image_size=128)
 BOXES = torch.tensor([[10.0, 20.0, 70.0, 60.0], [30.0, 30.0, 62.0, 62.0]])
