@@ -127,9 +127,9 @@ def set_up(
     facts = {
         "classes": dict(classes.label_map),
         "from": source.name,
-        **_data(classes),
+        **_splits(classes),
     }
-    origin = {**source.origin, "data": _data(classes)["data"]}
+    origin = {**source.origin, **_splits(classes)}
     _require_same_data(origin, state)
     texts = (
         *(() if state else (*start.notes, *differences(request.recipe_name))),
@@ -179,10 +179,10 @@ def _workers(processes: Processes) -> int:
     return min(MOST_WORKERS, max(1, cores // processes.count - 1))
 
 
-def _data(classes: ClassMap) -> dict[str, Any]:
+def _splits(classes: ClassMap) -> dict[str, Any]:
     sides = {"train": classes.train, "val": classes.val}
     return {
-        "data": {
+        "splits": {
             name: {"name": data.name, "images": len(data.images), "objects": len(data.objects), "sha256": data.checksum}
             for name, data in sides.items()
         }
@@ -190,8 +190,8 @@ def _data(classes: ClassMap) -> dict[str, Any]:
 
 
 def _require_same_data(origin: Mapping[str, Any], state: TrainState | None) -> None:
-    if state is not None and state.origin["data"] != origin["data"]:
+    if state is not None and state.origin["splits"] != origin["splits"]:
         raise UsageError(
             "the data are not those of the run: "
-            f"{state.origin['data']} became {origin['data']}; resume with the same data, or start a new run with --from"
+            f"{state.origin['splits']} became {origin['splits']}; resume with the same data, or start a new run with --from"
         )

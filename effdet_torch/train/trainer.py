@@ -157,6 +157,9 @@ class Trainer:
 
     def _end_of_epoch(self) -> None:
         setup, state = self.setup, self.state
+        for _, values in self._copies():
+            with values:
+                average_statistics(setup.model, setup.processes)
         self._save_state()  # a validation may take long
         begin = time.monotonic()
         number = state.epoch + 1
@@ -195,7 +198,6 @@ class Trainer:
         setup, found = self.setup, dict[str, Validation]()
         for copy, values in self._copies():
             with values:
-                average_statistics(setup.model, setup.processes)
                 result = validate(setup.model, setup.val, setup.processes, workers=setup.workers)
             if result is not None:
                 found[copy] = result

@@ -92,7 +92,7 @@ def test_a_run_folder(undisturbed: Path, place: Path) -> None:
     assert all(float(row["loss"]) > 0 and row["AP_ema"] and row["AP_raw"] for row in rows)
     results = json.loads((undisturbed / "results.json").read_text())
     assert list(results["epochs"][-1]["per_class"]["ema"]) == ["a", "b"]
-    assert "3 epochs done" in (undisturbed / "report.html").read_text()
+    assert "epochs done: 3; the best is" in (undisturbed / "report.html").read_text()
 
 
 def test_a_model_states_how_it_was_trained(undisturbed: Path) -> None:
@@ -100,8 +100,8 @@ def test_a_model_states_how_it_was_trained(undisturbed: Path) -> None:
     training = model.metadata["training"]
     assert (training["epoch"], training["update"], training["weights"]) == (3, 6, "ema")
     assert (training["recipe"], training["settings"]["seed"]) == ("default", 3)
-    assert training["data"]["train"]["images"] == 4
-    assert len(training["data"]["train"]["sha256"]) == 64
+    assert training["splits"]["train"]["images"] == 4
+    assert len(training["splits"]["train"]["sha256"]) == 64
     assert (model.config.num_classes, dict(model.config.label_map)) == (2, {1: "a", 2: "b"})
     best = load_model(undisturbed / "best.pth").metadata["training"]
     results = json.loads((undisturbed / "results.json").read_text())["epochs"]

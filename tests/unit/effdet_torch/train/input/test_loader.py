@@ -195,14 +195,14 @@ def test_a_worker_that_the_system_ended_is_reported_with_what_helps(
     read._loader = failing()  # type: ignore[assignment]
     what = "ended by the system, .* pass fewer --workers" if expected is EffdetError else "another fault"
     with pytest.raises(expected, match=what):
-        next(read.epoch(0))
+        next(read.batches(0, 1))
 
 
 def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> None:
     order, reader = Order(7, 2, RECIPE.seed), loader(data)._loader.dataset
-    order.start(0)
+    order.choose(0, 3)
     found = [pickle.loads(pickle.dumps(reader))[keys].batch() for keys in order]
-    assert_same(found, list(loader(data).epoch(0)))
+    assert_same(found, list(loader(data).batches(0, 3)))
 
 
 def test_a_negative_seed_is_refused_before_anything_is_read() -> None:

@@ -29,7 +29,7 @@ def test_counts_and_a_picture(tmp_path: Path) -> None:
     assert (found.train.images, found.train.boxes, [x.boxes for x in found.train.classes]) == (4, 4, [2, 2])
     assert done == [(4, 4)]
     with Image.open(tmp_path / "check.png") as picture:
-        assert picture.size == (4 * 64, 48 + CAPTION_PX)
+        assert picture.size == (4 * 100, 80 + CAPTION_PX)
 
 
 def test_boxes_are_where_the_objects_are(tmp_path: Path) -> None:
