@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,9 +17,11 @@ from effdet_torch.data.training.splits import train_and_val
 from effdet_torch.engines.torch_engine import usable_device
 from effdet_torch.errors import UsageError
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.processes import Processes
-from effdet_torch.train.input.loader import TrainLoader
+from effdet_torch.processes import ALONE, Processes
+from effdet_torch.train.input.augment import ordered
+from effdet_torch.train.input.loader import Batch, TrainLoader
 from effdet_torch.train.monitor.checks import check_batch_norms
+from effdet_torch.train.monitor.memory import batch_for
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import DEFAULT, Recipe
 from effdet_torch.train.request import OpenSource, TrainRequest
@@ -102,13 +105,17 @@ def set_up(
         EffdetError: Something cannot be read, or does not fit.
     """
     is_official = request.recipe_name == OFFICIAL
+    augment = ordered(request.recipe.augment, is_official)
     source = read_source(request, is_official, open_source) if state is None else resumed_source(state.origin)
     train, val, notes = train_and_val(request.data, request.val_split, seed=request.recipe.seed)
     classes = classes_of(train, val, source.names, source.config.num_classes, keep_ids=is_official)
     start = start_from(source, classes, request.image_size, request.recipe)
     device = usable_device(device_name(request), processes.local_rank if processes.count > 1 else None)
     model = start.model.to(device)
-    recipe, batch_note = _with_batch(request.recipe, len(classes.train.images), processes)
+    recipe = replace(request.recipe, augment=augment)
+    if request.batch_auto:
+        recipe = replace(recipe, batch=_largest_batch(model, recipe, device, processes))
+    recipe, batch_note = _with_batch(recipe, len(classes.train.images), processes)
     warning = check_batch_norms(recipe, model.config, processes)
     workers = _workers(processes) if request.workers is None else request.workers
     loader = TrainLoader(
@@ -161,6 +168,20 @@ def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, proces
     return TrainStep(model, recipe, schedule, loss, processes, averages=start.averages)
 
 
+def _largest_batch(model: EfficientDet, recipe: Recipe, device: torch.device, processes: Processes) -> int:
+    """Return the largest batch with which a step of a copy of the model fits, in the process with the least memory."""
+    config = model.config
+
+    def attempt(count: int) -> None:
+        targets = TargetAssigner(config)([torch.zeros(0, 4)] * count, [torch.zeros(0, dtype=torch.int64)] * count)
+        batch = Batch(torch.zeros(count, 3, *config.image_size), targets, [], [], [])
+        trial = Start(deepcopy(model), None, ())
+        _step(trial.model, replace(recipe, batch=count, grad_accum=1), trial, count, ALONE)([batch])
+
+    found = torch.tensor(batch_for(device, attempt), device=device)
+    return min(int(batch) for batch in processes.all(found))
+
+
 def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Recipe, str | None]:
     """Return the recipe with at most as many images per update as there are, and what was changed."""
     most = images // (processes.count * recipe.grad_accum)
@@ -192,6 +213,6 @@ def _splits(classes: ClassMap) -> dict[str, Any]:
 def _require_same_data(origin: Mapping[str, Any], state: TrainState | None) -> None:
     if state is not None and state.origin["splits"] != origin["splits"]:
         raise UsageError(
-            "the data are not those of the run: "
-            f"{state.origin['splits']} became {origin['splits']}; resume with the same data, or start a new run with --from"
+            f"the data are not those of the run: {state.origin['splits']} became {origin['splits']}; resume with the "
+            "same data, or start a new run with --from"
         )

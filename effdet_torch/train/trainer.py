@@ -16,7 +16,7 @@ from effdet_torch.network.saving import save_model
 from effdet_torch.processes import ALONE, processes
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell
-from effdet_torch.train.input.loader import Batch
+from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data
 from effdet_torch.train.monitor.estimate import Estimate, estimate
@@ -125,7 +125,8 @@ class Trainer:
         first, after = setup.first_update(state.epoch), setup.first_update(state.epoch + 1)
         groups = groups_of(setup, first + state.updates, after)
         images = setup.images_per_update
-        with self.progress.epoch(state.epoch + 1, state.updates * images) as show, interruption.deferred():
+        shown = self.progress.epoch(state.epoch + 1, state.updates * images)
+        with shown as show, interruption.deferred(), lost_workers_reported():
             for group in groups:
                 self._seed()
                 result = self.step(group)

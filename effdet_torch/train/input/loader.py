@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -112,15 +113,28 @@ class TrainLoader:
             yield packed.batch()
 
     def _received(self) -> Iterator[_Packed | EffdetError]:
-        try:
+        with lost_workers_reported():
             yield from self._loader
-        except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: in the middle of a batch
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
-                raise
-            raise EffdetError(
-                "a process that reads images was ended by the system, as happens when memory is short; pass fewer "
-                "--workers or a smaller --batch; in a container, more shared memory (docker run --shm-size 8g)"
-            ) from error
+
+
+@contextmanager
+def lost_workers_reported() -> Iterator[None]:
+    """Report a worker that the system ended.
+
+    PyTorch raises the error where this process happens to be: waiting for a batch, or in the middle of an update.
+
+    Raises:
+        EffdetError: A worker was ended.
+    """
+    try:
+        yield
+    except (RuntimeError, EOFError, ConnectionError) as error:  # the last two: in the middle of a batch
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise EffdetError(
+            "a process that reads images was ended by the system, as happens when memory is short; pass fewer "
+            "--workers or a smaller --batch; in a container, more shared memory (docker run --shm-size 8g)"
+        ) from error
 
 
 class _Packed(NamedTuple):

@@ -37,12 +37,12 @@ def _after_some_epochs(first: float | None, result: EpochResult, scores: Sequenc
     if last > FALLEN * first:
         yield (
             f"after {PATIENT_EPOCHS} epochs the loss is {last:.3g}; it began at {first:.3g} and does not fall. Check "
-            f"in samples_train.png that the boxes fit. If they do, --lr (now {result.lr:.3g}) is too high or too low for "
-            "this batch, or --freeze leaves too little to train"
+            f"in samples_train.png that the boxes fit. If they do, --lr (now {result.lr:.3g}) is too high or too low "
+            "for this batch, or --freeze leaves too little to train"
         )
     elif scores and max(scores) < NOTHING:
         yield (
             f"after {PATIENT_EPOCHS} epochs the loss has fallen from {first:.3g} to {last:.3g}, but AP is below 1; "
-            "look at samples_val.png. Boxes in the right places with wrong names: the classes of training and validation "
-            "differ. No boxes: train longer; the statistics of batch norms need some hundred updates"
+            "look at samples_val.png. Boxes in the right places with wrong names: the classes of training and "
+            "validation differ. No boxes: train longer; the statistics of batch norms need some hundred updates"
         )
