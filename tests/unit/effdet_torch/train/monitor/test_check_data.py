@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import read_split
 from effdet_torch.errors import EvaluationError, OutputError
@@ -68,3 +68,20 @@ def test_notes_of_both_are_told_once(tmp_path: Path) -> None:
     found = check_data(data, data, (128, 128), tmp_path / "check.png")
     assert [note.kind for note in found.notes] == [*kinds, "image enlarged"]
     assert kinds == ["segmentation missing"]  # negative control
+
+
+@pytest.mark.parametrize(("annotated", "turned"), [((40, 20), False), ((20, 40), True)])
+def test_photographs_are_drawn_in_the_frame_of_their_boxes(
+    tmp_path: Path, annotated: tuple[int, int], turned: bool
+) -> None:
+    """The orientation 6 turns a picture to the right: its left quarter comes to the top."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    stored = Image.new("RGB", (40, 20), "white")
+    stored.paste((255, 0, 0), (0, 0, 10, 20))
+    stored.save(tmp_path / "1.png", exif=exif)
+    images = (DataImage(1, tmp_path / "1.png", annotated),)
+    data = check_images(DataSet("x", tmp_path / "x.json", images, {}, ()))
+    pixels = np.asarray(Image.open(BytesIO(annotated_png(data))))[CAPTION_PX:]
+    red, white = ((2, 15), (15, 5)) if turned else ((15, 5), (2, 15))
+    assert (pixels[red].tolist(), pixels[white].tolist()) == ([255, 0, 0], [255, 255, 255])
