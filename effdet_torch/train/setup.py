@@ -139,7 +139,7 @@ def set_up(
     origin = {**source.origin, **_splits(classes)}
     _require_same_data(origin, state)
     texts = (
-        *(() if state else (*start.notes, *differences(request.recipe_name))),
+        *(() if state else (*start.notes, *differences(request))),
         *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
         *filter(None, (batch_note, warning)),
     )
@@ -153,12 +153,13 @@ def device_name(request: TrainRequest) -> str:
     return request.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def differences(recipe_name: str) -> list[str]:
-    """Return in words what the default recipe changes of the official one; nothing for the official."""
-    if recipe_name == OFFICIAL:
+def differences(request: TrainRequest) -> list[str]:
+    """Return in words where the default recipe differs from the official one, unless options chose otherwise."""
+    rows = {name: row for name, row in DEFAULT.items() if getattr(request.recipe, name) == row.value}
+    if request.recipe_name == OFFICIAL or not rows:
         return []
-    rows = "; ".join(f"{name} {row.value} ({row.reason})" for name, row in DEFAULT.items())
-    return [f"recipe default, not the official one in: {rows}"]
+    texts = "; ".join(f"{name} {row.value} ({row.reason})" for name, row in rows.items())
+    return [f"the default recipe differs from the official one: {texts}"]
 
 
 def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, processes: Processes) -> TrainStep:

@@ -181,7 +181,8 @@ class Trainer:
                 self.folder.note(text)
             self.folder.record(result)
             self.progress.tell(result)
-            tell(*texts)
+            if texts:
+                tell(*texts)
         state.stale, state.best = setup.processes.broadcast((state.stale, state.best))
         state.epoch, state.updates, state.sums, state.seconds = number, 0, {}, 0.0
         is_stale = setup.recipe.patience is not None and state.stale >= setup.recipe.patience
