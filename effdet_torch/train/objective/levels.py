@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.train.objective.targets import IGNORED, Targets
+from effdet_torch.train.objective.targets import IGNORED, Targets, moved
 
 Index = tuple[Tensor, Tensor, Tensor, Tensor]  # entries of (B, C, H, W)
 COORDINATES = 4
@@ -98,5 +98,5 @@ def make_levels(config: EfficientDetConfig) -> list[Level]:
 
 
 def _moved(index: Index, device: torch.device) -> Index:
-    image, channel, y, x = (tensor.to(device, non_blocking=True) for tensor in index)
+    image, channel, y, x = (moved(tensor, device) for tensor in index)
     return image, channel, y, x

@@ -22,7 +22,7 @@ from effdet_torch.train.objective.focal import WIDE, Focal, focal_sum
 from effdet_torch.train.objective.iou import iou_loss
 from effdet_torch.train.objective.levels import COORDINATES, LevelTargets, make_levels
 from effdet_torch.train.objective.normalizer import normalizer_of
-from effdet_torch.train.objective.targets import Targets
+from effdet_torch.train.objective.targets import Targets, moved
 from effdet_torch.train.recipe import Recipe
 
 
@@ -84,7 +84,7 @@ class DetectionLoss(nn.Module):
         self._require_outputs(class_logits, box_deltas, len(targets.positives))
         device = class_logits[0].device
         divisor = normalizer_of(targets) if normalizer is None else normalizer
-        divisor = divisor.to(device, non_blocking=True) if isinstance(divisor, Tensor) else divisor
+        divisor = moved(divisor, device) if isinstance(divisor, Tensor) else divisor
         parts = [level.part(targets) for level in self.levels]
         with torch.autocast(device.type, enabled=False):
             classes = self._classes(class_logits, parts) / divisor
@@ -106,7 +106,7 @@ class DetectionLoss(nn.Module):
         device = box_deltas[0].device
         levels = zip(box_deltas, parts, strict=True)
         found = torch.cat([_wide(deltas[part.deltas(device)]) for deltas, part in levels])
-        expected = torch.cat([part.boxes for part in parts]).to(found, non_blocking=True)
+        expected = moved(torch.cat([part.boxes for part in parts]), device).to(found.dtype)
         # As in the official code, a coordinate whose target is exactly 0 is not trained.
         is_trained = expected != 0
         huber = F.huber_loss(found, expected, reduction="none", delta=self.delta)
@@ -115,7 +115,7 @@ class DetectionLoss(nn.Module):
             return huber, torch.zeros_like(huber)
         # The official code has the outputs level after level, but the anchors image after image. That is harmless, as
         # IoUs depend on an anchor's aspect ratio only, which is repeated with the same period, but for its rounding.
-        position = torch.cat([part.position for part in parts]).to(device, non_blocking=True)
+        position = moved(torch.cat([part.position for part in parts]), device)
         anchors = self.anchors_yxyx[position % len(self.anchors_yxyx)].to(found.dtype)
         boxes, goals = (yxyx_to_xyxy(decode_boxes_xyxy(deltas, anchors)) * is_trained for deltas in (found, expected))
         return huber, iou_loss(boxes, goals, self.iou_kind).sum()

@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device | str) -> Targets:
         """Return the targets on a device."""
-        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return Targets(*(moved(tensor, device) for tensor in self))
 
     def dense(self, anchor_count: int) -> tuple[Tensor, Tensor]:
         """Return class channels (B, A), -1 for background, and deltas (B, A, 4), 0 for background."""
@@ -93,6 +93,11 @@ class TargetAssigner:
         classes = labels.detach().cpu().long()[row] - 1
         targets = Targets(torch.zeros_like(anchor), anchor, classes, deltas, torch.tensor([len(anchor)]))
         return targets.to(boxes_xyxy.device)
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device. The CPU waits only if it is to have the values itself."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def merge(parts: Sequence[Targets]) -> Targets:
