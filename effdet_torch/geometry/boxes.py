@@ -39,7 +39,8 @@ def decode_boxes_xyxy(box_deltas: Tensor, anchors_yxyx: Tensor) -> Tensor:
 def encode_boxes_xyxy(boxes_xyxy: Tensor, anchors_yxyx: Tensor) -> Tensor:
     """Turn corner coordinates into box deltas; the inverse of `decode_boxes_xyxy`.
 
-    An empty box gets a large negative th or tw. Float32 results are the official ones, those that are exactly 0 as well.
+    An empty box gets a large negative th or tw. In float32 the same deltas are exactly 0 as in the
+    official code.
 
     Args:
         boxes_xyxy: (..., A, 4) as (xmin, ymin, xmax, ymax) in pixels.

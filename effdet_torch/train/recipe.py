@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple
 
+from effdet_torch.checks import one_of
 from effdet_torch.errors import ConfigError
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -46,6 +47,7 @@ class Recipe:
         box_loss_weight: of the box loss.
         iou_loss: added to the box loss: "iou", "giou", "diou" or "ciou"; None adds nothing.
         iou_loss_weight: of that.
+        ciou_gradient: of "ciou": "graph" is the official one, in which aspect ratios do not pull at the box; "true".
         normalizer: the loss is divided by the number of positive anchors in all processes ("global") or in each.
         positives_momentum: of a moving average of that number; None takes the batch's own.
         augment: names in `effdet_torch.train.input.augment.AUGMENTATIONS`, in the order in which they run.
@@ -87,6 +89,7 @@ class Recipe:
     box_loss_weight: float = 50.0
     iou_loss: Literal["iou", "giou", "diou", "ciou"] | None = None
     iou_loss_weight: float = 1.0
+    ciou_gradient: Literal["graph", "true"] = "graph"
     normalizer: Normalizer = "replica"
     positives_momentum: float | None = None
     augment: tuple[str, ...] = ("flip", "scale")
@@ -125,6 +128,15 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "weight_decay": (lambda value: value >= 0, "0 or more"),
     "clip": (lambda value: value >= 0, "0 (off) or more"),
     "ema": (lambda value: 0 < value < 1, "between 0 and 1"),
+    "alpha": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "gamma": (lambda value: value >= 0, "0 or more"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
+    "delta": (lambda value: 0 < value < float("inf"), "a positive number"),
+    "box_loss_weight": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "iou_loss": one_of(("iou", "giou", "diou", "ciou")),
+    "iou_loss_weight": (lambda value: 0 <= value < float("inf"), "0 or more"),
+    "ciou_gradient": one_of(("graph", "true")),
+    "positives_momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
     "jitter": (lambda value: 0 < value[0] <= value[1], "two positive numbers, the smaller first"),
     "val_every": (lambda value: value >= 1, "at least 1"),
     "patience": (lambda value: value >= 1, "at least 1"),
@@ -143,6 +155,7 @@ DEFAULT: Mapping[str, Difference] = {
     "epochs": Difference(50, "most data sets are small, and most trainings start from trained weights"),
     "batch": Difference(16, "fits a usual GPU"),
     "anneal_to_end": Difference(True, "the official cosine rises again in the last steps"),
+    "ciou_gradient": Difference("true", "the official one leaves out how the aspect ratio moves the box"),
     "normalizer": Difference("global", "several processes train as one with all of the images"),
 }
 OFFICIAL = Recipe()

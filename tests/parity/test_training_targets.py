@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.training import CONFIGS, LabelledBoxes, dense_match, load_arrays, other_config
 
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.train.objective import TargetAssigner, Targets
+from support.training import CONFIGS, LabelledBoxes, dense_match, load_arrays, other_config
 
 BOX_ERROR = 1e-6  # a rounding of the logarithm
 CASES = 34

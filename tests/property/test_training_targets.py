@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.training import CONFIGS, dense_match
 
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.train.objective.matching import AnchorGrid
+from support.training import CONFIGS, dense_match
 
 CONFIGURATIONS = [
     *CONFIGS.values(),
@@ -20,7 +20,7 @@ CONFIGURATIONS = [
     get_config("d0", image_size=128, anchor_scale=(1.0, 2.0, 4.0, 8.0, 0.5), num_scales=1),
     get_config("d0", image_size=(128, 1024), aspect_ratios=(0.01, 1.0, 50.0)),
 ]
-repeatable = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+repeatable = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 
 
 def corners(config: EfficientDetConfig) -> st.SearchStrategy[float]:

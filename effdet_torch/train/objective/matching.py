@@ -1,6 +1,6 @@
-"""Which anchors an image's boxes are trained at: an anchor takes its best box from IoU 0.5, a box forces its best anchor.
+"""Which anchors are trained with which box: an anchor takes its best box, from IoU 0.5; a box forces its best anchor.
 
-Source: EfficientDet official code, `AnchorLabeler`, and the argmax matcher of TensorFlow's object detection that it uses.
+Source: EfficientDet official code, `AnchorLabeler`, and the argmax matcher of TensorFlow's object detection.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Targets(NamedTuple):
 
     def to(self, device: torch.device | str) -> Targets:
         """Return the targets on a device."""
-        return Targets(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return Targets(*(moved(tensor, device) for tensor in self))
 
     def dense(self, anchor_count: int) -> tuple[Tensor, Tensor]:
         """Return class channels (B, A), -1 for background, and deltas (B, A, 4), 0 for background."""
@@ -79,7 +79,9 @@ class TargetAssigner:
                 the maximum.
         """
         if len(boxes_xyxy) != len(labels) or not labels:
-            raise UsageError(f"boxes of {len(boxes_xyxy)} images, labels of {len(labels)}; expected the same, 1 or more")
+            raise UsageError(
+                f"boxes of {len(boxes_xyxy)} images, labels of {len(labels)}; expected the same, 1 or more"
+            )
         return merge([self._assign(*pair, at) for at, pair in enumerate(zip(boxes_xyxy, labels, strict=True))])
 
     def _assign(self, boxes_xyxy: Tensor, labels: Tensor, position: int) -> Targets:
@@ -91,6 +93,11 @@ class TargetAssigner:
         classes = labels.detach().cpu().long()[row] - 1
         targets = Targets(torch.zeros_like(anchor), anchor, classes, deltas, torch.tensor([len(anchor)]))
         return targets.to(boxes_xyxy.device)
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device. The CPU waits only if it is to have the values itself."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def merge(parts: Sequence[Targets]) -> Targets:
@@ -108,12 +115,14 @@ def _require_boxes(boxes_xyxy: Tensor, labels: Tensor, position: int) -> None:
     if boxes_xyxy.dim() != 2 or boxes_xyxy.shape[1] != 4 or labels.shape != boxes_xyxy.shape[:1]:
         found = f"boxes {tuple(boxes_xyxy.shape)} and labels {tuple(labels.shape)}"
         raise UsageError(f"{where}: {found}; expected (N, 4) and (N,)")
-    if boxes_xyxy.dtype not in (torch.float32, torch.float64) or labels.is_floating_point():
+    if boxes_xyxy.dtype not in (torch.float32, torch.float64) or (len(labels) and labels.is_floating_point()):
         found = f"boxes are {boxes_xyxy.dtype}, labels {labels.dtype}"
         raise UsageError(f"{where}: {found}; expected float32 or float64 pixels, and integers")
     wrong = ~((boxes_xyxy[:, :2] <= boxes_xyxy[:, 2:]).all(dim=1) & boxes_xyxy.isfinite().all(dim=1))
     if wrong.any():
         box = boxes_xyxy[wrong][0].tolist()
-        raise UsageError(f"{where}: box {box} is not (xmin, ymin, xmax, ymax); boxes by width and height need converting")
+        raise UsageError(
+            f"{where}: box {box} is not (xmin, ymin, xmax, ymax); boxes by width and height need converting"
+        )
     if len(labels) and labels.min() < -1:
         raise UsageError(f"{where}: label {labels.min().item()}; expected 1 or more, or 0 (background) or -1 (ignored)")
