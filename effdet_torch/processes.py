@@ -7,7 +7,7 @@ is told at once (gloo), or after `TIMEOUT`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,27 +63,35 @@ class Processes:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors, of equal shapes in all processes, with rank 0's."""
-        if self.count > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, 0)
+    @torch.no_grad()
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, of equal shapes and types in all processes, with rank 0's; any memory layout."""
+        for tensor in tensors if self.count > 1 else ():
+            values = _in_order(tensor)
+            dist.broadcast(values, 0)
+            tensor.copy_(values)
 
     def all(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all processes, of equal shapes, in all of them, in the order of the ranks."""
         if self.count == 1:
             return [tensor]
-        found = [torch.empty_like(tensor) for _ in range(self.count)]
-        dist.all_gather(found, tensor)
+        own = _in_order(tensor)
+        found = [torch.empty_like(own) for _ in range(self.count)]
+        dist.all_gather(found, own)
         return found
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, in all of them; no gradient passes."""
         if self.count == 1:
             return tensor
-        total = tensor.detach().clone()
+        total = _in_order(tensor)
         dist.all_reduce(total)
         return total
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """Return a copy with its values in the order of the axes: memory is sent as it is, and layouts may differ."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 ALONE = Processes()
@@ -94,7 +102,8 @@ def processes(device: str = "cpu") -> Iterator[Processes]:
     """Join the other processes that torchrun started, or be alone.
 
     Args:
-        device: what tensors are shared from besides the CPU: with "cuda..." nccl carries those on the GPUs.
+        device: what tensors are shared from besides the CPU: with "cuda..." nccl carries those on the GPUs. Each
+            process must then take its own, by `usable_device(device, local_rank)`, before it shares anything.
 
     Raises:
         UsageError: The environment says that there are several processes, but not where.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.rules import Findings
@@ -46,8 +47,13 @@ def fit_classes(data: DataSet, num_classes: int, names: Mapping[int, str]) -> Da
     found.add_all("category unused", (text for x, text in texts.items() if x not in numbers))
     nameless = (x for x in numbers if not (names.get(numbers[x]) and data.categories[x]))
     found.add_all("category matched by id", (texts[x] for x in nameless if x in used))
-    return data.with_notes(
-        found,
+    return renumbered(data, numbers).with_notes(found)
+
+
+def renumbered(data: DataSet, numbers: Numbers) -> DataSet:
+    """Return a data set with other numbers of its categories, and without those that get none."""
+    return replace(
+        data,
         categories={new: data.categories[old] for old, new in sorted(numbers.items(), key=lambda pair: pair[1])},
         objects=tuple(item._replace(category_id=numbers[item.category_id]) for item in data.objects),
         stated_ids={new: old for old, new in numbers.items()},

@@ -13,6 +13,7 @@ from effdet_torch.data.files import ImageFolder
 from effdet_torch.data.rules import Findings
 from effdet_torch.data.values import Key
 from effdet_torch.errors import EvaluationError
+from effdet_torch.untrusted.files import FilePart
 
 REQUIRED = ("image_id", "category_id")
 
@@ -30,7 +31,7 @@ def clean(raw: RawData) -> DataSet:
     numbers = _numbers(categories)
     counts = Counter(values.key(entry.get("id")) for entry in content["images"] if isinstance(entry, dict))
     merged = {image.image_id for identifier, image in images.items() if counts[identifier] > 1}
-    reader = _Objects(images, numbers, found, merged)
+    reader = _Objects(images, numbers, found, merged, raw.has_ids)
     data = DataSet(
         raw.name,
         raw.path,
@@ -52,7 +53,7 @@ def require_objects(data: DataSet) -> DataSet:
     """
     if data.has_truth and all(item.is_crowd for item in data.objects):
         found = Findings(data.path.name)
-        found.add_all("no objects", (image.path.name for image in data.images))
+        found.add_all("no objects", (image.name for image in data.images))
         found.notes()
     return data
 
@@ -75,8 +76,10 @@ def _images(raw: RawData, found: Findings) -> dict[Key, DataImage]:
     for position, (identifier, entry) in enumerate(entries.items(), start=1):
         image_id = position if named or isinstance(identifier, str) else identifier
         # Readers of other layouts know the file; JSON has no paths.
-        path = entry["path"] if isinstance(entry.get("path"), Path) else folder.find(entry["file_name"])
-        images[identifier] = DataImage(image_id, path, _size(entry, identifier, found))
+        known = entry.get("path")
+        part = known if isinstance(known, FilePart) else None
+        path = part.path if part else known if isinstance(known, Path) else folder.find(entry["file_name"])
+        images[identifier] = DataImage(image_id, path, _size(entry, identifier, found), part=part)
     return images
 
 
@@ -143,12 +146,19 @@ class _Objects:
         categories: {id as the file has it: number}.
         found: takes the faults.
         merged: ids of images that are listed twice; their objects may be, too.
+        has_ids: whether annotations have ids.
     """
 
     def __init__(
-        self, images: Mapping[Key, DataImage], categories: Mapping[Key, int], found: Findings, merged: set[int]
+        self,
+        images: Mapping[Key, DataImage],
+        categories: Mapping[Key, int],
+        found: Findings,
+        merged: set[int],
+        has_ids: bool,
     ) -> None:
         self._images, self._categories, self._found, self._merged = images, categories, found, merged
+        self._has_ids = has_ids
         self._ids: dict[Key | None, tuple[Any, ...]] = {}
         self._seen: set[tuple[Any, ...]] = set()
 
@@ -215,15 +225,16 @@ class _Objects:
 
     def _is_repeated(self, entry: Mapping[str, Any], item: DataObject, where: str) -> bool:
         """Whether an object has been read already: with this id, or in an image that is listed twice, too."""
-        identifier = values.key(entry.get("id"))
-        first, described = self._ids.get(identifier), item[:3]
+        identifier, described = values.key(entry.get("id")), item[:3]
+        first = self._ids.get(identifier) if self._has_ids else None
         if first == described or described in self._seen:
             self._found.add("annotation listed twice", where)
             return True
-        if first is not None or not values.is_usual(identifier) or identifier == 0 or isinstance(entry["id"], str):
-            self._found.add("annotation id", where)
-        if identifier is not None:
-            self._ids.setdefault(identifier, described)
+        if self._has_ids:
+            if first is not None or not values.is_usual(identifier) or identifier == 0 or isinstance(entry["id"], str):
+                self._found.add("annotation id", where)
+            if identifier is not None:
+                self._ids.setdefault(identifier, described)
         if item.image_id in self._merged:
             self._seen.add(described)
         return False

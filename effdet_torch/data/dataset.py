@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from effdet_torch.data.rules import Findings, Note
+from effdet_torch.untrusted.files import FilePart
 
 TEST_DEV = "testdev"
 
@@ -26,12 +27,24 @@ class DataImage(NamedTuple):
         path: its file.
         size: (width, height) of the frame that boxes refer to; None if the data set does not say.
         turned: whether that frame is the one after the EXIF orientation.
+        part: where in that file the image is, if the file holds several.
     """
 
     image_id: int
     path: Path
     size: tuple[int, int] | None
     turned: bool = False
+    part: FilePart | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the image."""
+        return (self.part or self.path).name
+
+    @property
+    def source(self) -> Path | FilePart:
+        """What `read_image` takes."""
+        return self.part or self.path
 
 
 class DataObject(NamedTuple):
@@ -65,6 +78,7 @@ class RawData:
         numbering: what the ids of the categories are worth.
         upright: whether boxes refer to the picture after its EXIF orientation where sizes do not decide it.
         findings: what the reader itself found.
+        has_ids: whether the layout gives annotations ids.
     """
 
     name: str
@@ -75,6 +89,7 @@ class RawData:
     has_truth: bool = True
     numbering: Numbering = "stated"
     upright: bool = False
+    has_ids: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ class DataSet:
     @cached_property
     def dataset(self) -> Mapping[str, Any]:
         """The content as pycocotools takes it; ids of annotations count from 1, because 0 means "not matched" there."""
-        images = [{"id": x.image_id, "file_name": x.path.name, **_sides(x)} for x in self.images]
+        images = [{"id": x.image_id, "file_name": x.name, **_sides(x)} for x in self.images]
         categories = [{"id": number, "name": name or f"class {number}"} for number, name in self.categories.items()]
         annotations = [
             {
@@ -138,9 +153,13 @@ class DataSet:
         """Return the data set with only the `limit` images of the lowest ids; None keeps all."""
         if limit is None or limit >= len(self.images):
             return self
-        kept = {image.image_id for image in self.images[:limit]}
-        objects = tuple(item for item in self.objects if item.image_id in kept)
-        return replace(self, images=self.images[:limit], objects=objects)
+        return self.only({image.image_id for image in self.images[:limit]})
+
+    def only(self, image_ids: Collection[int], **changes: Any) -> DataSet:
+        """Return the data set with some of its images, and with other changes."""
+        images = tuple(image for image in self.images if image.image_id in image_ids)
+        objects = tuple(item for item in self.objects if item.image_id in image_ids)
+        return replace(self, images=images, objects=objects, **changes)
 
     def with_notes(self, found: Findings, **changes: Any) -> DataSet:
         """Return the data set with changes and with what they repaired or dropped.

@@ -6,15 +6,16 @@ import glob
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from effdet_torch.data.dataset import DataImage, DataSet
+from effdet_torch.data.plausible import look_at_boxes
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError
-from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, read_text, require_regular
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, FilePart, open_bytes, read_text
 
 # What is taken from a folder; a file that is named is read whatever its suffix.
 IMAGE_SUFFIXES = frozenset(
@@ -42,7 +43,7 @@ class Header:
         return (self.size[1], self.size[0]) if self.orientation >= 5 else self.size
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path | FilePart) -> Header:
     """Read size and orientation without decoding the pixels.
 
     Raises:
@@ -51,8 +52,7 @@ def read_header(path: Path) -> Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images and damaged EXIF data
-            require_regular(path, MAX_IMAGE_BYTES)
-            with Image.open(path) as image:
+            with open_bytes(path, MAX_IMAGE_BYTES) as file, Image.open(file) as image:
                 # Pillow turns TIFF by itself, and decodes a whole PNG to look for EXIF data behind the pixels.
                 has_exif = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
                 return Header(image.size, _orientation(image) if has_exif else 1)
@@ -133,7 +133,8 @@ def check_images(data: DataSet) -> DataSet:
     have that size, the photographs that are decided say which frame is meant.
 
     Raises:
-        EvaluationError: Files are missing or cannot be opened, or more than 1 % have another size than annotated.
+        EvaluationError: Files are missing or cannot be opened, more than 1 % have another size than annotated, or
+            boxes are written in another form.
     """
     found = Findings(data.path.name)
     missing = [image.path for image in data.images if not _is_file(image.path)]
@@ -147,7 +148,7 @@ def check_images(data: DataSet) -> DataSet:
     open_ones = {i for i, header in headers.items() if header.orientation > 1} - turned - stored
     is_upright = data.upright or bool(turned and not stored)
     turned |= {i for i in open_ones if is_upright}
-    names = [image.path.name for image in data.images]
+    names = [image.name for image in data.images]
     found.add_all("photograph turned", (names[i] for i in sorted(turned)))
     found.add_all("photograph as stored", (names[i] for i in sorted(open_ones - turned)))
     frames = [headers[i].upright_size if i in turned else headers[i].size for i in range(len(names))]
@@ -158,7 +159,9 @@ def check_images(data: DataSet) -> DataSet:
         (f"{names[i]} is {_text(frames[i])}, annotated as {_text(data.images[i].size or (0, 0))}" for i in wrong),
     )
     images = (x._replace(size=x.size or frames[i], turned=i in turned) for i, x in enumerate(data.images))
-    return data.with_notes(found, images=tuple(images))
+    framed = replace(data, images=tuple(images))
+    look_at_boxes(framed, found)
+    return framed.with_notes(found)
 
 
 def _nothing_found(data: DataSet, path: Path) -> EvaluationError:
@@ -176,7 +179,7 @@ def _headers(images: Iterable[DataImage], found: Findings) -> Iterator[tuple[int
         if not _is_file(image.path):
             continue
         try:
-            yield position, read_header(image.path)
+            yield position, read_header(image.source)
         except EvaluationError as error:
             found.add("file unreadable", error)
 

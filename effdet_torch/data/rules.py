@@ -38,7 +38,7 @@ RULES: Mapping[str, Rule] = {
         "refused", "images without a usable id", "give every image an id of its own, and refer to it in the annotations"
     ),
     "image without file": Rule("refused", "images without a file_name", "add the names of the files"),
-    "image listed twice": Rule("repaired", "images listed twice with one id and file: evaluated once"),
+    "image listed twice": Rule("repaired", "images listed twice with one id and file: used once"),
     "image id taken": Rule(
         "refused", "image ids that belong to different files", "number the images of merged data sets again"
     ),
@@ -56,16 +56,16 @@ RULES: Mapping[str, Rule] = {
         "keep the folders of the images, and pass the one that they are in",
     ),
     # Files.
-    "file missing": Rule("refused", "image files are missing", "download the rest, or evaluate fewer with --limit"),
+    "file missing": Rule("refused", "image files are missing", "download the rest, or leave them out of the list"),
     "file unreadable": Rule("refused", "image files cannot be opened", "copy or download them again"),
     "photograph turned": Rule(
-        "repaired", "photographs with an EXIF orientation, and boxes for the turned picture: evaluated turned"
+        "repaired", "photographs with an EXIF orientation, and boxes for the turned picture: used turned"
     ),
     "photograph as stored": Rule(
-        "assumed", "photographs with an EXIF orientation that sizes do not decide: evaluated as stored, as COCO does"
+        "assumed", "photographs with an EXIF orientation that sizes do not decide: used as stored, as COCO does"
     ),
     "image size contradicted": Rule(
-        "repaired", "images have another width and height than the annotations say: at most 1 %, evaluated as stored"
+        "repaired", "images have another width and height than the annotations say: at most 1 %, used as stored"
     ),
     "image sizes contradicted": Rule(
         "refused",
@@ -84,6 +84,20 @@ RULES: Mapping[str, Rule] = {
         "assumed",
         "categories matched by id, because they have no names, or the model has none for them (--labels FILE)",
     ),
+    "category without objects": Rule("dropped", "categories without an object in any image: not trained"),
+    "category numbered": Rule(
+        "repaired", "categories with other ids than 1, 2, ...: numbered in the order of their ids"
+    ),
+    "category from 0": Rule(
+        "assumed", "classes with the id 0, which is the background in the official code: classes like the others"
+    ),
+    "class missing in train": Rule(
+        "assumed", "classes without an object in the training images: they cannot be learnt"
+    ),
+    "class missing in val": Rule(
+        "assumed", "classes without an object in the images for validation: AP leaves them out"
+    ),
+    "one class alone": Rule("assumed", "classes that all objects for training have, although there are others"),
     # Annotations.
     "annotation is not an entry": Rule("refused", "annotations that are not a JSON object", "export them again"),
     "annotation id": Rule(
@@ -105,6 +119,31 @@ RULES: Mapping[str, Rule] = {
     ),
     "box as text": Rule("repaired", "boxes with numbers written as text: read as numbers"),
     "box empty": Rule("dropped", "boxes of zero or negative size"),
+    "box as corners": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners, [xmin, ymin, xmax, ymax]",
+        "write the width, xmax - xmin, and the height, ymax - ymin",
+    ),
+    "box as corners, y first": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit as corners with y first, "
+        "[ymin, xmin, ymax, xmax]",
+        "write [xmin, ymin, xmax - xmin, ymax - ymin]",
+    ),
+    "box as y, x, height, width": Rule(
+        "refused", "boxes that leave their images as [x, y, width, height] and fit with y first", "exchange x and y"
+    ),
+    "box by its centre": Rule(
+        "refused",
+        "boxes that leave their images as [x, y, width, height] and fit if x and y are the centre",
+        "subtract half of the width and of the height",
+    ),
+    "box as shares": Rule(
+        "refused",
+        "boxes with no number above 1: they look like shares of the image's sides",
+        "multiply x and width by the image's width, y and height by its height",
+    ),
+    "box outside": Rule("assumed", "boxes that reach out of their images by more than 1 %: kept as they are"),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
@@ -112,7 +151,7 @@ RULES: Mapping[str, Rule] = {
     "iscrowd unknown": Rule("refused", "annotations whose iscrowd is not 0 or 1", "write 0 or 1"),
     "segmentation missing": Rule("repaired", "annotations without segmentation: boxes do not need it"),
     "no objects": Rule(
-        "refused", "not one object to find in the images", "pass their annotations, or a larger --limit"
+        "refused", "not one object to find in the images", "pass their annotations, or more of the images"
     ),
     # Other layouts.
     "image without annotation file": Rule(
@@ -126,8 +165,20 @@ RULES: Mapping[str, Rule] = {
         "objects with a coordinate outside of 0 to 1",
         "divide x and width by the image's width in pixels, y and height by its height",
     ),
-    "object difficult": Rule("assumed", "objects marked difficult: evaluated like all others"),
+    "object difficult": Rule("assumed", "objects marked difficult: used like all others"),
+    "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
+    # Images for training and for validation.
+    "one split": Rule(
+        "assumed",
+        "images for training and none beside them for validation: validated on the same images, so AP says how well "
+        "they were memorised",
+    ),
+    "split divided": Rule("assumed", "images taken out of the training images for validation"),
+    "split unused": Rule("assumed", "splits for validation that are not used, because training images are divided"),
+    "image in both splits": Rule(
+        "assumed", "images for validation that are among the training images as well, so AP is too high"
+    ),
 }
 
 
@@ -206,7 +257,7 @@ class Findings:
         refused = [(RULES[kind], places) for kind, places in self.found.items() if RULES[kind].action == "refused"]
         if refused:
             texts = (f"{rule.text} ({places.count}): {places}; {rule.next_step}" for rule, places in refused)
-            raise EvaluationError(f"{self.of} cannot be evaluated: {'. Also: '.join(texts)}")
+            raise EvaluationError(f"{self.of} cannot be used: {'. Also: '.join(texts)}")
         return tuple(
             Note(kind, RULES[kind].action, places.count, RULES[kind].text, tuple(places.first[:MOST_EXAMPLES]))
             for kind, places in self.found.items()

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from effdet_torch.data.clean import clean
 from effdet_torch.data.dataset import DataSet, RawData
-from effdet_torch.data.layouts.coco import ROBOFLOW_FILE, coco_file, coco_layout, roboflow_folder
-from effdet_torch.data.layouts.voc import voc_folder
-from effdet_torch.data.layouts.yolo import NAME_LISTS, YAML_NAMES, yolo_file, yolo_folder
+from effdet_torch.data.layouts import open_images, tfrecord
+from effdet_torch.data.layouts.coco import (
+    ROBOFLOW_FILE,
+    coco_file,
+    coco_layout,
+    coco_splits,
+    roboflow_folder,
+    roboflow_splits,
+)
+from effdet_torch.data.layouts.voc import voc_folder, voc_splits
+from effdet_torch.data.layouts.yolo import NAME_LISTS, YAML_NAMES, yolo_file, yolo_folder, yolo_splits
 from effdet_torch.errors import EvaluationError, UsageError, listed
 
 
@@ -22,19 +30,35 @@ class Layout(NamedTuple):
         name: as people call it.
         signs: patterns of files; one match in the folder is enough.
         read: reads (folder, split).
+        splits: lists the splits of a folder; none if all of it is one.
     """
 
     name: str
     signs: tuple[str, ...]
     read: Callable[[Path, str | None], RawData]
+    splits: Callable[[Path], list[str]]
 
 
 LAYOUTS = (
-    Layout("Roboflow COCO", (ROBOFLOW_FILE, f"*/{ROBOFLOW_FILE}"), roboflow_folder),
-    Layout("COCO", ("annotations/instances_*.json", "annotations/image_info_*.json"), coco_layout),
-    Layout("YOLO", (*YAML_NAMES, *NAME_LISTS), yolo_folder),
-    Layout("PASCAL VOC", ("Annotations/*.xml", "*.xml", "valid/*.xml", "val/*.xml", "test/*.xml"), voc_folder),
+    Layout("Roboflow COCO", (ROBOFLOW_FILE, f"*/{ROBOFLOW_FILE}"), roboflow_folder, roboflow_splits),
+    Layout("COCO", ("annotations/instances_*.json", "annotations/image_info_*.json"), coco_layout, coco_splits),
+    Layout("YOLO", (*YAML_NAMES, *NAME_LISTS), yolo_folder, yolo_splits),
+    Layout(
+        "PASCAL VOC",
+        ("Annotations/*.xml", "*.xml", "valid/*.xml", "val/*.xml", "test/*.xml"),
+        voc_folder,
+        voc_splits,
+    ),
+    Layout("TFRecord", tfrecord.SIGNS, tfrecord.tfrecord_folder, tfrecord.tfrecord_splits),
+    Layout("Open Images", open_images.SIGNS, open_images.open_images_folder, open_images.open_images_splits),
 )
+# Suffix -> a file that describes or holds a data set.
+FILES: Mapping[str, Callable[[Path, str | None], RawData]] = {
+    ".yaml": yolo_file,
+    ".yml": yolo_file,
+    **dict.fromkeys(tfrecord.SUFFIXES, tfrecord.tfrecord_file),
+    ".csv": open_images.open_images_file,
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ class DataSource:
             if not self.images.is_dir():
                 raise EvaluationError(f"--images {self.images} is not a folder; pass the one that holds the images")
             return clean(coco_file(self.annotations, self.images, split))
-        return clean(_recognised(self.data or Path(), split))
+        return read_data(self.data or Path(), split)
 
 
 def read_split(root: Path, name: str | None = None) -> DataSet:
@@ -93,11 +117,22 @@ def _layouts(folder: Path) -> list[Layout]:
     return [layout for layout in LAYOUTS if any(next(folder.glob(sign), None) for sign in layout.signs)]
 
 
-def _recognised(path: Path, split: str | None) -> RawData:
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return yolo_file(path, split)
+def read_data(path: Path, split: str | None = None) -> DataSet:
+    """Read and check a data set of any layout; see `DataSource.read`."""
+    return clean(recognise(path).read(path, split))
+
+
+def recognise(path: Path) -> Layout:
+    """Return the layout of a folder or file.
+
+    Raises:
+        EvaluationError: It has none, or several.
+    """
+    read = FILES.get(path.suffix.lower())
+    if read is not None and path.is_file():
+        return Layout(path.suffix, (), read, yolo_splits if read is yolo_file else lambda _: [])
     if not path.is_dir():
-        what = "is not a folder or a data.yaml" if path.exists() else "does not exist"
+        what = f"is not a folder or a data set file ({listed(FILES)})" if path.exists() else "does not exist"
         raise EvaluationError(f"{path} {what}; pass one, or --annotations FILE with --images DIR for COCO")
     found = _layouts(path)
     if not found:
@@ -110,4 +145,4 @@ def _recognised(path: Path, split: str | None) -> RawData:
             f"{path} is a data set in several layouts ({listed(layout.name for layout in found)}): choose one with "
             "--coco ROOT, --annotations FILE --images DIR, or --data with a data.yaml or a folder below"
         )
-    return found[0].read(path, split)
+    return found[0]

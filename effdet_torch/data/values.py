@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 WHOLE = re.compile(r"-?[0-9]+(\.0*)?")
+NUMERIC = (int, float, str)  # a union would be made anew at every look; data sets have millions of numbers
 Key = int | str  # an id: its number, or a text that is not a number
+ROUNDING = 0.01  # shares of an image's sides are rounded, and boxes at an edge may lie this far outside
 USUAL_IDS = 2**53  # larger ones lose digits in floating-point numbers, where pycocotools keeps ids
 
 
 def number(value: Any) -> float | None:
     """Return a finite number, also one that is written as text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, NUMERIC):
         return None
     try:
         found = float(value)
@@ -43,6 +45,14 @@ def key(value: Any) -> Key | None:
 def is_usual(identifier: Key | None) -> bool:
     """Whether an id is a number that keeps its value everywhere; None, for no id, is not."""
     return isinstance(identifier, int) and abs(identifier) < USUAL_IDS
+
+
+def image_ids(stems: list[str]) -> list[int]:
+    """Return the numbers of images that have names: the names, if all are different numbers; else 1, 2, ..."""
+    numbers = [key(stem) for stem in stems]
+    if len(set(numbers)) == len(stems) and all(isinstance(x, int) and is_usual(x) for x in numbers):
+        return [int(stem) for stem in stems]
+    return list(range(1, len(stems) + 1))
 
 
 def flag(value: Any) -> int | None:

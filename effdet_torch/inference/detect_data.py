@@ -31,8 +31,8 @@ def detect_data(
         chosen = [image for image in images if image.turned == turned]
         if not chosen:
             continue
-        paths = [image.path for image in chosen]
-        results = predictor.stream(paths, batch, workers=workers, apply_exif=turned)
+        sources = [image.source for image in chosen]
+        results = predictor.stream(sources, batch, workers=workers, apply_exif=turned)
         for image, result in zip(chosen, results, strict=True):
             if isinstance(result, ImageError):
                 raise result

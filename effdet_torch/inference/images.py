@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, reason_of, require_regular
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, FilePart, open_bytes, reason_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RgbImage: TypeAlias = "Tensor | NDArray[Any]"  # (height, width, 3)
-ImageSource: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8] | Tensor"
+ImageFile: TypeAlias = str | Path | FilePart
+ImageSource: TypeAlias = "ImageFile | Image.Image | NDArray[np.uint8] | Tensor"
 
 # Pillow widens 16-bit grey of these formats to 32 bits.
 WIDENED_FORMATS = ("PNG", "PPM")
@@ -62,13 +63,13 @@ def to_rgb(image: ImageSource, apply_exif: bool = True) -> RgbImage:
     """Return an image as uint8 pixels, (height, width, 3).
 
     Args:
-        image: a path, a Pillow image, or uint8 RGB, (height, width, 3) or (3, height, width).
+        image: a file, a Pillow image, or uint8 RGB, (height, width, 3) or (3, height, width).
         apply_exif: for a path, see `read_image`.
 
     Raises:
         ImageError: The file cannot be read, or the pixels are not uint8 RGB.
     """
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (str, Path, FilePart)):
         return read_image(image, apply_exif)
     if isinstance(image, Image.Image):
         return image_to_rgb(image)
@@ -91,11 +92,11 @@ def _is_array(image: Any) -> TypeGuard[NDArray[Any] | Tensor]:
     return isinstance(image, np.ndarray) or (torch is not None and isinstance(image, torch.Tensor))
 
 
-def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
+def read_image(path: ImageFile, apply_exif: bool = False) -> NDArray[np.uint8]:
     """Read an image file.
 
     Args:
-        path: any format that Pillow reads.
+        path: a file, or a part of one, in any format that Pillow reads.
         apply_exif: turn the image the way its EXIF orientation says, as viewers do. COCO's annotations refer to the
             stored pixels, so an evaluation must not.
 
@@ -111,8 +112,7 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             # It also warns about damaged EXIF data and the like, which do not affect the pixels.
             warnings.simplefilter("ignore", UserWarning)
-            require_regular(path, MAX_IMAGE_BYTES)
-            with Path(path).open("rb") as file, _opened(file) as image:
+            with open_bytes(path, MAX_IMAGE_BYTES) as file, _opened(file) as image:
                 image.load()
                 return image_to_rgb(_upright(image) if apply_exif else image)
     except ImageError as error:
@@ -122,7 +122,7 @@ def read_image(path: str | Path, apply_exif: bool = False) -> NDArray[np.uint8]:
 
 
 def read_images(
-    paths: Sequence[Path], batch_size: int, *, workers: int = 0, apply_exif: bool = False, pin_memory: bool = False
+    paths: Sequence[ImageFile], batch_size: int, *, workers: int = 0, apply_exif: bool = False, pin_memory: bool = False
 ) -> Iterator[list[NDArray[np.uint8] | ImageError]]:
     """Read image files, in batches.
 
@@ -144,11 +144,11 @@ def read_images(
 
 
 def _load_images(
-    paths: Sequence[Path], batch_size: int, workers: int, apply_exif: bool, pin_memory: bool
+    paths: Sequence[ImageFile], batch_size: int, workers: int, apply_exif: bool, pin_memory: bool
 ) -> Iterator[list[NDArray[np.uint8] | ImageError]]:
     from torch.utils.data import DataLoader, Dataset  # shares the pixels between processes
 
-    files = cast("Dataset[Path]", paths)  # a loader needs no more than a sequence
+    files = cast("Dataset[ImageFile]", paths)  # a loader needs no more than a sequence
     read = partial(_read_tensors, apply_exif=apply_exif)  # the part of it that runs in the workers
     ahead = AHEAD if workers else None
     loader = DataLoader(
@@ -158,18 +158,18 @@ def _load_images(
         yield [image if isinstance(image, ImageError) else image.numpy() for image in batch]
 
 
-def _read_batch(paths: Sequence[Path], apply_exif: bool) -> list[NDArray[np.uint8] | ImageError]:
+def _read_batch(paths: Sequence[ImageFile], apply_exif: bool) -> list[NDArray[np.uint8] | ImageError]:
     return [_read_or_error(path, apply_exif) for path in paths]
 
 
-def _read_tensors(paths: Sequence[Path], apply_exif: bool) -> list[Tensor | ImageError]:
+def _read_tensors(paths: Sequence[ImageFile], apply_exif: bool) -> list[Tensor | ImageError]:
     import torch
 
     images = _read_batch(paths, apply_exif)
     return [image if isinstance(image, ImageError) else torch.from_numpy(image) for image in images]
 
 
-def _read_or_error(path: Path, apply_exif: bool) -> NDArray[np.uint8] | ImageError:
+def _read_or_error(path: ImageFile, apply_exif: bool) -> NDArray[np.uint8] | ImageError:
     try:
         return read_image(path, apply_exif)
     except ImageError as error:  # raised in a worker, its text would hold a traceback
@@ -219,7 +219,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _describe(path: str | Path, error: Exception) -> str:
+def _describe(path: ImageFile, error: Exception) -> str:
     """Return what is wrong with a file and what to do about it."""
     if isinstance(error, UnidentifiedImageError):
         return (

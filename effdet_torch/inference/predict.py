@@ -19,7 +19,7 @@ from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.inference.detections import ImageDetections
-from effdet_torch.inference.images import ImageError, ImageSource, as_many, read_images, to_rgb
+from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
@@ -197,7 +197,7 @@ class Predictor:
         return found
 
     def stream(
-        self, paths: Sequence[Path], batch_size: int = 8, *, workers: int = 0, apply_exif: bool = True
+        self, paths: Sequence[ImageFile], batch_size: int = 8, *, workers: int = 0, apply_exif: bool = True
     ) -> Iterator[tuple[NDArray[np.uint8], ImageDetections] | ImageError]:
         """Read image files and detect objects in one after another.
 

@@ -33,7 +33,7 @@ def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Pro
         size = " x ".join(map(str, config.image_size))
         raise ConfigError(
             f"with 1 image of {size} pixels the features of level P{level} are 1 x 1: {ONE_VALUE}",
-            "Pass --batch 2 or more, a larger --image-size, --sync-bn in several processes, or freeze_bn. "
+            "Pass --batch 2 or more, a larger --image-size, --sync-bn in several processes, or --freeze-bn. "
             "--grad-accum does not help: every forward pass has batch norms of its own.",
         )
     if images >= FEW_IMAGES:
@@ -41,6 +41,6 @@ def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Pro
     pooled = "" if processes.count == 1 or recipe.sync_bn else ", --sync-bn, which joins the images of all processes,"
     return (
         f"batch norms see {images} image{'s' * (images > 1)} at a time: below {FEW_IMAGES} their statistics are noisy, "
-        f"and the model may do worse in validation than in training; pass a larger --batch{pooled} or freeze_bn, which "
-        "keeps the statistics of the weights that training starts from"
+        f"and the model may do worse in validation than in training; pass a larger --batch{pooled} or --freeze-bn, "
+        "which keeps the statistics of the weights that training starts from"
     )

@@ -174,7 +174,9 @@ def batch_statistics(features: Tensor, processes: Processes = ALONE) -> Statisti
     """
     values, channels = features.numel() // features.shape[1], features.shape[1]
     if values * processes.count == 1:
-        raise ConfigError(f"{ONE_VALUE}; take more images or larger ones, sync_bn, or freeze_bn")
+        raise ConfigError(
+            f"{ONE_VALUE}; take more images or larger ones, --sync-bn in several processes, or --freeze-bn"
+        )
     mean, variance = torch.batch_norm_update_stats(features, None, None, 0.0)
     own = torch.cat([mean, variance, mean.new_tensor([values])])
     parts = torch.stack(processes.all(own))

@@ -27,6 +27,7 @@ from effdet_torch.train.updates.ema import Averages
 from effdet_torch.train.updates.freezing import freeze
 from effdet_torch.train.updates.optimizers import DECOUPLED, make_optimizer, set_learning_rate
 from effdet_torch.train.updates.schedule import Schedule, learning_rate
+from effdet_torch.train.updates.together import together
 
 # Each skipped update halves the scale of 16-bit losses, which starts at 2^16: after these it is 2^-14.
 MOST_SKIPPED = 30
@@ -120,8 +121,7 @@ class TrainStep:
         self.l2 = L2(named, 0.0 if recipe.optimizer in DECOUPLED else recipe.weight_decay)
         self.averages = Averages(model, recipe.ema, averages) if recipe.ema else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=recipe.amp and self.device.type == "cuda")
-        # The statistics of several processes are averaged where they are used: see `norms.average_statistics`.
-        self.network = DistributedDataParallel(model, broadcast_buffers=False) if processes.count > 1 else model
+        self.network = together(model, self.averages, processes)
 
     def __call__(self, batches: Sequence[Batch]) -> StepResult:
         """Do one update.

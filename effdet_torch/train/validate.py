@@ -16,7 +16,6 @@ from effdet_torch.metrics.evaluators import AUTO
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import Profile
-from effdet_torch.train.norms import restore_norms
 
 
 class Validation(NamedTuple):
@@ -80,6 +79,5 @@ def validate(
 
 def _predictor(model: EfficientDet, processes: Processes, profile: str | Profile) -> Predictor:
     copy = deepcopy(model)
-    restore_norms(copy)
-    processes.broadcast_tensors(list(copy.state_dict().values()))
+    processes.broadcast_tensors(copy.state_dict().values())
     return Predictor(copy, profile=profile, score_threshold=0)  # metrics take all

@@ -10,12 +10,17 @@ import mmap
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 MAX_TEXT_BYTES = 64 << 20  # names, lists of images, annotations of one image: a list of a million images has 40 MB
 MAX_YAML_BYTES = 1 << 20  # training writes 4 kB, and PyYAML reads 100 kB a second
 MAX_JSON_BYTES = 4 << 30  # the annotations of COCO's training images have 0.5 GB, those of larger sets some GB
 MAX_IMAGE_BYTES = 2 << 30  # as many pixels as Pillow decodes, with 4 channels of 16 bits, have 1.4 GB
+MAX_CSV_BYTES = 16 << 30  # the 14 million boxes of Open Images have 2 GB, and are read line by line
+MAX_RECORDS_BYTES = 256 << 30  # a file of images; COCO's training images have 19 GB, and are mapped, not read
 MAX_MODEL_BYTES = 16 << 30  # D7x in float64 has 0.6 GB, with averages and an optimizer's slots four times that
 
 
@@ -25,6 +30,26 @@ NEXT_STEPS: Mapping[int, str] = {
     errno.EACCES: "allow this user to read it",
     errno.EISDIR: "name a file",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file inside a larger one, as it is.
+
+    Attributes:
+        path: the larger file.
+        offset: of the first byte there.
+        size: number of bytes.
+        name: of the part, for people.
+    """
+
+    path: Path
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.path}"
 
 
 def reason_of(error: OSError) -> str:
@@ -64,6 +89,22 @@ def read_bytes(path: Path, most: int) -> bytes:
     if len(content) > size:
         raise OSError(errno.EFBIG, f"it has more than the {size} bytes that its folder states", str(path))
     return content
+
+
+def open_bytes(source: str | Path | FilePart, most: int) -> IO[bytes]:
+    """Open a file, or a part of one, of at most `most` bytes; see `require_regular`."""
+    if not isinstance(source, FilePart):
+        require_regular(source, most)
+        return Path(source).open("rb")
+    if source.size > most:
+        raise OSError(errno.EFBIG, f"it has {source.size} bytes; expected at most {most}", str(source))
+    require_regular(source.path, MAX_RECORDS_BYTES)
+    with source.path.open("rb") as stream:
+        stream.seek(source.offset)
+        content = stream.read(source.size)
+    if len(content) < source.size:
+        raise OSError(errno.EIO, f"{source.path.name} has become shorter; copy it again", str(source))
+    return BytesIO(content)
 
 
 def map_file(path: Path, most: int = MAX_MODEL_BYTES) -> memoryview:

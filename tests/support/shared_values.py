@@ -13,7 +13,9 @@ from effdet_torch.processes import Processes, processes
 
 def shared(processes: Processes) -> dict[str, Any]:
     """Use every method once."""
-    own = torch.tensor([processes.rank + 1.0, 2.0])
+    own = torch.tensor([[processes.rank + 1.0, 2.0], [3.0, 4.0]])
+    if processes.rank == 1:
+        own = own.t().contiguous().t()  # the same values in another order in memory
     overwritten = own.clone()
     processes.broadcast_tensors([overwritten])
     found = {

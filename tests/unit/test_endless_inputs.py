@@ -74,7 +74,7 @@ def test_a_pipe_and_a_device(tmp_path: Path, reader: str) -> None:
     device = tmp_path / f"device{READERS[reader][1]}"
     device.symlink_to("/dev/zero")
     for path in (pipe, device):
-        refused(reader, path, r"it is a pipe or a device; copy|is not a folder or a data\.yaml")
+        refused(reader, path, r"it is a pipe or a device; copy|is not a folder or a data set file")
 
 
 @ALL

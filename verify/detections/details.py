@@ -63,9 +63,9 @@ def file_names(split: DataSet) -> list[str]:
     """Return the names of the images, with the folders in which they differ."""
     folders = {image.path.parent for image in split.images}
     if len(folders) == 1:
-        return [image.path.name for image in split.images]
+        return [image.name for image in split.images]
     common = os.path.commonpath(folders)
-    return [image.path.relative_to(common).as_posix() for image in split.images]
+    return [(image.path.parent.relative_to(common) / image.name).as_posix() for image in split.images]
 
 
 def image_results(evaluation: Evaluation, matches: Matches) -> tuple[ImageResult, ...]:

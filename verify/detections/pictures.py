@@ -38,7 +38,7 @@ def with_pictures(shown: Sequence[ShownImage], split: DataSet, captions: Mapping
 
 def _pictures(shown: ShownImage, image: DataImage, captions: Mapping[Side, str]) -> tuple[Picture, ...]:
     try:
-        pixels = Image.fromarray(read_image(image.path, apply_exif=image.turned))
+        pixels = Image.fromarray(read_image(image.source, apply_exif=image.turned))
     except ImageError as error:  # it could be read before: the evaluation is worth more than its picture
         return (Picture(f"not drawn: {error}", b""),)
     longer = max(pixels.size)

@@ -203,7 +203,7 @@ def evaluate(
         out = (out or Path()) / submission_name(prepared.path)
     if out is not None and is_folder(out):
         raise UsageError(f"--results {out} is a directory; name a file")
-    read = (prepared.path, split.path, *(image.path for image in split.images))
+    read = (prepared.path, split.path, *dict.fromkeys(image.path for image in split.images))
     files.require_apart(read, [] if out is None else [("--results", out)])
     kept = PartialResults(out, partial(_origin, prepared), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes

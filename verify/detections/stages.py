@@ -25,6 +25,7 @@ from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.processing.cpu import as_array
+from effdet_torch.untrusted.files import MAX_IMAGE_BYTES, open_bytes
 from verify.detections.matching import compare_detections
 from verify.detections.run import Evaluation
 from verify.errors import ParityError
@@ -111,7 +112,7 @@ def _compare(
     predictor: Predictor, reference: Reference, detector: ReferenceDetector, image: DataImage
 ) -> tuple[dict[str, float], list[CocoResult]]:
     """Return the errors of the stages before the metric on one image, and what the reference detects."""
-    pixels, _ = predictor.prepare([image.path], apply_exif=image.turned)
+    pixels, _ = predictor.prepare([image.source], apply_exif=image.turned)
     expected_pixels, image_scale = detector.pixels(_encoded(image))
     outputs = reference.outputs(expected_pixels)
     boxes = detector.boxes(_flat(outputs.box_deltas, 4), detector.anchors_yxyx())
@@ -133,10 +134,11 @@ def _compare(
 def _encoded(image: DataImage) -> bytes:
     """Return an image file; one that is evaluated turned as PNG, because TensorFlow's decoder does not turn it."""
     if not image.turned:
-        return image.path.read_bytes()
-    stream = BytesIO()
-    Image.fromarray(read_image(image.path, apply_exif=True)).save(stream, "PNG")
-    return stream.getvalue()
+        with open_bytes(image.source, MAX_IMAGE_BYTES) as stream:
+            return stream.read()
+    turned = BytesIO()
+    Image.fromarray(read_image(image.source, apply_exif=True)).save(turned, "PNG")
+    return turned.getvalue()
 
 
 def _network_error(predictor: Predictor, pixels: Array, outputs: HeadOutputs) -> float:

@@ -62,8 +62,20 @@ def roboflow_folder(folder: Path, name: str | None = None) -> RawData:
     return coco_file(found / ROBOFLOW_FILE, found, found.name)
 
 
+def coco_splits(root: Path) -> list[str]:
+    """Return the splits of COCO's layout that have annotations."""
+    return sorted(x.stem.removeprefix("instances_") for x in root.glob("annotations/instances_*.json"))
+
+
+def roboflow_splits(folder: Path) -> list[str]:
+    """Return the folders below that are splits; none if the folder itself is one."""
+    return (
+        [] if (folder / ROBOFLOW_FILE).is_file() else sorted(x.parent.name for x in folder.glob(f"*/{ROBOFLOW_FILE}"))
+    )
+
+
 def _others(path: Path) -> str:
-    splits = sorted(x.stem.removeprefix("instances_") for x in path.parent.glob("instances_*.json"))
+    splits = coco_splits(path.parent.parent)
     return f"; it has the splits {listed(splits)}" if splits else ""
 
 

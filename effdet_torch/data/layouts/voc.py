@@ -41,27 +41,25 @@ def voc_folder(folder: Path, name: str | None = None) -> RawData:
     found.add_all("image without annotation file", (stem for stem in stems if stem not in files))
     pictures = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
     roots = [(stem, read_xml(files[stem])) for stem in stems if stem in files]
-    ids = dict(zip((stem for stem, _ in roots), image_ids([stem for stem, _ in roots]), strict=True))
+    ids = dict(zip((stem for stem, _ in roots), values.image_ids([stem for stem, _ in roots]), strict=True))
     objects = [entry for stem, root in roots for entry in _objects(root, ids[stem], stem, found)]
     names = sorted({entry["category_id"] for entry in objects})
     numbers = {category: number for number, category in enumerate(names, start=1)}
     content = {
         "images": [_image(root, ids[stem], pictures.get(stem), stem) for stem, root in roots],
         "categories": [{"id": number, "name": category} for category, number in numbers.items()],
-        "annotations": [
-            entry | {"id": number, "category_id": numbers[entry["category_id"]]}
-            for number, entry in enumerate(objects, start=1)
-        ],
+        "annotations": [entry | {"category_id": numbers[entry["category_id"]]} for entry in objects],
     }
-    return RawData(name, folder, images, content, found, numbering="names")
+    return RawData(name, folder, images, content, found, numbering="names", has_ids=False)
 
 
-def image_ids(stems: list[str]) -> list[int]:
-    """Return the numbers of images that have names: the names, if all are different numbers; else 1, 2, ..."""
-    numbers = [values.key(stem) for stem in stems]
-    if len(set(numbers)) == len(stems) and all(isinstance(x, int) and values.is_usual(x) for x in numbers):
-        return [int(stem) for stem in stems]
-    return list(range(1, len(stems) + 1))
+def voc_splits(folder: Path) -> list[str]:
+    """Return the lists in ImageSets/Main, or the folders below with XML files."""
+    return sorted(_lists(folder)) or sorted({x.parent.name for x in folder.glob("*/*.xml")} - {"Annotations"})
+
+
+def _lists(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((folder / "ImageSets" / "Main").glob("*.txt"))}
 
 
 def read_xml(path: Path) -> Element:
@@ -89,7 +87,7 @@ def read_xml(path: Path) -> Element:
 
 def _stems(folder: Path, files: dict[str, Path], name: str | None) -> tuple[str, list[str]]:
     """Return the name of the split and its images."""
-    lists = {path.stem: path for path in sorted((folder / "ImageSets" / "Main").glob("*.txt"))}
+    lists = _lists(folder)
     chosen = name or next((split for split in SPLITS if split in lists), None)
     if chosen in lists:
         lines = [line.split() for line in read_lines(lists[chosen])]

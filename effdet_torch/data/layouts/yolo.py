@@ -13,7 +13,6 @@ from typing import Any
 from effdet_torch.data import values
 from effdet_torch.data.dataset import RawData
 from effdet_torch.data.files import IMAGE_SUFFIXES, listed_once, read_header, read_lines
-from effdet_torch.data.layouts.voc import image_ids
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.untrusted.documents import parse_yaml
@@ -22,7 +21,6 @@ from effdet_torch.untrusted.files import MAX_YAML_BYTES, read_text, reason_of
 SPLITS = ("val", "test", "train")
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 NAME_LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
-ROUNDING = 0.01  # shares are rounded, and boxes at an edge may lie this far outside
 
 
 def yolo_file(path: Path, name: str | None = None) -> RawData:
@@ -31,15 +29,8 @@ def yolo_file(path: Path, name: str | None = None) -> RawData:
     Raises:
         EvaluationError: The file, a label file or the split cannot be read.
     """
-    try:
-        described = parse_yaml(read_text(path, MAX_YAML_BYTES))
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
-    except ValueError as error:
-        raise EvaluationError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(described, dict) or not isinstance(described.get("names"), dict | list):
-        raise EvaluationError(f"{path} does not describe a data set: expected names, and val: the folder of images")
-    names, splits = described["names"], [split for split in SPLITS if described.get(split)]
+    described, splits = _described(path), yolo_splits(path)
+    names = described["names"]
     count = described.get("nc", len(names))
     if count != len(names):
         raise EvaluationError(f"{path}: nc is {count}, and there are {len(names)} names; correct the file")
@@ -52,15 +43,41 @@ def yolo_file(path: Path, name: str | None = None) -> RawData:
 
 def yolo_folder(folder: Path, name: str | None = None) -> RawData:
     """Read a folder with a data.yaml, or with images/, labels/ and a list of names (classes.txt)."""
-    described = next((folder / x for x in YAML_NAMES if (folder / x).is_file()), None)
+    described = _description(folder)
     if described is not None:
         return yolo_file(described, name)
     listing = next((folder / x for x in NAME_LISTS if (folder / x).is_file()), None)
     if listing is None:
         raise EvaluationError(f"{folder} has no names of classes: expected {listed((YAML_NAMES[0], *NAME_LISTS))}")
-    name = name or next((split for split in SPLITS if (folder / "images" / split).is_dir()), None)
+    name = name or next(iter(yolo_splits(folder)), None)
     images = _listed_images(folder / "images" / name if name else folder / "images")
     return _read(name or folder.name, folder, images, dict(enumerate(read_lines(listing))))
+
+
+def yolo_splits(path: Path) -> list[str]:
+    """Return the splits of a data.yaml, or of a folder."""
+    described = path if path.is_file() else _description(path)
+    if described is not None:
+        content = _described(described)
+        return [split for split in SPLITS if content.get(split)]
+    return [split for split in SPLITS if (path / "images" / split).is_dir()]
+
+
+def _description(folder: Path) -> Path | None:
+    return next((folder / x for x in YAML_NAMES if (folder / x).is_file()), None)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return the content of a data.yaml."""
+    try:
+        described = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {reason_of(error)}") from error
+    except ValueError as error:
+        raise EvaluationError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(described, dict) or not isinstance(described.get("names"), dict | list):
+        raise EvaluationError(f"{path} does not describe a data set: expected names, and val: the folder of images")
+    return described
 
 
 def _images(path: Path, described: dict[str, Any], split: str) -> list[Path]:
@@ -90,16 +107,15 @@ def _listed_images(place: Path) -> list[Path]:
 def _read(name: str, path: Path, images: list[Path], names: dict[Any, Any]) -> RawData:
     found, entries, annotations = Findings(path.name), list[dict[str, Any]](), list[dict[str, Any]]()
     paths = [Path(x) for x in listed_once(map(str, images), found)]
-    for image_id, image in zip(image_ids([x.stem for x in paths]), paths, strict=True):
+    for image_id, image in zip(values.image_ids([x.stem for x in paths]), paths, strict=True):
         width, height = _size(image) or (None, None)
         entries.append({"id": image_id, "file_name": image.name, "path": image, "width": width, "height": height})
         objects = list(_objects(label_file(image), found))
         if width is not None and height is not None:
             annotations += (_annotation(item, image_id, width, height) for item in objects)
     categories = [{"id": _number(number), "name": str(text)} for number, text in names.items()]
-    numbered = [annotation | {"id": number} for number, annotation in enumerate(annotations, start=1)]
-    content = {"images": entries, "categories": categories, "annotations": numbered}
-    return RawData(name, path, path.parent, content, found, numbering="order", upright=True)
+    content = {"images": entries, "categories": categories, "annotations": annotations}
+    return RawData(name, path, path.parent, content, found, numbering="order", upright=True, has_ids=False)
 
 
 def _size(image: Path) -> tuple[int, int] | None:
@@ -129,7 +145,7 @@ def _objects(path: Path, found: Findings) -> Iterator[tuple[int, list[float]]]:
     for position, line in enumerate(read_lines(path) if path.is_file() else (), start=1):
         texts = line.split()
         numbers = [values.number(text) for text in texts]
-        shares = [x for x in numbers[1:] if x is not None and -ROUNDING <= x <= 1 + ROUNDING]
+        shares = [x for x in numbers[1:] if x is not None and -values.ROUNDING <= x <= 1 + values.ROUNDING]
         is_box, is_polygon = len(texts) == 5, len(texts) >= 7 and len(texts) % 2 == 1
         kind = values.key(numbers[0])
         if not isinstance(kind, int) or not (is_box or is_polygon) or None in numbers:

@@ -12,6 +12,8 @@ from effdet_torch.processes import ALONE, processes
 from support.shared_values import left_alone, shared
 from support.torchrun import free_port, run_processes
 
+FIRST, SECOND = [[1.0, 2.0], [3.0, 4.0]], [[2.0, 2.0], [3.0, 4.0]]
+
 
 def test_two_processes_share_values() -> None:
     first, second = run_processes(2, shared)
@@ -19,11 +21,11 @@ def test_two_processes_share_values() -> None:
     assert second["share"] == [1, 3]
     assert first["gather"] == [{"rank": 0}, {"rank": 1}]
     assert second["gather"] == []
-    assert [first["own"], second["own"]] == first["all"] == second["all"] == [[1.0, 2.0], [2.0, 2.0]]
+    assert [first["own"], second["own"]] == first["all"] == second["all"] == [FIRST, SECOND]
     for each, rank in ((first, 0), (second, 1)):
         assert each["broadcast"] == ["decided by", 0]
-        assert each["broadcast_tensors"] == [1.0, 2.0]
-        assert each["sum"] == [3.0, 4.0]
+        assert each["broadcast_tensors"] == FIRST
+        assert each["sum"] == [[3.0, 4.0], [6.0, 8.0]]
         assert each["local_rank"] == rank
 
 
@@ -32,7 +34,7 @@ def test_alone_every_value_is_its_own() -> None:
     assert found["share"] == [0, 1, 2, 3, 4]
     assert found["gather"] == [{"rank": 0}]
     assert found["broadcast"] == ["decided by", 0]
-    assert found["all"] == [found["sum"]] == [[1.0, 2.0]]
+    assert found["all"] == [found["sum"]] == [FIRST]
 
 
 @pytest.mark.parametrize("lost", ["RANK", "MASTER_ADDR", "MASTER_PORT"])

@@ -36,7 +36,7 @@ def test_no_layout_at_all(tmp_path: Path) -> None:
         DataSource(data=tmp_path).read()
     with pytest.raises(EvaluationError, match=r"missing does not exist; .* --annotations FILE"):
         DataSource(data=tmp_path / "missing").read()
-    with pytest.raises(EvaluationError, match=r"is not a folder or a data.yaml; .* --annotations FILE"):
+    with pytest.raises(EvaluationError, match=r"is not a folder or a data set file.*; .* --annotations FILE"):
         DataSource(data=annotation_file(write_coco(tmp_path))).read()
 
 

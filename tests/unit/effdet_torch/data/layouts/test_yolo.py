@@ -112,7 +112,7 @@ def test_descriptions_that_are_refused(root: Path, text: str, split: str | None,
 
 def test_other_faults(root: Path) -> None:
     labels(root, "2 .5 .5 .1 .1\n")
-    with pytest.raises(EvaluationError, match=r"categories that are not in the list \(1\): annotation 1 "):
+    with pytest.raises(EvaluationError, match=r"categories that are not in the list \(1\): annotation number 1 "):
         read(root)
     labels(root, "0 .5 .5 0 .1\n")
     with pytest.raises(EvaluationError, match="not one object to find"):

@@ -1,0 +1,69 @@
+"""Boxes that are written in another form than they are read in: a training or an evaluation with them would run.
+
+Boxes of another form leave their images. They are refused where one of the forms that people mix up puts all of them
+inside; what is left outside is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.rules import Findings
+
+Boxes = NDArray[np.float64]  # (N, 4)
+
+LEAST_BOXES = 5  # fewer may lie outside for any reason
+MOST_OUTSIDE = 0.5  # share of the boxes as they are read, and a hundredth of it in a form that explains them
+MARGIN = 0.01  # of the image's side, and one pixel: tools round
+LARGEST_SHARE = 1.01  # rounded as well
+SMALLEST_SIDE = 16  # px: below, a box may well have less than a pixel
+
+# Kind of fault -> from the four numbers as written to [xmin, ymin, xmax, ymax], if they are in that form.
+FORMS: Mapping[str, Callable[[Boxes], Boxes]] = {
+    "box as corners": lambda box: box,
+    "box as corners, y first": lambda box: box[:, [1, 0, 3, 2]],
+    "box as y, x, height, width": lambda box: _corners(box[:, [1, 0, 3, 2]]),
+    "box by its centre": lambda box: _corners(box - np.pad(box[:, 2:] / 2, ((0, 0), (0, 2)))),
+}
+
+
+def look_at_boxes(data: DataSet, found: Findings) -> None:
+    """Compare all boxes with the sizes of their images; what is wrong is added to `found`."""
+    sizes = {image.image_id: image.size for image in data.images if image.size is not None}
+    items = [item for item in data.objects if item.image_id in sizes]
+    if len(items) < LEAST_BOXES:
+        return
+    boxes = np.array([item.bbox for item in items])
+    frames = np.array([sizes[item.image_id] for item in items], float)
+    outside = _leave(_corners(boxes), frames)
+    kind = "box outside"
+    if (boxes <= LARGEST_SHARE).all() and (frames >= SMALLEST_SIDE).all():
+        kind, outside = "box as shares", np.ones(len(boxes), bool)
+    elif outside.mean() > MOST_OUTSIDE:
+        fitting = (form for form, corners in FORMS.items() if _fit(corners(boxes), frames))
+        kind = next(fitting, kind)
+    names = {image.image_id: image.name for image in data.images}
+    for position in np.flatnonzero(outside).tolist():
+        found.add(kind, f"{names[items[position].image_id]}: {[round(side, 2) for side in items[position].bbox]}")
+
+
+def _corners(boxes: Boxes) -> Boxes:
+    """Return (x, y, width, height) as (xmin, ymin, xmax, ymax)."""
+    return np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+
+
+def _leave(corners: Boxes, frames: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes reach out of their images, (N,)."""
+    margins = frames * MARGIN + 1
+    is_inside = (corners[:, :2] >= -margins) & (corners[:, 2:] <= frames + margins)
+    return np.asarray(~is_inside.all(axis=1))
+
+
+def _fit(corners: Boxes, frames: NDArray[np.float64]) -> bool:
+    """Whether the boxes have a size and lie inside of their images."""
+    is_empty = (corners[:, 2:] <= corners[:, :2]).any(axis=1)
+    return bool((_leave(corners, frames) | is_empty).mean() <= MOST_OUTSIDE / 100)
