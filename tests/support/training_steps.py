@@ -185,7 +185,6 @@ class Run:
         for row, stored in rows.items():
             array = arrays[names[row]].reshape(-1)
             worst = max(worst, float(np.abs(array[index[row]] - samples[stored]).max()))
-            worst = max(worst, abs(float(np.linalg.norm(array)) - norms[stored]))
         return worst
 
     @staticmethod
