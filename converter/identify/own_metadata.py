@@ -14,11 +14,11 @@ from converter.plan.table import VIEWS
 from converter.source import SourceFacts
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.file_format import METADATA_KEY, PARENT, newer_format
+from effdet_torch.file_format import METADATA_KEY, PARENT, TRAINING, newer_format
 
 # Entry in the metadata of a file -> what it becomes in the `source` of a file that is converted from it. The values of
 # a saved model need not be those of its parent, so the two have different names.
-LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT}
+LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT, TRAINING: TRAINING}
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
