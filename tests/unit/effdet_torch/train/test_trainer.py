@@ -15,6 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from converter.inspection import inspect_source
+from converter.locate import open_checkpoint
+from converter.report import inspection_text
 from effdet_torch import load_model, save_model
 from effdet_torch.errors import EffdetError, ModelFileError, OutputError, TrainingError, UsageError
 from effdet_torch.train import state as state_module
