@@ -112,9 +112,10 @@ class TrainStep:
         freeze(model, recipe.freeze)
         prepare_norms(model, recipe, processes)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model = model.to(memory_format=self.memory_format)
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
+        processes.broadcast_tensors(list(model.state_dict().values()))
         named = dict(model.named_parameters())
         self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         self.optimizer = make_optimizer(self.trained, recipe)
@@ -170,7 +171,7 @@ class TrainStep:
         for number, batch in enumerate(batches, 1):
             with self._unsynchronised(number < len(batches)):
                 found = self._losses(batch, normalizer)
-                self.scaler.scale(found.total * share).backward()
+                torch.autograd.backward(self.scaler.scale(found.total * share))
             losses = losses + torch.stack([loss.detach() for loss in found])
         return self.processes.sum(losses * (share / self.processes.count))
 
@@ -196,7 +197,7 @@ class TrainStep:
         if wrong is not None:
             raise TrainingError(
                 f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those "
-                "before this step; resume from the last state with a lower --lr, a longer --warmup-epochs, or without --amp"
+                "before this step; resume from the last state with a lower --lr, more --warmup-epochs, or without --amp"
             )
 
     def _update(self, overflow: bool) -> None:
