@@ -115,7 +115,6 @@ class TrainStep:
         self.model = model.to(memory_format=self.memory_format)
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
-        processes.broadcast_tensors(list(model.state_dict().values()))
         named = dict(model.named_parameters())
         self.trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         self.optimizer = make_optimizer(self.trained, recipe)
@@ -153,7 +152,7 @@ class TrainStep:
 
     def _normalizer(self, batches: Sequence[Batch]) -> float:
         """Return what the losses of all these batches are divided by."""
-        positives = sum((batch.targets.positives.sum() for batch in batches), torch.tensor(0)).to(self.device)
+        positives = sum((batch.targets.positives.sum() for batch in batches), torch.tensor(0))
         if self.recipe.normalizer == "global":
             positives = self.processes.sum(positives)
         normalizer = float(positives) + 1
@@ -179,7 +178,7 @@ class TrainStep:
         images = batch.images.to(self.device, self.dtype, non_blocking=True, memory_format=self.memory_format)
         with torch.autocast(self.device.type, HALF.get(self.device.type), enabled=self.recipe.amp):
             outputs = self.network(images)
-        losses: Losses = self.loss(*outputs, batch.targets.to(self.device), normalizer)
+        losses: Losses = self.loss(*outputs, batch.targets, normalizer)
         return losses
 
     def _unsynchronised(self, wanted: bool) -> AbstractContextManager[None]:
@@ -189,10 +188,9 @@ class TrainStep:
         return nullcontext()
 
     def _require_finite(self, found: StepResult, overflow: bool) -> None:
-        names = {"class loss": found.classes, "box loss": found.boxes, "IoU loss": found.iou, "L2 term": found.l2}
-        names |= (
-            {"loss": found.total} if overflow else {"loss": found.total, "norm of the gradients": found.gradient_norm}
-        )
+        names = {"class loss": found.classes, "box loss": found.boxes, "IoU loss": found.iou, "loss": found.total}
+        if not overflow:
+            names["norm of the gradients"] = found.gradient_norm
         wrong = next((name for name, value in names.items() if not math.isfinite(value)), None)
         if wrong is not None:
             raise TrainingError(
