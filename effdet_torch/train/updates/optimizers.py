@@ -45,18 +45,13 @@ class OfficialAdam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "powers": (1.0, 1.0)})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             beta1, beta2 = map(np.float32, group["betas"])
             power1, power2 = map(np.float32, group["powers"])
             group["powers"] = float(power1 * beta1), float(power2 * beta2)
             self._update(group, float(beta1), float(beta2))
-        return loss
 
     def _update(self, group: dict[str, Any], beta1: float, beta2: float) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]

@@ -22,7 +22,7 @@ class Schedule:
     """A learning rate as a function of the step.
 
     Attributes:
-        kind: a key of `FALLS`: "cosine", "stepwise", "polynomial" or "constant".
+        kind: a key of `FALLS`: "cosine", "stepwise", "polynomial" or "constant", which has no warm-up.
         base: rate at the end of the warm-up, from which it falls.
         warmup_start: rate of step 0, if there is a warm-up.
         warmup_steps: in which the rate rises to `base`.
@@ -79,7 +79,7 @@ def make_schedule(recipe: Recipe, images_per_update: int, steps_per_epoch: float
 
 def learning_rate(step: int, schedule: Schedule) -> float:
     """Return the learning rate of an update; `step` counts the updates before it, so it starts at 0."""
-    if step < schedule.warmup_steps:
+    if step < schedule.warmup_steps and schedule.kind != "constant":
         rise = (schedule.base - schedule.warmup_start) / schedule.warmup_steps
         return schedule.warmup_start + step * rise
     return schedule.base * FALLS[schedule.kind](step, schedule)
