@@ -137,7 +137,7 @@ def test_the_rest_of_the_request(requests: list[Any], words: str, name: str, val
         ("data --epochs 0", "0 is not in the range x>=1"),
         ("data --optimizer lion", "'lion' is not one of"),
         ("data --recipe mine", "'mine' is not one of"),
-        ("data --out full", "--out full is not empty, or choose another folder"),
+        ("data --out full", "--out full is not empty: choose another folder"),
     ],
 )
 def test_wrong_usage(requests: list[Any], words: str, message: str) -> None:
