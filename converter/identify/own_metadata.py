@@ -19,6 +19,8 @@ from effdet_torch.file_format import METADATA_KEY, PARENT, TRAINING, newer_forma
 # Entry in the metadata of a file -> what it becomes in the `source` of a file that is converted from it. The values of
 # a saved model need not be those of its parent, so the two have different names.
 LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT, TRAINING: TRAINING}
+# Where a converted file, and one that effdet-train wrote, say which copy of the weights they hold.
+HELD = (("view", "name"), (TRAINING, "weights"))
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB
 
 
@@ -42,8 +44,9 @@ def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFact
         facts = replace(facts, given=((METADATA, hparams_of(config)),), takes_config_file=False)
     if isinstance(origins := metadata.get("config_origins"), dict):
         facts = replace(facts, origins={str(field): str(origin) for field, origin in origins.items()})
-    if isinstance(view := metadata.get("view"), dict) and view.get("name") in VIEWS:
-        facts = replace(facts, held_view=view["name"])
+    for section, entry in HELD:
+        if isinstance(stated := metadata.get(section), dict) and stated.get(entry) in VIEWS:
+            facts = replace(facts, held_view=stated[entry])
     provenance = {ours: metadata[theirs] for theirs, ours in LINEAGE.items() if isinstance(metadata.get(theirs), dict)}
     return replace(facts, provenance=provenance)
 

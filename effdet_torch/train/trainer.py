@@ -26,6 +26,7 @@ from effdet_torch.train.monitor.samples import found_png, trained_png
 from effdet_torch.train.norms import average_statistics
 from effdet_torch.train.request import OpenSource, TrainRequest
 from effdet_torch.train.run.folder import RunFolder
+from effdet_torch.train.run.place import LABELLED
 from effdet_torch.train.run.progress import RunProgress
 from effdet_torch.train.run.results import EpochResult, Results
 from effdet_torch.train.run.settings import settings_of
@@ -36,7 +37,7 @@ from effdet_torch.train.validate import Validation, validate
 
 SAVE_SECONDS = 600  # between two states inside an epoch
 BEST, LAST = "best.pth", "last.pth"
-LABELLED, TRAINED, FOUND = "samples_data.png", "samples_train.png", "samples_val.png"
+TRAINED, FOUND = "samples_train.png", "samples_val.png"
 LOSSES = ("total", "classes", "boxes", "iou", "l2")
 
 

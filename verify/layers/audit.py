@@ -31,7 +31,8 @@ def audit_weights(weights: Weights, metadata: Mapping[str, Any]) -> AuditResult:
     for key in targets:
         if key in found:
             findings += [TensorFinding(key, text) for text in _audit_tensor(weights, key)]
-    return AuditResult(len(targets), tuple(findings), _compare_checksums(weights.preparation.source, metadata))
+    checksums = _compare_checksums(weights.preparation.source, metadata)
+    return AuditResult(len(targets) - len(weights.counters), tuple(findings), checksums, len(weights.counters))
 
 
 def _audit_tensor(weights: Weights, key: str) -> Iterator[str]:

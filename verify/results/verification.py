@@ -123,11 +123,13 @@ class AuditResult:
         tensors: how many were compared.
         findings: values that no network can use; tensors that differ, are missing or unexpected, or variances of 0.
         checksums: {source file: "equal", "different", "not recorded"}.
+        counters: how many more count the updates of a training, for which TensorFlow has no variable.
     """
 
     tensors: int
     findings: tuple[TensorFinding, ...]
     checksums: Mapping[str, str]
+    counters: int = 0
 
     @property
     def passed(self) -> bool:

@@ -29,11 +29,16 @@ class Weights:
     Args:
         found: tensors of the converted model.
         preparation: of the checkpoint that the model was made from.
+        was_saved: the model was saved, not converted: its batch norms may have counted the updates of a training.
+
+    Attributes:
+        counters: keys of such counts, for which TensorFlow has no variable: they are not compared.
     """
 
-    def __init__(self, found: Mapping[str, Array], preparation: Preparation) -> None:
+    def __init__(self, found: Mapping[str, Array], preparation: Preparation, was_saved: bool = False) -> None:
         self.found, self.preparation = found, preparation
         self.targets = preparation.plan.targets
+        self.counters = {key for key, entry in self.targets.items() if was_saved and not entry.sources}
 
     @classmethod
     def of_model(cls, model: EfficientDet, preparation: Preparation) -> Weights:
@@ -41,7 +46,7 @@ class Weights:
         found = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
         if preparation.family is BACKBONE:
             found = {key: tensor for key, tensor in found.items() if key in preparation.plan.targets}
-        return cls(found, preparation)
+        return cls(found, preparation, was_saved="source" not in model.metadata)
 
     def count_different(self, key: str) -> int:
         """Return how many values of a tensor are not, bit for bit, what the checkpoint gives.
@@ -60,7 +65,8 @@ class Weights:
     @cached_property
     def wrong(self) -> Mapping[str, int]:
         """{key of a tensor that is not what the checkpoint gives, bit for bit: how many of its values differ}."""
-        counts = ((key, self.count_different(key)) for key in self.targets if key in self.found)
+        compared = (key for key in self.targets if key in self.found and key not in self.counters)
+        counts = ((key, self.count_different(key)) for key in compared)
         return {key: count for key, count in counts if count}
 
     def expected(self, key: str, dtype: np.dtype[Any] = FLOAT32) -> Array:

@@ -11,6 +11,7 @@ from effdet_torch.outputs import is_folder
 from effdet_torch.train.run.settings import SETTINGS
 
 DEFAULT = Path("runs") / "train"
+LABELLED = "samples_data.png"  # all that --check-data leaves: the training may follow in the same folder
 
 
 def choose_folder(out: Path | None) -> Path:
@@ -18,7 +19,7 @@ def choose_folder(out: Path | None) -> Path:
 
     Raises:
         UsageError: `out` is None, and torchrun started several processes, which may choose different folders.
-        OverwriteError: `out` is not empty.
+        OverwriteError: `out` holds more than the picture of --check-data.
     """
     if out is None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -26,7 +27,7 @@ def choose_folder(out: Path | None) -> Path:
         names = (DEFAULT.name + ("" if number == 1 else str(number)) for number in count(1))
         return next(folder for folder in map(DEFAULT.with_name, names) if not folder.exists())
     is_first = os.environ.get("RANK", "0") == "0"  # it may have begun to write when the others get here
-    if is_first and is_folder(out) and any(out.iterdir()):
-        what = "holds a run: pass --resume to continue it" if (out / SETTINGS).exists() else "is not empty"
-        raise OverwriteError(f"--out {out} {what}, or choose another folder")
+    if is_first and is_folder(out) and any(path.name != LABELLED for path in out.iterdir()):
+        what = "holds a run: pass --resume to continue it, or" if (out / SETTINGS).exists() else "is not empty:"
+        raise OverwriteError(f"--out {out} {what} choose another folder")
     return out

@@ -20,6 +20,7 @@ from effdet_torch.config import get_config
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
+from effdet_torch.network.saving import save_model
 from support.sources import (
     EMA,
     MemorySource,
@@ -74,6 +75,24 @@ def test_the_copy_keeps_its_name(checkpoint: Path, tmp_path: Path, view: ViewNam
     assert facts["views"][other]["variables"] == 0
     assert facts["problems"] == []
     assert "complete, the only copy" in inspection_text(facts)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[:2])
+@pytest.mark.parametrize(
+    ("stated", "name", "reason"),
+    [
+        ("ema", "ema", "the only copy in the file, according to its metadata"),
+        ("raw", "raw", "the only copy in the file, according to its metadata"),
+        ("best", "raw", "the checkpoint has no averages (EMA)"),
+    ],
+)
+def test_a_trained_file_says_which_copy_it_holds(
+    checkpoint: Path, tmp_path: Path, suffix: str, stated: str, name: str, reason: str
+) -> None:
+    convert(checkpoint, tmp_path / "begin.pth")
+    trained = tmp_path / f"trained{suffix}"
+    save_model(load_model(tmp_path / "begin.pth"), trained, training={"weights": stated})
+    assert convert(trained, tmp_path / "two.pth")["view"] == {"name": name, "reason": reason}
 
 
 def test_both_copies_of_a_training_in_pytorch(begin: Any, tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def audit_sentence(audit: AuditResult | None) -> str:
     if audit is None:
         return "The file's tensors were not compared with the checkpoint's."
     if audit.passed:
-        return f"All {audit.tensors} tensors in the file match the checkpoint bit for bit."
+        others = f"{counted(audit.counters, 'counter')} of updates, for which TensorFlow has no variables"
+        beside = f" Not compared: {others}." if audit.counters else ""
+        return f"All {audit.tensors} tensors in the file match the checkpoint bit for bit.{beside}"
     return f"{counted(len(audit.findings), 'finding')} in the file's {counted(audit.tensors, 'tensor')}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,10 @@ from click.testing import CliRunner, Result
 
 import cli
 from converter.converted import converted_file
+from effdet_torch.data.training.statistics import ClassCount, Statistics
 from effdet_torch.errors import EffdetError
+from effdet_torch.train.monitor.check_data import CheckedData
+from effdet_torch.train.monitor.estimate import Estimate
 from effdet_torch.train.recipe import RECIPES
 from effdet_torch.train.request import TrainRequest
 from effdet_torch.train.run.settings import SETTINGS, settings_of, to_yaml
@@ -95,7 +99,7 @@ def test_settings_of_the_recipe(requests: list[Any], words: str, name: str, valu
     ("words", "name", "value"),
     [
         ("--from d0.pth", "source", "d0.pth"),
-        ("--from scratch", "source", None),
+        ("--from scratch", "source", "scratch"),
         ("--from d0 --hparams x=1", "hparams", "x=1"),
         ("--variant d1", "variant", "d1"),
         ("--image-size 640x384", "image_size", (384, 640)),
@@ -105,7 +109,6 @@ def test_settings_of_the_recipe(requests: list[Any], words: str, name: str, valu
         ("--workers 0", "workers", 0),
         ("--device cpu", "device", "cpu"),
         ("--out a/b", "out", Path("a/b")),
-        ("--check-data", "check_data", True),
         ("--tensorboard", "tensorboard", True),
         ("--no-tensorboard", "tensorboard", False),
     ],
@@ -114,6 +117,23 @@ def test_the_rest_of_the_request(requests: list[Any], words: str, name: str, val
     found = asked(requests, "data", *words.split())
     assert getattr(found, name) == value
     assert found.recipe == RECIPES["default"]
+
+
+def test_check_data_prints_and_trains_nothing(requests: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Statistics("train", 3, 1, 4, 0, 2, None, (64, 48), None, (ClassCount(1, "cat", 2, 4, 0),))
+    found = CheckedData(side, replace(side, split="val"), ()), Estimate(0.5, 100, 2.0, 5, 10**9)
+    module = sys.modules["effdet_torch.train.trainer"]
+    monkeypatch.setattr(module, "check", lambda asked, opener: found, raising=False)
+    done = run("data", "--check-data", "--out", "look")
+    assert (done.exit_code, requests) == (0, [])
+    assert done.output.splitlines() == [
+        "train: 3 images (1 without boxes), 4 boxes, at most 2 in an image, median size 64 x 48",
+        "val: 3 images (1 without boxes), 4 boxes, at most 2 in an image, median size 64 x 48",
+        "class       images  boxes  val images  val boxes",
+        "   1 cat         2      4           2          4",
+        "training  about 1:00: 100 updates of 0.50 s, 5 validations of 2 s; memory 1.0 GB",
+        f"pictures  {Path('look') / 'samples_data.png'}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +157,7 @@ def test_the_rest_of_the_request(requests: list[Any], words: str, name: str, val
         ("data --epochs 0", "0 is not in the range x>=1"),
         ("data --optimizer lion", "'lion' is not one of"),
         ("data --recipe mine", "'mine' is not one of"),
-        ("data --out full", "--out full is not empty, or choose another folder"),
+        ("data --out full", "--out full is not empty: choose another folder"),
     ],
 )
 def test_wrong_usage(requests: list[Any], words: str, message: str) -> None:

@@ -21,15 +21,19 @@ COUNTER = "backbone.bn1.num_batches_tracked"
 VARIANCE = "backbone.bn1.running_var"
 
 
-def audit(change: Callable[[State], object] = lambda state: None, redundant_bias: bool = False) -> list[str]:
+def audit(
+    change: Callable[[State], object] = lambda state: None, redundant_bias: bool = False, was_saved: bool = False
+) -> list[str]:
     """Change a converted file, and return what the audit finds in it."""
     variables = seeded(plan_of(small_config()))
     preparation = prepare(MemorySource(variables), keep_redundant_bias=redundant_bias)
     tensors = convert(preparation.source, preparation.plan, preparation.view)
     state = {key: np.array(array, order="C") for key, array in tensors}
     change(state)
-    result = audit_weights(Weights(state, preparation), {})
+    result = audit_weights(Weights(state, preparation, was_saved), {})
     assert result.tensors > 300
+    assert result.tensors + result.counters == len(preparation.plan.targets)
+    assert bool(result.counters) == was_saved
     assert result.passed == (not result.findings)
     return [f"{found.tensor}: {found.finding}" for found in result.findings]
 
@@ -60,6 +64,21 @@ def test_values_that_no_model_may_have() -> None:
     assert f"{VARIANCE}: 1 of 32 variances are negative" in found
     assert all("not finite" in text or "negative" in text for text in found[:2])  # these go first
     assert f"{COUNTER}: 1 of 1 values differ from the constant of the table" in found
+
+
+def test_a_saved_model_may_have_counted_updates() -> None:
+    def count(state: State) -> None:
+        state[COUNTER] += 5
+
+    def count_and_differ(state: State) -> None:
+        count(state)
+        state[MEAN].reshape(-1).view(np.uint32)[0] ^= 1
+
+    assert audit(count, was_saved=True) == []
+    (found,) = audit(count_and_differ, was_saved=True)
+    assert found.startswith(f"{MEAN}: 1 of ")
+    (found,) = audit(count)  # nothing counts while a checkpoint is converted
+    assert found.startswith(f"{COUNTER}: 1 of ")
 
 
 def test_missing_unexpected_and_mismatched_tensors() -> None:

@@ -11,7 +11,7 @@ import pytest
 from effdet_torch.errors import ConfigError, EffdetError, OutputError, OverwriteError, UsageError
 from effdet_torch.train.run import events
 from effdet_torch.train.run.folder import RunFolder
-from effdet_torch.train.run.place import choose_folder
+from effdet_torch.train.run.place import LABELLED, choose_folder
 from effdet_torch.train.run.settings import settings_of
 from support.train_results import epoch_result, request
 
@@ -114,13 +114,21 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, monkeypatch: pyte
     assert choose_folder(tmp_path) == tmp_path
     assert choose_folder(tmp_path / "new") == tmp_path / "new"
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(OverwriteError, match="is not empty, or choose another folder"):
+    with pytest.raises(OverwriteError, match="is not empty: choose another folder"):
         choose_folder(tmp_path)
     opened(tmp_path)
     with pytest.raises(OverwriteError, match="holds a run: pass --resume to continue it, or choose another folder"):
         choose_folder(tmp_path)
     monkeypatch.setenv("RANK", "1")  # rank 0 may have written already
     assert choose_folder(tmp_path) == tmp_path
+
+
+def test_a_training_may_follow_its_check_in_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / LABELLED).touch()
+    assert choose_folder(tmp_path) == tmp_path
+    (tmp_path / "samples_val.png").touch()
+    with pytest.raises(OverwriteError, match="is not empty: choose another folder"):
+        choose_folder(tmp_path)
 
 
 def test_several_processes_need_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
