@@ -166,8 +166,8 @@ def differences(request: TrainRequest) -> list[str]:
     rows = {name: row for name, row in DEFAULT.items() if getattr(request.recipe, name) == row.value}
     if request.recipe_name == OFFICIAL or not rows:
         return []
-    texts = "; ".join(f"{name} {row.value} ({row.reason})" for name, row in rows.items())
-    return [f"the default recipe differs from the official one: {texts}"]
+    texts = ", ".join(f"{name} {row.value}" for name, row in rows.items())
+    return [f"the default recipe differs from the official one: {texts}; docs/training.md says why"]
 
 
 def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, processes: Processes) -> TrainStep:

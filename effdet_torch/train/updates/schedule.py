@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from effdet_torch.errors import ConfigError
 from effdet_torch.train.recipe import Recipe
 
-# The official drops: epochs 200 and 250 of 300, as parts of all epochs.
-DROPS = ((200 / 300, 0.1), (250 / 300, 0.01))
+DROP_PARTS = (200 / 300, 250 / 300)  # the official drops, as parts of the official 300 epochs
+DROP_FACTORS = (0.1, 0.01)
 OFFICIAL_POWER = 0.9
 
 
@@ -66,13 +66,14 @@ def make_schedule(recipe: Recipe, images_per_update: int, steps_per_epoch: float
         ConfigError: The training would have no step.
     """
     base, total_epochs = recipe.top_rate(images_per_update), recipe.epochs
+    drops = recipe.drop_epochs or tuple(part * total_epochs for part in DROP_PARTS)
     return Schedule(
         kind=recipe.schedule,
         base=base,
         warmup_start=base * recipe.warmup_start,
         warmup_steps=int(recipe.warmup_epochs * steps_per_epoch),
         total_steps=int(total_epochs * steps_per_epoch),
-        drops=tuple((int(part * total_epochs * steps_per_epoch), factor) for part, factor in DROPS),
+        drops=tuple((int(epoch * steps_per_epoch), factor) for epoch, factor in zip(drops, DROP_FACTORS, strict=True)),
         anneal_to_end=recipe.anneal_to_end,
     )
 

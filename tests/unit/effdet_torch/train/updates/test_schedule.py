@@ -45,3 +45,9 @@ def test_refused() -> None:
         Schedule("linear", 1.0)
     with pytest.raises(ConfigError, match="the training has 0 steps"):
         make_schedule(OFFICIAL, 64, 0.001)
+
+
+def test_official_drops_do_not_depend_on_the_number_of_epochs() -> None:
+    for recipe, drops in ((OFFICIAL, (2000, 2500)), (RECIPES["default"], (600, 750))):
+        schedule = make_schedule(replace(recipe, schedule="stepwise", epochs=90), 64, 10)
+        assert tuple(step for step, _ in schedule.drops) == drops
