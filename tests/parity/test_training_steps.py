@@ -69,8 +69,9 @@ def test_float32_steps_within_the_official_noise(
         assert isinstance(result.total, float)
         for kind in ("weights", "ema"):
             largest = noise[f"{kind}_sample_absdiff_step{number}"]["max"]
-            # Two runs, and each has its own noise.
-            within += [errors[kind] < 2 * largest, errors[f"{kind} of statistics"] < 2 * largest]
+            # Two runs, and each has its own noise: 0.3 of the official in two threads, 2.0 in one, where torch's batch
+            # norm adds up the values of a channel in another order.
+            within += [errors[kind] < largest, errors[f"{kind} of statistics"] < 3 * largest]
         within.append(errors["total_loss"] < 2e-5)  # what the official run reaches at its fifth step
     assert all(within) is fits, within
 
