@@ -15,6 +15,7 @@ from converter.plan.expand import Plan
 from converter.plan.family import Request
 from converter.source import VariableSource
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import TRAINING
 
 EXPORTED = (
     "the variables of a SavedModel, or of a checkpoint exported from one: the EMA slots are untrained and must not be "
@@ -33,6 +34,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "checksums": source.facts.checksums or None,
+        "training": source.facts.provenance.get(TRAINING),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
         "notes": list(source.facts.notes),
         "problems": [],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
-from effdet_torch.file_format import assumptions, assumptions_briefly
+from effdet_torch.file_format import assumptions, assumptions_briefly, trained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
 
@@ -141,6 +141,8 @@ def inspection_text(facts: Facts) -> str:
         ("variables", f"{facts['variables']} ({', '.join(f'{n} {dtype}' for dtype, n in facts['dtypes'].items())})"),
     ]
     lines.append(("checksums", facts["checksums"] or "none: damaged values cannot be noticed"))
+    if training := trained(facts["training"]):
+        lines.append(("training", training))
     if "architecture" in facts:
         lines.append(("network", facts["architecture"]))
     if "architecture" in facts and facts["variants"] != [facts.get("variant")]:

@@ -21,6 +21,7 @@ TRAINING = "training"  # in the metadata of a trained model: recipe, data, versi
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
 MOST_NAMED = 3
+MOST_LETTERS = 60
 SAVED = "the saved model"  # the origin of the settings of a model that was never converted
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
 
@@ -75,6 +76,16 @@ def assumed_briefly(names: Iterable[str]) -> str:
     ordered = sorted(names, key=lambda name: name not in OFTEN_CHANGED)
     count = f"{len(ordered)} setting{'' if len(ordered) == 1 else 's'}"
     return f"{count} ({listed(ordered, MOST_NAMED)}; effdet-inspect shows the values)"
+
+
+def trained(training: Any) -> str | None:
+    """Return in words how a model was trained, as its file states under `TRAINING`; None if it does not."""
+    if not isinstance(training, Mapping):
+        return None
+    ap = training.get("AP")
+    score = f", AP {100 * ap:.1f}" if isinstance(ap, float | int) else ""
+    stated = {name: str(training.get(name, "?"))[:MOST_LETTERS] for name in ("recipe", "epoch", "weights", "from")}
+    return "{recipe} recipe, epoch {epoch}, {weights} weights{score}; started from {from}".format(score=score, **stated)
 
 
 def config_origins(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from effdet_torch.file_format import METADATA_KEY, PARENT, TRAINING, newer_forma
 
 # Entry in the metadata of a file -> what it becomes in the `source` of a file that is converted from it. The values of
 # a saved model need not be those of its parent, so the two have different names.
-LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT}
+LINEAGE: Mapping[str, str] = {"source": "from", PARENT: PARENT, TRAINING: TRAINING}
 # Where a converted file, and one that effdet-train wrote, say which copy of the weights they hold.
 HELD = (("view", "name"), (TRAINING, "weights"))
 MAX_METADATA_BYTES = 1 << 20  # as JSON; this project writes some 10 kB

@@ -102,7 +102,7 @@ def prepare_norms(model: nn.Module, recipe: Recipe, processes: Processes = ALONE
 
     Args:
         model: an `EfficientDet`, or modules of one.
-        recipe: `freeze_bn`, `bn_variance` and `sync_bn` count.
+        recipe: `freeze_bn`, `is_biased` and `sync_bn` count.
         processes: which share a batch with `sync_bn`.
 
     Raises:
@@ -110,7 +110,7 @@ def prepare_norms(model: nn.Module, recipe: Recipe, processes: Processes = ALONE
     """
     restore_norms(model)
     synchronized = processes if recipe.sync_bn else ALONE
-    rule = NormRule(recipe.freeze_bn, recipe.bn_variance == "biased", synchronized)
+    rule = NormRule(recipe.freeze_bn, recipe.is_biased, synchronized)
     for name, norm in _norms(model).items():
         if type(norm) not in TRAINING:
             raise UsageError(

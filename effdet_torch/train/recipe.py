@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from effdet_torch.checks import one_of
 from effdet_torch.errors import ConfigError
@@ -35,6 +35,8 @@ class Recipe:
         warmup_epochs: in which the learning rate rises to `lr`.
         warmup_start: learning rate of the first step, as a part of `lr`.
         schedule: how the learning rate falls.
+        drop_epochs: of "stepwise": epochs after which the rate is a tenth and a hundredth of `lr`; None is two thirds
+            and five sixths of `epochs`.
         anneal_to_end: "cosine" falls to 0 at the last step. The official one counts from step 0 but ends the period
             `warmup` steps earlier, and rises again.
         weight_decay: factor of the L2 term of all parameters with more than one dimension; part of the loss, so that
@@ -56,7 +58,8 @@ class Recipe:
         drop_path: probability of leaving out the backbone's last residual block; None is the official one.
         freeze: regular expression; parameters whose names start with a match are not trained.
         freeze_bn: batch norms use and keep their moving statistics.
-        bn_variance: the moving variance takes n / (n - 1) times the batch's variance ("unbiased") or that itself.
+        bn_variance: the moving variance takes n / (n - 1) times the batch's variance ("unbiased") or that itself; None
+            is the official one: that itself with `sync_bn`, else "unbiased".
         sync_bn: batch norms see the images of all processes.
         amp: run the network in 16 bits where that is safe.
         keep_crowds: whether objects that stand for several are trained as objects.
@@ -78,6 +81,7 @@ class Recipe:
     warmup_epochs: float = 1.0
     warmup_start: float = 0.1
     schedule: ScheduleName = "cosine"
+    drop_epochs: tuple[float, float] | None = (200.0, 250.0)
     anneal_to_end: bool = False
     weight_decay: float = 4e-5
     clip: float = 10.0
@@ -98,7 +102,7 @@ class Recipe:
     drop_path: float | None = None
     freeze: str | None = None
     freeze_bn: bool = False
-    bn_variance: Variance = "unbiased"
+    bn_variance: Variance | None = None
     sync_bn: bool = False
     amp: bool = False
     keep_crowds: bool = False
@@ -112,6 +116,11 @@ class Recipe:
             if value is not None and not is_valid(value):
                 raise ConfigError(f"{name} is {value!r}; expected {expected}")
 
+    @property
+    def is_biased(self) -> bool:
+        """Whether the moving variance takes the batch's variance as it is."""
+        return self.sync_bn if self.bn_variance is None else self.bn_variance == "biased"
+
     def top_rate(self, images_per_update: int) -> float:
         """Return the highest learning rate."""
         return self.base_rate * images_per_update / OFFICIAL_BATCH if self.lr is None else self.lr
@@ -121,10 +130,12 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "epochs": (lambda value: value >= 1, "at least 1"),
     "batch": (lambda value: value >= 1, "at least 1"),
     "grad_accum": (lambda value: value >= 1, "at least 1"),
+    "optimizer": one_of(get_args(OptimizerName)),
     "lr": (lambda value: 0 < value < float("inf"), "a positive number"),
     "base_rate": (lambda value: 0 < value < float("inf"), "a positive number"),
     "momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
     "warmup_epochs": (lambda value: value >= 0, "0 or more"),
+    "schedule": one_of(get_args(ScheduleName)),
     "weight_decay": (lambda value: value >= 0, "0 or more"),
     "clip": (lambda value: value >= 0, "0 (off) or more"),
     "ema": (lambda value: 0 < value < 1, "between 0 and 1"),
@@ -136,6 +147,9 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "iou_loss": one_of(("iou", "giou", "diou", "ciou")),
     "iou_loss_weight": (lambda value: 0 <= value < float("inf"), "0 or more"),
     "ciou_gradient": one_of(("graph", "true")),
+    "normalizer": one_of(get_args(Normalizer)),
+    "bn_variance": one_of(get_args(Variance)),
+    "fill_color": one_of(("mean", "0")),
     "positives_momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
     "jitter": (lambda value: 0 < value[0] <= value[1], "two positive numbers, the smaller first"),
     "seed": (lambda value: value >= 0, "0 or more"),
@@ -155,8 +169,10 @@ class Difference(NamedTuple):
 DEFAULT: Mapping[str, Difference] = {
     "epochs": Difference(50, "most data sets are small, and most trainings start from trained weights"),
     "batch": Difference(16, "fits a usual GPU"),
+    "drop_epochs": Difference(None, "`stepwise` drops at 2/3 and 5/6 of the epochs, not after 200 and 250"),
     "anneal_to_end": Difference(True, "the official cosine rises again in the last steps"),
     "ciou_gradient": Difference("true", "the official one leaves out how the aspect ratio moves the box"),
+    "bn_variance": Difference("unbiased", "with `sync_bn`, statistics are those of one process with all images"),
     "normalizer": Difference("global", "several processes train as one with all of the images"),
 }
 OFFICIAL = Recipe()

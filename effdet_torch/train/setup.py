@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,7 +88,14 @@ class Setup:
         settings = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.recipe).items()
         }
-        return {"recipe": self.request.recipe_name, "settings": settings, **self.facts, "versions": versions()}
+        origin = {"from": Path(self.facts["from"]).name}  # a file that is passed on must not tell whose computer it was
+        return {
+            "recipe": self.request.recipe_name,
+            "settings": settings,
+            **self.facts,
+            **origin,
+            "versions": versions(),
+        }
 
 
 def set_up(
@@ -158,8 +166,8 @@ def differences(request: TrainRequest) -> list[str]:
     rows = {name: row for name, row in DEFAULT.items() if getattr(request.recipe, name) == row.value}
     if request.recipe_name == OFFICIAL or not rows:
         return []
-    texts = "; ".join(f"{name} {row.value} ({row.reason})" for name, row in rows.items())
-    return [f"the default recipe differs from the official one: {texts}"]
+    texts = ", ".join(f"{name} {row.value}" for name, row in rows.items())
+    return [f"the default recipe differs from the official one: {texts}; docs/training.md says why"]
 
 
 def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, processes: Processes) -> TrainStep:

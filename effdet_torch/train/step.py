@@ -112,7 +112,7 @@ class TrainStep:
         freeze(model, recipe.freeze)
         prepare_norms(model, recipe, processes)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model = model.to(memory_format=self.memory_format)
         first = next(model.parameters())
         self.device, self.dtype = first.device, first.dtype
         named = dict(model.named_parameters())
@@ -152,7 +152,7 @@ class TrainStep:
 
     def _normalizer(self, batches: Sequence[Batch]) -> float:
         """Return what the losses of all these batches are divided by."""
-        positives = sum((batch.targets.positives.sum() for batch in batches), torch.tensor(0)).to(self.device)
+        positives = sum((batch.targets.positives.sum() for batch in batches), torch.tensor(0))
         if self.recipe.normalizer == "global":
             positives = self.processes.sum(positives)
         normalizer = float(positives) + 1
@@ -170,7 +170,7 @@ class TrainStep:
         for number, batch in enumerate(batches, 1):
             with self._unsynchronised(number < len(batches)):
                 found = self._losses(batch, normalizer)
-                self.scaler.scale(found.total * share).backward()
+                torch.autograd.backward(self.scaler.scale(found.total * share))
             losses = losses + torch.stack([loss.detach() for loss in found])
         return self.processes.sum(losses * (share / self.processes.count))
 
@@ -178,7 +178,7 @@ class TrainStep:
         images = batch.images.to(self.device, self.dtype, non_blocking=True, memory_format=self.memory_format)
         with torch.autocast(self.device.type, HALF.get(self.device.type), enabled=self.recipe.amp):
             outputs = self.network(images)
-        losses: Losses = self.loss(*outputs, batch.targets.to(self.device), normalizer)
+        losses: Losses = self.loss(*outputs, batch.targets, normalizer)
         return losses
 
     def _unsynchronised(self, wanted: bool) -> AbstractContextManager[None]:
@@ -188,15 +188,14 @@ class TrainStep:
         return nullcontext()
 
     def _require_finite(self, found: StepResult, overflow: bool) -> None:
-        names = {"class loss": found.classes, "box loss": found.boxes, "IoU loss": found.iou, "L2 term": found.l2}
-        names |= (
-            {"loss": found.total} if overflow else {"loss": found.total, "norm of the gradients": found.gradient_norm}
-        )
+        names = {"class loss": found.classes, "box loss": found.boxes, "IoU loss": found.iou, "loss": found.total}
+        if not overflow:
+            names["norm of the gradients"] = found.gradient_norm
         wrong = next((name for name, value in names.items() if not math.isfinite(value)), None)
         if wrong is not None:
             raise TrainingError(
                 f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those "
-                "before this step; start again from last.pth or best.pth (--from) with a lower --lr, a longer "
+                "before this step; start again from last.pth or best.pth (--from) with a lower --lr, more "
                 "--warmup-epochs, or without --amp"
             )
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
@@ -22,7 +23,8 @@ class OfficialAdam(Optimizer):
 
     With first moment m, second moment v and the number of updates t:
     w -= lr * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps).
-    `torch.optim.Adam` corrects v first, which changes the steps of gradients as small as epsilon.
+    `torch.optim.Adam` corrects v first, which changes the steps of gradients as small as epsilon. The powers of b1 and
+    b2 are float32 numbers, whatever is trained.
 
     Args:
         params: what is trained, with gradients in one floating-point type.
@@ -40,21 +42,18 @@ class OfficialAdam(Optimizer):
         betas: tuple[float, float] = ADAM_BETAS,
         eps: float = ADAM_EPS,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "updates": 0})
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "powers": (1.0, 1.0)})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
-            group["updates"] += 1
-            self._update(group)
-        return loss
+            beta1, beta2 = map(np.float32, group["betas"])
+            power1, power2 = map(np.float32, group["powers"])
+            group["powers"] = float(power1 * beta1), float(power2 * beta2)
+            self._update(group, float(beta1), float(beta2))
 
-    def _update(self, group: dict[str, Any]) -> None:
+    def _update(self, group: dict[str, Any], beta1: float, beta2: float) -> None:
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
@@ -63,13 +62,13 @@ class OfficialAdam(Optimizer):
             if not self.state[parameter]:
                 self.state[parameter].update(first=torch.zeros_like(parameter), second=torch.zeros_like(parameter))
         first, second = ([self.state[parameter][name] for parameter in parameters] for name in ("first", "second"))
-        (beta1, beta2), updates = group["betas"], group["updates"]
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
         roots = torch._foreach_sqrt(second)
         torch._foreach_add_(roots, group["eps"])
-        rate = group["lr"] * math.sqrt(1 - beta2**updates) / (1 - beta1**updates)
+        power1, power2 = group["powers"]
+        rate = group["lr"] * math.sqrt(1 - power2) / (1 - power1)
         torch._foreach_addcdiv_(parameters, first, roots, -rate)
 
 

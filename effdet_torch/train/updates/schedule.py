@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from effdet_torch.errors import ConfigError
 from effdet_torch.train.recipe import Recipe
 
-# The official drops: epochs 200 and 250 of 300, as parts of all epochs.
-DROPS = ((200 / 300, 0.1), (250 / 300, 0.01))
+DROP_PARTS = (200 / 300, 250 / 300)  # the official drops, as parts of the official 300 epochs
+DROP_FACTORS = (0.1, 0.01)
 OFFICIAL_POWER = 0.9
 
 
@@ -22,7 +22,7 @@ class Schedule:
     """A learning rate as a function of the step.
 
     Attributes:
-        kind: a key of `FALLS`: "cosine", "stepwise", "polynomial" or "constant".
+        kind: a key of `FALLS`: "cosine", "stepwise", "polynomial" or "constant", which has no warm-up.
         base: rate at the end of the warm-up, from which it falls.
         warmup_start: rate of step 0, if there is a warm-up.
         warmup_steps: in which the rate rises to `base`.
@@ -66,20 +66,21 @@ def make_schedule(recipe: Recipe, images_per_update: int, steps_per_epoch: float
         ConfigError: The training would have no step.
     """
     base, total_epochs = recipe.top_rate(images_per_update), recipe.epochs
+    drops = recipe.drop_epochs or tuple(part * total_epochs for part in DROP_PARTS)
     return Schedule(
         kind=recipe.schedule,
         base=base,
         warmup_start=base * recipe.warmup_start,
         warmup_steps=int(recipe.warmup_epochs * steps_per_epoch),
         total_steps=int(total_epochs * steps_per_epoch),
-        drops=tuple((int(part * total_epochs * steps_per_epoch), factor) for part, factor in DROPS),
+        drops=tuple((int(epoch * steps_per_epoch), factor) for epoch, factor in zip(drops, DROP_FACTORS, strict=True)),
         anneal_to_end=recipe.anneal_to_end,
     )
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
     """Return the learning rate of an update; `step` counts the updates before it, so it starts at 0."""
-    if step < schedule.warmup_steps:
+    if step < schedule.warmup_steps and schedule.kind != "constant":
         rise = (schedule.base - schedule.warmup_start) / schedule.warmup_steps
         return schedule.warmup_start + step * rise
     return schedule.base * FALLS[schedule.kind](step, schedule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.network.layers import ActivatedNorm
 from effdet_torch.processes import Processes
 from effdet_torch.train.norms import TrainingNorm, prepare_norms, restore_norms
-from effdet_torch.train.recipe import Recipe
+from effdet_torch.train.recipe import OFFICIAL, RECIPES, Recipe
 from support.coco_samples import small_model
 from support.shared_norms import averaged_statistics, inputs, norm, run_norm, train_norm
 from support.torchrun import run_processes
@@ -149,3 +150,18 @@ def test_the_rule_holds_who_takes_part() -> None:
     assert made[0].rule.processes == Processes(1, 4)
     prepare_norms(made, Recipe(), Processes(1, 4))
     assert type(made[0]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize(
+    ("recipe", "biased"),
+    [
+        (OFFICIAL, False),
+        (replace(OFFICIAL, sync_bn=True), True),
+        (replace(RECIPES["default"], sync_bn=True), False),
+        (replace(OFFICIAL, bn_variance="biased"), True),
+    ],
+)
+def test_the_official_variance_is_that_of_the_class_that_the_official_trainer_takes(
+    recipe: Recipe, biased: bool
+) -> None:
+    assert recipe.is_biased == biased

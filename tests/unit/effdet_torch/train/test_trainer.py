@@ -15,6 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from converter.inspection import inspect_source
+from converter.locate import open_checkpoint
+from converter.report import inspection_text
 from effdet_torch import load_model, save_model
 from effdet_torch.errors import EffdetError, ModelFileError, OutputError, TrainingError, UsageError
 from effdet_torch.train import state as state_module
@@ -273,3 +276,11 @@ def test_a_look_at_the_data(place: Path, tmp_path: Path) -> None:
     assert (data.train.images, data.val.images, estimate.updates, estimate.validations) == (4, 4, 6, 3)
     assert estimate.seconds > 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["samples_data.png"]
+
+
+def test_what_others_show_of_a_training(undisturbed: Path) -> None:
+    with open_checkpoint(undisturbed / "last.pth") as source:
+        facts = inspect_source(source)
+    (line,) = (line for line in inspection_text(facts).splitlines() if line.startswith("training"))
+    assert "default recipe, epoch 3, ema weights, AP 0.0; started from start.pth" in line
+    assert "/" not in line  # whose computer it was is nobody's business
