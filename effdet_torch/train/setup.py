@@ -21,7 +21,7 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.input.augment import ordered
 from effdet_torch.train.input.loader import Batch, TrainLoader
-from effdet_torch.train.monitor.checks import check_batch_norms
+from effdet_torch.train.monitor.checks import check_batch_norms, check_rate
 from effdet_torch.train.monitor.memory import batch_for
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import DEFAULT, Recipe
@@ -124,7 +124,7 @@ def set_up(
     if request.batch_auto:
         recipe = replace(recipe, batch=_largest_batch(model, recipe, device, processes))
     recipe, batch_note = _with_batch(recipe, len(classes.train.images), processes)
-    warning = check_batch_norms(recipe, model.config, processes)
+    warnings = check_batch_norms(recipe, model.config, processes), check_rate(recipe, processes)
     workers = _workers(processes) if request.workers is None else request.workers
     loader = TrainLoader(
         classes.train,
@@ -149,7 +149,7 @@ def set_up(
     texts = (
         *(() if state else (*start.notes, *differences(request))),
         *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
-        *filter(None, (batch_note, warning)),
+        *filter(None, (batch_note, *warnings)),
     )
     return Setup(
         request, recipe, classes.train, classes.val, model, loader, step, workers, processes, origin, facts, texts

@@ -9,6 +9,18 @@ from effdet_torch.train.norms import ONE_VALUE
 from effdet_torch.train.recipe import Recipe
 
 FEW_IMAGES = 4  # fewer in a batch norm make its statistics noisy
+ADAM_PART = 0.1  # of the learning rate of "sgd": what the official code suggests for Adam
+
+
+def check_rate(recipe: Recipe, processes: Processes = ALONE) -> str | None:
+    """Return a warning where another optimizer would get the learning rate that is meant for "sgd"; or None."""
+    if recipe.optimizer == "sgd" or recipe.lr is not None:
+        return None
+    rate = recipe.top_rate(recipe.batch * recipe.grad_accum * processes.count)
+    return (
+        f"the learning rate of the recipe, {rate:.3g}, is meant for sgd and too high for {recipe.optimizer}: pass "
+        f"--lr, for example {ADAM_PART * rate:.3g} or less"
+    )
 
 
 def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Processes = ALONE) -> str | None:

@@ -1,4 +1,4 @@
-"""Batches that are too small for batch norms."""
+"""Batches that are too small for batch norms, learning rates that are not meant for an optimizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
-from effdet_torch.train.monitor.checks import check_batch_norms
+from effdet_torch.train.monitor.checks import check_batch_norms, check_rate
 from effdet_torch.train.recipe import Recipe
 
 SMALL = get_config("d0", image_size=(128, 128))
@@ -44,3 +44,12 @@ def test_few_images_are_warned_of() -> None:
     assert "--sync-bn" not in (check(256, batch=3) or "--sync-bn")
     assert "--sync-bn" in (check(256, TWO, batch=3) or "")
     assert check(256, TWO, batch=3, sync_bn=True) is None
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_the_rate_of_sgd_is_too_high_for_others(optimizer: str) -> None:
+    text = check_rate(Recipe(batch=16, optimizer=optimizer), TWO) or ""
+    assert text.startswith(f"the learning rate of the recipe, 0.04, is meant for sgd and too high for {optimizer}")
+    assert "pass --lr, for example 0.004 or less" in text
+    assert check_rate(Recipe(batch=16, optimizer=optimizer, lr=0.001)) is None
+    assert check_rate(Recipe(batch=16)) is None

@@ -1,0 +1,108 @@
+"""docs/tutorial.md: every command of the page, in its order; on a tiny network, and as it is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from effdet_torch import save_model
+from support.coco_samples import small_model, write_coco
+from support.commands import script
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+CLASSES = ("person", "car", "bus")
+LEAST_AP = 0.4
+MINUTES = 30  # a machine that does other work as well; alone it takes less than half
+# Of an output: what another machine may print, and what stands for it.
+VARIES = {
+    r"\(e\.g\. .*?\)": "(...)",
+    r"\d+ detections? \(.*\)|\d+ detections?": "detections",
+    r"\b(ema|raw)\b": "copy",
+    r"\d+:\d\d(:\d\d)?|\d+ s\b": "time",
+    r"\d+(\.\d+)*(e[-+]\d+)?": "0",
+    r" +": " ",
+}
+
+
+def sessions() -> dict[str, list[str]]:
+    """Return {command of the page: the lines that it prints there}; "..." stands for lines that are left out."""
+    found = dict[str, list[str]]()
+    for line in re.findall(r"^    (.*)$", PAGE, re.MULTILINE):
+        if line.startswith("$ "):
+            found[line[2:]] = lines = []
+        elif found and line != "...":
+            lines.append(line)
+    return found
+
+
+def alike(text: str) -> str:
+    for pattern, stand_in in VARIES.items():
+        text = re.sub(pattern, stand_in, text)
+    return text.strip()
+
+
+def printed(command: str, folder: Path) -> list[str]:
+    """Run a command and return what it prints."""
+    name, *words = shlex.split(command)
+    done = subprocess.run([script(name), *words], cwd=folder, capture_output=True, text=True, timeout=60 * MINUTES)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return (done.stdout + done.stderr).splitlines()
+
+
+def scores(folder: Path) -> tuple[dict[str, float], float]:
+    """Return the AP of both copies in the best epoch, and the one that effdet-verify measured."""
+    epochs = json.loads((folder / "runs" / "mine" / "results.json").read_text())["epochs"]
+    found = [{copy: values["AP"] for copy, values in row["metrics"].items()} for row in epochs if row["metrics"]]
+    report = json.loads((folder / "report" / "report.json").read_text())
+    return max(found, key=lambda row: max(row.values())), report["detection"]["metrics"]["AP"]
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    """The whole way with a network of 64 pixels, for one epoch."""
+    for split in ("train2017", "val2017"):
+        write_coco(tmp_path / "my_data", split=split)
+    save_model(small_model(), tmp_path / "start.pth")
+    printed("effdet-convert start.pth my_training --to tf1", tmp_path)
+    commands = list(sessions())
+    assert len(commands) >= 9
+    for command in commands:
+        printed(re.sub(r"--epochs \d+", "--epochs 1", command).replace("000000017627", "000000000007"), tmp_path)
+    both, measured = scores(tmp_path)
+    assert set(both) == {"ema", "raw"}
+    assert measured == max(both.values())
+
+
+def write_three_classes(shared: Path, root: Path) -> None:
+    """Write the persons, cars and buses of 50 images, which are trained and validated on."""
+    (root / "annotations").mkdir(parents=True)
+    data = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
+    data["categories"] = [row for row in data["categories"] if row["name"] in CLASSES]
+    kept = {row["id"] for row in data["categories"]}
+    data["annotations"] = [row for row in data["annotations"] if row["category_id"] in kept]
+    for split in ("train2017", "val2017"):
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(data))
+        (root / split).symlink_to(shared / "coco50" / "val2017")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 * MINUTES)
+def test_the_page_is_true(shared: Path, tmp_path: Path) -> None:
+    write_three_classes(shared, tmp_path / "my_data")
+    (tmp_path / "my_training").symlink_to(shared / "trained_d0_256")
+    for command, shown in sessions().items():
+        found = {alike(line) for line in printed(command, tmp_path)}
+        assert [line for line in shown if alike(line) not in found] == [], f"{command} prints\n{found}"
+    both, measured = scores(tmp_path)
+    assert min(both.values()) >= LEAST_AP, both
+    assert measured == max(both.values())
+
+
+def test_what_may_vary_in_an_output() -> None:
+    one = "epoch 1/40  loss 9.5  AP ema 0.5, raw 0.4  12 s  6.2 images/s"
+    assert alike(one) == alike("epoch 1/40  loss 10.37  AP ema 1.5, raw 12.4  1:12  10 images/s")
+    assert alike("PASS  240 of 240 comparisons") != alike("FAIL  239 of 240 comparisons")  # negative control
