@@ -37,7 +37,9 @@ def table_of(rows: Mapping[str, Difference]) -> str:
 
 
 def shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, tuple):
+        return ", ".join(f"{part:g}" for part in value)
+    return {None: "automatic", True: "true", False: "false"}.get(value, str(value))
 
 
 def test_the_page_shows_where_the_recipes_differ() -> None:
