@@ -39,7 +39,9 @@ def table_of(rows: Mapping[str, Difference]) -> str:
 def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"{part:g}" for part in value)
-    return {None: "automatic", True: "true", False: "false"}.get(value, str(value))
+    if value is None:
+        return "automatic"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def test_the_page_shows_where_the_recipes_differ() -> None:
