@@ -37,6 +37,10 @@ def table_of(rows: Mapping[str, Difference]) -> str:
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{part:g}" for part in value)
+    if value is None:
+        return "automatic"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -102,6 +102,12 @@ def test_the_page_is_true(shared: Path, tmp_path: Path) -> None:
     assert measured == max(both.values())
 
 
+def test_a_command_that_fails_is_found(tmp_path: Path) -> None:
+    """Negative control."""
+    with pytest.raises(AssertionError, match=r"nothing\.pth"):
+        printed("effdet-detect nothing.pth photo.jpg", tmp_path)
+
+
 def test_what_may_vary_in_an_output() -> None:
     one = "epoch 1/40  loss 9.5  AP ema 0.5, raw 0.4  12 s  6.2 images/s"
     assert alike(one) == alike("epoch 1/40  loss 10.37  AP ema 1.5, raw 12.4  1:12  10 images/s")
