@@ -41,7 +41,7 @@ class Setup:
     """A training before its first update, or where it was interrupted.
 
     Attributes:
-        request: what was asked for.
+        request: what was asked for; with the batch that "auto" found.
         recipe: with the batch that is used.
         train: the images to train on; category ids are the labels.
         val: the images for validation.
@@ -117,13 +117,15 @@ def set_up(
     source = read_source(request, is_official, open_source) if state is None else resumed_source(state.origin)
     train, val, notes = train_and_val(request.data, request.val_split, seed=request.recipe.seed)
     classes = classes_of(train, val, source.names, source.config.num_classes, keep_ids=is_official)
+    origin = {**source.origin, **_splits(classes), "processes": processes.count}
+    _require_same_run(origin if state is None else state.origin, origin)
     start = start_from(source, classes, request.image_size, request.recipe)
     device = usable_device(device_name(request), processes.local_rank if processes.count > 1 else None)
     model = start.model.to(device)
-    recipe = replace(request.recipe, augment=augment)
-    if request.batch_auto:
-        recipe = replace(recipe, batch=_largest_batch(model, recipe, device, processes))
-    recipe, batch_note = _with_batch(recipe, len(classes.train.images), processes)
+    if request.batch_auto:  # a resumed run must have the batch that was found
+        batch = _largest_batch(model, request.recipe, device, processes)
+        request = replace(request, recipe=replace(request.recipe, batch=batch))
+    recipe, batch_note = _with_batch(replace(request.recipe, augment=augment), len(classes.train.images), processes)
     warnings = check_batch_norms(recipe, model.config, processes), check_rate(recipe, processes)
     workers = _workers(processes) if request.workers is None else request.workers
     loader = TrainLoader(
@@ -144,8 +146,6 @@ def set_up(
         "from": source.name,
         **_splits(classes),
     }
-    origin = {**source.origin, **_splits(classes)}
-    _require_same_data(origin, state)
     texts = (
         *(() if state else (*start.notes, *differences(request))),
         *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
@@ -219,9 +219,15 @@ def _splits(classes: ClassMap) -> dict[str, Any]:
     }
 
 
-def _require_same_data(origin: Mapping[str, Any], state: TrainState | None) -> None:
-    if state is not None and state.origin["splits"] != origin["splits"]:
+def _require_same_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse other data, and another number of images per update."""
+    if before["splits"] != now["splits"]:
         raise UsageError(
-            f"the data are not those of the run: {state.origin['splits']} became {origin['splits']}; resume with the "
+            f"the data are not those of the run: {before['splits']} became {now['splits']}; resume with the "
             "same data, or start a new run with --from"
+        )
+    if before["processes"] != now["processes"]:
+        raise UsageError(
+            f"the run was trained in {before['processes']} processes, this is one of {now['processes']}: batches and "
+            "learning rates would change; resume with as many, or start a new run with --from"
         )

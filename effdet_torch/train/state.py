@@ -30,7 +30,6 @@ class TrainState:
         seconds: that they took.
         best: {"AP": ..., "epoch": ..., "weights": ...} of the best validation; empty before the first.
         stale: validations since then.
-        finished: whether the training has ended, by its number of epochs or by patience.
         model: {key: tensor} of the network.
         step: what `TrainStep.state_dict` returns: optimizer, averages, updates in all.
         origin: what the model that the training began with states about itself: metadata and the config at that time.
@@ -42,7 +41,6 @@ class TrainState:
     seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
     stale: int = 0
-    finished: bool = False
     model: Mapping[str, Tensor] = field(default_factory=dict)
     step: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data
 from effdet_torch.train.monitor.estimate import Estimate, estimate
-from effdet_torch.train.monitor.interruption import Interruption
+from effdet_torch.train.monitor.interruption import Interruption, terminated_as_interrupted
 from effdet_torch.train.monitor.memory import peak_bytes
 from effdet_torch.train.monitor.samples import found_png, trained_png
 from effdet_torch.train.norms import average_statistics
@@ -52,7 +52,7 @@ def train(request: TrainRequest, open_source: OpenSource | None = None) -> Resul
         EffdetError: Something cannot be read or written or does not fit, or the loss is not finite. What was saved
             before stays.
     """
-    with processes(device_name(request)) as group:
+    with terminated_as_interrupted(), lost_workers_reported(), processes(device_name(request)) as group:
         state = load_state(request.out) if request.resume else None
         return Trainer(set_up(request, group, open_source, state), state).run()
 
@@ -94,7 +94,6 @@ class Trainer:
     def __init__(self, setup: Setup, state: TrainState | None) -> None:
         self.setup, self.step = setup, setup.step
         self.state = state or TrainState(origin=setup.origin)
-        self.state.finished &= self.state.epoch >= setup.recipe.epochs  # more epochs may be wanted now
         self.is_first = setup.processes.rank == 0
         self.folder: RunFolder | None = None
         if self.is_first:
@@ -114,10 +113,20 @@ class Trainer:
 
     def run(self) -> Results | None:
         """Train to the end."""
-        while not self.state.finished:
+        if self.folder and self.is_finished:
+            tell(
+                f"nothing left to train: {self.state.epoch} epochs are done; raise --epochs, or --patience if it is set"
+            )
+        while not self.is_finished:
             self._updates()
             self._end_of_epoch()
         return self.folder.results if self.folder else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training has ended, by its number of epochs or by patience; a resumed run may change both."""
+        recipe, state = self.setup.recipe, self.state
+        return state.epoch >= recipe.epochs or (recipe.patience is not None and state.stale >= recipe.patience)
 
     def _updates(self) -> None:
         """Do the updates of an epoch that have not been done."""
@@ -127,7 +136,7 @@ class Trainer:
         groups = groups_of(setup, first + state.updates, after)
         images = setup.images_per_update
         shown = self.progress.epoch(state.epoch + 1, state.updates * images)
-        with shown as show, interruption.deferred(), lost_workers_reported():
+        with shown as show, interruption.deferred():
             for group in groups:
                 self._seed()
                 result = self.step(group)
@@ -138,13 +147,19 @@ class Trainer:
                 if self.folder and self.step.step == 1:
                     self.folder.write(TRAINED, trained_png(group[0], setup.train, setup.config))
                 show(state.updates * images, result.total, peak_bytes(self.step.device))
-                if interruption.wanted or time.monotonic() - self._saved > SAVE_SECONDS:
+                is_due = time.monotonic() - self._saved > SAVE_SECONDS
+                ends, saves = self._agreed(interruption.wanted, is_due)
+                if ends or saves:
                     self._save_state()
-                if interruption.wanted:
+                if ends:
                     raise TrainingError(
                         f"interrupted after update {self.step.step}, in epoch {state.epoch + 1} of "
                         f"{setup.recipe.epochs}; run effdet-train --resume --out {setup.request.out} to continue"
                     )
+
+    def _agreed(self, *wishes: bool) -> list[bool]:
+        """Return what any process wants: they get a signal between different updates, and must stop after the same."""
+        return self.setup.processes.sum(torch.tensor(wishes, dtype=torch.int64)).bool().tolist()
 
     def _seed(self) -> None:
         """Make what is random in the network depend on the number of the update alone, so that a resume repeats it."""
@@ -159,9 +174,6 @@ class Trainer:
 
     def _end_of_epoch(self) -> None:
         setup, state = self.setup, self.state
-        for _, values in self._copies():
-            with values:
-                average_statistics(setup.model, setup.processes)
         self._save_state()  # a validation may take long
         begin = time.monotonic()
         number = state.epoch + 1
@@ -186,8 +198,6 @@ class Trainer:
                 tell(*texts)
         state.stale, state.best = setup.processes.broadcast((state.stale, state.best))
         state.epoch, state.updates, state.sums, state.seconds = number, 0, {}, 0.0
-        is_stale = setup.recipe.patience is not None and state.stale >= setup.recipe.patience
-        state.finished = number >= setup.recipe.epochs or is_stale
         self._save_state()
 
     def _copies(self) -> Iterator[tuple[str, AbstractContextManager[None]]]:
@@ -247,6 +257,10 @@ class Trainer:
         }
 
     def _save_state(self) -> None:
+        """Write the state, in which the statistics of all processes count; called in all of them."""
+        for _, values in self._copies():
+            with values:
+                average_statistics(self.setup.model, self.setup.processes)
         if self.is_first:
             self.state.model, self.state.step = self.setup.model.state_dict(), self.step.state_dict()
             save_state(self.state, self.setup.request.out)

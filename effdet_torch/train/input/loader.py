@@ -10,6 +10,7 @@ import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -132,8 +133,8 @@ def lost_workers_reported() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         raise EffdetError(
-            "a process that reads images was ended by the system, as happens when memory is short; pass fewer "
-            "--workers or a smaller --batch; in a container, more shared memory (docker run --shm-size 8g)"
+            f"a process that reads images was ended from outside ({error}), as happens when memory is short; pass "
+            "fewer --workers or a smaller --batch; in a container, more shared memory (docker run --shm-size 8g)"
         ) from error
 
 
@@ -214,8 +215,15 @@ def _as_it_is(packed: _Packed | EffdetError) -> _Packed | EffdetError:
 def _settle(worker: int) -> None:
     """Prepare a worker.
 
-    The garbage collector must not touch, and so copy, what it shares with its parent; and Ctrl-C, which a terminal
-    sends to all processes, is the parent's to deal with: it finishes the update first, and needs its batch.
+    The garbage collector must not touch, and so copy, what it shares with its parent; and a signal to all processes,
+    Ctrl-C of a terminal or SIGTERM of torchrun and batch systems, is the parent's to deal with: it finishes the update
+    first, and needs its batch.
     """
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _spare)
+
+
+def _spare(number: int, _: FrameType | None) -> None:
+    """Let a first SIGTERM pass; a second one, by which PyTorch ends a worker that hangs, acts as always."""
+    signal.signal(number, signal.SIG_DFL)

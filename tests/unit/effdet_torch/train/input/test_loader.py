@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -193,9 +196,19 @@ def test_a_worker_that_the_system_ended_is_reported_with_what_helps(
 
     read = loader(data)
     read._loader = failing()  # type: ignore[assignment]
-    what = "ended by the system, .* pass fewer --workers" if expected is EffdetError else "another fault"
+    what = "ended from outside .* pass fewer --workers" if expected is EffdetError else "another fault"
     with pytest.raises(expected, match=what):
         next(read.batches(0, 1))
+
+
+def test_a_signal_to_all_processes_leaves_the_workers_to_their_parent(data: DataSet) -> None:
+    """torchrun and batch systems send SIGTERM to workers, too; the parent still needs its batch."""
+    expected = list(loader(data).batches(0, 3))
+    batches = loader(data, workers=1).batches(0, 3)
+    found = [next(batches)]
+    for worker in multiprocessing.active_children():
+        os.kill(int(worker.pid or 0), signal.SIGTERM)
+    assert_same([*found, *batches], expected)
 
 
 def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> None:
