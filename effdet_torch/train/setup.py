@@ -21,7 +21,7 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.input.augment import ordered
 from effdet_torch.train.input.loader import Batch, TrainLoader
-from effdet_torch.train.monitor.checks import check_batch_norms
+from effdet_torch.train.monitor.checks import check_batch_norms, check_rate
 from effdet_torch.train.monitor.memory import batch_for
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import DEFAULT, Recipe
@@ -126,7 +126,8 @@ def set_up(
         batch = _largest_batch(model, request.recipe, device, processes)
         request = replace(request, recipe=replace(request.recipe, batch=batch))
     recipe, batch_note = _with_batch(replace(request.recipe, augment=augment), len(classes.train.images), processes)
-    warning = check_batch_norms(recipe, model.config, processes)
+    per_update = recipe.batch * recipe.grad_accum * processes.count
+    warnings = check_batch_norms(recipe, model.config, processes), *check_rate(recipe, per_update)
     workers = _workers(processes) if request.workers is None else request.workers
     loader = TrainLoader(
         classes.train,
@@ -149,7 +150,7 @@ def set_up(
     texts = (
         *(() if state else (*start.notes, *differences(request))),
         *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
-        *filter(None, (batch_note, warning)),
+        *filter(None, (batch_note, *warnings)),
     )
     return Setup(
         request, recipe, classes.train, classes.val, model, loader, step, workers, processes, origin, facts, texts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.norms import ONE_VALUE
-from effdet_torch.train.recipe import Recipe
+from effdet_torch.train.recipe import OFFICIAL_RATE, Recipe
 
 FEW_IMAGES = 4  # fewer in a batch norm make its statistics noisy
 
@@ -44,3 +46,18 @@ def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Pro
         f"and the model may do worse in validation than in training; pass a larger --batch{pooled} or --freeze-bn, "
         "which keeps the statistics of the weights that training starts from"
     )
+
+
+def check_rate(recipe: Recipe, images_per_update: int) -> Iterator[str]:
+    """Yield warnings of learning rates that are hardly meant: the default of another optimizer, and an endless rise."""
+    rate = recipe.top_rate(images_per_update)
+    if recipe.optimizer != "sgd" and recipe.lr is None and recipe.base_rate == OFFICIAL_RATE:
+        yield (
+            f"the learning rate is {rate:.3g}, the default, which is meant for sgd; {recipe.optimizer} needs a lower "
+            f"one: the original trainer suggests a tenth, --lr {rate / 10:.3g}"
+        )
+    if recipe.warmup_epochs >= recipe.epochs:
+        yield (
+            f"the learning rate rises for {recipe.warmup_epochs:g} epochs, but the training has {recipe.epochs}: it "
+            f"does not reach {rate:.3g}; pass more --epochs or fewer --warmup-epochs"
+        )

@@ -9,7 +9,7 @@ import pytest
 from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
-from effdet_torch.train.monitor.checks import check_batch_norms
+from effdet_torch.train.monitor.checks import check_batch_norms, check_rate
 from effdet_torch.train.recipe import Recipe
 
 SMALL = get_config("d0", image_size=(128, 128))
@@ -44,3 +44,23 @@ def test_few_images_are_warned_of() -> None:
     assert "--sync-bn" not in (check(256, batch=3) or "--sync-bn")
     assert "--sync-bn" in (check(256, TWO, batch=3) or "")
     assert check(256, TWO, batch=3, sync_bn=True) is None
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_default_rate_of_sgd_is_too_high_for_others(name: Any) -> None:
+    (text,) = check_rate(Recipe(optimizer=name), 16)
+    assert "is 0.02, the default, which is meant for sgd" in text
+    assert text.endswith("a tenth, --lr 0.002")
+    assert not list(check_rate(Recipe(optimizer=name, lr=0.02), 16))
+    assert not list(check_rate(Recipe(), 16))
+
+
+def test_a_warm_up_without_an_end_is_warned_of() -> None:
+    (text,) = check_rate(Recipe(epochs=5, warmup_epochs=5), 64)
+    assert text.startswith("the learning rate rises for 5 epochs, but the training has 5: it does not reach 0.08;")
+    assert not list(check_rate(Recipe(epochs=6, warmup_epochs=5), 64))
+
+
+def test_a_warm_up_has_a_number_of_epochs() -> None:
+    with pytest.raises(ConfigError, match="warmup_epochs is inf; expected 0 or more"):
+        Recipe(warmup_epochs=float("inf"))
