@@ -58,6 +58,6 @@ def check_rate(recipe: Recipe, images_per_update: int) -> Iterator[str]:
         )
     if recipe.warmup_epochs >= recipe.epochs:
         yield (
-            f"the learning rate rises for {recipe.warmup_epochs:g} epochs, but the training has {recipe.epochs}: it "
-            f"does not reach {rate:.3g}; pass more --epochs or fewer --warmup-epochs"
+            f"the warm-up is not shorter than the training (epochs: {recipe.warmup_epochs:g} and {recipe.epochs}), so "
+            f"the learning rate does not reach {rate:.3g}; pass more --epochs or fewer --warmup-epochs"
         )

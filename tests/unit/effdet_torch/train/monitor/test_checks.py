@@ -57,7 +57,9 @@ def test_the_default_rate_of_sgd_is_too_high_for_others(name: Any) -> None:
 
 def test_a_warm_up_without_an_end_is_warned_of() -> None:
     (text,) = check_rate(Recipe(epochs=5, warmup_epochs=5), 64)
-    assert text.startswith("the learning rate rises for 5 epochs, but the training has 5: it does not reach 0.08;")
+    assert text.startswith(
+        "the warm-up is not shorter than the training (epochs: 5 and 5), so the learning rate does not"
+    )
     assert not list(check_rate(Recipe(epochs=6, warmup_epochs=5), 64))
 
 
