@@ -133,7 +133,9 @@ def recognise(path: Path) -> Layout:
         return Layout(path.suffix, (), read, yolo_splits if read is yolo_file else lambda _: [])
     if not path.is_dir():
         what = f"is not a folder or a data set file ({listed(FILES)})" if path.exists() else "does not exist"
-        raise EvaluationError(f"{path} {what}; pass one, or --annotations FILE with --images DIR for COCO")
+        raise EvaluationError(
+            f"{path} {what}; pass one; effdet-verify also takes --annotations FILE with --images DIR, for COCO"
+        )
     found = _layouts(path)
     if not found:
         above = path.absolute().parent
@@ -142,7 +144,7 @@ def recognise(path: Path) -> Layout:
         raise EvaluationError(f"{path} is not a data set of a known layout{place}. Expected in it one of: {expected}")
     if len(found) > 1:
         raise EvaluationError(
-            f"{path} is a data set in several layouts ({listed(layout.name for layout in found)}): choose one with "
-            "--coco ROOT, --annotations FILE --images DIR, or --data with a data.yaml or a folder below"
+            f"{path} is a data set in several layouts ({listed(layout.name for layout in found)}): choose one by its "
+            "data.yaml or a folder below; effdet-verify also has --coco ROOT and --annotations FILE --images DIR"
         )
     return found[0]

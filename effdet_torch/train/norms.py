@@ -177,6 +177,8 @@ def batch_statistics(features: Tensor, processes: Processes = ALONE) -> Statisti
         raise ConfigError(
             f"{ONE_VALUE}; take more images or larger ones, --sync-bn in several processes, or --freeze-bn"
         )
+    if features.device.type == "cpu":  # where 16-bit features would have 16-bit statistics
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
     mean, variance = torch.batch_norm_update_stats(features, None, None, 0.0)
     own = torch.cat([mean, variance, mean.new_tensor([values])])
     parts = torch.stack(processes.all(own))

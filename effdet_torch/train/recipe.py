@@ -134,7 +134,7 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "lr": (lambda value: 0 < value < float("inf"), "a positive number"),
     "base_rate": (lambda value: 0 < value < float("inf"), "a positive number"),
     "momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
-    "warmup_epochs": (lambda value: value >= 0, "0 or more"),
+    "warmup_epochs": (lambda value: 0 <= value < float("inf"), "0 or more"),
     "schedule": one_of(get_args(ScheduleName)),
     "weight_decay": (lambda value: value >= 0, "0 or more"),
     "clip": (lambda value: value >= 0, "0 (off) or more"),
@@ -152,7 +152,7 @@ CHECKS: Mapping[str, tuple[Any, str]] = {
     "fill_color": one_of(("mean", "0")),
     "positives_momentum": (lambda value: 0 <= value < 1, "0 to 1, 1 excluded"),
     "jitter": (lambda value: 0 < value[0] <= value[1], "two positive numbers, the smaller first"),
-    "seed": (lambda value: value >= 0, "0 or more"),
+    "seed": (lambda value: 0 <= value < 2**64, "0 or more, below 2^64"),
     "val_every": (lambda value: value >= 1, "at least 1"),
     "patience": (lambda value: value >= 1, "at least 1"),
 }

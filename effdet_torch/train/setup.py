@@ -126,7 +126,8 @@ def set_up(
         batch = _largest_batch(model, request.recipe, device, processes)
         request = replace(request, recipe=replace(request.recipe, batch=batch))
     recipe, batch_note = _with_batch(replace(request.recipe, augment=augment), len(classes.train.images), processes)
-    warnings = check_batch_norms(recipe, model.config, processes), check_rate(recipe, processes)
+    per_update = recipe.batch * recipe.grad_accum * processes.count
+    warnings = check_batch_norms(recipe, model.config, processes), *check_rate(recipe, per_update)
     workers = _workers(processes) if request.workers is None else request.workers
     loader = TrainLoader(
         classes.train,

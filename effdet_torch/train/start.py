@@ -86,14 +86,20 @@ def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSourc
         open_source: converts other sources; None: there are none.
 
     Raises:
-        ConfigError: The variant does not exist, or the source is of another one.
+        ConfigError: The variant does not exist, or the source is of another one, or has no use for `hparams`.
         ModelFileError: The file cannot be used.
     """
     variant, keeps_biases = request.variant, request.recipe.freeze_bn
     name = request.source or variant or DEFAULT_VARIANT
+    own = _own_file(Path(name))
+    if request.hparams is not None and (name == SCRATCH or own is not None):
+        raise ConfigError(
+            f"--hparams describes a checkpoint without a config.yaml, but {name} needs no settings; leave it out, and "
+            "pass --variant or --image-size for another network"
+        )
     if name == SCRATCH:
         return Source(name, get_config(variant or DEFAULT_VARIANT, redundant_bias=keeps_biases))
-    if (own := _own_file(Path(name))) is not None:
+    if own is not None:
         return _checked(_source(name, Path(name), *own, variant), variant)
     if open_source is None:
         raise ModelFileError(f"{name} is not a converted file; convert it with effdet-convert first")

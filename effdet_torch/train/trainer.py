@@ -114,9 +114,7 @@ class Trainer:
     def run(self) -> Results | None:
         """Train to the end."""
         if self.folder and self.is_finished:
-            tell(
-                f"nothing left to train: {self.state.epoch} epochs are done; raise --epochs, or --patience if it is set"
-            )
+            tell(f"nothing left to train after epoch {self.state.epoch}; raise --epochs, or --patience if it is set")
         while not self.is_finished:
             self._updates()
             self._end_of_epoch()

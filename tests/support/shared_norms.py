@@ -40,7 +40,8 @@ def run_norm(made: nn.Module, features: torch.Tensor, gradient: torch.Tensor) ->
     found = {"outputs": outputs, "features": features.grad}
     found |= {name: parameter.grad for name, parameter in made.named_parameters()}
     found |= {name: buffer.clone() for name, buffer in made.named_buffers()}
-    return {name: tensor.detach().numpy() for name, tensor in found.items()}
+    wide = {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in found.items()}
+    return {name: tensor.detach().numpy() for name, tensor in wide.items()}
 
 
 def train_norm(processes: Processes, kind: str, variance: str, synchronized: bool) -> dict[str, Any]:

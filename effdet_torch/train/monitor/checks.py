@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.norms import ONE_VALUE
-from effdet_torch.train.recipe import Recipe
+from effdet_torch.train.recipe import OFFICIAL_RATE, Recipe
 
 FEW_IMAGES = 4  # fewer in a batch norm make its statistics noisy
-ADAM_PART = 0.1  # of the learning rate of "sgd": what the official code suggests for Adam
-
-
-def check_rate(recipe: Recipe, processes: Processes = ALONE) -> str | None:
-    """Return a warning where another optimizer would get the learning rate that is meant for "sgd"; or None."""
-    if recipe.optimizer == "sgd" or recipe.lr is not None:
-        return None
-    rate = recipe.top_rate(recipe.batch * recipe.grad_accum * processes.count)
-    return (
-        f"the learning rate of the recipe, {rate:.3g}, is meant for sgd and too high for {recipe.optimizer}: pass "
-        f"--lr, for example {ADAM_PART * rate:.3g} or less"
-    )
 
 
 def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Processes = ALONE) -> str | None:
@@ -56,3 +46,18 @@ def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Pro
         f"and the model may do worse in validation than in training; pass a larger --batch{pooled} or --freeze-bn, "
         "which keeps the statistics of the weights that training starts from"
     )
+
+
+def check_rate(recipe: Recipe, images_per_update: int) -> Iterator[str]:
+    """Yield warnings of learning rates that are hardly meant: the default of another optimizer, and an endless rise."""
+    rate = recipe.top_rate(images_per_update)
+    if recipe.optimizer != "sgd" and recipe.lr is None and recipe.base_rate == OFFICIAL_RATE:
+        yield (
+            f"the learning rate is {rate:.3g}, the default, which is meant for sgd; {recipe.optimizer} needs a lower "
+            f"one: the original trainer suggests a tenth, --lr {rate / 10:.3g}"
+        )
+    if recipe.warmup_epochs >= recipe.epochs:
+        yield (
+            f"the warm-up is not shorter than the training (epochs: {recipe.warmup_epochs:g} and {recipe.epochs}), so "
+            f"the learning rate does not reach {rate:.3g}; pass more --epochs or fewer --warmup-epochs"
+        )

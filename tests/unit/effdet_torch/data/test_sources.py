@@ -25,7 +25,7 @@ def test_an_annotation_file_and_a_folder(tmp_path: Path) -> None:
 def test_two_layouts_are_ambiguous(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
     (root / "data.yaml").touch()
-    with pytest.raises(EvaluationError, match=r"several layouts \(COCO, YOLO\): choose one"):
+    with pytest.raises(EvaluationError, match=r"several layouts \(COCO, YOLO\): choose one .*; effdet-verify also has"):
         DataSource(data=root).read()
 
 
@@ -36,7 +36,9 @@ def test_no_layout_at_all(tmp_path: Path) -> None:
         DataSource(data=tmp_path).read()
     with pytest.raises(EvaluationError, match=r"missing does not exist; .* --annotations FILE"):
         DataSource(data=tmp_path / "missing").read()
-    with pytest.raises(EvaluationError, match=r"is not a folder or a data set file.*; .* --annotations FILE"):
+    with pytest.raises(
+        EvaluationError, match=r"is not a folder or a data set file.*; .*effdet-verify also takes --annotations FILE"
+    ):
         DataSource(data=annotation_file(write_coco(tmp_path))).read()
 
 

@@ -26,8 +26,10 @@ FROZEN = Recipe(freeze_bn=True)
 STATISTICS = ("running_mean", "running_var")
 
 
-def trained(kind: str, recipe: Recipe, features: torch.Tensor, gradient: torch.Tensor) -> dict[str, Any]:
-    made = nn.Sequential(norm(kind))
+def trained(
+    kind: str, recipe: Recipe, features: torch.Tensor, gradient: torch.Tensor, dtype: torch.dtype = torch.float64
+) -> dict[str, Any]:
+    made = nn.Sequential(norm(kind)).to(dtype)
     prepare_norms(made, recipe)
     return run_norm(made[0], features, gradient)
 
@@ -48,6 +50,17 @@ def test_biased_variance_moves_the_statistics_by_less_and_changes_nothing_else(k
     ratio = (expected["running_var"] - kept) / (found["running_var"] - kept)
     np.testing.assert_allclose(ratio, values / (values - 1), rtol=1e-10)
     assert values / (values - 1) > 1.04  # the two variances are far enough apart to be told from each other
+
+
+def test_16_bit_features_have_32_bit_statistics() -> None:
+    """As with --amp on a CPU, whose kernel would return statistics of 8 digits in base 2."""
+    features, gradient = (tensor.bfloat16() for tensor in inputs(0))
+    found = trained("plain", BIASED, features, gradient, torch.float32)
+    expected = trained("plain", BIASED, features.float(), gradient.float(), torch.float32)
+    for name in STATISTICS:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+    for name in found.keys() - set(STATISTICS):
+        np.testing.assert_allclose(found[name], expected[name], atol=0.02 * np.abs(expected[name]).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

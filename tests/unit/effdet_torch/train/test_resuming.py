@@ -76,7 +76,7 @@ def test_fewer_epochs_than_are_done_train_nothing(
         with pytest.raises(KeyboardInterrupt):
             run(request(place, tmp_path, replace(RECIPE, epochs=5)))
     assert len(run(resumed(tmp_path, {"epochs": 1})).epochs) == 1
-    assert "nothing left to train: 1 epochs are done" in capsys.readouterr().out
+    assert "nothing left to train after epoch 1" in capsys.readouterr().out
     assert len(run(resumed(tmp_path, {"epochs": 2})).epochs) == 2  # negative control
 
 

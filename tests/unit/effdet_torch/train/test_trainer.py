@@ -19,7 +19,7 @@ from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.report import inspection_text
 from effdet_torch import load_model, save_model
-from effdet_torch.errors import EffdetError, ModelFileError, OutputError, TrainingError, UsageError
+from effdet_torch.errors import ConfigError, EffdetError, ModelFileError, OutputError, TrainingError, UsageError
 from effdet_torch.train import state as state_module
 from effdet_torch.train import trainer
 from effdet_torch.train.recipe import Recipe, make_recipe
@@ -269,6 +269,13 @@ def test_scratch_and_what_cannot_be_opened(place: Path, tmp_path: Path) -> None:
         run(place, tmp_path / "run", recipe, source="nothing")
     with pytest.raises(EffdetError, match=r"start\.pth is .*, not d3"):
         run(place, tmp_path / "run", recipe, source=str(place / "start.pth"), variant="d3")
+
+
+@pytest.mark.parametrize("name", ["start.pth", "scratch"])
+def test_settings_of_a_source_that_has_its_own_are_refused(place: Path, tmp_path: Path, name: str) -> None:
+    source = name if name == "scratch" else str(place / name)
+    with pytest.raises(ConfigError, match=rf"--hparams describes a checkpoint .*{name} needs no settings; leave it"):
+        run(place, tmp_path / "run", source=source, hparams="num_classes=3")
 
 
 def test_a_look_at_the_data(place: Path, tmp_path: Path) -> None:

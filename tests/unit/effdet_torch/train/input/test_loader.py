@@ -218,9 +218,11 @@ def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> No
     assert_same(found, list(loader(data).batches(0, 3)))
 
 
-def test_a_negative_seed_is_refused_before_anything_is_read() -> None:
-    with pytest.raises(ConfigError, match="seed is -1; expected 0 or more"):
-        make_recipe(seed=-1)
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_read(seed: int) -> None:
+    with pytest.raises(ConfigError, match=rf"seed is {seed}; expected 0 or more, below 2\^64"):
+        make_recipe(seed=seed)
+    torch.manual_seed(make_recipe(seed=2**64 - 1).seed)  # negative control
 
 
 def test_a_data_set_without_images_is_refused(data: DataSet) -> None:

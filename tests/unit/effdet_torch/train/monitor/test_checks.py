@@ -46,10 +46,23 @@ def test_few_images_are_warned_of() -> None:
     assert check(256, TWO, batch=3, sync_bn=True) is None
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_the_rate_of_sgd_is_too_high_for_others(optimizer: str) -> None:
-    text = check_rate(Recipe(batch=16, optimizer=optimizer), TWO) or ""
-    assert text.startswith(f"the learning rate of the recipe, 0.04, is meant for sgd and too high for {optimizer}")
-    assert "pass --lr, for example 0.004 or less" in text
-    assert check_rate(Recipe(batch=16, optimizer=optimizer, lr=0.001)) is None
-    assert check_rate(Recipe(batch=16)) is None
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_default_rate_of_sgd_is_too_high_for_others(name: Any) -> None:
+    (text,) = check_rate(Recipe(optimizer=name), 16)
+    assert "is 0.02, the default, which is meant for sgd" in text
+    assert text.endswith("a tenth, --lr 0.002")
+    assert not list(check_rate(Recipe(optimizer=name, lr=0.02), 16))
+    assert not list(check_rate(Recipe(), 16))
+
+
+def test_a_warm_up_without_an_end_is_warned_of() -> None:
+    (text,) = check_rate(Recipe(epochs=5, warmup_epochs=5), 64)
+    assert text.startswith(
+        "the warm-up is not shorter than the training (epochs: 5 and 5), so the learning rate does not"
+    )
+    assert not list(check_rate(Recipe(epochs=6, warmup_epochs=5), 64))
+
+
+def test_a_warm_up_has_a_number_of_epochs() -> None:
+    with pytest.raises(ConfigError, match="warmup_epochs is inf; expected 0 or more"):
+        Recipe(warmup_epochs=float("inf"))
