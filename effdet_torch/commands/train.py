@@ -94,7 +94,7 @@ Examples:
     "--recipe",
     "recipe_name",
     type=click.Choice(["default", "official"]),
-    help="official: the original trainer's settings, exactly; default: where today's knowledge is better.",
+    help="official: the original trainer's settings; default: where today's knowledge is better.",
 )
 @click.option(
     "--variant",

@@ -15,6 +15,7 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.training.class_map import ClassMap, classes_of
 from effdet_torch.data.training.splits import train_and_val
+from effdet_torch.data.training.statistics import training_notes
 from effdet_torch.engines.torch_engine import usable_device
 from effdet_torch.errors import UsageError
 from effdet_torch.network.model import EfficientDet
@@ -127,30 +128,23 @@ def set_up(
         request = replace(request, recipe=replace(request.recipe, batch=batch))
     recipe, batch_note = _with_batch(replace(request.recipe, augment=augment), len(classes.train.images), processes)
     per_update = recipe.batch * recipe.grad_accum * processes.count
-    warnings = check_batch_norms(recipe, model.config, processes), *check_rate(recipe, per_update)
+    remarks = (batch_note, check_batch_norms(recipe, model.config, processes), *check_rate(recipe, per_update))
     workers = _workers(processes) if request.workers is None else request.workers
+    pinned, assigner = device.type == "cuda", TargetAssigner(model.config)
     loader = TrainLoader(
-        classes.train,
-        model.config,
-        recipe,
-        TargetAssigner(model.config),
-        workers=workers,
-        processes=processes,
-        pin_memory=device.type == "cuda",
+        classes.train, model.config, recipe, assigner, workers=workers, processes=processes, pin_memory=pinned
     )
     step = _step(model, recipe, start, len(classes.train.images), processes)
     if state is not None:
         model.load_state_dict(state.model)
         step.load_state_dict(state.step)
-    facts = {
-        "classes": dict(classes.label_map),
-        "from": source.name,
-        **_splits(classes),
-    }
+    facts = {"classes": dict(classes.label_map), "from": source.name, **_splits(classes)}
+    about_data = (*notes, *classes.notes, *train.notes, *val.notes)
+    about_data += training_notes(classes.train, model.config.image_size)
     texts = (
         *(() if state else (*start.notes, *differences(request))),
-        *(note.sentence for note in dict.fromkeys((*notes, *classes.notes, *train.notes, *val.notes))),
-        *filter(None, (batch_note, *warnings)),
+        *(note.sentence for note in dict.fromkeys(about_data)),
+        *filter(None, remarks),
     )
     return Setup(
         request, recipe, classes.train, classes.val, model, loader, step, workers, processes, origin, facts, texts

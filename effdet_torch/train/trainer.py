@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data
 from effdet_torch.train.monitor.estimate import Estimate, estimate
+from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported
 from effdet_torch.train.monitor.interruption import Interruption, terminated_as_interrupted
 from effdet_torch.train.monitor.memory import peak_bytes
 from effdet_torch.train.monitor.samples import found_png, trained_png
@@ -52,7 +53,10 @@ def train(request: TrainRequest, open_source: OpenSource | None = None) -> Resul
         EffdetError: Something cannot be read or written or does not fit, or the loss is not finite. What was saved
             before stays.
     """
-    with terminated_as_interrupted(), lost_workers_reported(), processes(device_name(request)) as group:
+    with ExitStack() as stack:
+        for block in (terminated_as_interrupted(), lost_workers_reported(), full_memory_reported()):
+            stack.enter_context(block)
+        group = stack.enter_context(processes(device_name(request)))
         state = load_state(request.out) if request.resume else None
         return Trainer(set_up(request, group, open_source, state), state).run()
 
@@ -208,7 +212,7 @@ class Trainer:
         """Return how good each copy of the weights is; nothing in all processes but the first."""
         setup, found = self.setup, dict[str, Validation]()
         for copy, values in self._copies():
-            with values:
+            with values, divergence_reported(copy, setup.request.out):
                 result = validate(setup.model, setup.val, setup.processes, workers=setup.workers)
             if result is not None:
                 found[copy] = result
