@@ -18,7 +18,7 @@ from effdet_torch.train.step import TrainStep
 from effdet_torch.train.updates.schedule import make_schedule
 from support.coco_samples import small_model
 
-STEPS = 5
+STEPS = 3
 IMAGES = 5  # per update
 # How many boxes each image of an update has: the first two have more than the others together.
 BOXES = (6, 4, 0, 1, 2)

@@ -15,6 +15,9 @@ from effdet_torch.processes import processes
 
 T = TypeVar("T")
 SECONDS = 200
+# Its server imports torch once, for all tests; it has no threads that a fork could break.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["effdet_torch.train.trainer"])
 
 
 def run_processes(count: int, function: Callable[..., T], *arguments: Any) -> list[T]:
@@ -23,7 +26,7 @@ def run_processes(count: int, function: Callable[..., T], *arguments: Any) -> li
     The function must be importable, so not of a test file; results must be plain values or arrays.
     """
     port = free_port()
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, mp_context=FORKS) as pool:
         calls = [pool.submit(_call, rank, count, port, function, arguments) for rank in range(count)]
         return [call.result(SECONDS) for call in calls]
 

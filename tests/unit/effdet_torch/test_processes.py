@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 
 from effdet_torch.errors import UsageError
 from effdet_torch.processes import ALONE, processes
 from support.shared_values import left_alone, shared
-from support.torchrun import free_port, run_processes
+from support.torchrun import FORKS, free_port, run_processes
 
 FIRST, SECOND = [[1.0, 2.0], [3.0, 4.0]], [[2.0, 2.0], [3.0, 4.0]]
 
@@ -51,7 +50,7 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch, lost: s
 
 
 def test_a_process_that_leaves_is_reported_to_the_others_at_once() -> None:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=FORKS) as pool:
         port = free_port()
         first, second = (pool.submit(left_alone, rank, port) for rank in (0, 1))
         assert second.result(100) == "nothing"

@@ -19,6 +19,7 @@ from effdet_torch.train import trainer
 from effdet_torch.train.monitor.interruption import terminated_as_interrupted
 from effdet_torch.train.recipe import Recipe, make_recipe
 from effdet_torch.train.request import TrainRequest
+from effdet_torch.train.run import folder
 from effdet_torch.train.run.results import Results
 from effdet_torch.train.run.settings import read_settings, resumed
 from effdet_torch.train.setup import set_up
@@ -39,6 +40,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_coco(root / "data", ids, split=split)
     save_model(small_model(), root / "start.pth")
     return root
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes a third of a short training."""
+    monkeypatch.setitem(folder.AFTER_EPOCH, "curves.png", lambda _: b"")
 
 
 def request(place: Path, out: Path, recipe: Recipe = RECIPE, **changes: Any) -> TrainRequest:
