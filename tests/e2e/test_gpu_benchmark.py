@@ -27,6 +27,7 @@ SMALLEST = [
 ]
 
 
+@pytest.mark.slow
 def test_the_smallest_form(tmp_path: Path) -> None:
     pytest.importorskip("effdet", reason="the effdet package is not installed: pip install -e '.[bench]'")
     out = tmp_path / "gpu.json"

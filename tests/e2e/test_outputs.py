@@ -163,7 +163,7 @@ def test_a_name_that_is_too_long_is_an_error(folder: Path, line: str, code: int)
 # Stdout.
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("name", ["-", pytest.param("/dev/stdout", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("command", "option", "text", "code"),
     [

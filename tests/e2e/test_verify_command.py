@@ -108,6 +108,7 @@ def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
     assert "its backbone is efficientnet-b0, the model's efficientnet-lite0" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     """The graph has another activation than the file assumes, which no variable shows."""
     config = small_config(image_size=(64, 64))
@@ -159,7 +160,7 @@ def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> N
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("columns", ["0", "80"])
+@pytest.mark.parametrize("columns", ["0", pytest.param("80", marks=pytest.mark.slow)])
 def test_the_width_of_the_terminal_counts_and_not_a_setting(demo: Path, columns: str) -> None:
     master, terminal = os.openpty()
     words = [script("effdet-verify"), "demo/lite0.pth", "--reference", "demo/checkpoint", *QUICK, "--mode", "isolated"]
@@ -178,6 +179,7 @@ def test_quiet_prints_the_verdict_alone(demo: Path) -> None:
     assert "wrote quiet/report.html" in run("effdet-verify", *words, cwd=demo).stderr
 
 
+@pytest.mark.slow
 def test_a_demo_is_found_under_the_short_name(tmp_path: Path) -> None:
     done = run("effdet-verify", "--demo", "TF_EfficientDet_Lite0", *QUICK, "--mode", "isolated", "-q", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

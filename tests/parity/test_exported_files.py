@@ -153,7 +153,7 @@ def test_the_first_wrong_layer_is_named(
     assert diagnosis.explanation.startswith(f"{first} is the first output of the file that differs")
 
 
-@pytest.mark.parametrize(("change", "first"), WRONG)
+@pytest.mark.parametrize(("change", "first"), [WRONG[0], pytest.param(*WRONG[1], marks=pytest.mark.slow)])
 def test_a_wrong_layer_is_named_in_openvino(
     change: Callable[[Any], None], first: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

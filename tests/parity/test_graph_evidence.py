@@ -66,11 +66,17 @@ FILES = (of_meta, of_frozen, of_saved_model)
     ("change", "seen"),
     [
         ({}, {}),
-        ({"activation": "swish_native"}, {}),
-        *(({"activation": name}, {"act_type": name}) for name in ("relu6", "relu", "mish", "srelu")),
+        pytest.param({"activation": "swish_native"}, {}, marks=pytest.mark.slow),
+        *(
+            pytest.param({"activation": name}, {"act_type": name}, marks=[pytest.mark.slow] * (name != "mish"))
+            for name in ("relu6", "relu", "mish", "srelu")
+        ),
         ({"activation": "hswish", "has_residuals": True}, {"act_type": "hswish", "survival_prob": True}),
         ({"has_residuals": True, "repeats": 3}, {"survival_prob": True}),
-        *(({"fusion": name}, fused(name)) for name in ("sum", "attn", "channel_attn", "channel_fastattn")),
+        *(
+            pytest.param({"fusion": name}, fused(name), marks=[pytest.mark.slow] * name.startswith("channel"))
+            for name in ("sum", "attn", "channel_attn", "channel_fastattn")
+        ),
         ({"pools_first": True}, {"conv_after_downsample": True}),
         ({"separable": False}, {"separable_conv": False}),
         ({"size": (64, 96)}, {"image_size": "96x64"}),
@@ -93,7 +99,7 @@ def test_every_change_is_seen_in_a_graph_of_tf1(change: dict[str, Any], seen: di
 @pytest.mark.parametrize(
     ("change", "seen"),
     [
-        ({}, {}),
+        pytest.param({}, {}, marks=pytest.mark.slow),
         (
             {"activation": "hswish", "fusion": "channel_attn", "has_residuals": True, "pools_first": True},
             {"act_type": "hswish", "survival_prob": True, "conv_after_downsample": True, **fused("channel_attn")},
@@ -107,7 +113,7 @@ def test_other_files_show_the_same(
     assert (evidence.hparams, evidence.notes) == ({**USUAL, **seen}, ())
 
 
-@pytest.mark.parametrize("has_residuals", [False, True])
+@pytest.mark.parametrize("has_residuals", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_training_graph_can_be_read(has_residuals: bool, tmp_path: Path) -> None:
     """With batch statistics, gradients, averages, an optimizer, and residuals behind dropped branches."""
     evidence = of_meta(tmp_path, Network(is_training=True, has_residuals=has_residuals))

@@ -22,7 +22,8 @@ from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES, Profile
-from support.official_cases import CASES, OfficialCase, case_folders, mostly_slow
+from support.official_cases import CASES, OfficialCase, case_folders
+from support.quick import mostly_slow
 from verify.errors import ParityError
 from verify.reference.base import HeadOutputs
 from verify.verification import Settings, verify_model
@@ -44,6 +45,11 @@ ANOTHER = {
 }
 ASSUMED_AROUND = {"anchor_scale_list": "anchor_scale", "scale_range": "scale_range", "nms_hard": "nms_configs"}
 WITHOUT_DETECTOR = "heads_seg_only"
+# One of each kind: refused, another network, equal with other shapes, with another postprocessing.
+QUICK = (
+    *("act_relu6", "anchor_scale_list", "base", "bb_kernel", "conv_after_down", "fpn_qufpn", "full_conv"),
+    *("heads_seg_only", "min_level2", "nms_hard", "scale_range", "survival_b0", "wm_channel_fastattn"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +98,7 @@ def case(request: pytest.FixtureRequest, shared: Path, seeded: ModuleType) -> Of
     return OfficialCase(case_folders(shared)[request.param], seeded)
 
 
-@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("case", mostly_slow(CASES, QUICK), indirect=True)
 def test_with_its_config(case: OfficialCase, folder: Path) -> None:
     name = case.folder.name
     path = checkpoint(case, folder, with_config=True)
@@ -109,7 +115,7 @@ def test_with_its_config(case: OfficialCase, folder: Path) -> None:
     assert preparation.settings.assumed == {}
 
 
-@pytest.mark.parametrize("case", CASES, indirect=True)
+@pytest.mark.parametrize("case", mostly_slow(CASES, QUICK), indirect=True)
 def test_without_it_equal_refused_or_the_difference_is_assumed(case: OfficialCase, folder: Path) -> None:
     name = case.folder.name
     try:
@@ -123,7 +129,7 @@ def test_without_it_equal_refused_or_the_difference_is_assumed(case: OfficialCas
         assert difference is None or difference in preparation.settings.assumed
 
 
-@pytest.mark.parametrize("case", mostly_slow(ANOTHER, ("act_relu6", "survival_b0", "conv_after_down")), indirect=True)
+@pytest.mark.parametrize("case", mostly_slow(ANOTHER, ("act_relu6", "survival_b0")), indirect=True)
 def test_the_proof_notices_another_network(case: OfficialCase, folder: Path) -> None:
     """Converted without its config.yaml, and verified against the checkpoint with it."""
     settings = Settings(image_size=(128, 128), dtypes=("float32",))

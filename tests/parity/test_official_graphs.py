@@ -10,7 +10,8 @@ import pytest
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from support.graphs import write_meta
-from support.official_cases import SIZE, OfficialCase, case_folders, mostly_slow
+from support.official_cases import SIZE, OfficialCase, case_folders
+from support.quick import mostly_slow
 from verify.reference.graph import GraphReference
 from verify.reference.graph_network import Outline
 from verify.reference.official.config_file import read_config_file
@@ -30,7 +31,7 @@ HIDDEN = (
 OTHER_FORMS = ("base", "full_conv", "fpn_qufpn", "min_level2", "conv_bn_act", "no_bn_resample", "wm_channel_fastattn")
 
 
-QUICK = ("survival_b0", "wm_attn", "fpn_qufpn")
+QUICK = ("wm_attn",)
 
 
 @pytest.fixture

@@ -64,7 +64,12 @@ WRITERS: Mapping[str, Callable[..., Path]] = {
 
 
 @pytest.mark.parametrize(
-    ("form", "name"), [("model.meta", "m.meta"), ("TF1", "saved_model.pb"), ("TF2", "saved_model.pb")]
+    ("form", "name"),
+    [
+        ("model.meta", "m.meta"),
+        pytest.param("TF1", "saved_model.pb", marks=pytest.mark.slow),
+        ("TF2", "saved_model.pb"),
+    ],
 )
 def test_the_graph_runs_by_itself(form: str, name: str, tmp_path: Path) -> None:
     result = converted(WRITERS[form](tmp_path, CONFIG), tmp_path / "model.pth").verified(require="graph")
@@ -81,8 +86,8 @@ def test_the_graph_runs_by_itself(form: str, name: str, tmp_path: Path) -> None:
     ("form", "config", "network"),
     [
         ("model.meta", replace(CONFIG, activation="relu6"), ()),
-        ("TF2", CONFIG, (ResidualHeads,)),
-        ("TF1", replace(CONFIG, fusion="attn"), ()),
+        pytest.param("TF2", CONFIG, (ResidualHeads,), marks=pytest.mark.slow),
+        pytest.param("TF1", replace(CONFIG, fusion="attn"), (), marks=pytest.mark.slow),
     ],
     ids=["activation", "residual heads", "fusion"],
 )

@@ -29,6 +29,7 @@ from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
 from support.commands import run
+from support.quick import mostly_slow
 from verify.errors import ParityError
 from verify.layers.pairs import layer_pairs
 from verify.report.content.layers import runs
@@ -147,6 +148,11 @@ MODELS: Mapping[str, OwnModel] = {
     ),
 }
 
+QUICK = (
+    *("600 classes, 3 x 5 anchors", "20 classes, 3 x 5 anchors, levels 3-8, 384 x 640", "attn"),
+    "lite0, fastattn, 20 classes, levels 3-8, 135 x 190",
+)
+
 
 def verified(written: Written, settings: Settings | None = None) -> Verification:
     with open_checkpoint(written[0]) as source:
@@ -158,7 +164,7 @@ def level_sizes(height: int, width: int, max_level: int) -> dict[int, tuple[int,
     return {level: (math.ceil(height / 2**level), math.ceil(width / 2**level)) for level in range(3, max_level + 1)}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_slow(MODELS, QUICK))
 def test_converts_with_no_option_and_computes_the_same(name: str, tmp_path: Path) -> None:
     model = MODELS[name]
     written = model.convert(tmp_path)
@@ -313,6 +319,7 @@ def test_anchors_of_the_converted_file(everything: Written) -> None:
         assert not np.array_equal(wrong, expected)
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path: Path) -> None:
     """From another folder: convert with no option, then verify on the model's own size, which is no square."""
     model = OwnModel(get_config("d0", num_classes=20, image_size=(384, 640)), {"image_size": "640x384"})

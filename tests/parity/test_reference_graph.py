@@ -20,6 +20,7 @@ from converter.plan.copies import ViewName
 from effdet_torch.config import EfficientDetConfig
 from support.golden import error_over_rms
 from support.graphs import edit_graph, write_meta, write_tf1_exports, write_tf2_export
+from support.quick import mostly_slow
 from support.sources import small_config
 from support.tolerances import FLOAT32_RANDOM_INPUT
 from support.variable_shapes import random_variables
@@ -100,7 +101,7 @@ def images() -> NDArray[Any]:
     return np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", mostly_slow(FORMS, ("meta", "TF2 SavedModel", "frozen graph")))
 def test_equals_built_in_reference(name: str, images: NDArray[Any], tmp_path: Path) -> None:
     form = FORMS[name]
     form.write(tmp_path)

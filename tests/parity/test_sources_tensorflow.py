@@ -235,6 +235,7 @@ def train(model: Any, optimizer: Any) -> None:
     optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in model.trainable_variables])
 
 
+@pytest.mark.slow
 def test_tf2_saved_model(tmp_path: Path) -> None:
     export = ExportModel(detector(RAW))
     signature = export.__call__.get_concrete_function(tf.TensorSpec([1]))

@@ -51,9 +51,19 @@ def run(oracle: Oracle, case: str, start: Start, steps: int | None = None, **cha
     return {name: max(errors.get(name, 0.0) for errors in found) / bound for name, bound in BOUNDS.items()}
 
 
-@pytest.mark.parametrize("case", ["f64_train", "f64_frozen_bn", "f64_heads_only_clip", "f64_adam", "f64_seeded_raw"])
-def test_official_steps(oracle: Oracle, start: Start, case: str) -> None:
-    found = run(oracle, case, start)
+OTHERS = ("f64_frozen_bn", "f64_heads_only_clip", "f64_adam", "f64_seeded_raw")
+
+
+@pytest.mark.parametrize(
+    ("case", "steps"),
+    [
+        ("f64_train", None),
+        *((case, 2) for case in OTHERS),
+        *(pytest.param(case, None, marks=pytest.mark.slow) for case in OTHERS),
+    ],
+)
+def test_official_steps(oracle: Oracle, start: Start, case: str, steps: int | None) -> None:
+    found = run(oracle, case, start, steps)
     assert max(found.values()) < 1, found
 
 

@@ -16,6 +16,7 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from converter.readers.tensorflow.object_graph import AVERAGE
 from support.keras_model import MovingAverage, detector, is_trained, keras, tf
+from support.quick import mostly_slow
 from support.sources import assert_same, plan_of, seeded, small_config, state_dict
 
 optimizers = keras.optimizers
@@ -121,6 +122,7 @@ def test_averages_of_every_form_are_converted(
         assert_same(state_dict(open_checkpoint(path)), RAW)
 
 
+@pytest.mark.slow
 def test_averages_of_a_whole_d0(tmp_path: Path) -> None:
     raw, averaged = (seeded(plan_of("d0"), seed) for seed in (0, 1))
     model = detector(raw)
@@ -157,7 +159,7 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("name", SLOTS)
+@pytest.mark.parametrize("name", mostly_slow(SLOTS, ("SGD", "legacy SGD", "legacy Adam", "RMSprop", "Ftrl")))
 def test_slots_of_every_optimizer_are_ignored_under_their_right_name(tmp_path: Path, model: Any, name: str) -> None:
     make, reasons = SLOTS[name]
     optimizer = make()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from support.golden import error_over_rms
@@ -70,11 +68,6 @@ class OfficialCase:
         arrays |= {f"box_{level}": array for level, array in outputs.box_deltas.items()}
         assert arrays.keys() == self.oracle.keys() - {"seg"}
         return max(error_over_rms(array, self.oracle[name]) for name, array in arrays.items())
-
-
-def mostly_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
-    """Return names as parameters of a test, of which only some run every time."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 def case_folders(shared: Path) -> dict[str, Path]:

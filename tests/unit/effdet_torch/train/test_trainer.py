@@ -161,7 +161,7 @@ def test_a_killed_run_continues_bit_for_bit(
 def test_ctrl_c_finishes_the_update_and_saves_it(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = TrainStep.__call__
+    real, handler = TrainStep.__call__, signal.getsignal(signal.SIGINT)
 
     def interrupted(self: TrainStep, batches: Any) -> Any:
         if self.step == 2:
@@ -175,7 +175,7 @@ def test_ctrl_c_finishes_the_update_and_saves_it(
         ):
             run(place, tmp_path / "run")
     assert load_state(tmp_path / "run").updates == 1
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     resume(tmp_path / "run")
     assert not different(everything(tmp_path / "run"), everything(undisturbed))
 
