@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
+import effdet_torch.train
 from converter.converted import converted_file
 from effdet_torch.data.training.statistics import ClassCount, Statistics
 from effdet_torch.errors import EffdetError
@@ -33,6 +34,7 @@ def requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     module = ModuleType("effdet_torch.train.trainer")
     module.train = lambda *arguments: found.append(arguments)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(effdet_torch.train, "trainer", module, raising=False)  # where another test has imported it
     monkeypatch.chdir(tmp_path)
     return found
 
