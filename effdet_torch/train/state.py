@@ -13,9 +13,9 @@ from torch import Tensor
 
 from effdet_torch.atomic import replacing
 from effdet_torch.errors import ModelFileError
+from effdet_torch.train.run.place import STATE_FILE
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
-STATE_FILE = "state.pt"
 STATE_VERSION = 1
 
 
@@ -69,7 +69,9 @@ def load_state(folder: Path) -> TrainState:
         require_regular(path, MAX_MODEL_BYTES)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ModelFileError(f"{path} does not exist: nothing to resume; leave --resume out to start a run") from error
+        raise ModelFileError(
+            f"{path} does not exist: nothing to resume; start a run in another folder, without --resume"
+        ) from error
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {reason_of(error)}") from error
     except Exception as error:  # damaged bytes can end in any error of the unpickler

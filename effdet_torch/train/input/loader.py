@@ -7,10 +7,11 @@ number of workers or processes, nor from where a training was resumed.
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -221,9 +222,13 @@ def _settle(worker: int) -> None:
     """
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _spare)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where a SIGTERM to all processes ends this one
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_the_parent, daemon=True).start()
 
 
-def _spare(number: int, _: FrameType | None) -> None:
-    """Let a first SIGTERM pass; a second one, by which PyTorch ends a worker that hangs, acts as always."""
-    signal.signal(number, signal.SIG_DFL)
+def _wait_for_the_parent() -> None:
+    """End this process at a SIGTERM of its parent, which ends its workers so; others' are meant for the parent."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from effdet_torch.errors import OverwriteError, UsageError
 from effdet_torch.outputs import is_folder
-from effdet_torch.train.run.settings import SETTINGS
 
 DEFAULT = Path("runs") / "train"
+STATE_FILE = "state.pt"  # what --resume needs; a run that ended before its first one cannot be continued
 LABELLED = "samples_data.png"  # all that --check-data leaves: the training may follow in the same folder
 
 
@@ -28,6 +28,6 @@ def choose_folder(out: Path | None) -> Path:
         return next(folder for folder in map(DEFAULT.with_name, names) if not folder.exists())
     is_first = os.environ.get("RANK", "0") == "0"  # it may have begun to write when the others get here
     if is_first and is_folder(out) and any(path.name != LABELLED for path in out.iterdir()):
-        what = "holds a run: pass --resume to continue it, or" if (out / SETTINGS).exists() else "is not empty:"
+        what = "holds a run: pass --resume to continue it, or" if (out / STATE_FILE).exists() else "is not empty:"
         raise OverwriteError(f"--out {out} {what} choose another folder")
     return out

@@ -25,9 +25,10 @@ from effdet_torch.train import trainer
 from effdet_torch.train.recipe import Recipe, make_recipe
 from effdet_torch.train.request import TrainRequest
 from effdet_torch.train.run import folder
+from effdet_torch.train.run.place import STATE_FILE
 from effdet_torch.train.run.results import Results
 from effdet_torch.train.run.settings import resumed
-from effdet_torch.train.state import STATE_FILE, load_state
+from effdet_torch.train.state import load_state
 from effdet_torch.train.step import TrainStep
 from support.coco_samples import small_model, write_coco
 

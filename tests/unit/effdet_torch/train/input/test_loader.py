@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -204,11 +203,14 @@ def test_a_worker_that_the_system_ended_is_reported_with_what_helps(
 def test_a_signal_to_all_processes_leaves_the_workers_to_their_parent(data: DataSet) -> None:
     """torchrun and batch systems send SIGTERM to workers, too; the parent still needs its batch."""
     expected = list(loader(data).batches(0, 3))
-    batches = loader(data, workers=1).batches(0, 3)
+    others, batches = set(multiprocessing.active_children()), loader(data, workers=1).batches(0, 3)
     found = [next(batches)]
-    for worker in multiprocessing.active_children():
-        os.kill(int(worker.pid or 0), signal.SIGTERM)
+    (worker,) = set(multiprocessing.active_children()) - others
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
     assert_same([*found, *batches], expected)
+    worker.terminate()  # as Python does at its end, where it would wait forever
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 def test_workers_that_are_not_forked_get_all_that_they_need(data: DataSet) -> None:

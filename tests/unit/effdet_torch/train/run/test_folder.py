@@ -11,7 +11,7 @@ import pytest
 from effdet_torch.errors import ConfigError, EffdetError, OutputError, OverwriteError, UsageError
 from effdet_torch.train.run import events
 from effdet_torch.train.run.folder import RunFolder
-from effdet_torch.train.run.place import LABELLED, choose_folder
+from effdet_torch.train.run.place import LABELLED, STATE_FILE, choose_folder
 from effdet_torch.train.run.settings import settings_of
 from support.train_results import epoch_result, request
 
@@ -117,6 +117,9 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OverwriteError, match="is not empty: choose another folder"):
         choose_folder(tmp_path)
     opened(tmp_path)
+    with pytest.raises(OverwriteError, match="is not empty: choose another folder"):  # there is nothing to resume
+        choose_folder(tmp_path)
+    (tmp_path / STATE_FILE).touch()
     with pytest.raises(OverwriteError, match="holds a run: pass --resume to continue it, or choose another folder"):
         choose_folder(tmp_path)
     monkeypatch.setenv("RANK", "1")  # rank 0 may have written already
