@@ -166,6 +166,7 @@ RULES: Mapping[str, Rule] = {
     "polygon": Rule("repaired", "polygons: their bounding boxes"),
     # Images for training and for validation.
     "image without boxes": Rule("assumed", "training images without a box: kept, all of them is background"),
+    "crowd": Rule("assumed", "objects that stand for several: not trained, as in the original code"),
     "image with many boxes": Rule(
         "assumed",
         "training images with 100 boxes or more: all are trained; the official code takes fewer, and COCO's metrics "

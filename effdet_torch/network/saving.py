@@ -106,7 +106,17 @@ def _require_own(model: EfficientDet, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _write_pth(stream: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    torch.save({"state_dict": tensors, "metadata": metadata}, stream)
+    save_tensors({"state_dict": tensors, "metadata": metadata}, stream)
+
+
+def save_tensors(content: Any, stream: IO[bytes]) -> None:
+    """Write with `torch.save`; an interruption stays one, which PyTorch turns into an error about its own archive."""
+    try:
+        torch.save(content, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _write_safetensors(stream: IO[bytes], tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

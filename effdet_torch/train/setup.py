@@ -138,7 +138,15 @@ def set_up(
     if state is not None:
         model.load_state_dict(state.model)
         step.load_state_dict(state.step)
-    facts = {"classes": dict(classes.label_map), "from": source.name, **_splits(classes)}
+    used = {
+        "lr": recipe.top_rate(per_update),
+        "images per update": per_update,
+        "image_size": list(model.config.image_size),
+        "model": model.config.name,
+        "device": str(device),
+        "workers": workers,
+    }
+    facts = {"used": used, "classes": dict(classes.label_map), "from": source.name, **_splits(classes)}
     about_data = (*notes, *classes.notes, *train.notes, *val.notes)
     about_data += training_notes(classes.train, model.config.image_size)
     texts = (
@@ -196,7 +204,7 @@ def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Reci
             f"there are {images} training images, fewer than {processes.count} processes x {recipe.grad_accum} forward "
             "passes; use fewer processes, or a smaller --grad-accum"
         )
-    return replace(recipe, batch=most), f"batch {most} instead of {recipe.batch}: there are {images} training images"
+    return replace(recipe, batch=most), f"batch {most} instead of {recipe.batch}: number of training images: {images}"
 
 
 def _workers(processes: Processes) -> int:

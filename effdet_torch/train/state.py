@@ -13,6 +13,7 @@ from torch import Tensor
 
 from effdet_torch.atomic import replacing
 from effdet_torch.errors import ModelFileError
+from effdet_torch.network.saving import save_tensors
 from effdet_torch.train.run.place import STATE_FILE
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
@@ -53,7 +54,7 @@ def save_state(state: TrainState, folder: Path) -> None:
         OutputError: The disk is full, or the folder cannot be written.
     """
     with replacing(folder / STATE_FILE) as stream:
-        torch.save({"version": STATE_VERSION, **vars(state)}, stream)
+        save_tensors({"version": STATE_VERSION, **vars(state)}, stream)
         stream.flush()
         os.fsync(stream.fileno())  # a state that was lost with the power is a training that was lost
 

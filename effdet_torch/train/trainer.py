@@ -112,16 +112,20 @@ class Trainer:
             for note in setup.notes:
                 self.folder.note(note)
                 tell(note)
+            if state is not None:
+                tell(f"continues after update {self.step.step}, in epoch {self.state.epoch + 1}")
         self.progress = RunProgress(setup.recipe.epochs, len(setup.train.images))
+        self.interruption = Interruption()
         self._saved = time.monotonic()
 
     def run(self) -> Results | None:
         """Train to the end."""
         if self.folder and self.is_finished:
             tell(f"nothing left to train after epoch {self.state.epoch}; raise --epochs, or --patience if it is set")
-        while not self.is_finished:
-            self._updates()
-            self._end_of_epoch()
+        with self.interruption.deferred():
+            while not self.is_finished:
+                self._updates()
+                self._end_of_epoch()
         return self.folder.results if self.folder else None
 
     @property
@@ -133,12 +137,11 @@ class Trainer:
     def _updates(self) -> None:
         """Do the updates of an epoch that have not been done."""
         begin = time.monotonic()
-        setup, state, interruption = self.setup, self.state, Interruption()
+        setup, state = self.setup, self.state
         first, after = setup.first_update(state.epoch), setup.first_update(state.epoch + 1)
         groups = groups_of(setup, first + state.updates, after)
         images = setup.images_per_update
-        shown = self.progress.epoch(state.epoch + 1, state.updates * images)
-        with shown as show, interruption.deferred():
+        with self.progress.epoch(state.epoch + 1, state.updates * images) as show:
             for group in groups:
                 self._seed()
                 result = self.step(group)
@@ -150,14 +153,23 @@ class Trainer:
                     self.folder.write(TRAINED, trained_png(group[0], setup.train, setup.config))
                 show(state.updates * images, result.total, peak_bytes(self.step.device))
                 is_due = time.monotonic() - self._saved > SAVE_SECONDS
-                ends, saves = self._agreed(interruption.wanted, is_due)
+                ends, saves = self._agreed(self.interruption.wanted, is_due)
                 if ends or saves:
                     self._save_state()
                 if ends:
-                    raise TrainingError(
-                        f"interrupted after update {self.step.step}, in epoch {state.epoch + 1} of "
-                        f"{setup.recipe.epochs}; run effdet-train --resume --out {setup.request.out} to continue"
-                    )
+                    raise self._interrupted()
+
+    def _interrupted(self) -> TrainingError:
+        setup = self.setup
+        return TrainingError(
+            f"interrupted after update {self.step.step}, in epoch {self.state.epoch + 1} of {setup.recipe.epochs}; run "
+            f"effdet-train --resume --out {setup.request.out} to continue"
+        )
+
+    def _end_if_wanted(self, *_: int) -> None:
+        """End between two images of a validation: the state has been saved before."""
+        if self.interruption.wanted:
+            raise self._interrupted()
 
     def _agreed(self, *wishes: bool) -> list[bool]:
         """Return what any process wants: they get a signal between different updates, and must stop after the same."""
@@ -213,7 +225,9 @@ class Trainer:
         setup, found = self.setup, dict[str, Validation]()
         for copy, values in self._copies():
             with values, divergence_reported(copy, setup.request.out):
-                result = validate(setup.model, setup.val, setup.processes, workers=setup.workers)
+                result = validate(
+                    setup.model, setup.val, setup.processes, workers=setup.workers, progress=self._end_if_wanted
+                )
             if result is not None:
                 found[copy] = result
         return found

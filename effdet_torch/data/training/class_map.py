@@ -191,4 +191,4 @@ def _reason(own: Mapping[Key, int], names: Mapping[Key, str], head_kept: bool) -
         return "not all categories of the data set have names of their own"
     others = listed(name for key, name in names.items() if key not in own)
     missing = listed(key for key in own if key not in names)
-    return f"names of the data set alone: {others or 'none'}; of the model alone: {missing or 'none'}"
+    return f"only in the data set: {others or 'none'}; only in the model: {missing or 'none'}"

@@ -90,6 +90,7 @@ def training_notes(train: DataSet, image_size: tuple[int, int]) -> tuple[Note, .
     found, per_image = Findings(train.path.name), _boxes_per_image(train)
     images = {image.image_id: image for image in train.images}
     found.add_all("image without boxes", (x.name for x in train.images if not per_image[x.image_id]))
+    found.add_all("crowd", (images[x.image_id].name for x in train.objects if x.is_crowd))
     found.add_all(
         "image with many boxes",
         (f"{images[image_id].name}: {count}" for image_id, count in per_image.items() if count >= MANY),

@@ -88,7 +88,7 @@ def parse_augment(text: str, official: bool = False) -> tuple[str, ...]:
         official: refuse what the official training does not have.
 
     Raises:
-        ConfigError: A name is unknown or not official; lists all of them.
+        ConfigError: A name is unknown or not official (lists all of them), or there are several policies.
     """
     names = [name.strip() for name in text.split(",") if name.strip() not in ("", NOTHING)]
     return ordered(names, official)
@@ -100,6 +100,8 @@ def ordered(names: Sequence[str], official: bool = False) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in known]:
         reason = "is not a part of the official recipe" if unknown[0] in AUGMENTATIONS else "is unknown"
         raise ConfigError(f"augmentation {unknown[0]!r} {reason}; expected {NOTHING}, or a list of: {', '.join(known)}")
+    if len(policies := [name for name in names if name in POLICIES]) > 1:
+        raise ConfigError(f"augmentations {' and '.join(policies)} exclude each other; choose one policy")
     return tuple(name for name in known if name in names)
 
 

@@ -253,7 +253,7 @@ def test_validations_as_often_as_wanted(place: Path, tmp_path: Path) -> None:
 
 def test_fewer_images_than_a_batch(place: Path, tmp_path: Path) -> None:
     results = run(place, tmp_path / "run", replace(RECIPE, batch=64, epochs=1))
-    assert "batch 4 instead of 64: there are 4 training images" in results.notes
+    assert "batch 4 instead of 64: number of training images: 4" in results.notes
     assert results.epochs[0].images == 4
 
 

@@ -59,7 +59,7 @@ def test_other_names_are_a_new_head() -> None:
     data = data_set({1: "cat", 2: "cow"})
     found = classes_of(data, data, CATS, 2)
     assert (found.num_classes, found.head_kept, found.label_map) == (2, False, {1: "cat", 2: "cow"})
-    assert found.reason == "names of the data set alone: cow; of the model alone: dog"
+    assert found.reason == "only in the data set: cow; only in the model: dog"
     assert classes_of(data_set(CATS), data_set(CATS), CATS, 2).head_kept  # negative control
 
 

@@ -36,7 +36,8 @@ def test_nothing_to_say() -> None:
 
 
 def test_images_without_boxes() -> None:
-    assert kinds(data_set((1, 1, 9, False), (2, 1, 9, True))) == {"image without boxes": (2, ("2.jpg", "3.jpg"))}
+    found = kinds(data_set((1, 1, 9, False), (2, 1, 9, True)))
+    assert found == {"image without boxes": (2, ("2.jpg", "3.jpg")), "crowd": (1, ("2.jpg",))}
 
 
 @pytest.mark.parametrize(("count", "expected"), [(99, {}), (100, {"image with many boxes": (1, ("1.jpg: 100",))})])

@@ -208,3 +208,9 @@ def test_a_box_on_the_canvas_stays_around_its_object(seed: int) -> None:
     for box in boxes[:, [1, 0, 3, 2]]:
         assert colored_share(canvas.transpose(1, 2, 0), box, 0) == 1
         assert colored_share(canvas.transpose(1, 2, 0), box, 1) < 1  # negative control
+
+
+def test_one_policy_at_a_time() -> None:
+    with pytest.raises(ConfigError, match="autoaugment-v1 and randaugment exclude each other; choose one policy"):
+        parse_augment("autoaugment-v1,flip,randaugment")
+    assert parse_augment("flip,autoaugment-v1") == ("autoaugment-v1", "flip")
