@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from effdet_torch.errors import EvaluationError, TrainingError
@@ -43,7 +44,8 @@ def divergence_reported(copy: str, out: Path) -> Iterator[None]:
         TrainingError: There are such detections.
     """
     try:
-        yield
+        with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are about to become infinite
+            yield
     except EvaluationError as error:
         raise TrainingError(
             f"the training has diverged: the {copy} weights give boxes or scores that are not finite. Start again in "
