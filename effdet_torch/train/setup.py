@@ -138,14 +138,7 @@ def set_up(
     if state is not None:
         model.load_state_dict(state.model)
         step.load_state_dict(state.step)
-    used = {
-        "lr": recipe.top_rate(per_update),
-        "images per update": per_update,
-        "image_size": list(model.config.image_size),
-        "model": model.config.name,
-        "device": str(device),
-        "workers": workers,
-    }
+    used = {**_used(recipe, model.config, per_update), "device": str(device), "workers": workers}
     facts = {"used": used, "classes": dict(classes.label_map), "from": source.name, **_splits(classes)}
     about_data = (*notes, *classes.notes, *train.notes, *val.notes)
     about_data += training_notes(classes.train, model.config.image_size)
@@ -192,6 +185,16 @@ def _largest_batch(model: EfficientDet, recipe: Recipe, device: torch.device, pr
 
     found = torch.tensor(batch_for(device, attempt), device=device)
     return min(int(batch) for batch in processes.all(found))
+
+
+def _used(recipe: Recipe, config: EfficientDetConfig, per_update: int) -> dict[str, Any]:
+    """Return what was chosen where options leave it open."""
+    return {
+        "lr": recipe.top_rate(per_update),
+        "images per update": per_update,
+        "image_size": list(config.image_size),
+        "model": config.name,
+    }
 
 
 def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Recipe, str | None]:

@@ -112,7 +112,7 @@ class Trainer:
             for note in setup.notes:
                 self.folder.note(note)
                 tell(note)
-            if state is not None:
+            if state is not None and not self.is_finished:
                 tell(f"continues after update {self.step.step}, in epoch {self.state.epoch + 1}")
         self.progress = RunProgress(setup.recipe.epochs, len(setup.train.images))
         self.interruption = Interruption()
