@@ -28,13 +28,15 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
             yield
             return
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+        handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+        # What is ignored stays so: a shell keeps the Ctrl-C of its terminal from the jobs in its background.
+        before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
 
         def note(number: int, _: FrameType | None) -> None:
             self.wanted = True
             signal.signal(number, before[number])
 
-        for number in SIGNALS:
+        for number in before:
             signal.signal(number, note)
         try:
             yield
