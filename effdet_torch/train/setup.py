@@ -77,7 +77,7 @@ class Setup:
     @property
     def images_per_update(self) -> int:
         """Images that one update sees, in all processes."""
-        return self.recipe.batch * self.recipe.grad_accum * self.processes.count
+        return _per_update(self.recipe, self.processes)
 
     def first_update(self, epoch: int) -> int:
         """Return the number of the first update of an epoch; batches run across the ends of epochs, as in main.py."""
@@ -127,7 +127,7 @@ def set_up(
         batch = _largest_batch(model, request.recipe, device, processes)
         request = replace(request, recipe=replace(request.recipe, batch=batch))
     recipe, batch_note = _with_batch(replace(request.recipe, augment=augment), len(classes.train.images), processes)
-    per_update = recipe.batch * recipe.grad_accum * processes.count
+    per_update = _per_update(recipe, processes)
     remarks = (batch_note, check_batch_norms(recipe, model.config, processes), *check_rate(recipe, per_update))
     workers = _workers(processes) if request.workers is None else request.workers
     pinned, assigner = device.type == "cuda", TargetAssigner(model.config)
@@ -166,8 +166,12 @@ def differences(request: TrainRequest) -> list[str]:
     return [f"the default recipe differs from the official one: {texts}; docs/training.md says why"]
 
 
+def _per_update(recipe: Recipe, processes: Processes) -> int:
+    return recipe.batch * recipe.grad_accum * processes.count
+
+
 def _step(model: EfficientDet, recipe: Recipe, start: Start, images: int, processes: Processes) -> TrainStep:
-    per_update = recipe.batch * recipe.grad_accum * processes.count
+    per_update = _per_update(recipe, processes)
     schedule = make_schedule(recipe, per_update, images / per_update)
     loss = DetectionLoss(recipe, model.config)
     return TrainStep(model, recipe, schedule, loss, processes, averages=start.averages)

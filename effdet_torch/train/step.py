@@ -19,6 +19,7 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.norms import prepare_norms
 from effdet_torch.train.objective.loss import DetectionLoss, Losses
+from effdet_torch.train.objective.normalizer import MovingNormalizer
 from effdet_torch.train.objective.targets import Targets
 from effdet_torch.train.recipe import Recipe
 from effdet_torch.train.updates.clipping import clip_gradients, official_variables
@@ -108,7 +109,8 @@ class TrainStep:
     ) -> None:
         self.recipe, self.schedule, self.loss, self.processes = recipe, schedule, loss, processes
         self.step = self.skipped = self._skipped_in_a_row = 0
-        self.average_positives = 0.0
+        momentum = recipe.positives_momentum
+        self._moving_normalizer = None if momentum is None else MovingNormalizer(momentum)
         freeze(model, recipe.freeze)
         prepare_norms(model, recipe, processes)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -156,11 +158,12 @@ class TrainStep:
         if self.recipe.normalizer == "global":
             positives = self.processes.sum(positives)
         normalizer = float(positives) + 1
-        momentum = self.recipe.positives_momentum
-        if momentum is not None:
-            self.average_positives = momentum * self.average_positives + (1 - momentum) * normalizer
-            normalizer = self.average_positives
-        return normalizer
+        return normalizer if self._moving_normalizer is None else float(self._moving_normalizer(normalizer))
+
+    @property
+    def average_positives(self) -> float:
+        """The moving average of the normaliser; 0 where the recipe has none."""
+        return 0.0 if self._moving_normalizer is None else float(self._moving_normalizer.value)
 
     def _backward(self, batches: Sequence[Batch], normalizer: float) -> Tensor:
         """Add up the gradients of all batches; return total, classes, boxes and iou of all processes, (4,)."""
@@ -243,5 +246,7 @@ class TrainStep:
         if self.averages is not None:
             self.averages.load_state_dict(state["averages"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.average_positives = state["step"], state["average_positives"]
+        if self._moving_normalizer is not None:
+            self._moving_normalizer.value.fill_(state["average_positives"])
+        self.step = state["step"]
         self.skipped, self._skipped_in_a_row = state["skipped"]

@@ -27,7 +27,7 @@ class MovingNormalizer(nn.Module):
     def __init__(self, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
-        self.register_buffer("value", torch.zeros(()))
+        self.register_buffer("value", torch.zeros((), dtype=torch.float64))
 
     @torch.no_grad()
     def forward(self, normalizer: Tensor | float) -> Tensor:
