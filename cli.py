@@ -33,13 +33,24 @@ try:
     from converter.command import convert, inspect
     from converter.converted import converted_file
     from effdet_torch.commands.detect import detect
+    from effdet_torch.commands.doctor import doctor
     from effdet_torch.commands.export import export
     from effdet_torch.commands.train import train
-    from verify.command import verify
+    from effdet_torch.terminal import VERSION, Group
+    from verify.command import evaluate, verify
 except KeyboardInterrupt:  # later ones are reported by the commands
     sys.exit("Error: interrupted")
 
-__all__ = ["convert", "detect", "export", "inspect", "train", "verify"]
+__all__ = ["convert", "detect", "effdet", "export", "inspect", "train", "verify"]
+
+VERBS = (convert, inspect, verify, detect, evaluate, export, train, doctor)
+effdet = VERSION(
+    Group(
+        "effdet",
+        commands={str(verb.name): verb for verb in VERBS},
+        help="EfficientDet from TensorFlow to PyTorch: convert, verify, use. effdet-convert and the like are the same.",
+    )
+)
 
 # effdet-train starts from anything that effdet-convert takes, but its package knows nothing of the converter.
 train.context_settings["obj"] = converted_file

@@ -67,6 +67,7 @@ def opened_source(source: str | Path) -> VariableSource:
 
 @click.command(
     cls=Command,
+    short_help="A TensorFlow checkpoint to a PyTorch file, or back.",
     epilog="""\b
 Examples:
   effdet-convert efficientdet-d0/ d0.pth
@@ -169,6 +170,7 @@ def convert(
 
 @click.command(
     cls=Command,
+    short_help="What a checkpoint holds.",
     epilog="""\b
 Examples:
   effdet-inspect efficientdet-d0/

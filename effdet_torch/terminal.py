@@ -88,6 +88,14 @@ class Command(click.Command):
             fail(error)
 
 
+class Group(Command, click.Group):
+    """A command whose verbs are commands, listed in the order in which they are given."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the verbs."""
+        return list(self.commands)
+
+
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Turn what was foreseen into one message on stderr and an exit code: 1 failed, 2 wrong usage."""
 

@@ -15,7 +15,6 @@ from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
-    output_folder,
     refuse_options,
     reports_errors,
     unless_folder,
@@ -23,7 +22,17 @@ from effdet_torch.terminal import (
     write,
     writes,
 )
-from verify.options import COCO_OPTIONS, INPUT, SETTINGS, SOURCES, coco_options, image_size
+from verify.options import (
+    COCO_OPTIONS,
+    INPUT,
+    REPORT_DIR,
+    SETTINGS,
+    SIZE,
+    SOURCES,
+    coco_options,
+    csv_files,
+    report_files,
+)
 
 if TYPE_CHECKING:
     from effdet_torch.outputs import RunFiles
@@ -32,22 +41,9 @@ if TYPE_CHECKING:
 UNLIMITED = 100_000  # columns, more than any line has: only a terminal needs them wrapped
 
 
-def report_files(folder: Path) -> list[Path]:
-    """Return the files of --report-dir."""
-    from verify.report.write import REPORTS
-
-    return [folder / name for name in REPORTS]
-
-
-def csv_files(path: Path) -> list[Path]:
-    """Return the files of --save-csv."""
-    from verify.report.csv import table_paths
-
-    return table_paths(path)
-
-
 @click.command(
     cls=Command,
+    short_help="Prove that a converted file is the same model.",
     epilog="""\b
 Examples:
   effdet-verify --demo d0
@@ -81,12 +77,7 @@ Examples:
     help="Fail unless the verdict rests on a graph (graph), or on stated settings at least (config).",
 )
 @click.option("--image", type=INPUT, help="Run on a photograph instead of noise.")
-@click.option(
-    "--image-size",
-    metavar="SIDE|WxH",
-    callback=image_size,
-    help="Network input; default: MODEL's, but at most 512x512 where layers are compared.",
-)
+@SIZE
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 @click.option("--dtype", "dtypes", type=click.Choice(["float64", "float32"]), multiple=True, help="Default: both.")
 @click.option(
@@ -97,9 +88,7 @@ Examples:
     help="Default: all three; fused is the network that --coco and effdet-detect run.",
 )
 @click.option("--fused", is_flag=True, default=None, help="The same as --mode fused.")
-@click.option(
-    "--report-dir", callback=output_folder, metavar="DIR", help="Write report.html, .json, junit.xml, summary.md."
-)
+@REPORT_DIR
 @coco_options
 @verbosity
 @VERSION
@@ -126,11 +115,7 @@ def verify(
     Exit code 0: everything compared agrees within tolerance; 1: something differs, could not be compared, or rests on
     less than --require; 2: wrong usage.
     """
-    from rich.console import Console
-
     from converter.inputs import input_files
-    from verify.report.csv import write_csv
-    from verify.report.write import render_terminal, write_reports
 
     if reference is not None and is_exported(Path(reference)):
         raise click.UsageError(
@@ -143,7 +128,50 @@ def verify(
             return
     else:
         result, report_dir = verify_layers(model, reference, demo, report_dir, options)
-    # First what cannot fail: a file that cannot be written must not cost the result.
+    show(result, report_dir, options["save_csv"])
+    sys.exit(0 if result.passed else 1)
+
+
+@click.command(
+    cls=Command,
+    short_help="COCO metrics on a data set.",
+    epilog="""\b
+Examples:
+  effdet evaluate d0.pth --coco coco/ --results d0.json
+  effdet evaluate mine.pth --data VOC2012/ --labels names.pbtxt --report-dir report/
+  effdet evaluate d0.onnx --annotations val.json --images photos/ --limit 100
+""",
+)
+@click.argument("model", type=INPUT)
+@SIZE
+@REPORT_DIR
+@coco_options
+@verbosity
+@VERSION
+@reports_errors
+@writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
+def evaluate(model: Path, report_dir: Path | None, files: RunFiles, **options: Any) -> None:
+    """Measure the detections of MODEL on a data set: COCO's 12 numbers, every class, the best threshold of each.
+
+    The same as effdet-verify with --coco, --annotations or --data. The data set is checked before the first image.
+
+    Exit code 0: done; 1: failed, or --reference-results differ; 2: wrong usage.
+    """
+    if all(options[name] is None for name in SOURCES):
+        raise click.UsageError("give the data set: --coco ROOT, --annotations FILE or --data DIR")
+    result = verify_images(model, None, None, {"require": None, **options}, report_dir is not None, files)
+    if result is not None:  # else another one of several processes reports
+        show(result, report_dir, options["save_csv"])
+        sys.exit(0 if result.passed else 1)
+
+
+def show(result: Verification, report_dir: Path | None, table: Path | None) -> None:
+    """Print a result and write its reports: first what cannot fail, so that an unwritable file costs nothing."""
+    from rich.console import Console
+
+    from verify.report.csv import write_csv
+    from verify.report.write import render_terminal, write_reports
+
     quiet = is_quiet()
     console = Console(width=(None if quiet else width_of(sys.stdout)) or UNLIMITED)
     with console.capture() as captured:
@@ -151,13 +179,12 @@ def verify(
     first, end, others = captured.get().partition("\n")
     reason, reason_end, _ = others.partition("\n")
     write(first + end + (others if not quiet else "" if result.passed else reason + reason_end))
-    detection, table = result.detection, options["save_csv"]
+    detection = result.detection
     written = write_reports(result, report_dir) if report_dir is not None else []
     if table is not None and detection is not None and detection.details is not None:
         written += write_csv(table, detection.details, detection.comparison)
     for path in written:
         tell(f"wrote {path}", err=True)
-    sys.exit(0 if result.passed else 1)
 
 
 def verify_layers(

@@ -1,4 +1,4 @@
-"""The options of `effdet-verify` that belong to an evaluation on a data set."""
+"""The options of `effdet-verify` and `effdet evaluate`: those of an evaluation, and of what is written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
-from effdet_torch.terminal import csv_file, input_file, json_file_or_folder
+from effdet_torch.terminal import csv_file, input_file, json_file_or_folder, output_folder
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")
@@ -120,3 +120,28 @@ def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple
         return None if text is None else read_image_size(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
+
+
+SIZE = click.option(
+    "--image-size",
+    metavar="SIDE|WxH",
+    callback=image_size,
+    help="Network input; default: MODEL's, but at most 512x512 where layers are compared.",
+)
+REPORT_DIR = click.option(
+    "--report-dir", callback=output_folder, metavar="DIR", help="Write report.html, .json, junit.xml, summary.md."
+)
+
+
+def report_files(folder: Path) -> list[Path]:
+    """Return the files of --report-dir."""
+    from verify.report.write import REPORTS
+
+    return [folder / name for name in REPORTS]
+
+
+def csv_files(path: Path) -> list[Path]:
+    """Return the files of --save-csv."""
+    from verify.report.csv import table_paths
+
+    return table_paths(path)

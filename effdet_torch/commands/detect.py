@@ -39,6 +39,7 @@ MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 @click.command(
     cls=Command,
+    short_help="Objects in images.",
     epilog="""\b
 Examples:
   effdet-detect d0.pth photo.jpg -o drawn/

@@ -60,6 +60,7 @@ def written_files(out: Path) -> Iterable[Path]:
 
 @click.command(
     cls=Command,
+    short_help="To ONNX, OpenVINO, TorchScript and others.",
     epilog="""\b
 Examples:
   effdet-export d0.pth d0.onnx

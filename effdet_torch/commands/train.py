@@ -70,6 +70,7 @@ RATE = click.FloatRange(0, min_open=True)
 
 @click.command(
     cls=Command,
+    short_help="Train, or fine-tune on your own classes.",
     epilog="""\b
 Examples:
   effdet-train my_dataset/ --from d0.pth --epochs 50

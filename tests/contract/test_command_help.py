@@ -20,6 +20,7 @@ SECONDS = 0.15
 SCRIPTS: dict[str, str] = dict(
     re.findall(r'^(\S+) = "cli:(\w+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 )
+GROUP = SCRIPTS.pop("effdet")  # its verbs have their own tests
 ALL = pytest.mark.parametrize("name", SCRIPTS)
 
 
@@ -38,7 +39,7 @@ def examples(name: str) -> list[str]:
 
 def test_every_command_is_installed() -> None:
     in_module = {key for key, value in vars(cli).items() if isinstance(value, click.Command)}
-    assert set(SCRIPTS.values()) == in_module
+    assert {*SCRIPTS.values(), GROUP, "doctor", "evaluate"} == in_module  # the last two are verbs alone
     assert set(SCRIPTS) >= {"effdet-convert", "effdet-inspect"}
 
 
