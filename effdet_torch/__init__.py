@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
     from effdet_torch.inference.predict import Predictor
+    from effdet_torch.integrations.torchvision_detector import as_torchvision
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
     from effdet_torch.network.saving import save_model
@@ -29,6 +30,7 @@ _LAZY = {
     "ExportSettings": "export.settings",
     "ImageDetections": "inference.detections",
     "Predictor": "inference.predict",
+    "as_torchvision": "integrations.torchvision_detector",
     "create_model": "network.model",
     "export_model": "export.export",
     "load_backbone": "network.checkpoint",
@@ -45,6 +47,7 @@ __all__ = [
     "ExportSettings",
     "ImageDetections",
     "Predictor",
+    "as_torchvision",
     "create_model",
     "export_model",
     "get_config",

@@ -1,0 +1,139 @@
+"""The contract of torchvision's detection models: lists of images in, dictionaries of detections or losses out.
+
+SAHI, FiftyOne, torchmetrics and training loops written for `fasterrcnn_resnet50_fpn` take such a model.
+
+Source: torchvision's documentation of `torchvision.models.detection.retinanet_resnet50_fpn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from effdet_torch.checks import require_type
+from effdet_torch.errors import UsageError
+from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.network.model import EfficientDet
+from effdet_torch.processing.postprocess import postprocess
+from effdet_torch.processing.preprocess import preprocess
+from effdet_torch.processing.profiles import OWN, Profile, get_profile
+from effdet_torch.train.objective import DetectionLoss, TargetAssigner
+from effdet_torch.train.recipe import Recipe, make_recipe
+
+SCORE_THRESHOLD = 0.05  # torchvision's own default
+WHITE = 255.0
+
+
+class TorchvisionDetector(nn.Module):
+    """A model with torchvision's contract: images of any sizes, boxes in their own pixels, losses in training mode.
+
+    Attributes:
+        model: the network, which this module moves and trains with itself.
+    """
+
+    anchors_yxyx: Tensor
+
+    def __init__(self, model: EfficientDet, profile: Profile, score_threshold: float, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.profile, self.score_threshold = model, profile, score_threshold
+        self.assign, self.loss = TargetAssigner(model.config), DetectionLoss(recipe, model.config)
+        self.register_buffer("anchors_yxyx", make_anchors_yxyx(model.config), persistent=False)
+        self.train(model.training)
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
+        """Detect objects, or return losses in training mode.
+
+        Args:
+            images: RGB, (3, height, width) each, floating point in 0..1 or uint8; they are resized to the model's size.
+            targets: in training mode, for every image `boxes` (N, 4) as (xmin, ymin, xmax, ymax) in its pixels and
+                `labels` (N,) int64 from 1.
+
+        Returns:
+            In evaluation mode for every image `boxes` (N, 4) float32 in its pixels and inside it, `labels` (N,) int64
+            (class channel + 1: COCO's ids for the official models) and `scores` (N,) float32, best first. In training
+            mode the losses `classification` and `bbox_regression`, whose sum is the loss of the recipe.
+
+        Raises:
+            UsageError: An image or target has another shape, type or range; or targets are missing in training mode.
+        """
+        for index, image in enumerate(images):
+            _require_image(image, index)
+        pixels = [image if image.dtype == torch.uint8 else image * WHITE for image in images]
+        device = self.anchors_yxyx.device
+        batch, scales = preprocess([image.permute(1, 2, 0) for image in pixels], self.model.config, device)
+        if self.training:
+            return self._losses(batch, scales, targets)
+        with torch.no_grad():
+            logits, deltas = self.model(batch)
+            found = postprocess(logits, deltas, self.anchors_yxyx, scales, self.model.config.image_size, self.profile)
+        results = []
+        for image, boxes, scores, labels in zip(images, found.boxes_xyxy, found.scores, found.classes, strict=True):
+            kept = (labels > 0) & (scores >= self.score_threshold)  # padding has the label 0
+            height, width = image.shape[-2:]
+            largest = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
+            inside = boxes[kept].clamp(min=0).minimum(largest)
+            results.append({"boxes": inside, "labels": labels[kept], "scores": scores[kept]})
+        return results
+
+    def _losses(
+        self, batch: Tensor, scales: Tensor, targets: Sequence[Mapping[str, Tensor]] | None
+    ) -> dict[str, Tensor]:
+        if targets is None or len(targets) != len(batch):
+            found = "none" if targets is None else str(len(targets))
+            raise UsageError(
+                f"{len(batch)} images and targets: {found}; in training mode every image needs its targets"
+            )
+        num_classes = self.model.config.num_classes
+        for index, target in enumerate(targets):
+            labels = target["labels"]
+            if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
+                found = f"{int(labels.min())} to {int(labels.max())}"
+                raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {num_classes}")
+        boxes = [
+            target["boxes"].to(batch.device).float() / scale for target, scale in zip(targets, scales, strict=True)
+        ]
+        assigned = self.assign(boxes, [target["labels"].to(batch.device) for target in targets])
+        losses = self.loss(*self.model(batch), assigned)
+        return {"classification": losses.classes, "bbox_regression": losses.total - losses.classes}
+
+
+def as_torchvision(
+    model: EfficientDet,
+    *,
+    profile: str | Profile = OWN,
+    score_threshold: float = SCORE_THRESHOLD,
+    recipe: Recipe | None = None,
+) -> TorchvisionDetector:
+    """Return a model in the shape of torchvision's detection models, see `TorchvisionDetector`.
+
+    Args:
+        model: the network; it is used, not copied.
+        profile: how detections are made, see `Predictor`.
+        score_threshold: detections below it are left out; 0 keeps all, which metrics need.
+        recipe: supplies the settings of the losses; by default those of `effdet-train`.
+
+    Raises:
+        UsageError: `model` is something else.
+        ConfigError: The profile does not exist.
+    """
+    require_type(model, EfficientDet, "model", "an EfficientDet, which load_model and create_model return")
+    chosen = get_profile(profile, model.config)
+    return TorchvisionDetector(model, chosen, score_threshold, make_recipe() if recipe is None else recipe)
+
+
+def _require_image(image: Tensor, index: int) -> None:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise UsageError(f"images[{index}] has the shape {tuple(image.shape)}; expected (3, height, width), RGB")
+    if image.dtype == torch.uint8:
+        return
+    if not image.is_floating_point():
+        raise UsageError(f"images[{index}] is {image.dtype}; expected floating point in 0..1, or uint8")
+    if image.numel() and not (float(image.min()) >= 0 and float(image.max()) <= 1):
+        raise UsageError(
+            f"images[{index}] has values from {float(image.min()):g} to {float(image.max()):g}; expected 0..1, not "
+            "normalised: the model does that itself"
+        )
