@@ -25,6 +25,7 @@ EXTRAS: Mapping[str, str] = {
     "openvino": "effdet-export to .xml, and running it",
     "executorch": "effdet-export to .pte, and running it",
     "tensorboard": "effdet-train --tensorboard",
+    "huggingface": "models on the Hugging Face Hub",
 }
 # Packages that cannot be used together in every order: (packages, what happens, what to do).
 CLASHES: tuple[tuple[tuple[str, ...], str, str], ...] = (
