@@ -1,7 +1,7 @@
 PYTHON ?= python
 CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test slow exports parity bench
+.PHONY: check format lint types test slow exports integrations parity bench
 
 check: lint types test
 
@@ -27,6 +27,14 @@ exports:
 	$(PYTHON) -m venv build/exports
 	build/exports/bin/pip install -e '.[dev,executorch]'
 	build/exports/bin/python -m pytest -m slow tests/unit/effdet_torch/export/test_cells.py
+
+# MMDetection's newest release needs setuptools before 81 and a torch that is not the newest.
+integrations:
+	$(PYTHON) -m venv build/integrations
+	build/integrations/bin/pip install 'setuptools<81'
+	build/integrations/bin/pip install --no-build-isolation mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7 'torch<2.14'
+	build/integrations/bin/pip install -e . pytest pytest-timeout torchvision
+	build/integrations/bin/python -m pytest -m guest tests/integrations
 
 parity:
 	mkdir -p reports

@@ -60,16 +60,15 @@ class TorchvisionDetector(nn.Module):
         Raises:
             UsageError: An image or target has another shape, type or range; or targets are missing in training mode.
         """
-        for index, image in enumerate(images):
-            _require_image(image, index)
-        pixels = [image if image.dtype == torch.uint8 else image * WHITE for image in images]
-        device = self.anchors_yxyx.device
-        batch, scales = preprocess([image.permute(1, 2, 0) for image in pixels], self.model.config, device)
-        if self.training:
-            return self._losses(batch, scales, targets)
-        with torch.no_grad():
-            logits, deltas = self.model(batch)
-            found = postprocess(logits, deltas, self.anchors_yxyx, scales, self.model.config.image_size, self.profile)
+        return self.losses(images, targets) if self.training else self.detect(images)
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Return detections, as `forward` does in evaluation mode."""
+        batch, scales = self.prepared(images)
+        logits, deltas = self.model(batch)
+        size = self.model.config.image_size
+        found = postprocess(logits, deltas, self.anchors_yxyx, scales, size, self.profile)
         results = []
         for image, boxes, scores, labels in zip(images, found.boxes_xyxy, found.scores, found.classes, strict=True):
             kept = (labels > 0) & (scores >= self.score_threshold)  # padding has the label 0
@@ -79,26 +78,33 @@ class TorchvisionDetector(nn.Module):
             results.append({"boxes": inside, "labels": labels[kept], "scores": scores[kept]})
         return results
 
-    def _losses(
-        self, batch: Tensor, scales: Tensor, targets: Sequence[Mapping[str, Tensor]] | None
-    ) -> dict[str, Tensor]:
+    def losses(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None) -> dict[str, Tensor]:
+        """Return losses, as `forward` does in training mode."""
+        batch, scales = self.prepared(images)
         if targets is None or len(targets) != len(batch):
             found = "none" if targets is None else str(len(targets))
-            raise UsageError(
-                f"{len(batch)} images and targets: {found}; in training mode every image needs its targets"
-            )
-        num_classes = self.model.config.num_classes
+            raise UsageError(f"{len(batch)} images and targets: {found}; expected targets for every image")
         for index, target in enumerate(targets):
-            labels = target["labels"]
-            if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
-                found = f"{int(labels.min())} to {int(labels.max())}"
-                raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {num_classes}")
+            self._require_labels(target["labels"], index)
         boxes = [
             target["boxes"].to(batch.device).float() / scale for target, scale in zip(targets, scales, strict=True)
         ]
         assigned = self.assign(boxes, [target["labels"].to(batch.device) for target in targets])
         losses = self.loss(*self.model(batch), assigned)
         return {"classification": losses.classes, "bbox_regression": losses.total - losses.classes}
+
+    def prepared(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return images as network input (B, 3, H, W) and their scales (B,), see `preprocess`."""
+        for index, image in enumerate(images):
+            _require_image(image, index)
+        pixels = [image if image.dtype == torch.uint8 else image * WHITE for image in images]
+        return preprocess([image.permute(1, 2, 0) for image in pixels], self.model.config, self.anchors_yxyx.device)
+
+    def _require_labels(self, labels: Tensor, index: int) -> None:
+        most = self.model.config.num_classes
+        if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= most):
+            found = f"{int(labels.min())} to {int(labels.max())}"
+            raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {most}")
 
 
 def as_torchvision(
