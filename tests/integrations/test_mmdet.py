@@ -75,7 +75,7 @@ def test_a_test_step_gives_our_detections(checkpoint: Path, image: np.ndarray) -
     assert names == [name for name in expected.names if name in CLASSES]
     torch.testing.assert_close(sample.pred_instances.scores, torch.from_numpy(expected.scores[kept]), atol=1e-5, rtol=0)
     inside = np.clip(expected.boxes_xyxy[kept], 0, [SIZE[1], SIZE[0]] * 2)
-    torch.testing.assert_close(sample.pred_instances.bboxes, torch.from_numpy(inside), atol=1e-2, rtol=0)
+    torch.testing.assert_close(sample.pred_instances.bboxes, torch.from_numpy(inside).float(), atol=1e-2, rtol=0)
     (swapped,) = build(checkpoint, classes=CLASSES[::-1], profile=profile).test_step(packed(image))  # negative control
     assert swapped.pred_instances.labels.tolist() != sample.pred_instances.labels.tolist()
 
