@@ -119,6 +119,7 @@ def test_a_model_states_how_it_was_trained(undisturbed: Path) -> None:
     assert best["AP"] == max(values["AP"] for row in results for values in row["metrics"].values())
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_and_the_seed_counts(place: Path, undisturbed: Path, tmp_path: Path) -> None:
     run(place, tmp_path / "again", workers=1)
     assert not different(everything(tmp_path / "again"), everything(undisturbed))
@@ -130,7 +131,10 @@ class Killed(BaseException):
     """What no code catches."""
 
 
-@pytest.mark.parametrize("updates", [1, 2, 3])  # in the first epoch, at its end, in the second one
+# In the first epoch, at its end, in the second one.
+@pytest.mark.parametrize(
+    "updates", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_a_killed_run_continues_bit_for_bit(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:
@@ -162,7 +166,9 @@ def test_a_killed_run_continues_bit_for_bit(
 def test_ctrl_c_finishes_the_update_and_saves_it(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, handler = TrainStep.__call__, signal.getsignal(signal.SIGINT)
+    # A shell starts what runs in its background without this signal.
+    handler = signal.default_int_handler
+    before, real = signal.signal(signal.SIGINT, handler), TrainStep.__call__
 
     def interrupted(self: TrainStep, batches: Any) -> Any:
         if self.step == 2:
@@ -176,7 +182,7 @@ def test_ctrl_c_finishes_the_update_and_saves_it(
         ):
             run(place, tmp_path / "run")
     assert load_state(tmp_path / "run").updates == 1
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.signal(signal.SIGINT, before) is handler
     resume(tmp_path / "run")
     assert not different(everything(tmp_path / "run"), everything(undisturbed))
 
