@@ -34,6 +34,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "checksums": source.facts.checksums or None,
+        "unrecoverable": list(source.facts.unrecoverable),
         "training": source.facts.provenance.get(TRAINING),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
         "notes": list(source.facts.notes),

@@ -152,6 +152,8 @@ def inspection_text(facts: Facts) -> str:
         lines += _copies(facts)
         lines += [("step", str(facts["step"]))] if facts["step"] is not None else []
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
+    if lost := facts["unrecoverable"]:
+        lines.append(("lost", f"cannot be recovered: {', '.join(lost)}"))
     lines += [*_assumed(facts, assumptions), *(("note", note) for note in facts["notes"])]
     lines += [("problem", problem) for problem in facts["problems"]]
     return _table(lines)

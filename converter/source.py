@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 Source = TypeVar("Source", bound="VariableSource")
 AVERAGE = "ExponentialMovingAverage"  # the last part of the name of a variable's average
+# What many kinds of source lack, see `SourceFacts.unrecoverable`.
+RAW_VALUES, OTHER_COPY = "the raw values", "the other copy of the weights (raw values or averages)"
+OPTIMIZER_STATE, STEP_COUNT = "the optimizer's state", "the number of training steps"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class SourceFacts:
         provenance: what the file itself says of where it is from, fit for JSON.
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
         checksums: the checksums that the files store of their values: "CRC-32C"; empty if they store none.
+        unrecoverable: what this kind of source lost of the training that made it, in words: "the optimizer's state".
         graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 
@@ -77,6 +81,7 @@ class SourceFacts:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     checksums: str = ""
+    unrecoverable: tuple[str, ...] = ()
     graph: Callable[[], GraphEvidence] | None = field(default=None, compare=False)
 
 

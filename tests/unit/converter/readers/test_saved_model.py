@@ -48,6 +48,7 @@ def test_tf1_uses_the_raw_names(tmp_path: Path) -> None:
             select_view(source, PLAN, "ema")
         facts = inspect_source(source)
     assert (facts["problems"], facts["step"]) == ([], 7)
+    assert facts["unrecoverable"] == ["the raw values", "the optimizer's state"]
     assert facts["views"]["ema"]["untrained"] is True
     assert facts["notes"][0].startswith("raw values are the default: a TF1 SavedModel holds the averages")
 
