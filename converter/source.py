@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,8 @@ class SourceFacts:
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
         checksums: the checksums that the files store of their values: "CRC-32C"; empty if they store none.
         unrecoverable: what this kind of source lost of the training that made it, in words: "the optimizer's state".
+        untrained: parts of the network that hold initial values, as no source of these weights had them: "class and box
+            predictions".
         graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 
@@ -82,6 +84,7 @@ class SourceFacts:
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     checksums: str = ""
     unrecoverable: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     graph: Callable[[], GraphEvidence] | None = field(default=None, compare=False)
 
 
@@ -132,6 +135,11 @@ class VariableSource(ABC):
             KeyError: No variable has this name.
             CorruptFileError: The bytes are damaged or missing.
         """
+
+    @property
+    def initial(self) -> Collection[str]:
+        """The variables that nothing stores: those of untrained parts, of which `read` returns the initial values."""
+        return ()
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32C of a variable's values, as they lie in the file: little-endian.

@@ -40,6 +40,7 @@ class Hidden(NamedTuple):
 
 # Those that users change most often come first.
 HIDDEN: tuple[Hidden, ...] = (
+    Hidden("num_classes", ("num_classes",), lambda found: found.num_classes is None),
     Hidden("image_size", ("image_size",)),
     Hidden("num_scales", ("num_scales",)),
     Hidden("aspect_ratios", ("aspect_ratios",)),

@@ -48,6 +48,7 @@ DETECTOR = Family(
     architecture=DetectorArchitecture.from_answers,
     settle=settle_detector,
     open_questions=("min_level", "node_biases"),
+    questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
     to_tensorflow=True,
 )

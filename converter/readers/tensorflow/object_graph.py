@@ -38,7 +38,7 @@ _STEP_COUNTERS = ("iter", "_iterations")
 _SIGNS = {"_variables", "learning_rate", "decay"}  # one of these beside a step counter makes an optimizer
 _AVERAGED, _AVERAGES = "_trainable_variables", "_model_variables_moving_average"
 _SLOTS = {"average": AVERAGE}  # other slots keep their names
-# Training on a TF-Hub module: attribute -> scope. The module's own variables are attributes under their TF1 names.
+# Training on a TF-Hub module: attribute -> scope. A module has its variables as attributes: their TF1 names and ":0".
 _HUB_MODULE, _HUB_HEADS = "base_model/", {"classes": "class_net/class-predict", "boxes": "box_net/box-predict"}
 _NUMBERED = re.compile(f"/{AVERAGE}_[0-9]+$")
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
@@ -134,16 +134,12 @@ def _given_names(keys: Iterable[str], full_names: Mapping[str, str]) -> dict[str
     paths = {key: key.removesuffix(VALUE) for key in keys}
     full = {key: full_names.get(key, "") for key in paths}
     given = {key: full[key] if "/" in full[key] or full[key] == STEP else path for key, path in paths.items()}
-    if any(path.startswith(_HUB_MODULE) and path.endswith(_OUTPUT) for path in paths.values()):
-        given |= {key: name for key, path in paths.items() if (name := _hub_name(path))}
-    return given
-
-
-def _hub_name(path: str) -> str:
-    if path.startswith(_HUB_MODULE):
-        return local_name(path).removesuffix(_OUTPUT)
-    head, _, leaf = path.rpartition("/")
-    return f"{_HUB_HEADS[head]}/{leaf}" if head in _HUB_HEADS else ""
+    tracked = {key: local_name(path) for key, path in paths.items()}
+    named = {key: name.removesuffix(_OUTPUT) for key, name in tracked.items() if name.endswith(_OUTPUT) and "/" in name}
+    if any(paths[key].startswith(_HUB_MODULE) for key in named):
+        heads = ((key, path.rpartition("/")) for key, path in paths.items())
+        named |= {key: f"{_HUB_HEADS[head]}/{leaf}" for key, (head, _, leaf) in heads if head in _HUB_HEADS}
+    return {**given, **named}
 
 
 def _official_names(given: Iterable[str]) -> dict[str, str]:
