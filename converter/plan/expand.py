@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from converter.errors import MappingError
 from converter.plan.ops import OPS, Op, Shape
-from converter.plan.table import RANDOM, Row, Table
+from converter.plan.table import DRAWN, Row, Table
 from converter.plan.yaml_nodes import Size
 
 MEAN, VARIANCE = ".running_mean", ".running_var"  # the statistics of a batch norm, as PyTorch calls them
@@ -60,7 +60,7 @@ class Entry:
         sources: TensorFlow names whose values the inverse of `op` returns.
         shape: TensorFlow shape of each source.
         folds: TensorFlow name of a bias that is folded into this tensor but belongs to another entry.
-        initial: what the values are where a source lacks the part that this tensor belongs to: a number or `RANDOM`.
+        initial: what its values are where a source lacks the part that it belongs to: a number, or one of `DRAWN`.
     """
 
     target: str | None
@@ -114,15 +114,6 @@ class Plan:
     def targets(self) -> dict[str, Entry]:
         """{PyTorch key: entry}; the state_dict of the model, in order."""
         return {entry.target: entry for entry in self.entries if entry.target is not None}
-
-    @property
-    def parts(self) -> dict[str, list[Entry]]:
-        """{what it is: entries} of the parts that a source may lack as a whole."""
-        parts: dict[str, list[Entry]] = {}
-        for entry in self.entries:
-            if entry.layer.row.absence is not None:
-                parts.setdefault(entry.layer.row.absence.part, []).append(entry)
-        return parts
 
     @cached_property
     def trainable(self) -> frozenset[str]:
@@ -218,7 +209,7 @@ class _Place:
         value = row.absence.initial.get(suffixes[0]) if len(suffixes) == 1 else None
         if value is None:
             raise MappingError(f"{self.where}: 'absent' has no initial value for {' and '.join(suffixes) or 'it'}")
-        return value if value == RANDOM else float(self.quantity(value))
+        return value if value in DRAWN else float(self.quantity(value))
 
     def holds(self, condition: str) -> bool:
         """Whether a condition, "name" or "not name", is met; an empty one always is."""

@@ -25,7 +25,8 @@ PROBES = [
     keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
 ]
 LOWEST = "lowest"  # instead of a number as the `first` to count
-RANDOM = "random"  # instead of a quantity as what the variables of an absent part start from
+# Instead of a quantity as what the variables of an absent part start from: TensorFlow's names of distributions.
+DRAWN = ("variance_scaling", "glorot_uniform")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 
 from converter.plan.copies import stored_in
 from converter.plan.expand import Entry, Plan
-from converter.plan.table import RANDOM, VIEWS
+from converter.plan.ops import Shape
+from converter.plan.table import DRAWN, VIEWS
 from converter.source import VariableInfo, VariableSource
+
+Array = NDArray[np.float32]
+_CUT_OFF_STD = 0.87962566103423978  # of a normal of variance 1 that is cut off at two sigmas
 
 
 def with_initial_values(source: VariableSource, plan: Plan) -> VariableSource:
@@ -27,20 +32,25 @@ def with_initial_values(source: VariableSource, plan: Plan) -> VariableSource:
 
     The values depend on nothing but name, shape and the table: they are the same on every run.
     """
-    copies = [
-        names
-        for view in VIEWS
-        if not source.variables.keys().isdisjoint((names := stored_in(source, plan, view)).values())
-    ]
+    named = [stored_in(source, plan, view) for view in VIEWS]
+    copies = [names for names in named if not source.variables.keys().isdisjoint(names.values())]
     absent: dict[str, Entry] = {}
     parts: list[str] = []
-    for part, entries in plan.parts.items():
-        variables = [(name, entry) for entry in entries for name in entry.sources]
+    for part, variables in _parts(plan).items():
         added = {names[name]: entry for names in copies for name, entry in variables}
         if source.variables.keys().isdisjoint(added):
             absent |= added
             parts.append(part)
     return _Completed(source, absent, tuple(parts)) if absent else source
+
+
+def _parts(plan: Plan) -> dict[str, list[tuple[str, Entry]]]:
+    """Return {what it is: (variable, entry)} of the parts that a source may lack as a whole."""
+    parts = defaultdict[str, list[tuple[str, Entry]]](list)
+    for entry in plan.entries:
+        if (absence := entry.layer.row.absence) is not None:
+            parts[absence.part] += [(name, entry) for name in entry.sources]
+    return parts
 
 
 class _Completed(VariableSource):
@@ -80,15 +90,27 @@ class _Completed(VariableSource):
         """Leave the source open: whoever opened it closes it."""
 
 
-def _initial(entry: Entry) -> NDArray[np.float32]:
-    """Return what the only variable of an entry starts from: one value, or a kernel as PyTorch draws it.
+def _initial(entry: Entry) -> Array:
+    """Return what the only variable of an entry starts from, as in a new model; both copies start alike."""
+    if isinstance(entry.initial, str):
+        (name,) = entry.sources
+        return _DISTRIBUTIONS[entry.initial](np.random.default_rng(zlib.crc32(name.encode())), entry.shape)
+    return np.full(entry.shape, entry.initial, np.float32)
 
-    That is uniform within 1 / sqrt(fan-in) of zero, as in `create_model`; both copies get the same one.
-    """
-    value = entry.initial
-    if value != RANDOM:
-        return np.full(entry.shape, value, np.float32)
-    (name,) = entry.sources
-    limit = 1 / math.sqrt(math.prod(entry.target_shape[1:]))
-    stream = np.random.default_rng(zlib.crc32(name.encode()))
-    return stream.uniform(-limit, limit, entry.shape).astype(np.float32)
+
+def _variance_scaling(stream: np.random.Generator, shape: Shape) -> Array:
+    """Draw from a normal cut off at two sigmas, of variance 1 / fan-in; a depthwise kernel counts all its channels."""
+    values = stream.normal(size=shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = stream.normal(size=np.count_nonzero(outside))
+    return (values / math.sqrt(math.prod(shape[:-1])) / _CUT_OFF_STD).astype(np.float32)
+
+
+def _glorot_uniform(stream: np.random.Generator, shape: Shape) -> Array:
+    limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+    return stream.uniform(-limit, limit, shape).astype(np.float32)
+
+
+_DISTRIBUTIONS: Mapping[str, Callable[[np.random.Generator, Shape], Array]] = dict(
+    zip(DRAWN, (_variance_scaling, _glorot_uniform), strict=True)
+)

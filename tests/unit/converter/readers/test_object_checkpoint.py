@@ -149,6 +149,15 @@ def test_training_on_a_hub_module() -> None:
     assert found["box_net/box-predict/bias"].startswith("boxes/")
 
 
+def test_a_hub_module_itself() -> None:
+    graph = ObjectGraph()
+    graph.add("box_net.Sbox-0.Sbias:0", "")
+    graph.add("classes/bias", "dense/bias")
+    found = names_of(graph)
+    assert found["box_net/box-0/bias"] == f"box_net.Sbox-0.Sbias:0/{VALUE}"
+    assert "class_net/class-predict/bias" not in found  # without base_model/ it is any attribute
+
+
 def test_attributes_of_these_names_alone_are_no_hub_module() -> None:
     graph = ObjectGraph()
     graph.add("base_model/kernel", "conv2d/kernel")
