@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
+from effdet_torch.config import BackboneConfig
 from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
@@ -172,14 +173,17 @@ def tensors_text(rows: Iterable[Facts]) -> str:
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
-    """Return one line per official file: name, image size, published AP, input scaling; and what that of most means."""
+    """Return one line per official file: name, image size, published AP, input scaling; and what that of most means.
+
+    A classifier, of which the backbone is converted, has its name alone.
+    """
     files = list(files)
-    usual = Counter(file.input_scaling for file in files).most_common(1)[0][0]
+    usual = Counter(file.input_scaling for file in files if file.input_scaling).most_common(1)[0][0]
     rows = [
         (
             file.short_name,
-            "{} x {}".format(*file.config.image_size),
-            f"{file.ap:.1f}",
+            "backbone" if isinstance(file.config, BackboneConfig) else "{} x {}".format(*file.config.image_size),
+            "" if file.ap is None else f"{file.ap:.1f}",
             USUAL_SCALING if file.input_scaling == usual else file.input_scaling,
         )
         for file in files
