@@ -54,7 +54,7 @@ DETECTOR = Family(
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
-    supported="the official EfficientNets B0 to B7 and Lite0 to Lite4 (as backbones)",
+    supported="the official EfficientNets B0 to B8, L2 and Lite0 to Lite4 (as backbones)",
     load=partial(load_table, "efficientnet"),
     axes=backbone_axes,
     constants=backbone_constants,
