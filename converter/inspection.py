@@ -13,6 +13,7 @@ from converter.plan.copies import View, ViewName, differing, is_untrained, store
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Request
+from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import TRAINING
@@ -34,6 +35,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "checksums": source.facts.checksums or None,
+        "unrecoverable": list(source.facts.unrecoverable),
         "training": source.facts.provenance.get(TRAINING),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
         "notes": list(source.facts.notes),
@@ -48,6 +50,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
     plan = family.plan(settings.config)
+    source = with_initial_values(source, plan)
     views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
     facts["notes"] += settings.notes
     if not source.facts.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:
@@ -57,6 +60,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
         "assumed": dict(settings.assumed),
+        "untrained": list(source.facts.untrained),
         "parameters": plan.parameters,
         "step": _training_step(source, plan),
         "views": views,
@@ -66,7 +70,8 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
 
 
 def _describe_copy(source: VariableSource, plan: Plan, view: ViewName) -> dict[str, Any]:
-    present = sum(stored in source.variables for stored in stored_in(source, plan, view).values())
+    stored = source.variables.keys() - source.initial
+    present = sum(name in stored for name in stored_in(source, plan, view).values())
     return {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, view)}
 
 

@@ -34,7 +34,10 @@ def weights_of(fusion: str) -> str:
 
 @dataclass(frozen=True)
 class DetectorArchitecture:
-    """What names and shapes show. Values that they cannot show (image size, anchors) come from elsewhere."""
+    """What names and shapes show. Values that they cannot show (image size, anchors) come from elsewhere.
+
+    Where a source has no predictions, which show the classes and the number of anchors, these two are None.
+    """
 
     backbone: str
     fpn_channels: int
@@ -47,8 +50,8 @@ class DetectorArchitecture:
     separable_conv: bool
     apply_bn_for_resampling: bool
     conv_bn_act_pattern: bool
-    num_classes: int
-    anchors_per_location: int
+    num_classes: int | None = None
+    anchors_per_location: int | None = None
 
     @classmethod
     def from_answers(cls, answers: Mapping[str, Any]) -> DetectorArchitecture:
@@ -60,13 +63,7 @@ class DetectorArchitecture:
         Raises:
             UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
         """
-        boxes, classes = answers["box_channels"], answers["class_channels"]
-        anchors, rest = divmod(boxes, 4)
-        if rest or not anchors or classes % anchors:
-            raise UnsupportedSourceError(
-                f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
-                f"prediction {classes} (expected anchors x classes)"
-            )
+        num_classes, anchors = _predictions(answers["class_channels"], answers["box_channels"])
         min_level = answers.get("min_level", BACKBONE_TOP - 2)
         return cls(
             **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "num_nodes")},
@@ -76,9 +73,15 @@ class DetectorArchitecture:
             separable_conv=answers["separable_heads"],
             apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
             conv_bn_act_pattern=not answers.get("node_biases", True),
-            num_classes=classes // anchors,
+            num_classes=num_classes,
             anchors_per_location=anchors,
         )
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """The fields of the config that names and shapes decide, and their values."""
+        values = {name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")}
+        return {name: value for name, value in values.items() if value is not None}
 
     def matches(self, config: EfficientDetConfig) -> bool:
         """Whether a variant has this architecture, whatever its classes."""
@@ -101,9 +104,9 @@ class DetectorArchitecture:
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
             base.name,
-            **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
+            **self.decided,
             fusion=self.fusion(base.fusion),
-            num_scales=self.anchors_per_location,
+            num_scales=self.anchors_per_location or base.anchors_per_location,
             aspect_ratios=(1.0,),
         )
 
@@ -118,8 +121,22 @@ class DetectorArchitecture:
             "no batch norms after resampling": not self.apply_bn_for_resampling,
             "nodes activate last": self.conv_bn_act_pattern,
             f"{self.num_nodes} nodes per cell": self.num_nodes != len(self.config().cell),
+            "without predictions": self.num_classes is None,
         }
         return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])
+
+
+def _predictions(classes: int | None, boxes: int | None) -> tuple[int | None, int | None]:
+    """Return (classes, anchors per location), which the channels of the predictions show."""
+    if boxes is None or classes is None:
+        return None, None
+    anchors, rest = divmod(boxes, 4)
+    if rest or not anchors or classes % anchors:
+        raise UnsupportedSourceError(
+            f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
+            f"prediction {classes} (expected anchors x classes)"
+        )
+    return classes // anchors, anchors
 
 
 @dataclass(frozen=True)

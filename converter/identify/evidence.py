@@ -12,7 +12,7 @@ from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
 from converter.source import AVERAGE, GraphEvidence, VariableSource
 from effdet_torch.architecture.pyramid import CELLS
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import BackboneConfig, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 FROM_SHAPES = "names and shapes"
@@ -40,6 +40,7 @@ class Hidden(NamedTuple):
 
 # Those that users change most often come first.
 HIDDEN: tuple[Hidden, ...] = (
+    Hidden("num_classes", ("num_classes",), lambda found: found.num_classes is None),
     Hidden("image_size", ("image_size",)),
     Hidden("num_scales", ("num_scales",)),
     Hidden("aspect_ratios", ("aspect_ratios",)),
@@ -79,7 +80,9 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
     return None
 
 
-def _has_shapes_of(config: EfficientDetConfig, found: DetectorArchitecture) -> bool:
+def _has_shapes_of(config: EfficientDetConfig | BackboneConfig, found: DetectorArchitecture) -> bool:
+    if isinstance(config, BackboneConfig):
+        return False
     heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
     return heads and found.matches(config)
 

@@ -48,12 +48,13 @@ DETECTOR = Family(
     architecture=DetectorArchitecture.from_answers,
     settle=settle_detector,
     open_questions=("min_level", "node_biases"),
+    questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
     to_tensorflow=True,
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
-    supported="the official EfficientNets B0 to B7 and Lite0 to Lite4 (as backbones)",
+    supported="the official EfficientNets B0 to B8, L2 and Lite0 to Lite4 (as backbones)",
     load=partial(load_table, "efficientnet"),
     axes=backbone_axes,
     constants=backbone_constants,

@@ -71,6 +71,8 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
         if not any(answers[question] for question in family.own_questions):
             continue
         absent = [question for question, answer in answers.items() if answer is None]
+        if set(absent) == set(family.questions_of_parts):
+            absent = []
         if not absent:
             try:
                 return family, family.architecture(answers)

@@ -35,7 +35,6 @@ from effdet_torch.file_format import GRAPH
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
 NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
-DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 Hparams = Mapping[str, Any]
 
@@ -70,7 +69,7 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         levels = range(found.min_level, found.max_level + 1)
         stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
         more += [*graph.notes, *contradictions]
-    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
+    values: dict[str, Any] = found.decided
     values["fusion"] = found.fusion(base.fusion)
     for field, statement in stated.items():
         _refuse_contradiction(found, field, statement)
@@ -129,7 +128,7 @@ def _origins(
     origins = {
         field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
-    origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
+    origins |= dict.fromkeys(found.decided, FROM_SHAPES)
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
         name: origins[name] for name in ("label_map",) if name in origins
@@ -200,9 +199,9 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
 
 def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: Stated) -> None:
     value, name, origin = stated
-    if field in DECIDED_BY_SHAPES and value != getattr(found, field):
+    if (shown := found.decided.get(field, value)) != value:
         raise ConversionError(
-            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, field)}; {_fix(origin)}"
+            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {shown}; {_fix(origin)}"
         )
     if field == "fusion" and weights_of(value) != found.fusion_weights:
         raise ConversionError(
@@ -222,7 +221,7 @@ def _assumed_scales(
     """Return the number of scales that fits the heads, and a note; None if scales x ratios fit already."""
     ratios = len(values.get("aspect_ratios", base.aspect_ratios))
     scales = values.get("num_scales", base.num_scales)
-    if scales * ratios == found.anchors_per_location:
+    if found.anchors_per_location in (None, scales * ratios):
         return None
     counts = f"{scales} scales x {ratios} aspect ratios, but the heads have {found.anchors_per_location} anchors"
     assumed, rest = divmod(found.anchors_per_location, ratios)

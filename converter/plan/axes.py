@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_blocks, backbone_channels, stem_channels
+from effdet_torch.architecture.heads import CLASS_BIAS
 from effdet_torch.config import BackboneConfig, EfficientDetConfig
 
 
@@ -41,14 +42,14 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
         for node in config.nodes
         for node_input in node.inputs
     ]
-    predictions = {"class": config.num_classes, "box": 4}
+    predictions = {"class": (config.num_classes, CLASS_BIAS), "box": (4, 0.0)}
     return {
         **backbone_axes(config),
         "node": nodes,
         "node_input": node_inputs,
         "head": [
-            {"head": head, "predict_channels": config.anchors_per_location * per_anchor}
-            for head, per_anchor in predictions.items()
+            {"head": head, "predict_channels": config.anchors_per_location * per_anchor, "predict_bias": bias}
+            for head, (per_anchor, bias) in predictions.items()
         ],
         "repeat": [
             {"repeat": repeat, "is_residual": repeat > 0 and config.survival_prob > 0}

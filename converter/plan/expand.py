@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from converter.errors import MappingError
 from converter.plan.ops import OPS, Op, Shape
-from converter.plan.table import Row, Table
+from converter.plan.table import DRAWN, Row, Table
 from converter.plan.yaml_nodes import Size
 
 MEAN, VARIANCE = ".running_mean", ".running_var"  # the statistics of a batch norm, as PyTorch calls them
@@ -60,6 +60,7 @@ class Entry:
         sources: TensorFlow names whose values the inverse of `op` returns.
         shape: TensorFlow shape of each source.
         folds: TensorFlow name of a bias that is folded into this tensor but belongs to another entry.
+        initial: what its values are where a source lacks the part that it belongs to: a number, or one of `DRAWN`.
     """
 
     target: str | None
@@ -68,6 +69,7 @@ class Entry:
     shape: Shape
     layer: Layer
     folds: str | None = None
+    initial: float | str | None = None
 
     @property
     def op(self) -> Op:
@@ -200,6 +202,15 @@ class _Place:
             raise MappingError(f"{self.where}: {size!r} is {value!r}, which is not a size")
         return value
 
+    def initial(self, row: Row, suffixes: Sequence[str]) -> float | str | None:
+        """Return what a tensor with these sources starts from; None if no source may lack it."""
+        if row.absence is None:
+            return None
+        value = row.absence.initial.get(suffixes[0]) if len(suffixes) == 1 else None
+        if value is None:
+            raise MappingError(f"{self.where}: 'absent' has no initial value for {' and '.join(suffixes) or 'it'}")
+        return value if value in DRAWN else float(self.quantity(value))
+
     def holds(self, condition: str) -> bool:
         """Whether a condition, "name" or "not name", is met; an empty one always is."""
         name = condition.removeprefix("not ")
@@ -231,7 +242,7 @@ def _entries(table: Table, layer: Layer, place: _Place, keep_redundant_bias: boo
         count = place.size(row.sizes[part.count]) if part.count else 1
         sources = tuple(f"{layer.tf}/{name}" for name in part.numbered(count))
         shape = tuple(place.size(row.sizes[size] if isinstance(size, str) else size) for size in part.shape)
-        yield Entry(target, op, sources, shape, layer, folded)
+        yield Entry(target, op, sources, shape, layer, folded, place.initial(row, part.sources))
 
 
 def _refuse_duplicates(names: list[tuple[str, Entry]]) -> None:

@@ -77,6 +77,7 @@ class Family:
         constants: config -> quantities that every row may use.
         questions: the names of the rules that the table's `recognition` must have.
         open_questions: those that a state_dict cannot answer.
+        questions_of_parts: those about parts that a source may lack as a whole: it answers all or none of them.
         choices: {placeholder of a `which` rule: names that can replace it}.
         architecture: answers -> what they show; raises UnsupportedSourceError for an unsupported network.
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
@@ -95,6 +96,7 @@ class Family:
     architecture: Callable[[Mapping[str, Any]], Architecture]
     settle: Callable[[Any, Request], Settings]
     open_questions: Collection[str] = ()
+    questions_of_parts: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
     to_tensorflow: bool = False
 

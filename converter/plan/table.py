@@ -25,6 +25,8 @@ PROBES = [
     keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
 ]
 LOWEST = "lowest"  # instead of a number as the `first` to count
+# Instead of a quantity as what the variables of an absent part start from: TensorFlow's names of distributions.
+DRAWN = ("variance_scaling", "glorot_uniform")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """That a source may lack all rows of a group: what they are, and {TensorFlow suffix: what its values then are}."""
+
+    part: str
+    initial: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Row:
     """One layer: TensorFlow scope and PyTorch module (templates), kind, sizes bound to the kind's letters."""
 
@@ -56,6 +66,7 @@ class Row:
     when: str
     folds: str  # name of the bias that is folded into this batch norm; "" if there is none
     where: str  # file and line
+    absence: Absence | None = None
 
 
 @dataclass(frozen=True)
@@ -207,15 +218,21 @@ class _Parser(NodeReader):
 
     def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
         required = ("name", "tf", "torch", "rows")
-        fields = self.fields(node, (*required, "for_each", "when"), required)
+        fields = self.fields(node, (*required, "for_each", "when", "absent"), required)
         scopes = self.text(fields["tf"]), self.text(fields["torch"])
+        absence = self.absence(fields["absent"]) if "absent" in fields else None
+        rows = (self.row(row, scopes, kinds) for row in self.sequence(fields["rows"]))
         return Group(
             name=self.text(fields["name"]),
             for_each=tuple(self.text(axis) for axis in self.sequence(fields.get("for_each"))),
             when=self.text(fields["when"]) if "when" in fields else "",
-            rows=tuple(self.row(row, scopes, kinds) for row in self.sequence(fields["rows"])),
+            rows=tuple(replace(row, absence=absence) for row in rows),
             where=self.where(node),
         )
+
+    def absence(self, node: yaml.Node) -> Absence:
+        part, initial = self.cells(node, "[part, initial values]")
+        return Absence(self.text(part), {suffix: self.text(value) for suffix, value in self.mapping(initial).items()})
 
     def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
         *names, given = self.cells(node, "[TensorFlow scope, PyTorch module, kind, sizes]")

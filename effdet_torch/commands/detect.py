@@ -113,7 +113,7 @@ def detect(
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
-    from effdet_torch.file_format import assumptions_briefly, is_swapped
+    from effdet_torch.file_format import assumptions_briefly, is_swapped, untrained
     from effdet_torch.inference.detect_files import (
         detect_files,
         drawing_paths,
@@ -144,6 +144,8 @@ def detect(
         label_map=labels,
         check_values=check_values,
     )
+    if text := untrained(predictor.engine.metadata):
+        say(f"Warning: {text}", err=True)
     if assumed := assumptions_briefly(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)
     kept = PartialResults(results, partial(origin, model, predictor, out, exif))

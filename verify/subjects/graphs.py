@@ -23,6 +23,8 @@ FILES: Mapping[str, Callable[[Any], Path]] = {
 
 def find_graph(preparation: Preparation) -> Path | None:
     """Return the file with the graph of a checkpoint; None where there is none."""
+    if preparation.source.facts.untrained:  # a graph without a part of the network has other outputs
+        return None
     find = FILES.get(preparation.source.kind)
     path = None if find is None else find(preparation.source)
     return path if path is not None and path.is_file() else None

@@ -10,11 +10,11 @@ from converter.conversion import Preparation
 from converter.errors import ViewError
 from converter.identify.architecture import DetectorArchitecture, weights_of
 from converter.identify.families import BACKBONE, DETECTOR, family_of
-from converter.identify.settings import DECIDED_BY_SHAPES
 from converter.plan.copies import WORDS, View, select_view, stored_names
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Architecture, Settings
+from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
@@ -76,6 +76,7 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
     if is_alone:  # compared as a part of the detector that carries it
         plan = plan.within(config.backbone)
     _require_same(found, config, source.path)
+    source = with_initial_values(source, plan)
     view = _same_view(source, plan, model)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {config.name}")
@@ -103,7 +104,8 @@ def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -
     expected: dict[str, Any] = {"backbone": config.backbone}
     if isinstance(found, DetectorArchitecture):
         expected = {
-            **{name: getattr(config, name) for name in (*DECIDED_BY_SHAPES, "anchors_per_location")},
+            **{name: getattr(config, name) for name in found.decided},
+            **({} if found.anchors_per_location is None else {"anchors_per_location": config.anchors_per_location}),
             "fusion_weights": weights_of(config.fusion),
             "num_nodes": len(config.cell),
         }

@@ -34,7 +34,7 @@ from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
 from converter.readers.pytorch.training_settings import Training, training_of
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
@@ -42,6 +42,7 @@ from effdet_torch.file_format import METADATA_KEY
 NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern")
 MODEL_CARD = "config.json"  # of a Hugging Face folder, which has no fixed form
 UNREAD_AVERAGES = "what lies under {!r} is called averages, but has no keys of the network: it cannot be read"
+FOLDED_BIASES = "the biases in front of batch norms apart from the moving means"
 BATCH_COUNTER = ".num_batches_tracked"
 NO_METADATA = (
     "the file holds weights only; an AdvProp model needs --hparams mean_rgb=0,stddev_rgb=1,scale_range=true, one that "
@@ -87,12 +88,14 @@ class StateDict(VariableSource):
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
         }
+        is_folded = not all(plan.config.redundant_bias for plan in plans.values())
         facts = replace(
             facts,
             takes_config_file=False,
             held_view=held_view,
             checksums=_checksums(copies),
-            is_folded=not all(plan.config.redundant_bias for plan in plans.values()),
+            is_folded=is_folded,
+            unrecoverable=(*[OTHER_COPY] * (len(plans) < 2), *[FOLDED_BIASES] * is_folded, OPTIMIZER_STATE),
             raw_reason=UNREAD_AVERAGES.format(copies.unread[:80]) if copies.unread else "",
             notes=(*copies.notes, *(note for network in copies.by_view.values() for note in _tensor_notes(network))),
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from itertools import product
 from pathlib import PurePath
 
+from effdet_torch.file_format import untrained
 from verify.report.content.detections.checks import checks
 from verify.report.content.layers import by_layer, part, runs
 from verify.report.content.section import Section
@@ -77,7 +78,9 @@ def other_input_size(verification: Verification) -> Iterator[str]:
 
 
 def advice(verification: Verification) -> Iterator[str]:
-    """Yield how a verdict can rest on more, where it must."""
+    """Yield which parts of the network hold no knowledge, and how a verdict can rest on more, where it must."""
+    if text := untrained(verification.model.get("metadata", {})):
+        yield f"{text}."
     if not verification.claim_suffices:
         yield ADVICE[verification.required or "config"]
     detection = verification.detection

@@ -160,6 +160,13 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "has_scalar_weights, when",
         "is True, which is",
     ),
+    "no initial value": (
+        ", bias: predict_bias}",
+        "}",
+        "separable_bias, {k: 3",
+        "'absent' has no initial value for bias",
+    ),
+    "unknown initial value": ("bias: predict_bias}", "bias: zeros}", "separable_bias, {k: 3", "'zeros' is an unknown"),
     "bias lost": (
         ", folds: conv2d/bias, when: resampling_has_bn}",
         ", when: resampling_has_bn}",

@@ -124,6 +124,8 @@ def test_the_checksum_depends_on_the_text_and_the_included_table(monkeypatch: py
 # What is wrong -> (old text, new text, line of the error, words of the error).
 MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "duplicate key": ("views:\n", "views:\n  raw: x\n", 28, "duplicate key 'raw'"),
+    "absence without values": ("  tf: root\n", "  tf: root\n  absent: [part]\n", 23, "expected [part, initial values]"),
+    "absence with a number": ("  tf: root\n", "  tf: root\n  absent: [part, {A: 0}]\n", 23, "put it in quotes"),
     "duplicate section": ("ignored:\n", "version: 2\nignored:\n", 29, "duplicate key 'version'"),
     "duplicate tensor": ("    bias:", "    weight:", 5, "duplicate key 'weight'"),
     "section unknown": ("version: 1", "vresion: 1", 1, "unknown key 'vresion'"),
