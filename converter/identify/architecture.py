@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
+from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONE_TOP
-from effdet_torch.config import VARIANTS, EfficientDetConfig, Fusion, get_config, variants_with
+from effdet_torch.architecture.pyramid import CELLS
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    EfficientDetConfig,
+    Fusion,
+    get_config,
+    variants_with,
+)
 
 # Fields of the config that names and shapes decide, besides the classes.
 ARCHITECTURE = (
@@ -22,6 +31,7 @@ ARCHITECTURE = (
     "apply_bn_for_resampling",
     "conv_bn_act_pattern",
 )
+PYTORCH_FILE = "PyTorch file"  # the kind of source
 UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
 
 
@@ -85,9 +95,16 @@ class DetectorArchitecture:
         same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
         return same and self.fusion_weights == weights_of(config.fusion) and self.num_nodes == len(config.cell)
 
-    def variants(self) -> list[str]:
-        """Return the variants with this architecture: none if it is a custom one, two for d6 and d7."""
-        return [name for name, config in VARIANTS.items() if self.matches(config)]
+    def variants(self, source: VariableSource | None = None) -> list[str]:
+        """Return the variants with this architecture: none if it is a custom one, two for d6 and d7.
+
+        A PyTorch file may also hold one that only the `effdet` package has. Official ones come first: in a file of
+        this project, their biases may have been folded.
+        """
+        models = dict(VARIANTS)
+        if source is not None and source.kind == PYTORCH_FILE:
+            models |= {name: m for name, m in PACKAGE_VARIANTS.items() if m.redundant_bias != source.facts.is_folded}
+        return [name for name, config in models.items() if self.matches(config)]
 
     def fusion(self, usual: Fusion) -> Fusion:
         """Return a kind of fusion with these weights: the usual one, or the closest to it."""
@@ -98,11 +115,14 @@ class DetectorArchitecture:
 
     def config(self) -> EfficientDetConfig:
         """Return a config with exactly these variables; of its anchors, only the number is right."""
+        levels = range(self.min_level, self.max_level + 1)
+        cells = [name for name, cell in CELLS.items() if len(cell(levels)) == self.num_nodes]
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
             base.name,
             **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
             fusion=self.fusion(base.fusion),
+            fpn_name=cells[-1] if cells else "bifpn",
             num_scales=self.anchors_per_location,
             aspect_ratios=(1.0,),
         )
@@ -117,7 +137,7 @@ class DetectorArchitecture:
             "convolutions not separable": not self.separable_conv,
             "no batch norms after resampling": not self.apply_bn_for_resampling,
             "nodes activate last": self.conv_bn_act_pattern,
-            f"{self.num_nodes} nodes per cell": self.num_nodes != len(self.config().cell),
+            f"{self.num_nodes} nodes per cell": self.num_nodes != 2 * (self.max_level - self.min_level),
         }
         return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])
 
@@ -133,7 +153,7 @@ class BackboneArchitecture:
         """Build the architecture from the answer to the only question of the backbone's table."""
         return cls(answers["backbone"])
 
-    def variants(self) -> list[str]:
+    def variants(self, source: VariableSource | None = None) -> list[str]:
         """Return nothing: the variants are detectors."""
         return []
 

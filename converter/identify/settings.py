@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.hparams.fields import METADATA, OPTION, Stated, stated_fields
+from converter.hparams.fields import METADATA, OPTION, PACKAGE_SETTINGS, Stated, stated_fields
 from converter.hparams.given import CONFIG_FILE, given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
@@ -28,13 +28,22 @@ from converter.identify.evidence import (
     with_graph,
 )
 from converter.plan.family import Request, Settings
-from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    BackboneConfig,
+    EfficientDetConfig,
+    get_config,
+    variants_with,
+)
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
+PACKAGE_NAME = re.compile(r"(?<!tf_)efficientdet(v2)?_[a-z0-9]+")  # at its place in the name of a file
 MAX_SHOWN = 60  # letters of a value in a note
-NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
+# Nothing is assumed about the names of classes; the settings of the effdet package follow from the variant.
+NO_SETTINGS = ("name", "redundant_bias", "label_map", *PACKAGE_SETTINGS)
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 Hparams = Mapping[str, Any]
@@ -80,6 +89,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         values["num_scales"], note = assumed_scales
         more.append(note)
     config = get_config(variant, **values, redundant_bias=request.redundant_bias)
+    if request.variant is not None:
+        _refuse_other_model(base, stated)
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
@@ -162,26 +173,57 @@ def _choose_variant(
     found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], request: Request
 ) -> tuple[str, list[str]]:
     """Return the variant whose defaults apply, and notes about the choice."""
-    candidates = found.variants()
+    candidates = found.variants(request.source)
     if request.variant is not None:
         wanted = get_config(request.variant)
-        if not found.matches(wanted):
+        if wanted.name not in candidates:
             raise ConversionError(_not_this_variant(found, wanted, candidates))
         return wanted.name, []
     alike = candidates or variants_with(found.backbone) or list(VARIANTS)
-    # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
+    stated = [name for _, hparams in given if (name := _named(str(hparams.get("name", "")), alike))]
+    # How the user named folders and files; the file's name is the stronger one.
     path = request.source.path.absolute()
-    hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
-    names = [OFFICIAL_NAME.sub("", hint.lower()).partition("_")[0].partition("-")[0] for hint in hints]
-    hinted = [name for name in names if name in alike]
-    variant = hinted[-1] if hinted else alike[0]
+    hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := _named(text, alike))]
+    variant = [alike[0], *hinted, *stated][-1]
     if not candidates:
-        own = f"a custom architecture, not one of the official variants: {found.describe()}"
+        own = f"a custom architecture, not one of the known variants: {found.describe()}"
         return variant, [f"{own}; unspecified settings default to {variant}'s"]
-    if hinted or len(candidates) == 1:
+    if stated or len(candidates) == 1:
+        return variant, []
+    if {name in PACKAGE_VARIANTS for name in candidates} == {False, True}:
+        return variant, [_same_tensors(variant, candidates, by_name=bool(hinted))]
+    if hinted:
         return variant, []
     same = " and ".join(candidates)
     return variant, [f"{same} have the same variables: {variant} is assumed; pass --variant if that is wrong"]
+
+
+def _named(text: str, alike: Sequence[str]) -> str | None:
+    """Return the one of some variants that a text names, as the `effdet` package or as the official code writes it."""
+    text = text.lower()
+    package = [match[0] for match in PACKAGE_NAME.finditer(text)]
+    official = OFFICIAL_NAME.sub("", text).partition("_")[0].partition("-")[0]
+    return next((name for name in (*package, official) if name in alike), None)
+
+
+def _same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str:
+    """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
+    others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
+    return (
+        f"{' and '.join(candidates)} have the same tensors, but compute something else (padding, batch norm epsilon, "
+        f"anchors): {variant} is assumed{' by the name of the file' if by_name else ''}; if that is wrong, pass "
+        f"{others}"
+    )
+
+
+def _refuse_other_model(base: EfficientDetConfig, stated: Mapping[str, Stated]) -> None:
+    """Refuse a `--variant` that computes something else than the model that the file names."""
+    for field in PACKAGE_SETTINGS:
+        if field in stated and stated[field].value != getattr(base, field) and stated[field].origin != OPTION:
+            raise ConversionError(
+                f"not {base.name}: {stated[field].origin} says {field} {stated[field].value}, and {base.name} has "
+                f"{getattr(base, field)}; omit --variant"
+            )
 
 
 def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
@@ -192,7 +234,14 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
     ]
     if found.fusion_weights != weights_of(wanted.fusion):
         differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
-    what_next = "no official variant has this architecture: omit --variant"
+    if not differences and found.num_nodes != len(wanted.cell):
+        differences.append(f"{found.num_nodes} nodes per cell (expected {len(wanted.cell)})")
+    if not differences:
+        differences.append(
+            "its tensors fit, but a model of the effdet package is in PyTorch files only, "
+            f"{'with' if wanted.redundant_bias else 'without'} biases in front of batch norms"
+        )
+    what_next = "no known variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
     return f"not {wanted.name}: {', '.join(differences)}; {what_next}"
