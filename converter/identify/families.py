@@ -63,7 +63,6 @@ BACKBONE = Family(
     architecture=BackboneArchitecture.from_answers,
     settle=settle_backbone,
     package_notes=backbone_notes,
-    not_tensorflow=lambda _: "TensorFlow formats are supported for detectors only",
 )
 FAMILIES: tuple[Family, ...] = (DETECTOR, BACKBONE)
 

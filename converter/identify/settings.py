@@ -186,7 +186,7 @@ def _choose_variant(
     hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := _named(text, alike))]
     variant = [alike[0], *hinted, *stated][-1]
     if not candidates:
-        own = f"a custom architecture, not one of the known variants: {found.describe()}"
+        own = f"a custom architecture, not one of the official variants: {found.describe()}"
         return variant, [f"{own}; unspecified settings default to {variant}'s"]
     if stated or len(candidates) == 1:
         return variant, []
@@ -210,9 +210,8 @@ def _same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str
     """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
     others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
     return (
-        f"{' and '.join(candidates)} have the same tensors, but compute something else (padding, batch norm epsilon, "
-        f"anchors): {variant} is assumed{' by the name of the file' if by_name else ''}; if that is wrong, pass "
-        f"{others}"
+        f"{' and '.join(candidates)} have the same tensors, but compute something else: {variant} is assumed"
+        f"{' by the name of the file' if by_name else ''}; if that is wrong, pass {others}"
     )
 
 
@@ -241,7 +240,7 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
             "its tensors fit, but a model of the effdet package is in PyTorch files only, "
             f"{'with' if wanted.redundant_bias else 'without'} biases in front of batch norms"
         )
-    what_next = "no known variant has this architecture: omit --variant"
+    what_next = "no official variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
     return f"not {wanted.name}: {', '.join(differences)}; {what_next}"

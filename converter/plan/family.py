@@ -96,7 +96,7 @@ class Family:
     settle: Callable[[Any, Request], Settings]
     open_questions: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
-    not_tensorflow: Callable[[Any], str] = lambda _: ""
+    not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
     @property
     def table(self) -> Table:

@@ -153,7 +153,7 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
     resampled = settings.get("downsample_type") or "max", settings.get("upsample_type") or "nearest"
     if resampled not in RESAMPLINGS.values():
         problems.append(f"resampling {' and '.join(resampled)} (expected max and nearest, or bilinear twice)")
-    if backbone.removeprefix("tf_") not in TIMM_NAMES:
+    if backbone.removeprefix("tf_") not in ("", *TIMM_NAMES):
         problems.append(f"backbone {backbone} (expected an EfficientNet of this project)")
     if others := sorted(set(arguments) - KNOWN_ARGUMENTS):
         problems.append(f"backbone_args {', '.join(others)} (expected {', '.join(sorted(KNOWN_ARGUMENTS))} only)")

@@ -49,6 +49,12 @@ NO_METADATA = (
     "effdet trained has the anchor ratios (1.4, 0.7) and (0.7, 1.4) instead of 2.0 and 0.5"
 )
 
+NO_BIASES = (
+    "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
+    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: pass that name with "
+    "--variant, or for an own architecture --hparams padding=symmetric,backbone_style=pytorch"
+)
+
 
 class StateDict(VariableSource):
     """The variables of a PyTorch file, under their TF1 names."""
@@ -196,7 +202,9 @@ def _of_another_tool(
     known = [fitted(file, training, configs[view]) for view, training in trainings.items()]
     training = next((training for training in known if training.hparams), Training())
     is_official = not any(map(no_tensorflow_original, configs.values()))
-    open_questions = [NO_METADATA] if is_official and not training.is_whole else []
+    open_questions = [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    if training.is_whole or not is_official:
+        open_questions = []
     notes = [*open_questions, *training.notes, *_place_notes(copies), *facts.notes]
     given = ((training.origin, training.hparams),) if training.hparams else ()
     return replace(facts, given=given, notes=tuple(dict.fromkeys(notes)))

@@ -117,8 +117,9 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "on a ResNet": (lambda: of_effdet("resdet50"), "backbone fit no EfficientNet"),
     "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
-    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
-    "another BiFPN": (lambda: of_effdet("efficientdet_q0"), INCOMPLETE),
+    "on a MixNet": (lambda: of_effdet("mixdet_m"), r"backbone fit no EfficientNet.*such as resdet50, .*, mixdet_m\)"),
+    "on inner features": (lambda: of_effdet("efficientdet_w0"), INCOMPLETE),
+    "another BiFPN": (lambda: of_effdet("cspresdext50pan"), "backbone fit no EfficientNet"),
     "some of the biases": (lambda: with_tensors(**{"class_net.conv_rep.0.conv_pw.bias": 8}), INCOMPLETE),
     "a custom head": (
         lambda: with_tensors(**{"box_net.predict.conv_pw.bias": 35}),
