@@ -249,7 +249,9 @@ def is_backbone(metadata: Mapping[str, Any]) -> bool:
 
 def model_name(name: str) -> str:
     """Return the key of `MODELS` that a name stands for, or its short official form: "d0" of "EfficientDet-D0"."""
-    return name.lower() if name.lower() in PACKAGE_VARIANTS else short_name(name)
+    short, underscored = short_name(name), name.lower().replace("-", "_")
+    is_own = underscored in PACKAGE_VARIANTS and (name.lower() == underscored or short not in VARIANTS)
+    return underscored if is_own else short
 
 
 def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ ARCHITECTURE = (
     "conv_bn_act_pattern",
 )
 PYTORCH_FILE = "PyTorch file"  # the kind of source
+OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
+PACKAGE_NAME = re.compile(r"(?<!tf_)efficientdet(v2)?_[a-z0-9]+")  # at its place in the name of a file
 UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
 
 
@@ -160,3 +163,20 @@ class BackboneArchitecture:
     def describe(self) -> str:
         """Return the architecture in words."""
         return f"{self.backbone}, without a detector"
+
+
+def named_variant(text: str, alike: Sequence[str]) -> str | None:
+    """Return the one of some variants that a text names, as the `effdet` package or as the official code writes it."""
+    text = text.lower()
+    package = [match[0] for match in PACKAGE_NAME.finditer(text)]
+    official = OFFICIAL_NAME.sub("", text).partition("_")[0].partition("-")[0]
+    return next((name for name in (*package, official) if name in alike), None)
+
+
+def same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str:
+    """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
+    others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
+    return (
+        f"{' and '.join(candidates)} have the same tensors, but compute something else: {variant} is assumed"
+        f"{' by the name of the file' if by_name else ''}; if that is wrong, pass {others}"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -15,6 +14,8 @@ from converter.identify.architecture import (
     ARCHITECTURE,
     BackboneArchitecture,
     DetectorArchitecture,
+    named_variant,
+    same_tensors,
     weights_of,
 )
 from converter.identify.evidence import (
@@ -39,8 +40,6 @@ from effdet_torch.config import (
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
-OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
-PACKAGE_NAME = re.compile(r"(?<!tf_)efficientdet(v2)?_[a-z0-9]+")  # at its place in the name of a file
 MAX_SHOWN = 60  # letters of a value in a note
 # Nothing is assumed about the names of classes; the settings of the effdet package follow from the variant.
 NO_SETTINGS = ("name", "redundant_bias", "label_map", *PACKAGE_SETTINGS)
@@ -180,10 +179,10 @@ def _choose_variant(
             raise ConversionError(_not_this_variant(found, wanted, candidates))
         return wanted.name, []
     alike = candidates or variants_with(found.backbone) or list(VARIANTS)
-    stated = [name for _, hparams in given if (name := _named(str(hparams.get("name", "")), alike))]
+    stated = [name for _, hparams in given if (name := named_variant(str(hparams.get("name", "")), alike))]
     # How the user named folders and files; the file's name is the stronger one.
     path = request.source.path.absolute()
-    hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := _named(text, alike))]
+    hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := named_variant(text, alike))]
     variant = [alike[0], *hinted, *stated][-1]
     if not candidates:
         own = f"a custom architecture, not one of the official variants: {found.describe()}"
@@ -191,28 +190,11 @@ def _choose_variant(
     if stated or len(candidates) == 1:
         return variant, []
     if {name in PACKAGE_VARIANTS for name in candidates} == {False, True}:
-        return variant, [_same_tensors(variant, candidates, by_name=bool(hinted))]
+        return variant, [same_tensors(variant, candidates, by_name=bool(hinted))]
     if hinted:
         return variant, []
     same = " and ".join(candidates)
     return variant, [f"{same} have the same variables: {variant} is assumed; pass --variant if that is wrong"]
-
-
-def _named(text: str, alike: Sequence[str]) -> str | None:
-    """Return the one of some variants that a text names, as the `effdet` package or as the official code writes it."""
-    text = text.lower()
-    package = [match[0] for match in PACKAGE_NAME.finditer(text)]
-    official = OFFICIAL_NAME.sub("", text).partition("_")[0].partition("-")[0]
-    return next((name for name in (*package, official) if name in alike), None)
-
-
-def _same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str:
-    """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
-    others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
-    return (
-        f"{' and '.join(candidates)} have the same tensors, but compute something else: {variant} is assumed"
-        f"{' by the name of the file' if by_name else ''}; if that is wrong, pass {others}"
-    )
 
 
 def _refuse_other_model(base: EfficientDetConfig, stated: Mapping[str, Stated]) -> None:

@@ -14,11 +14,7 @@ from typing import Any
 OWN_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 _RATIOS: Mapping[str, Any] = {"aspect_ratios": OWN_RATIOS}
 _ROOTS: Mapping[str, Any] = {"aspect_ratios": (1.0, 2.0, 0.5)}
-_PYTORCH: Mapping[str, Any] = {
-    "backbone_style": "pytorch",
-    "padding": "symmetric",
-    "nms_configs": (("method", "hard"),),
-}
+_PYTORCH: Mapping[str, Any] = {"backbone_style": "pytorch", "padding": "symmetric"}
 _SAME: Mapping[str, Any] = {**_PYTORCH, **_RATIOS, "padding": "same"}
 _PLAIN: Mapping[str, Any] = {**_PYTORCH, **_RATIOS}
 _QUAD: Mapping[str, Any] = {**_PLAIN, "fpn_name": "qufpn_upwards"}

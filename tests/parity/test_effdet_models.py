@@ -17,7 +17,7 @@ from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError, UnsupportedSourceError
 from converter.identify.families import BACKBONE
 from converter.locate import open_checkpoint
-from effdet_torch import create_model, load_backbone, load_model, make_anchors_yxyx
+from effdet_torch import Predictor, create_model, load_backbone, load_model, make_anchors_yxyx
 from effdet_torch.architecture.effdet_models import UNSUPPORTED_MODELS
 from effdet_torch.config import PACKAGE_VARIANTS, BackboneConfig, get_config
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError
@@ -216,12 +216,10 @@ def test_the_proof_without_tensorflow(effdet: ModuleType, tmp_path: Path) -> Non
 
 def test_a_tensorflow_backbone_does_not_fit(tmp_path: Path) -> None:
     plan = BACKBONE.plan(BackboneConfig("efficientnet-b0"))
-    source = MemorySource({name: values for name, values in seeded_variables(plan, "raw/0")})
+    source = MemorySource(dict(seeded_variables(plan, "raw/0")))
     convert_checkpoint(prepare(source), tmp_path / "b0.pth")
     load_backbone(create_model("d0", image_size=SIZE), tmp_path / "b0.pth")
-    with pytest.raises(
-        ModelFileError, match=r"b0\.pth holds efficientnet-b0 as TensorFlow computes it; efficientdet_d0"
-    ):
+    with pytest.raises(ModelFileError, match=r"b0\.pth holds efficientnet-b0 as TensorFlow computes it; eff"):
         load_backbone(create_model("efficientdet_d0", image_size=SIZE), tmp_path / "b0.pth")
 
 
@@ -257,3 +255,27 @@ def test_an_exported_file_computes_the_same(tmp_path: Path, name: str, suffix: s
     engine = exported(model, tmp_path / f"model{suffix}")
     found = [*itertools.chain(*engine(pixels))]
     assert worst_error(found, raw_outputs(model, pixels)) < LIMIT
+
+
+def test_detections_are_the_packages(effdet: ModuleType, tmp_path: Path) -> None:
+    """Without the size of an image, the package does not clip: the profile "hard". By default, boxes are clipped."""
+    model = package_model(effdet, "efficientdet_d0")
+    with torch.no_grad():  # scores that differ, and boxes about as large as their anchors
+        model.get_parameter("class_net.predict.conv_pw.weight").mul_(5e-4)
+        model.get_parameter("box_net.predict.conv_pw.weight").mul_(5e-5)
+    torch.save({"state_dict": model.state_dict(), "arch": "efficientdet_d0"}, tmp_path / "d0.pth")
+    ours = converted(tmp_path / "d0.pth")
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # what the package's loader has
+    pixels = torch.from_numpy(((image / 255 - mean) / std).astype(np.float32)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = effdet.DetBenchPredict(model).eval()(pixels)[0].numpy()
+    (found,) = Predictor(ours, profile="hard")([image])
+    assert np.allclose(found.scores, expected[:, 4], atol=1e-4)
+    first = slice(0, 20)  # further down, equal scores may change places
+    assert np.array_equal(found.category_ids[first], expected[first, 5])
+    assert np.allclose(found.boxes_xyxy[first], expected[first, :4], atol=0.05)
+    (clipped,) = Predictor(ours)([image])
+    assert np.allclose(clipped.boxes_xyxy[first], np.clip(expected[first, :4], 0, SIZE[0]), atol=0.05)
+    (official,) = Predictor(ours, profile="serving")([image])
+    assert not np.array_equal(official.scores, found.scores)

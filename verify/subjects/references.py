@@ -67,8 +67,8 @@ def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hpa
     source, stored, config = preparation.source, preparation.view.stored, preparation.settings.config
     if isinstance(config, EfficientDetConfig) and (reason := no_tensorflow_original(config)):
         raise ReferenceModelError(
-            f"{config.name} has no TensorFlow original to compare with: {reason}. --mode fused compares the tensors with "
-            "the source's, and the network that runs with the model; docs/sources/effdet.md compares with effdet itself"
+            f"{config.name} has no TensorFlow original to compare with: {reason}. --mode fused compares the tensors "
+            "with the source's, and the network that runs with the model; see also docs/sources/effdet.md"
         )
     given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
     if (path := _config_file(source)) is not None:
