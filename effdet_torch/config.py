@@ -277,9 +277,8 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
             raise ConfigError(
                 f"{variant!r} is not a variant, but {base} with other settings: pass {base!r} and {settings}"
             )
-        raise ConfigError(
-            f"unknown variant {variant!r}; known variants: {', '.join(MODELS)}{did_you_mean(name, MODELS)}"
-        )
+        question = did_you_mean(name, VARIANTS) or did_you_mean(variant.lower(), PACKAGE_VARIANTS)
+        raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(MODELS)}{question}")
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     if isinstance(names := overrides.get("label_map"), Mapping):

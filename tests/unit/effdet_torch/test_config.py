@@ -197,3 +197,16 @@ def test_qufpn_has_four_paths_and_sums() -> None:
     levels = [*range(3, 8), *(level for level, _ in cell)]
     for level, offsets in cell[-5:]:  # the sums add two features of their own level
         assert {levels[offset] for offset in offsets} == {level}
+    upwards = get_config("d0", fpn_name="qufpn_upwards").cell
+    assert upwards == (*cell[:-5], *reversed(cell[-5:]))
+
+
+def test_names_of_the_effdet_package() -> None:
+    """With an underscore the package's own model; the official name has a hyphen."""
+    assert get_config("efficientdet_d0").backbone_style == get_config("EfficientDet_D0").backbone_style == "pytorch"
+    assert get_config("efficientdet-d0") == get_config("tf_efficientdet_d0") == get_config("d0")
+    assert get_config("efficientdet-q0") == get_config("efficientdet_q0")
+    with pytest.raises(ConfigError, match=r"did you mean 'efficientdet_q2'\?"):
+        get_config("efficientdet_q22")
+    with pytest.raises(ConfigError, match="'resdet50' of the effdet package is not supported: its backbone ResNet-50"):
+        get_config("resdet50")
