@@ -83,7 +83,11 @@ Examples:
 @click.option(
     "-o", type=OUT_PATH, metavar="OUT", is_eager=True, expose_value=False, callback=named_out, help="The same as OUT."
 )
-@click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x, efficientdet_q0, ...",
+)
 @click.option("--weights", type=VIEWS, help="Which copy to convert: averages (default if stored) or raw values.")
 @click.option(
     "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: reversible bit for bit."

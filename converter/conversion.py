@@ -55,11 +55,10 @@ class Preparation:
         """
         if not target.is_tensorflow:
             return self
-        if not self.family.to_tensorflow:
-            name = self.settings.config.name
+        if reason := self.family.not_tensorflow(self.settings.config):
             raise UsageError(
-                f"{name} cannot be written as {target.name}: TensorFlow formats are supported for detectors only; "
-                "write a .pth or .safetensors file"
+                f"{self.settings.config.name} cannot be written as {target.name}: {reason}; write a .pth or "
+                ".safetensors file"
             )
         if self.settings.config.redundant_bias:
             return self

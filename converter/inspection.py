@@ -45,7 +45,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         facts["notes"].append(f"raw values are the default: {source.facts.raw_reason}")
     try:
         family, found = family_of(source)
-        facts |= {"architecture": found.describe(), "variants": found.variants()}
+        facts |= {"architecture": found.describe(), "variants": found.variants(source)}
         settings = family.settle(found, Request(source))
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
 from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.errors import UsageError
 
@@ -81,11 +81,14 @@ NMS_NAMES = tuple(NMS_CHECKS)
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 
 CHECKS: Mapping[str, Check] = {
-    "backbone": one_of(BACKBONES),
+    "backbone": one_of((*BACKBONES, *PACKAGE_BACKBONES)),
     "fusion": one_of(("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")),
     "activation": one_of(("swish", "relu6", "relu", "hswish", "mish")),
     "normalization": one_of(("mean_std", "scale_range", "advprop")),
     "fpn_name": one_of(CELLS),
+    "padding": one_of(("same", "symmetric")),
+    "backbone_style": one_of(("tensorflow", "pytorch")),
+    "resampling": one_of(("max_nearest", "bilinear")),
     # A file of a few bytes can name any number, and would have a network built that fills the memory.
     **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
     **dict.fromkeys(("fpn_cells", "head_repeats", "num_scales"), _positive(MOST_PARTS)),

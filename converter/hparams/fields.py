@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from converter.hparams import values as read
 from converter.hparams.known import require_known
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import PACKAGE_VARIANTS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 OPTION = "--hparams"
@@ -33,6 +33,8 @@ class Meaning(NamedTuple):
     if_null: Any = None
 
 
+FPN_NAMES = {"bifpn": "bifpn", "bifpn_dyn": "bifpn", "qufpn": "qufpn", "qufpn_upwards": "qufpn_upwards"}
+PACKAGE_SETTINGS = ("padding", "backbone_style", "resampling")
 # A later line replaces what an earlier one sets.
 REPLACES_METHOD = Meaning("fpn_config", "fusion", read.weight_method)
 MEANINGS: tuple[Meaning, ...] = (
@@ -50,7 +52,7 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("fpn_num_filters", "fpn_channels", read.integer),
     Meaning("fpn_cell_repeats", "fpn_cells", read.integer),
     Meaning("fpn_weight_method", "fusion", read.one_of({name: name for name in read.FUSIONS}), "fastattn"),
-    Meaning("fpn_name", "fpn_name", read.one_of({"bifpn": "bifpn", "bifpn_dyn": "bifpn", "qufpn": "qufpn"}), "bifpn"),
+    Meaning("fpn_name", "fpn_name", read.one_of(FPN_NAMES), "bifpn"),
     Meaning("fpn_config", "fpn_config", read.nodes, ()),
     REPLACES_METHOD,
     Meaning("box_class_repeats", "head_repeats", read.integer),
@@ -64,6 +66,8 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("conv_bn_act_pattern", "conv_bn_act_pattern", read.switch),
     Meaning("nms_configs", "nms_configs", read.nms_configs, ()),
     Meaning("label_map", "label_map", read.label_map, ()),
+    # Not official: what the models of the `effdet` package have, and no variable shows.
+    *(Meaning(name, name, str, getattr(EfficientDetConfig, name)) for name in PACKAGE_SETTINGS),
 )
 NAME = "name"  # of the variant, which is no field of its own
 
@@ -148,7 +152,9 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     }
     if config.normalization == "advprop":
         special |= {"mean_rgb": 0.0, "stddev_rgb": 1.0}
-    return {NAME: f"efficientdet-{config.name}", **fields, **special}
+    special |= {name: None for name in PACKAGE_SETTINGS if fields[name] == getattr(EfficientDetConfig, name)}
+    name = config.name if config.name in PACKAGE_VARIANTS else f"efficientdet-{config.name}"
+    return {NAME: name, **fields, **special}
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:

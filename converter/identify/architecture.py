@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
+from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONE_TOP
-from effdet_torch.config import VARIANTS, EfficientDetConfig, Fusion, get_config, variants_with
+from effdet_torch.architecture.pyramid import CELLS
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    EfficientDetConfig,
+    Fusion,
+    get_config,
+    variants_with,
+)
 
 # Fields of the config that names and shapes decide, besides the classes.
 ARCHITECTURE = (
@@ -22,6 +32,9 @@ ARCHITECTURE = (
     "apply_bn_for_resampling",
     "conv_bn_act_pattern",
 )
+PYTORCH_FILE = "PyTorch file"  # the kind of source
+OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
+PACKAGE_NAME = re.compile(r"(?<!tf_)efficientdet(v2)?_[a-z0-9]+")  # at its place in the name of a file
 UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
 
 
@@ -88,9 +101,16 @@ class DetectorArchitecture:
         same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
         return same and self.fusion_weights == weights_of(config.fusion) and self.num_nodes == len(config.cell)
 
-    def variants(self) -> list[str]:
-        """Return the variants with this architecture: none if it is a custom one, two for d6 and d7."""
-        return [name for name, config in VARIANTS.items() if self.matches(config)]
+    def variants(self, source: VariableSource | None = None) -> list[str]:
+        """Return the variants with this architecture: none if it is a custom one, two for d6 and d7.
+
+        A PyTorch file may also hold one that only the `effdet` package has. Official ones come first: in a file of
+        this project, their biases may have been folded.
+        """
+        models = dict(VARIANTS)
+        if source is not None and source.kind == PYTORCH_FILE:
+            models |= {name: m for name, m in PACKAGE_VARIANTS.items() if m.redundant_bias != source.facts.is_folded}
+        return [name for name, config in models.items() if self.matches(config)]
 
     def fusion(self, usual: Fusion) -> Fusion:
         """Return a kind of fusion with these weights: the usual one, or the closest to it."""
@@ -101,11 +121,14 @@ class DetectorArchitecture:
 
     def config(self) -> EfficientDetConfig:
         """Return a config with exactly these variables; of its anchors, only the number is right."""
+        levels = range(self.min_level, self.max_level + 1)
+        cells = [name for name, cell in CELLS.items() if len(cell(levels)) == self.num_nodes]
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
             base.name,
             **self.decided,
             fusion=self.fusion(base.fusion),
+            fpn_name=cells[-1] if cells else "bifpn",
             num_scales=self.anchors_per_location or base.anchors_per_location,
             aspect_ratios=(1.0,),
         )
@@ -120,8 +143,8 @@ class DetectorArchitecture:
             "convolutions not separable": not self.separable_conv,
             "no batch norms after resampling": not self.apply_bn_for_resampling,
             "nodes activate last": self.conv_bn_act_pattern,
-            f"{self.num_nodes} nodes per cell": self.num_nodes != len(self.config().cell),
             "without predictions": self.num_classes is None,
+            f"{self.num_nodes} nodes per cell": self.num_nodes != 2 * (self.max_level - self.min_level),
         }
         return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])
 
@@ -150,10 +173,27 @@ class BackboneArchitecture:
         """Build the architecture from the answer to the only question of the backbone's table."""
         return cls(answers["backbone"])
 
-    def variants(self) -> list[str]:
+    def variants(self, source: VariableSource | None = None) -> list[str]:
         """Return nothing: the variants are detectors."""
         return []
 
     def describe(self) -> str:
         """Return the architecture in words."""
         return f"{self.backbone}, without a detector"
+
+
+def named_variant(text: str, alike: Sequence[str]) -> str | None:
+    """Return the one of some variants that a text names, as the `effdet` package or as the official code writes it."""
+    text = text.lower()
+    package = [match[0] for match in PACKAGE_NAME.finditer(text)]
+    official = OFFICIAL_NAME.sub("", text).partition("_")[0].partition("-")[0]
+    return next((name for name in (*package, official) if name in alike), None)
+
+
+def same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str:
+    """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
+    others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
+    return (
+        f"{' and '.join(candidates)} have the same tensors, but compute something else: {variant} is assumed"
+        f"{' by the name of the file' if by_name else ''}; if that is wrong, pass {others}"
+    )

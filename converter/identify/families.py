@@ -10,20 +10,21 @@ from functools import partial
 
 from converter.errors import UnsupportedSourceError
 from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
-from converter.identify.effdet_package import backbone_notes, detector_notes
-from converter.identify.recognition import Probe, recognize
+from converter.identify.effdet_package import backbone_notes, detector_notes, no_tensorflow_original
+from converter.identify.recognition import Probe, look_alike, recognize
 from converter.identify.settings import settle_backbone, settle_detector
 from converter.plan.axes import backbone_axes, backbone_constants, detector_axes, detector_constants
 from converter.plan.family import Architecture, Family
 from converter.plan.ops import Shape
 from converter.plan.table import load_table
 from converter.source import VariableInfo, VariableSource
-from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
 from effdet_torch.config import BackboneConfig
 
 DETECTOR = Family(
     name="EfficientDet",
-    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors and levels",
+    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors and levels, "
+    "and those of the effdet package",
     load=partial(load_table, "efficientdet"),
     axes=detector_axes,
     constants=detector_constants,
@@ -44,13 +45,13 @@ DETECTOR = Family(
         "class_channels",
         "box_channels",
     ),
-    choices={"backbone": BACKBONES},
+    choices={"backbone": (*BACKBONES, *PACKAGE_BACKBONES)},
     architecture=DetectorArchitecture.from_answers,
     settle=settle_detector,
     open_questions=("min_level", "node_biases"),
     questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
-    to_tensorflow=True,
+    not_tensorflow=no_tensorflow_original,
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
@@ -84,12 +85,13 @@ def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
     if absent := [name for name, answer in answers.items() if answer is None]:
         expected = probe.expected(table.state_dict[absent[0]])
         raise UnsupportedSourceError(f"not the state_dict of an EfficientDet: expected {expected}")
-    fits = {name: _fit(shapes, name) for name in BACKBONES}
+    fits = {name: _fit(shapes, name) for name in (*BACKBONES, *PACKAGE_BACKBONES)}
     backbone = max(fits, key=lambda name: fits[name])
     if fits[backbone] <= 0:
         raise UnsupportedSourceError(
-            "the tensors of this state_dict's backbone fit no EfficientNet: expected a backbone of D0 to D7x or Lite0 "
-            "to Lite4, with timm's names"
+            "the tensors of this state_dict's backbone fit no EfficientNet: expected a backbone of D0 to D7x, Lite0 to "
+            "Lite4, or of an EfficientDet of the effdet package, with timm's names"
+            + "".join(f". It looks like {what}. {next_step}" for what, next_step in filter(None, [look_alike(shapes)]))
         )
     return DetectorArchitecture.from_answers({**answers, "backbone": backbone})
 

@@ -6,7 +6,11 @@ import bisect
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from importlib import resources
 from typing import Any
+
+import yaml
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
@@ -19,39 +23,6 @@ Rule = Mapping[str, Size]
 LARGEST_NUMBER = 16  # above any pyramid level
 FIRST_NAMES, MAX_SHOWN = 3, 200  # names in an error text, and characters of each
 UNKNOWN = ("another network", "Check that it is the right file.")
-# Names of other networks: (pattern, what the network probably is, next step); the first match counts.
-LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
-    (
-        r"(^|/)segmentation_head/|(^|/)seg_head/",
-        "an EfficientDet with a segmentation head",
-        "Only object detection can be converted.",
-    ),
-    (
-        r"BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor|(^|/)bifpn/node_",
-        "a network of the TF Object Detection API",
-        "Its EfficientDet has other names and layers than the official one (google/automl), which can be converted.",
-    ),
-    (
-        r"^(efficientnet[\w.-]*|mnasnet[\w.-]*|mixnet[\w.-]*|resnet[\w.-]*)/",
-        "the classifier or backbone {0}",
-        "Convert the checkpoint of one of the supported networks.",
-    ),
-    (
-        r"(^|/)(block\d+[a-z]_\w+|stem_conv|top_conv|conv1_conv|conv5_block\d\w+)/",
-        "a network of keras.applications",
-        "Its names do not identify the official layers: give the official checkpoint of the network.",
-    ),
-    (
-        r"^(module\.)?(backbone_net\.|bifpn\.|regressor\.|backbone\.body|backbone\.features|model\.\d+\.|neck\.)",
-        "another PyTorch detector or port of EfficientDet",
-        "Only the keys of the effdet package are supported: convert the TensorFlow checkpoint that it came from.",
-    ),
-    (
-        r"(^|[/.])(dense|logits|fc|classifier|predictions|head)(_\d+)?[/.](\w+[/.])?(kernel|weights?|bias|biases)$",
-        "a classifier",
-        "Give the checkpoint of a detector, or of an official EfficientNet.",
-    ),
-)
 
 
 def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Family, Architecture]:
@@ -91,10 +62,17 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
 def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Return what a network probably is by its names, and the next step; None if the names give no hint."""
     names = list(names)
-    for pattern, what, next_step in LOOK_ALIKES:
+    for pattern, what, next_step in _look_alikes():
         if match := next(filter(None, (re.search(pattern, name) for name in names)), None):
             return what.format(match[1]), next_step
     return None
+
+
+@cache
+def _look_alikes() -> list[tuple[str, str, str]]:
+    """Return (regular expression, what a network with such a name probably is, next step), the strongest first."""
+    text = (resources.files("mappings") / "look_alikes.yaml").read_bytes()
+    return [(pattern, what, next_step) for pattern, what, next_step in yaml.safe_load(text)]
 
 
 def _unknown(source: VariableSource, families: Iterable[Family]) -> str:

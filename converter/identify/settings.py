@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.hparams.fields import METADATA, OPTION, Stated, stated_fields
+from converter.hparams.fields import METADATA, OPTION, PACKAGE_SETTINGS, Stated, stated_fields
 from converter.hparams.given import CONFIG_FILE, given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
     BackboneArchitecture,
     DetectorArchitecture,
+    named_variant,
+    same_tensors,
     weights_of,
 )
 from converter.identify.evidence import (
@@ -28,13 +29,20 @@ from converter.identify.evidence import (
     with_graph,
 )
 from converter.plan.family import Request, Settings
-from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    BackboneConfig,
+    EfficientDetConfig,
+    get_config,
+    variants_with,
+)
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
-OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
-NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
+# Nothing is assumed about the names of classes; the settings of the effdet package follow from the variant.
+NO_SETTINGS = ("name", "redundant_bias", "label_map", *PACKAGE_SETTINGS)
 
 Hparams = Mapping[str, Any]
 
@@ -79,6 +87,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         values["num_scales"], note = assumed_scales
         more.append(note)
     config = get_config(variant, **values, redundant_bias=request.redundant_bias)
+    if request.variant is not None:
+        _refuse_other_model(base, stated)
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
@@ -161,26 +171,39 @@ def _choose_variant(
     found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], request: Request
 ) -> tuple[str, list[str]]:
     """Return the variant whose defaults apply, and notes about the choice."""
-    candidates = found.variants()
+    candidates = found.variants(request.source)
     if request.variant is not None:
         wanted = get_config(request.variant)
-        if not found.matches(wanted):
+        if wanted.name not in candidates:
             raise ConversionError(_not_this_variant(found, wanted, candidates))
         return wanted.name, []
     alike = candidates or variants_with(found.backbone) or list(VARIANTS)
-    # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
+    stated = [name for _, hparams in given if (name := named_variant(str(hparams.get("name", "")), alike))]
+    # How the user named folders and files; the file's name is the stronger one.
     path = request.source.path.absolute()
-    hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
-    names = [OFFICIAL_NAME.sub("", hint.lower()).partition("_")[0].partition("-")[0] for hint in hints]
-    hinted = [name for name in names if name in alike]
-    variant = hinted[-1] if hinted else alike[0]
+    hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := named_variant(text, alike))]
+    variant = [alike[0], *hinted, *stated][-1]
     if not candidates:
         own = f"a custom architecture, not one of the official variants: {found.describe()}"
         return variant, [f"{own}; unspecified settings default to {variant}'s"]
-    if hinted or len(candidates) == 1:
+    if stated or len(candidates) == 1:
+        return variant, []
+    if {name in PACKAGE_VARIANTS for name in candidates} == {False, True}:
+        return variant, [same_tensors(variant, candidates, by_name=bool(hinted))]
+    if hinted:
         return variant, []
     same = " and ".join(candidates)
     return variant, [f"{same} have the same variables: {variant} is assumed; pass --variant if that is wrong"]
+
+
+def _refuse_other_model(base: EfficientDetConfig, stated: Mapping[str, Stated]) -> None:
+    """Refuse a `--variant` that computes something else than the model that the file names."""
+    for field in PACKAGE_SETTINGS:
+        if field in stated and stated[field].value != getattr(base, field) and stated[field].origin != OPTION:
+            raise ConversionError(
+                f"not {base.name}: {stated[field].origin} says {field} {stated[field].value}, and {base.name} has "
+                f"{getattr(base, field)}; omit --variant"
+            )
 
 
 def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
@@ -191,6 +214,13 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
     ]
     if found.fusion_weights != weights_of(wanted.fusion):
         differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
+    if not differences and found.num_nodes != len(wanted.cell):
+        differences.append(f"{found.num_nodes} nodes per cell (expected {len(wanted.cell)})")
+    if not differences:
+        differences.append(
+            "its tensors fit, but a model of the effdet package is in PyTorch files only, "
+            f"{'with' if wanted.redundant_bias else 'without'} biases in front of batch norms"
+        )
     what_next = "no official variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"

@@ -23,8 +23,8 @@ class Architecture(Protocol):
     def describe(self) -> str:
         """Return the architecture in words."""
 
-    def variants(self) -> list[str]:
-        """Return the published networks that have this architecture."""
+    def variants(self, source: VariableSource | None = None) -> list[str]:
+        """Return the published networks that have this architecture, and can be in such a source."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Family:
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
         package_notes: config -> how to build the model of a bare state_dict with other packages, in words; raises
             UsageError if they cannot.
-        to_tensorflow: whether it can be written in TensorFlow's formats.
+        not_tensorflow: config -> why it cannot be written in TensorFlow's formats, in words; "" if it can.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Family:
     open_questions: Collection[str] = ()
     questions_of_parts: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
-    to_tensorflow: bool = False
+    not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
     @property
     def table(self) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,7 +17,7 @@ from converter.plan.yaml_nodes import NodeReader, Size, placeholders
 
 REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
-SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
+SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict", "spellings")
 VIEWS = ("raw", "ema")
 NOT_CONVERTED = "which is not converted"  # ends the reason to ignore a part of the network, not of its training
 FILE = "mappings/{}.yaml"
@@ -89,6 +90,7 @@ class Table:
         included_questions: the questions with a rule in the included table.
         included_module: the PyTorch module under which the included table's rows are.
         state_dict: {question: rule} for a state_dict; empty if the table has none.
+        spellings: (regular expression, key): other keys of a state_dict for the same tensors.
     """
 
     name: str
@@ -103,6 +105,13 @@ class Table:
     included_questions: frozenset[str]
     included_module: str
     state_dict: Mapping[str, Mapping[str, Size]]
+    spellings: tuple[tuple[str, str], ...] = ()
+
+    def usual_key(self, key: str) -> str:
+        """Return the key that this project uses for a tensor that a state_dict may spell otherwise."""
+        for pattern, usual in self.spellings:
+            key = re.sub(pattern, usual, key)
+        return key
 
     @property
     def unconverted(self) -> dict[str, str]:
@@ -161,6 +170,7 @@ class _Parser(NodeReader):
             included_questions=frozenset(base.recognition),
             included_module=base.included_module,
             state_dict=self.probes(root["state_dict"]) if "state_dict" in root else {},
+            spellings=tuple(map(self.spelling, self.sequence(root.get("spellings")))),
         )
 
     def included(self, node: yaml.Node) -> Table:
@@ -259,6 +269,14 @@ class _Parser(NodeReader):
         if not reason.strip():
             raise self.error(node, f"the reason to ignore {name!r} is empty")
         return name, reason
+
+    def spelling(self, node: yaml.Node) -> tuple[str, str]:
+        pattern, key = map(self.text, self.cells(node, "[regular expression, key]"))
+        try:
+            re.sub(pattern, key, "")
+        except (re.error, IndexError) as error:
+            raise self.error(node, f"{pattern!r} is not a regular expression that gives {key!r}: {error}") from error
+        return pattern, key
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)

@@ -127,6 +127,11 @@ def fill_backbone(
     found, expected = metadata["config"]["backbone"], model.config.backbone
     if found != expected:
         raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
+    if model.config.backbone_style != "tensorflow":
+        raise ModelFileError(
+            f"{path} holds {found} as TensorFlow computes it; {model.config.name} has another padding and batch norm "
+            "epsilon: these weights do not fit it. Choose an official variant."
+        )
     wanted = model.backbone.state_dict()
     tensors = {**_counters(wanted), **tensors}
     _require_fit(path, f"backbone {expected}", wanted, tensors)

@@ -91,11 +91,15 @@ def profile_name(profile: Profile) -> str:
 def own_profile(config: EfficientDetConfig) -> Profile:
     """Return "serving" with the `nms_configs` that the model was trained with.
 
+    The models of the `effdet` package have its hard NMS for each class instead, and clipped boxes.
+
     Source: EfficientDet official code, `postprocess.nms` and `topk_class_boxes`.
     """
     given: dict[str, Any] = dict(config.nms_configs)
     is_hard = given.get("method") == "hard"
     serving = PROFILES["serving-hard" if is_hard else "serving"]
+    if config.backbone_style == "pytorch":
+        serving = replace(PROFILES["hard"], clip=True)
     return replace(
         serving,
         candidates="top_k" if "max_nms_inputs" in given else serving.candidates,

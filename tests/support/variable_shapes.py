@@ -56,11 +56,11 @@ def _draw(name: str, shape: Shape, seed: int) -> NDArray[Any]:
 
 def _block(scope: str, block: Block) -> dict[str, Shape]:
     middle, squeezed = block.mid_channels, block.squeeze_excite_channels
-    pointwise = [(block.in_channels, middle)] * block.expands + [(middle, block.out_channels)]
+    pointwise = [(block.in_channels, middle)] * (block.form == "inverted") + [(middle, block.out_channels)]
     shapes: dict[str, Shape] = {}
     for number, (inputs, outputs) in zip(_numbers(), pointwise, strict=False):
         shapes[f"{scope}/conv2d{number}/kernel"] = (1, 1, inputs, outputs)
-    norms = [middle] * block.expands + [middle, block.out_channels]
+    norms = [middle] * (block.form == "inverted") + [middle, block.out_channels]
     for number, channels in zip(_numbers(), norms, strict=False):
         shapes |= _batch_norm(f"{scope}/tpu_batch_normalization{number}", channels)
     shapes[f"{scope}/depthwise_conv2d/depthwise_kernel"] = (block.kernel_size, block.kernel_size, middle, 1)

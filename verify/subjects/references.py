@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from converter.conversion import Preparation
 from converter.hparams.fields import OPTION, stated_hparams
+from converter.identify.effdet_package import no_tensorflow_original
 from converter.identify.families import BACKBONE
 from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
+from verify.errors import ReferenceModelError
 from verify.reference.network import TensorFlowReference
 from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
@@ -62,12 +64,17 @@ def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hpa
     Raises:
         ReferenceModelError: One of them cannot be read, or the reference cannot compute it.
     """
-    source, stored = preparation.source, preparation.view.stored
+    source, stored, config = preparation.source, preparation.view.stored, preparation.settings.config
+    if isinstance(config, EfficientDetConfig) and (reason := no_tensorflow_original(config)):
+        raise ReferenceModelError(
+            f"{config.name} has no TensorFlow original to compare with: {reason}. --mode fused compares the tensors "
+            "with the source's, and the network that runs with the model; see also docs/sources/effdet.md"
+        )
     given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
     if (path := _config_file(source)) is not None:
         given.append(read_config_file(path))
     given += [hparams for _, hparams in source.facts.given]
-    return read_hparams(*given, passed, variant=preparation.settings.config.name)
+    return read_hparams(*given, passed, variant=config.name)
 
 
 def passed_hparams(preparation: Preparation, config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:

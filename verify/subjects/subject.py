@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from converter.conversion import Preparation
 from converter.errors import ViewError
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.identify.architecture import DetectorArchitecture, weights_of
 from converter.identify.families import BACKBONE, DETECTOR, family_of
 from converter.plan.copies import WORDS, View, select_view, stored_names
@@ -77,6 +78,7 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
         plan = plan.within(config.backbone)
     _require_same(found, config, source.path)
     source = with_initial_values(source, plan)
+    _require_same_package(source, config)
     view = _same_view(source, plan, model)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {config.name}")
@@ -97,6 +99,17 @@ def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
             f"{source.path} is not the checkpoint of this model: the model holds the {copy}, and the checkpoint "
             "does not, or not all of them; give the checkpoint that the model was converted from"
         ) from error
+
+
+def _require_same_package(source: VariableSource, config: EfficientDetConfig) -> None:
+    """Check that a source states no other settings of the `effdet` package, which no tensor shows."""
+    for origin, hparams in source.facts.given:
+        for name in PACKAGE_SETTINGS:
+            if (stated := hparams.get(name)) not in (None, getattr(config, name)):
+                raise ParityError(
+                    f"{source.path} is not the checkpoint of this model: {origin} says {name} {stated}, and the model "
+                    f"has {getattr(config, name)} (model: {config.name})"
+                )
 
 
 def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -> None:

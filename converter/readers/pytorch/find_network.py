@@ -14,6 +14,7 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.formats.pickled import Call, Name
+from converter.identify.recognition import look_alike
 from converter.readers.pytorch.pickled_model import MAX_ENTRIES, class_of, is_model, state_dict_of
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from effdet_torch.errors import listed
@@ -102,7 +103,7 @@ def find_networks(path: Path, content: Any, last: Collection[str]) -> tuple[list
     if not networks:
         raise UnsupportedSourceError(
             f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {' or '.join(last)}; "
-            f"{_describe(dictionaries, content)}. {SAVE}"
+            f"{_describe(dictionaries, content)}. {_next_step(dictionaries)}"
         )
     return networks, dictionaries
 
@@ -195,6 +196,12 @@ def _maker(value: Any) -> str | None:
     """Return the PyTorch function that would create a tensor of another kind: quantized, sparse, without values."""
     is_tensor = isinstance(value, Call) and isinstance(value.function, Name) and value.function.path.startswith(_MAKERS)
     return class_of(value) if is_tensor else None
+
+
+def _next_step(dictionaries: list[Held]) -> str:
+    """Return what a file without a network probably holds instead, and what to do."""
+    found = look_alike(str(key) for held in dictionaries if has_tensors(held) for key in held.content)
+    return f"It looks like {found[0]}, which is not supported. {found[1]}" if found else SAVE
 
 
 def _describe(dictionaries: list[Held], content: Any) -> str:

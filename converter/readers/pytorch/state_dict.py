@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
+from converter.identify.effdet_package import no_tensorflow_original
 from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.own_metadata import (
     parse_metadata,
@@ -33,7 +34,7 @@ from converter.readers.pytorch.find_network import Network, Tensors, find_networ
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
-from converter.readers.pytorch.training_settings import Training, training_of
+from converter.readers.pytorch.training_settings import Training, fitted, training_of
 from converter.source import OPTIMIZER_STATE, OTHER_COPY, SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
@@ -48,9 +49,11 @@ NO_METADATA = (
     "the file holds weights only; an AdvProp model needs --hparams mean_rgb=0,stddev_rgb=1,scale_range=true, one that "
     "effdet trained has the anchor ratios (1.4, 0.7) and (0.7, 1.4) instead of 2.0 and 0.5"
 )
+
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
-    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: a different network"
+    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: pass that name with "
+    "--variant, or for an own architecture --hparams padding=symmetric,backbone_style=pytorch"
 )
 
 
@@ -76,8 +79,13 @@ class StateDict(VariableSource):
                 "its checkpoint again."
             )
         last = str(DETECTOR.table.state_dict["class_channels"]["size_of"]).split()
-        copies = choose_copies(self._file, *find_networks(self._file, content, last))
+        networks, dictionaries = find_networks(self._file, content, last)
+        copies = choose_copies(self._file, list(map(_with_usual_keys, networks)), dictionaries)
         facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)
+        trainings = {
+            view: Training() if facts.given else training_of(self._file, network)
+            for view, network in copies.by_view.items()
+        }
         plans = _plans(self._file, copies, stated_config(metadata))
         # Two copies are those of further training, under their own names.
         held_view = facts.held_view if list(plans) == ["raw"] else None
@@ -101,7 +109,7 @@ class StateDict(VariableSource):
         )
         if file and (file.parent / MODEL_CARD).is_file():
             facts = replace(facts, notes=(*facts.notes, f"{MODEL_CARD} in the folder is not read"))
-        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans))
+        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans, trainings))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -131,6 +139,12 @@ class StateDict(VariableSource):
             tensor = None if entry.target is None else tensors.get(entry.target)
             for number, name in enumerate(entry.sources):
                 self._places[names[name]] = tensor, entry, number
+
+
+def _with_usual_keys(network: Network) -> Network:
+    """Return the network under this project's keys; if two tensors then had the same key, as it is."""
+    tensors = {DETECTOR.table.usual_key(key): tensor for key, tensor in network.tensors.items()}
+    return replace(network, tensors=tensors) if len(tensors) == len(network.tensors) else network
 
 
 def _plans(path: Path, copies: Copies, stated: EfficientDetConfig | None) -> dict[str, Plan]:
@@ -183,11 +197,17 @@ def _checksums(copies: Copies) -> str:
     return next((tensor.storage.algorithm for tensor in tensors if tensor.storage.checksum is not None), "")
 
 
-def _of_another_tool(file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan]) -> SourceFacts:
+def _of_another_tool(
+    file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan], trainings: Mapping[str, Training]
+) -> SourceFacts:
     """Return the facts about a file of another tool: what it says of its training, and what it leaves open."""
-    known = [training_of(file, network, plans[view].config) for view, network in copies.by_view.items()]
+    configs = {view: plan.config for view, plan in plans.items()}
+    known = [fitted(file, training, configs[view]) for view, training in trainings.items()]
     training = next((training for training in known if training.hparams), Training())
-    open_questions = [] if training.is_whole else [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    is_official = not any(map(no_tensorflow_original, configs.values()))
+    open_questions = [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    if training.is_whole or not is_official:
+        open_questions = []
     notes = [*open_questions, *training.notes, *_place_notes(copies), *facts.notes]
     given = ((training.origin, training.hparams),) if training.hparams else ()
     return replace(facts, given=given, notes=tuple(dict.fromkeys(notes)))

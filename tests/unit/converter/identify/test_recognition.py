@@ -96,12 +96,21 @@ def test_a_custom_head_is_refused(boxes: int, classes: int) -> None:
 
 
 OTHER_NETWORKS = {
-    "the classifier or backbone efficientnet-edgetpu-S": "efficientnet-edgetpu-S/stem/conv2d/kernel",
+    "the EdgeTPU backbone efficientnet-edgetpu-S of the official tpu repository": "efficientnet-edgetpu-S/stem/x",
+    "the CondConv backbone efficientnet-condconv-b0-8e of the official": "efficientnet-condconv-b0-8e/stem/x",
+    "the EfficientDet of zylo117 (Yet-": "classifier.conv_list.0.pointwise_conv.conv.bias",
+    "the EfficientDet of signatrix": "regressor.layers.0.weight",
+    "the EfficientDet of MMDetection": "neck.bifpn.0.conv6_up.depthwise_conv.weight",
+    "the EfficientDet of toandaominh1997": "neck.stack_bifpn_convs.0.bifpn_convs.0.conv.weight",
+    "a network of keras_cv_attention_models (KECAM)": "biFPN_1_p5_up_wsm/gain",
+    "an EfficientNet of the efficientnet_pytorch package": "_blocks.0._bn1.weight",
+    "a classifier of torchvision": "features.1.0.block.0.0.weight",
+    "a detector of the effdet package whose backbone is not": "backbone.layer1.0.conv1.weight",
     "the classifier or backbone efficientnetv2-s": "efficientnetv2-s/blocks_0/conv2d/kernel",
     "a network of the TF Object Detection API": "WeightSharedConvolutionalBoxPredictor/BoxHead/kernel",
     "an EfficientDet with a segmentation head": "segmentation_head/conv2d_transpose/kernel",
     "a network of keras.applications": "block1a_dwconv/depthwise_kernel",
-    "another PyTorch detector or port of EfficientDet": "backbone_net.model._conv_stem.weight",
+    "another PyTorch detector or port of EfficientDet": "model.22.cv2.0.0.conv.weight",
     "a classifier": "dense_3/kernel",
     "another network": "encoder/layer_0/query/kernel",
 }
@@ -113,7 +122,8 @@ def test_an_unknown_network_is_described_by_what_it_looks_like(guess: str) -> No
     with pytest.raises(UnsupportedSourceError) as caught:
         architecture_of({name: VariableInfo("float32", (3, 3)) for name in names})
     text = str(caught.value)
-    assert f"It looks like {guess}, which is not supported" in text
+    assert f"It looks like {guess}" in text
+    assert ", which is not supported. Supported are" in text
     assert f"this memory holds 4 variables ({', '.join(sorted(names)[:3])}, and 1 more)" in text
     assert all(family.supported in text for family in FAMILIES)
     assert "{" not in text

@@ -13,7 +13,7 @@ import pytest
 from converter.errors import ConversionError
 from converter.hparams.fields import hparams_of
 from converter.identify.evidence import ASSUMED
-from converter.identify.settings import FROM_SHAPES, settle_detector
+from converter.identify.settings import FROM_SHAPES, NO_SETTINGS, settle_detector
 from converter.plan.family import Request, Settings
 from converter.source import GraphEvidence
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
@@ -52,7 +52,7 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
     assert shown - {"fusion"} == SHAPE_FIELDS
     assert ("fusion" in shown) == (get_config(variant).fusion == "sum")
     assert set(result.origins.values()) == {FROM_SHAPES, f"the official {variant}"}
-    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias", "label_map"}
+    fields = get_config(variant).to_dict().keys() - set(NO_SETTINGS)
     assert result.origins.keys() == fields | {"backbone_config"}
     assert settled(variant, redundant_bias=True).config.redundant_bias
 

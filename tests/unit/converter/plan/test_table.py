@@ -219,3 +219,15 @@ def test_refuses_anything_but_one_yaml_document(text: str) -> None:
 def test_refuses_a_document_that_is_not_a_mapping(text: str) -> None:
     with pytest.raises(MappingError, match=r"^mappings/mine.yaml(, line 1)?: expected a mapping"):
         parse_table(text.encode(), "mine")
+
+
+def test_other_keys_of_a_state_dict() -> None:
+    table = parse_table((TABLE + "spellings:\n- ['^a(b)', 'c\\1']\n").encode(), "mine")
+    assert [table.usual_key(key) for key in ("ab.ab", "ba")] == ["cb.ab", "ba"]
+    assert parse_table(TABLE.encode(), "mine").usual_key("ab.ab") == "ab.ab"
+
+
+@pytest.mark.parametrize("row", ["['(', a]", "['(a)', '\\2']", "[a]"])
+def test_a_spelling_that_cannot_be_used_is_refused(row: str) -> None:
+    with pytest.raises(MappingError, match=r"mappings/mine\.yaml, line \d+"):
+        parse_table(f"{TABLE}spellings:\n- {row}\n".encode(), "mine")
