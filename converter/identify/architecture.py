@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from effdet_torch.architecture.backbone import BACKBONE_TOP
+from effdet_torch.checks import HEADS
 from effdet_torch.config import VARIANTS, EfficientDetConfig, Fusion, get_config, variants_with
 
-# Fields of the config that names and shapes decide, besides the classes.
+# Fields of the config that names and shapes decide, besides the heads and their classes.
 ARCHITECTURE = (
     "backbone",
     "fpn_channels",
@@ -22,6 +23,8 @@ ARCHITECTURE = (
     "apply_bn_for_resampling",
     "conv_bn_act_pattern",
 )
+LEVELS = ("min_level", "max_level")
+OF_HEADS = ("heads", "num_classes", "seg_num_classes")
 UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
 
 
@@ -34,12 +37,15 @@ def weights_of(fusion: str) -> str:
 
 @dataclass(frozen=True)
 class DetectorArchitecture:
-    """What names and shapes show. Values that they cannot show (image size, anchors) come from elsewhere."""
+    """What names and shapes show. Values that they cannot show (image size, anchors) come from elsewhere.
+
+    Without one of the heads, nothing shows its values: they are None. The pyramid's levels then begin at the usual one.
+    """
 
     backbone: str
     fpn_channels: int
     fpn_cells: int
-    head_repeats: int
+    head_repeats: int | None
     min_level: int
     max_level: int
     num_nodes: int
@@ -47,8 +53,10 @@ class DetectorArchitecture:
     separable_conv: bool
     apply_bn_for_resampling: bool
     conv_bn_act_pattern: bool
-    num_classes: int
-    anchors_per_location: int
+    heads: tuple[str, ...]
+    num_classes: int | None
+    anchors_per_location: int | None
+    seg_num_classes: int | None
 
     @classmethod
     def from_answers(cls, answers: Mapping[str, Any]) -> DetectorArchitecture:
@@ -60,29 +68,44 @@ class DetectorArchitecture:
         Raises:
             UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
         """
-        boxes, classes = answers["box_channels"], answers["class_channels"]
-        anchors, rest = divmod(boxes, 4)
-        if rest or not anchors or classes % anchors:
-            raise UnsupportedSourceError(
-                f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
-                f"prediction {classes} (expected anchors x classes)"
-            )
+        anchors, classes = _anchors_and_classes(answers) if answers["detects"] else (None, None)
         min_level = answers.get("min_level", BACKBONE_TOP - 2)
+        num_levels = answers["num_levels"] if answers["detects"] else answers["upsamplings"] + 1
         return cls(
-            **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "num_nodes")},
+            **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "num_nodes")},
+            head_repeats=answers.get("head_repeats"),
             min_level=min_level,
-            max_level=min_level + answers["num_levels"] - 1,
+            max_level=min_level + num_levels - 1,
             fusion_weights=PER_CHANNEL if answers["channel_weights"] else SCALAR if answers["weighted"] else UNWEIGHTED,
-            separable_conv=answers["separable_heads"],
+            separable_conv=answers["separable"],
             apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
             conv_bn_act_pattern=not answers.get("node_biases", True),
-            num_classes=classes // anchors,
+            heads=tuple(
+                head for head, question in zip(HEADS, ("detects", "segments"), strict=True) if answers[question]
+            ),
+            num_classes=classes,
             anchors_per_location=anchors,
+            seg_num_classes=answers.get("seg_classes"),
         )
 
+    @property
+    def detects(self) -> bool:
+        """Whether there are heads that predict boxes and their classes."""
+        return self.num_classes is not None
+
+    def decides(self, field: str) -> bool:
+        """Whether names and shapes decide a field of the config."""
+        return field in self.fields() and (self.detects or field not in LEVELS)
+
+    def from_level(self, min_level: int) -> DetectorArchitecture:
+        """Return the same number of levels from another one on, where only the heads would show the first."""
+        if self.detects:
+            return self
+        return replace(self, min_level=min_level, max_level=min_level + self.max_level - self.min_level)
+
     def matches(self, config: EfficientDetConfig) -> bool:
-        """Whether a variant has this architecture, whatever its classes."""
-        same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
+        """Whether a variant has this architecture, whatever its heads and classes."""
+        same = all(value == getattr(config, name) for name, value in self.fields().items() if name in ARCHITECTURE)
         return same and self.fusion_weights == weights_of(config.fusion) and self.num_nodes == len(config.cell)
 
     def variants(self) -> list[str]:
@@ -101,17 +124,25 @@ class DetectorArchitecture:
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
             base.name,
-            **{name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")},
+            **self.fields(),
             fusion=self.fusion(base.fusion),
-            num_scales=self.anchors_per_location,
+            num_scales=self.anchors_per_location or 1,
             aspect_ratios=(1.0,),
+            image_size=2 ** (self.max_level + 1),  # fits any heads
         )
+
+    def fields(self) -> dict[str, Any]:
+        """Return {field of the config: value} of what the variables need."""
+        values = {name: getattr(self, name) for name in (*ARCHITECTURE, *OF_HEADS)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def describe(self) -> str:
         """Return the architecture in words."""
         parts = [
             f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {self.fusion_weights} fusion",
-            f"heads x {self.head_repeats}, levels {self.min_level}-{self.max_level}",
+            *([f"heads x {self.head_repeats}"] if self.detects else []),
+            f"levels {self.min_level}-{self.max_level}",
+            *([f"segmentation head of {self.seg_num_classes} classes"] if self.seg_num_classes else []),
         ]
         unusual = {
             "convolutions not separable": not self.separable_conv,
@@ -120,6 +151,17 @@ class DetectorArchitecture:
             f"{self.num_nodes} nodes per cell": self.num_nodes != len(self.config().cell),
         }
         return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])
+
+
+def _anchors_and_classes(answers: Mapping[str, Any]) -> tuple[int, int]:
+    boxes, classes = answers["box_channels"], answers["class_channels"]
+    anchors, rest = divmod(boxes, 4)
+    if rest or not anchors or classes % anchors:
+        raise UnsupportedSourceError(
+            f"a custom head: the box prediction has {boxes} channels (expected anchors x 4) and the class "
+            f"prediction {classes} (expected anchors x classes)"
+        )
+    return anchors, classes // anchors
 
 
 @dataclass(frozen=True)

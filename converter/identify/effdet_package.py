@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from effdet_torch.architecture.backbone import timm_name
+from effdet_torch.checks import DETECTION
 from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
 
@@ -53,6 +54,7 @@ KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "apply_bn_for_resampling": lambda is_set: is_set,
     "separable_conv": lambda is_set: is_set,
     "activation": lambda name: name in ACTIVATIONS,
+    "heads": lambda heads: heads == (DETECTION,),
 }
 
 

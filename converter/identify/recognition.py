@@ -10,7 +10,7 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
-from converter.plan.table import LOWEST
+from converter.plan.table import LOWEST, WHEN
 from converter.plan.yaml_nodes import Size, placeholders
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
@@ -21,11 +21,6 @@ FIRST_NAMES, MAX_SHOWN = 3, 200  # names in an error text, and characters of eac
 UNKNOWN = ("another network", "Check that it is the right file.")
 # Names of other networks: (pattern, what the network probably is, next step); the first match counts.
 LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
-    (
-        r"(^|/)segmentation_head/|(^|/)seg_head/",
-        "an EfficientDet with a segmentation head",
-        "Only object detection can be converted.",
-    ),
     (
         r"BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor|(^|/)bifpn/node_",
         "a network of the TF Object Detection API",
@@ -67,8 +62,8 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
     for family in families:
         rules = family.table.recognition
         probe = Probe(source.variables, family.table.views.values(), family.choices)
-        answers = {question: probe.answer(rules[question]) for question in family.questions}
-        if not any(answers[question] for question in family.own_questions):
+        answers = probe.answers({question: rules[question] for question in family.questions})
+        if not any(answers.get(question) for question in family.own_questions):
             continue
         absent = [question for question, answer in answers.items() if answer is None]
         if not absent:
@@ -132,6 +127,14 @@ class Probe:
         self.variables, self.views, self.choices, self.separator = variables, tuple(views), choices, separator
         self.names = sorted(f"{name}{separator}" for name in variables)
 
+    def answers(self, rules: Mapping[str, Rule]) -> dict[str, Any]:
+        """Return the answers, see `answer`, to the questions of some rules whose condition is met."""
+        answers: dict[str, Any] = {}
+        for question, rule in rules.items():
+            if WHEN not in rule or answers.get(str(rule[WHEN])):
+                answers[question] = self.answer(rule)
+        return answers
+
     def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
@@ -176,7 +179,8 @@ class Probe:
 
     def _shape(self, names: str) -> tuple[int, ...] | None:
         """Return the shape of the first of some variables that is stored, in any copy."""
-        stored = (template.format(variable=name) for name in names.split() for template in self.views)
+        numbered = (name.format(n=n) for name in names.split() for n in range(LARGEST_NUMBER if "{n}" in name else 1))
+        stored = (template.format(variable=name) for name in numbered for template in self.views)
         return next((self.variables[name].shape for name in stored if name in self.variables), None)
 
     def _lowest(self, template: str) -> int | None:

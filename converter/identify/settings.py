@@ -13,6 +13,7 @@ from converter.hparams.given import CONFIG_FILE, given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
+    OF_HEADS,
     BackboneArchitecture,
     DetectorArchitecture,
     weights_of,
@@ -35,8 +36,6 @@ from effdet_torch.file_format import GRAPH
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
 NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
-DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
-
 Hparams = Mapping[str, Any]
 
 
@@ -60,9 +59,11 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     official = known_official(source, found)
     if official is not None:
         given = [(f"the official {official.short_name}", official.hparams), *given]
+    stated = stated_fields(_merged(given))
+    if "min_level" in stated:
+        found = found.from_level(stated["min_level"].value)
     variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
-    stated = stated_fields(_merged(given))
     more += _overridden(given, stated)
     graph = source.facts.graph() if source.facts.graph is not None else None
     if graph is not None:
@@ -70,8 +71,7 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         levels = range(found.min_level, found.max_level + 1)
         stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
         more += [*graph.notes, *contradictions]
-    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
-    values["fusion"] = found.fusion(base.fusion)
+    values: dict[str, Any] = {**found.fields(), "fusion": found.fusion(base.fusion)}
     for field, statement in stated.items():
         _refuse_contradiction(found, field, statement)
         values[field] = statement.value
@@ -129,7 +129,9 @@ def _origins(
     origins = {
         field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
-    origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
+    origins |= {name: FROM_SHAPES for name in found.fields() if found.decides(name)}
+    unused = dict.fromkeys((*ARCHITECTURE, *OF_HEADS), FROM_SHAPES)  # by heads that are not there
+    origins = {**unused, **origins}
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
         name: origins[name] for name in ("label_map",) if name in origins
@@ -188,7 +190,7 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
     differences = [
         f"{name} {getattr(found, name)} (expected {getattr(wanted, name)})"
         for name in ARCHITECTURE
-        if getattr(found, name) != getattr(wanted, name)
+        if found.decides(name) and getattr(found, name) != getattr(wanted, name)
     ]
     if found.fusion_weights != weights_of(wanted.fusion):
         differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
@@ -200,7 +202,7 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
 
 def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: Stated) -> None:
     value, name, origin = stated
-    if field in DECIDED_BY_SHAPES and value != getattr(found, field):
+    if found.decides(field) and value != getattr(found, field):
         raise ConversionError(
             f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, field)}; {_fix(origin)}"
         )
@@ -222,7 +224,7 @@ def _assumed_scales(
     """Return the number of scales that fits the heads, and a note; None if scales x ratios fit already."""
     ratios = len(values.get("aspect_ratios", base.aspect_ratios))
     scales = values.get("num_scales", base.num_scales)
-    if scales * ratios == found.anchors_per_location:
+    if found.anchors_per_location in (None, scales * ratios):
         return None
     counts = f"{scales} scales x {ratios} aspect ratios, but the heads have {found.anchors_per_location} anchors"
     assumed, rest = divmod(found.anchors_per_location, ratios)

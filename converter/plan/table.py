@@ -24,6 +24,7 @@ FILE = "mappings/{}.yaml"
 PROBES = [
     keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
 ]
+WHEN = "when"  # in any rule: the question above it whose answer must be true
 LOWEST = "lowest"  # instead of a number as the `first` to count
 
 
@@ -184,7 +185,12 @@ class _Parser(NodeReader):
 
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
         """Read the rules of recognition; the table's family knows which questions they must answer."""
-        return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
+        rules: dict[str, Mapping[str, Size]] = {}
+        for question, rule in self.mapping(node).items():
+            rules[question] = self.probe(rule)
+            if (condition := rules[question].get(WHEN)) not in (None, *rules) or condition == question:
+                raise self.error(rule, f"the condition {condition!r} is not a question above this one")
+        return rules
 
     def part(self, target: str, node: yaml.Node) -> Part:
         fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))
@@ -245,7 +251,7 @@ class _Parser(NodeReader):
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)
-        if set(fields) not in map(set, PROBES):
+        if set(fields) - {WHEN} not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
             raise self.error(node, f"this rule has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
         if "count" in fields and "{n}" not in self.template(fields["count"], "n"):

@@ -10,7 +10,6 @@ from converter.conversion import Preparation
 from converter.errors import ViewError
 from converter.identify.architecture import DetectorArchitecture, weights_of
 from converter.identify.families import BACKBONE, DETECTOR, family_of
-from converter.identify.settings import DECIDED_BY_SHAPES
 from converter.plan.copies import WORDS, View, select_view, stored_names
 from converter.plan.engine import account
 from converter.plan.expand import Plan
@@ -102,8 +101,10 @@ def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -
     """Check that names and shapes show the architecture of a config."""
     expected: dict[str, Any] = {"backbone": config.backbone}
     if isinstance(found, DetectorArchitecture):
+        found = found.from_level(config.min_level)
+        shown = (*found.fields(), *(["anchors_per_location"] if found.detects else []))
         expected = {
-            **{name: getattr(config, name) for name in (*DECIDED_BY_SHAPES, "anchors_per_location")},
+            **{name: getattr(config, name) for name in shown},
             "fusion_weights": weights_of(config.fusion),
             "num_nodes": len(config.cell),
         }
