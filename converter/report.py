@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
+from effdet_torch.checks import DETECTION, SEGMENTATION
 from effdet_torch.file_format import assumptions, assumptions_briefly, trained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
@@ -191,7 +192,11 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
         return f"{variant}, a backbone without a detector, {parameters / 1e6:.2f} M parameters"
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
-    classes = f"{config['num_classes']} classes, {anchors} anchors per location"
+    of_heads = {
+        DETECTION: f"{config['num_classes']} classes, {anchors} anchors per location",
+        SEGMENTATION: f"{config['seg_num_classes']} classes of pixels",
+    }
+    classes = ", ".join(of_heads[head] for head in config["heads"])
     scaling = SCALINGS[config["normalization"]]
     return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 

@@ -112,6 +112,12 @@ class EfficientDetConfig:
         return SEGMENTATION in self.heads
 
     @property
+    def class_counts(self) -> str:
+        """How many classes the heads predict, in words."""
+        of_heads = {DETECTION: f"{self.num_classes} classes", SEGMENTATION: f"{self.seg_num_classes} classes of pixels"}
+        return ", ".join(of_heads[head] for head in self.heads)
+
+    @property
     def anchors_per_location(self) -> int:
         """Octave scales x aspect ratios."""
         return self.num_scales * len(self.aspect_ratios)

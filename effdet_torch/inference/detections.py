@@ -20,15 +20,30 @@ class ImageDetections:
         scores: (N,) float32, 0..1.
         category_ids: (N,) int64, class channel + 1: COCO's ids for the official models.
         names: of the N categories.
+        mask: (height, width) of the original image, the class of every pixel, from 0; uint8 or uint16. None without a
+            segmentation head.
     """
 
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     category_ids: NDArray[np.int64]
     names: list[str]
+    mask: NDArray[Any] | None = None
+
+    @classmethod
+    def none(cls) -> ImageDetections:
+        """Return no detections."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), [])
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def mask_shares(self) -> dict[int, float]:
+        """Return {class: share of the image's pixels, above 0..1} of the mask; {} if there is none."""
+        if self.mask is None:
+            return {}
+        classes, counts = np.unique(self.mask, return_counts=True)
+        return dict(zip(classes.tolist(), (counts / self.mask.size).tolist(), strict=True))
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
         """Return the detections as entries of a COCO results file; `bbox` is (xmin, ymin, width, height)."""
