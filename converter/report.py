@@ -89,9 +89,6 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
         yield UNTRAINED
     yield from source.facts.notes
     yield from settings.notes
-    for what in preparation.plan.table.unconverted.values():
-        if count := list(preparation.accounting.ignored.values()).count(what):
-            yield f"the file also holds a {what}: {count} variables"
     if source.facts.is_folded and settings.config.redundant_bias:
         yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":

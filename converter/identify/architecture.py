@@ -77,7 +77,7 @@ class DetectorArchitecture:
             min_level=min_level,
             max_level=min_level + num_levels - 1,
             fusion_weights=PER_CHANNEL if answers["channel_weights"] else SCALAR if answers["weighted"] else UNWEIGHTED,
-            separable_conv=answers["separable"],
+            separable_conv=answers["separable_convs"],
             apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
             conv_bn_act_pattern=not answers.get("node_biases", True),
             heads=tuple(

@@ -23,7 +23,8 @@ from effdet_torch.config import BackboneConfig
 
 DETECTOR = Family(
     name="EfficientDet",
-    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any heads, classes and levels",
+    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors, levels and "
+    "heads",
     load=partial(load_table, "efficientdet"),
     axes=detector_axes,
     constants=detector_constants,
@@ -41,7 +42,7 @@ DETECTOR = Family(
         "num_nodes",
         "weighted",
         "channel_weights",
-        "separable",
+        "separable_convs",
         "resampling_convs",
         "resampling_bns",
         "node_biases",

@@ -72,11 +72,9 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
         if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
-            besides = [what for scope, what in family.table.unconverted.items() if probe.exists(scope)]
             raise UnsupportedSourceError(
                 f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
-                + "".join(f". It holds a {what}" for what in besides)
             )
     raise UnsupportedSourceError(_unknown(source, families))
 

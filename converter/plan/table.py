@@ -18,7 +18,6 @@ REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
 SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
-NOT_CONVERTED = "which is not converted"  # ends the reason to ignore a part of the network, not of its training
 FILE = "mappings/{}.yaml"
 # The keys of the rules of recognition.
 PROBES = [
@@ -93,11 +92,6 @@ class Table:
     included_questions: frozenset[str]
     included_module: str
     state_dict: Mapping[str, Mapping[str, Size]]
-
-    @property
-    def unconverted(self) -> dict[str, str]:
-        """{scope: what it is} of the parts of a network that are not converted, such as other heads."""
-        return {scope.rstrip("/"): what for scope, what in self.ignored if what.endswith(NOT_CONVERTED)}
 
     @property
     def file(self) -> str:

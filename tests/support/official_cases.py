@@ -63,10 +63,11 @@ class OfficialCase:
         return dict(extra.draw(self.seeded.read_shapes(self.folder / "variables.tsv"), view=view))
 
     def error(self, outputs: HeadOutputs) -> float:
-        """Return the largest error over rms of both heads on all levels; no array may be missing."""
+        """Return the largest error over rms of all heads on all levels; no array may be missing."""
         arrays = {f"class_{level}": array for level, array in outputs.class_logits.items()}
         arrays |= {f"box_{level}": array for level, array in outputs.box_deltas.items()}
-        assert arrays.keys() == self.oracle.keys() - {"seg"}
+        arrays |= {} if outputs.mask_logits is None else {"seg": outputs.mask_logits}
+        assert arrays.keys() == self.oracle.keys()
         return max(error_over_rms(array, self.oracle[name]) for name, array in arrays.items())
 
 

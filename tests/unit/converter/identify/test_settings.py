@@ -23,7 +23,7 @@ from support.sources import MemorySource, architecture_of, placeholders, plan_of
 
 SHAPE_FIELDS = {
     *("backbone", "fpn_channels", "fpn_cells", "head_repeats", "min_level", "max_level", "num_classes"),
-    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern"),
+    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern", "heads", "seg_num_classes"),
 }
 architecture = cache(lambda config: architecture_of(placeholders(plan_of(config))))
 
