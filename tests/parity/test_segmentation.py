@@ -1,4 +1,4 @@
-"""The segmentation head against the official code: every layer of it, both copies of the variables, and the way back."""
+"""The segmentation head against the official code: every layer, both copies of the variables, and the way back."""
 
 from __future__ import annotations
 
