@@ -16,10 +16,11 @@ Every intermediate result that can be compared with TensorFlow is the output of 
 None of these outputs is overwritten in place later. State dict keys are those of the `effdet` package.
 """
 
+# ruff: noqa: ANN201
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
@@ -53,21 +54,22 @@ class Network(nn.Module):
         seg_head: None without segmentation.
     """
 
-    config: EfficientDetConfig
-    metadata: dict[str, Any]
-    backbone: nn.Module
-    fpn: nn.Module
-    class_net: nn.Module | None
-    box_net: nn.Module | None
-    seg_head: nn.Module | None
+    if TYPE_CHECKING:  # TorchScript would read them
+        config: EfficientDetConfig
+        metadata: dict[str, Any]
+        backbone: nn.Module
+        fpn: nn.Module
+        class_net: nn.Module | None
+        box_net: nn.Module | None
+        seg_head: nn.Module | None
 
     def __init__(self, config: EfficientDetConfig) -> None:
         super().__init__()
         self.config, self.metadata = config, {}
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
 
-    # TorchScript infers what is returned: it depends on the heads.
-    def forward(self, images: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    # TorchScript infers what is returned, which depends on the heads; behind `type: ignore` it takes no other comment.
+    def forward(self, images: Tensor):  # type: ignore[no-untyped-def]
         """Predict classes and boxes for every anchor, classes for every pixel, or both.
 
         Args:
