@@ -27,6 +27,8 @@ from support.official_cases import drawn
 from support.reference import built_in
 from support.sources import averages, converted, plan_of, small_config, write_checkpoint
 from support.sources import seeded as seeded_values
+from support.variable_shapes import random_variables
+from verify.report.content.verdict import headline
 from verify.verification import Settings, verify_model
 
 EXACT = 1e-11  # of rms, in float64; the worst measured is 1e-14
@@ -254,3 +256,28 @@ def test_outputs_by_heads() -> None:
     assert len(outputs["object_detection",]) == 2
     assert outputs["segmentation",].shape == outputs[BOTH][2].shape == (1, 4, 16, 24)
     assert len(tree_leaves(outputs[BOTH])) == 7
+
+
+@pytest.mark.parametrize("heads", [("segmentation",), pytest.param(BOTH, marks=pytest.mark.slow)])
+def test_a_stored_graph_must_give_the_same_masks(heads: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    from support.graphs import write_meta
+
+    config = replace(SMALL, heads=heads)
+    settings = Settings(image_size=(64, 64), dtypes=("float32",), modes=("cumulative",), graph=True)
+    values = random_variables(config)
+    results = {}
+    for name in ("swish", "relu6"):
+        (folder := tmp_path / name).mkdir()
+        start = write_meta(folder / "m", replace(config, activation=name), values, values)
+        with open_checkpoint(start) as source:
+            preparation = prepare(source, hparams="image_size=96x64,act_type=swish")
+            convert_checkpoint(preparation, folder / "m.pth")
+            results[name] = verify_model(folder / "m.pth", source, settings)
+    right, wrong = results.values()
+    assert right.passed
+    assert right.graph is not None
+    assert right.graph.outputs[-1].torch == "seg_head.predict"
+    assert len(right.graph.outputs) == (7 if config.detects else 1)
+    assert not wrong.passed
+    assert headline(wrong).endswith("segmentation head.")
