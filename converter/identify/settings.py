@@ -36,6 +36,10 @@ from effdet_torch.file_format import GRAPH
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
 NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
+DEMO = (
+    "mean_rgb and stddev_rgb are assumed; the official demo of segmentation, tf2/segmentation.py, maps pixels to 0..1: "
+    "pass --hparams mean_rgb=0,stddev_rgb=255 if it trained this"
+)
 Hparams = Mapping[str, Any]
 
 
@@ -83,6 +87,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
+    if not found.detects and origins["mean_rgb"] == ASSUMED:
+        more.append(DEMO)
     return Settings(config, origins, (*notes, *more), assumptions(config, origins))
 
 
