@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
+from effdet_torch.checks import DETECTION, SEGMENTATION
 from effdet_torch.config import BackboneConfig
 from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
@@ -93,9 +94,6 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
         yield text
     yield from source.facts.notes
     yield from settings.notes
-    for what in preparation.plan.table.unconverted.values():
-        if count := list(preparation.accounting.ignored.values()).count(what):
-            yield f"the file also holds a {what}: {count} variables"
     if source.facts.is_folded and settings.config.redundant_bias:
         yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":
@@ -204,7 +202,11 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
         return f"{variant}, a backbone without a detector, {parameters / 1e6:.2f} M parameters"
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
-    classes = f"{config['num_classes']} classes, {anchors} anchors per location"
+    of_heads = {
+        DETECTION: f"{config['num_classes']} classes, {anchors} anchors per location",
+        SEGMENTATION: f"{config['seg_num_classes']} classes of pixels",
+    }
+    classes = ", ".join(of_heads[head] for head in config["heads"])
     scaling = SCALINGS[config["normalization"]]
     return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
 

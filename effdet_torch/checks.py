@@ -13,6 +13,8 @@ LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the com
 MOST_PIXELS = 8192  # per side of the network input, five times D7's; its activations alone need some 20 GB
 MOST_PARTS = 100  # cells, repeats, nodes, ...: the largest official network has 8 of a kind; a cell, 10 nodes
 MOST = 1_000_000  # classes or channels
+MOST_IN_MASK = 1 << 16  # classes of pixels: a mask is a picture of 8 or 16 bits
+DETECTION, SEGMENTATION = HEADS = "object_detection", "segmentation"  # the official names, in the order of the outputs
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
 
@@ -91,7 +93,12 @@ CHECKS: Mapping[str, Check] = {
     "resampling": one_of(("max_nearest", "bilinear")),
     # A file of a few bytes can name any number, and would have a network built that fills the memory.
     **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
+    "seg_num_classes": _positive(MOST_IN_MASK),
     **dict.fromkeys(("fpn_cells", "head_repeats", "num_scales"), _positive(MOST_PARTS)),
+    "heads": (
+        lambda value: isinstance(value, tuple) and value in ((DETECTION,), (SEGMENTATION,), HEADS),
+        f"one or both of {', '.join(HEADS)}, in this order",
+    ),
     "min_level": integer(1, 5),
     "max_level": integer(5, 12),
     "image_size": (

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes, require_doubling
 from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
 from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
-from effdet_torch.checks import CHECKS, require_type
+from effdet_torch.checks import CHECKS, DETECTION, SEGMENTATION, require_type
 from effdet_torch.errors import ConfigError
 
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
@@ -52,6 +52,8 @@ class EfficientDetConfig:
         padding: of max pooling in the pyramid; "symmetric" pads both ends alike, as PyTorch's own layers do.
         backbone_style: "pytorch" pads symmetrically in the backbone as well, with a batch norm epsilon of 1e-5.
         resampling: how the pyramid changes sizes: max pooling and nearest neighbours, or "bilinear" both ways.
+        heads: "object_detection", "segmentation" or both.
+        seg_num_classes: classes of a pixel; the background, if there is one, counts.
     """
 
     name: str
@@ -84,6 +86,8 @@ class EfficientDetConfig:
     padding: Literal["same", "symmetric"] = "same"
     backbone_style: BackboneStyle = "tensorflow"
     resampling: Literal["max_nearest", "bilinear"] = "max_nearest"
+    heads: tuple[str, ...] = (DETECTION,)
+    seg_num_classes: int = 3
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in CHECKS.items():
@@ -97,11 +101,29 @@ class EfficientDetConfig:
         if outside := [number for number, _ in self.label_map if not 1 <= number <= self.num_classes]:
             raise ConfigError(f"label_map names category {outside[0]}; expected 1 to {self.num_classes}")
         require_cell(self.cell, self.levels)
+        if self.segments:
+            require_doubling(self.feature_sizes())
 
     @property
     def levels(self) -> range:
         """Pyramid levels, `min_level` (3: stride 8) to `max_level`."""
         return range(self.min_level, self.max_level + 1)
+
+    @property
+    def detects(self) -> bool:
+        """Whether there are heads that predict boxes and their classes."""
+        return DETECTION in self.heads
+
+    @property
+    def segments(self) -> bool:
+        """Whether there is a head that predicts the classes of pixels."""
+        return SEGMENTATION in self.heads
+
+    @property
+    def class_counts(self) -> str:
+        """How many classes the heads predict, in words."""
+        of_heads = {DETECTION: f"{self.num_classes} classes", SEGMENTATION: f"{self.seg_num_classes} classes of pixels"}
+        return ", ".join(of_heads[head] for head in self.heads)
 
     @property
     def anchors_per_location(self) -> int:

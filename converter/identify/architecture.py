@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONE_TOP
 from effdet_torch.architecture.pyramid import CELLS
+from effdet_torch.checks import DETECTION, HEADS
 from effdet_torch.config import (
     PACKAGE_VARIANTS,
     VARIANTS,
@@ -20,7 +21,7 @@ from effdet_torch.config import (
     variants_with,
 )
 
-# Fields of the config that names and shapes decide, besides the classes.
+# Fields of the config that names and shapes decide, besides the heads and their classes.
 ARCHITECTURE = (
     "backbone",
     "fpn_channels",
@@ -35,6 +36,8 @@ ARCHITECTURE = (
 PYTORCH_FILE = "PyTorch file"  # the kind of source
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 PACKAGE_NAME = re.compile(r"(?<!tf_)efficientdet(v2)?_[a-z0-9]+")  # at its place in the name of a file
+LEVELS = ("min_level", "max_level")
+OF_HEADS = ("heads", "num_classes", "seg_num_classes")
 UNWEIGHTED, SCALAR, PER_CHANNEL = "unweighted", "weighted", "channel-weighted"
 
 
@@ -49,13 +52,14 @@ def weights_of(fusion: str) -> str:
 class DetectorArchitecture:
     """What names and shapes show. Values that they cannot show (image size, anchors) come from elsewhere.
 
-    Where a source has no predictions, which show the classes and the number of anchors, these two are None.
+    Without one of the heads, nothing shows its values: they are None, and so are classes and anchors where heads have
+    no predictions. Without the heads that detect, the pyramid's levels begin at the usual one.
     """
 
     backbone: str
     fpn_channels: int
     fpn_cells: int
-    head_repeats: int
+    head_repeats: int | None
     min_level: int
     max_level: int
     num_nodes: int
@@ -63,8 +67,10 @@ class DetectorArchitecture:
     separable_conv: bool
     apply_bn_for_resampling: bool
     conv_bn_act_pattern: bool
+    heads: tuple[str, ...] = (DETECTION,)
     num_classes: int | None = None
     anchors_per_location: int | None = None
+    seg_num_classes: int | None = None
 
     @classmethod
     def from_answers(cls, answers: Mapping[str, Any]) -> DetectorArchitecture:
@@ -76,29 +82,44 @@ class DetectorArchitecture:
         Raises:
             UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
         """
-        num_classes, anchors = _predictions(answers["class_channels"], answers["box_channels"])
+        num_classes, anchors = _predictions(answers.get("class_channels"), answers.get("box_channels"))
         min_level = answers.get("min_level", BACKBONE_TOP - 2)
+        num_levels = answers["num_levels"] if answers["detects"] else answers["upsamplings"] + 1
         return cls(
-            **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "head_repeats", "num_nodes")},
+            **{name: answers[name] for name in ("backbone", "fpn_channels", "fpn_cells", "num_nodes")},
+            head_repeats=answers.get("head_repeats"),
             min_level=min_level,
-            max_level=min_level + answers["num_levels"] - 1,
+            max_level=min_level + num_levels - 1,
             fusion_weights=PER_CHANNEL if answers["channel_weights"] else SCALAR if answers["weighted"] else UNWEIGHTED,
-            separable_conv=answers["separable_heads"],
+            separable_conv=answers["separable_convs"],
             apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
             conv_bn_act_pattern=not answers.get("node_biases", True),
+            heads=tuple(
+                head for head, question in zip(HEADS, ("detects", "segments"), strict=True) if answers[question]
+            ),
             num_classes=num_classes,
             anchors_per_location=anchors,
+            seg_num_classes=answers.get("seg_classes"),
         )
 
     @property
-    def decided(self) -> dict[str, Any]:
-        """The fields of the config that names and shapes decide, and their values."""
-        values = {name: getattr(self, name) for name in (*ARCHITECTURE, "num_classes")}
-        return {name: value for name, value in values.items() if value is not None}
+    def detects(self) -> bool:
+        """Whether there are heads that predict boxes and their classes."""
+        return DETECTION in self.heads
+
+    def decides(self, field: str) -> bool:
+        """Whether names and shapes decide a field of the config."""
+        return field in self.fields() and (self.detects or field not in LEVELS)
+
+    def from_level(self, min_level: int) -> DetectorArchitecture:
+        """Return the same number of levels from another one on, where only the heads would show the first."""
+        if self.detects:
+            return self
+        return replace(self, min_level=min_level, max_level=min_level + self.max_level - self.min_level)
 
     def matches(self, config: EfficientDetConfig) -> bool:
-        """Whether a variant has this architecture, whatever its classes."""
-        same = all(getattr(self, name) == getattr(config, name) for name in ARCHITECTURE)
+        """Whether a variant has this architecture, whatever its heads and classes."""
+        same = all(value == getattr(config, name) for name, value in self.fields().items() if name in ARCHITECTURE)
         return same and self.fusion_weights == weights_of(config.fusion) and self.num_nodes == len(config.cell)
 
     def variants(self, source: VariableSource | None = None) -> list[str]:
@@ -126,24 +147,32 @@ class DetectorArchitecture:
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
         return get_config(
             base.name,
-            **self.decided,
+            **self.fields(),
             fusion=self.fusion(base.fusion),
             fpn_name=cells[-1] if cells else "bifpn",
             num_scales=self.anchors_per_location or base.anchors_per_location,
             aspect_ratios=(1.0,),
+            image_size=2 ** (self.max_level + 1),  # fits any heads
         )
+
+    def fields(self) -> dict[str, Any]:
+        """Return {field of the config: value} of what the variables need."""
+        values = {name: getattr(self, name) for name in (*ARCHITECTURE, *OF_HEADS)}
+        return {name: value for name, value in values.items() if value is not None}
 
     def describe(self) -> str:
         """Return the architecture in words."""
         parts = [
             f"{self.backbone}, BiFPN {self.fpn_cells} x {self.fpn_channels} channels, {self.fusion_weights} fusion",
-            f"heads x {self.head_repeats}, levels {self.min_level}-{self.max_level}",
+            *([f"heads x {self.head_repeats}"] if self.detects else []),
+            f"levels {self.min_level}-{self.max_level}",
+            *([f"segmentation head of {self.seg_num_classes} classes"] if self.seg_num_classes else []),
         ]
         unusual = {
             "convolutions not separable": not self.separable_conv,
             "no batch norms after resampling": not self.apply_bn_for_resampling,
             "nodes activate last": self.conv_bn_act_pattern,
-            "without predictions": self.num_classes is None,
+            "without predictions": self.detects and self.num_classes is None,
             f"{self.num_nodes} nodes per cell": self.num_nodes != 2 * (self.max_level - self.min_level),
         }
         return ", ".join([*parts, *(words for words, is_so in unusual.items() if is_so)])

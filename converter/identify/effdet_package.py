@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from effdet_torch.architecture.backbone import PACKAGE_BACKBONES, timm_name
+from effdet_torch.checks import DETECTION
 from effdet_torch.config import PACKAGE_VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
 
@@ -63,6 +64,7 @@ KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "conv_bn_act_pattern": lambda is_set: not is_set,
     "apply_bn_for_resampling": lambda is_set: is_set,
     "activation": lambda name: name in ACTIVATIONS,
+    "heads": lambda heads: heads == (DETECTION,),
 }
 
 

@@ -38,23 +38,28 @@ class Hidden(NamedTuple):
     matters: Callable[[DetectorArchitecture], bool] = lambda _: True
 
 
+def _detects(found: DetectorArchitecture) -> bool:
+    return found.detects
+
+
 # Those that users change most often come first.
 HIDDEN: tuple[Hidden, ...] = (
-    Hidden("num_classes", ("num_classes",), lambda found: found.num_classes is None),
+    Hidden("num_classes", ("num_classes",), lambda found: found.detects and found.num_classes is None),
     Hidden("image_size", ("image_size",)),
-    Hidden("num_scales", ("num_scales",)),
-    Hidden("aspect_ratios", ("aspect_ratios",)),
-    Hidden("anchor_scale", ("anchor_scale",)),
+    Hidden("num_scales", ("num_scales",), _detects),
+    Hidden("aspect_ratios", ("aspect_ratios",), _detects),
+    Hidden("anchor_scale", ("anchor_scale",), _detects),
     Hidden("mean_rgb", ("mean_rgb",)),
     Hidden("stddev_rgb", ("std_rgb",)),
     Hidden("scale_range", ("normalization",)),
     Hidden("act_type", ("activation",)),
     Hidden("fpn_weight_method", ("fusion",), lambda found: found.fusion_weights != UNWEIGHTED),
     Hidden("fpn_config", ("fpn_config", "fpn_name")),
-    Hidden("survival_prob", ("survival_prob",), lambda found: found.head_repeats > 1),
+    Hidden("survival_prob", ("survival_prob",), lambda found: (found.head_repeats or 0) > 1),
     Hidden("conv_after_downsample", ("conv_after_downsample",)),
     Hidden("backbone_config", ("backbone_config",)),
-    Hidden("nms_configs", ("nms_configs",)),
+    Hidden("nms_configs", ("nms_configs",), _detects),
+    Hidden("min_level", ("min_level", "max_level"), lambda found: not found.detects),
 )
 
 
@@ -83,8 +88,8 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
 def _has_shapes_of(config: EfficientDetConfig | BackboneConfig, found: DetectorArchitecture) -> bool:
     if isinstance(config, BackboneConfig):
         return False
-    heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
-    return heads and found.matches(config)
+    heads = config.heads, config.num_classes, config.anchors_per_location
+    return heads == (found.heads, found.num_classes, found.anchors_per_location) and found.matches(config)
 
 
 def require_same_network(graph: GraphEvidence, source: VariableSource) -> None:

@@ -23,22 +23,26 @@ from effdet_torch.config import BackboneConfig
 
 DETECTOR = Family(
     name="EfficientDet",
-    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors and levels, "
-    "and those of the effdet package",
+    supported="the EfficientDets D0 to D7x and Lite0 to Lite4 of google/automl, with any classes, anchors, levels and "
+    "heads, and those of the effdet package",
     load=partial(load_table, "efficientdet"),
     axes=detector_axes,
     constants=detector_constants,
     questions=(
         "backbone",
+        "detects",
+        "segments",
         "fpn_channels",
         "fpn_cells",
         "head_repeats",
         "min_level",
         "num_levels",
+        "upsamplings",
+        "seg_classes",
         "num_nodes",
         "weighted",
         "channel_weights",
-        "separable_heads",
+        "separable_convs",
         "resampling_convs",
         "resampling_bns",
         "node_biases",
@@ -81,7 +85,7 @@ def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
     """
     table = DETECTOR.table
     probe = Probe({name: VariableInfo("", shape) for name, shape in shapes.items()}, ("{variable}",), {}, separator=".")
-    answers = {name: probe.answer(rule) for name, rule in table.state_dict.items()}
+    answers = probe.answers(table.state_dict)
     if absent := [name for name, answer in answers.items() if answer is None]:
         expected = probe.expected(table.state_dict[absent[0]])
         raise UnsupportedSourceError(f"not the state_dict of an EfficientDet: expected {expected}")

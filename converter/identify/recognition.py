@@ -14,7 +14,7 @@ import yaml
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
-from converter.plan.table import LOWEST
+from converter.plan.table import LOWEST, WHEN
 from converter.plan.yaml_nodes import Size, placeholders
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
@@ -38,8 +38,8 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
     for family in families:
         rules = family.table.recognition
         probe = Probe(source.variables, family.table.views.values(), family.choices)
-        answers = {question: probe.answer(rules[question]) for question in family.questions}
-        if not any(answers[question] for question in family.own_questions):
+        answers = probe.answers({question: rules[question] for question in family.questions})
+        if not any(answers.get(question) for question in family.own_questions):
             continue
         absent = [question for question, answer in answers.items() if answer is None]
         if set(absent) == set(family.questions_of_parts):
@@ -50,11 +50,9 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
         if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
-            besides = [what for scope, what in family.table.unconverted.items() if probe.exists(scope)]
             raise UnsupportedSourceError(
                 f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
-                + "".join(f". It holds a {what}" for what in besides)
             )
     raise UnsupportedSourceError(_unknown(source, families))
 
@@ -112,6 +110,14 @@ class Probe:
         self.variables, self.views, self.choices, self.separator = variables, tuple(views), choices, separator
         self.names = sorted(f"{name}{separator}" for name in variables)
 
+    def answers(self, rules: Mapping[str, Rule]) -> dict[str, Any]:
+        """Return the answers, see `answer`, to the questions of some rules whose condition is met."""
+        answers: dict[str, Any] = {}
+        for question, rule in rules.items():
+            if WHEN not in rule or answers.get(str(rule[WHEN])):
+                answers[question] = self.answer(rule)
+        return answers
+
     def answer(self, rule: Rule) -> Any:
         """Return the answer; None if what the rule looks for does not exist."""
         if "which" in rule:
@@ -156,7 +162,8 @@ class Probe:
 
     def _shape(self, names: str) -> tuple[int, ...] | None:
         """Return the shape of the first of some variables that is stored, in any copy."""
-        stored = (template.format(variable=name) for name in names.split() for template in self.views)
+        numbered = (name.format(n=n) for name in names.split() for n in range(LARGEST_NUMBER if "{n}" in name else 1))
+        stored = (template.format(variable=name) for name in numbered for template in self.views)
         return next((self.variables[name].shape for name in stored if name in self.variables), None)
 
     def _lowest(self, template: str) -> int | None:

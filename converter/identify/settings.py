@@ -12,6 +12,7 @@ from converter.hparams.given import CONFIG_FILE, given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
+    OF_HEADS,
     BackboneArchitecture,
     DetectorArchitecture,
     named_variant,
@@ -43,7 +44,10 @@ from effdet_torch.file_format import GRAPH
 MAX_SHOWN = 60  # letters of a value in a note
 # Nothing is assumed about the names of classes; the settings of the effdet package follow from the variant.
 NO_SETTINGS = ("name", "redundant_bias", "label_map", *PACKAGE_SETTINGS)
-
+DEMO = (
+    "mean_rgb and stddev_rgb are assumed; the official demo of segmentation, tf2/segmentation.py, maps pixels to 0..1: "
+    "pass --hparams mean_rgb=0,stddev_rgb=255 if it trained this"
+)
 Hparams = Mapping[str, Any]
 
 
@@ -67,9 +71,11 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     official = known_official(source, found)
     if official is not None:
         given = [(f"the official {official.short_name}", official.hparams), *given]
+    stated = stated_fields(_merged(given))
+    if "min_level" in stated:
+        found = found.from_level(stated["min_level"].value)
     variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
-    stated = stated_fields(_merged(given))
     more += _overridden(given, stated)
     graph = source.facts.graph() if source.facts.graph is not None else None
     if graph is not None:
@@ -77,8 +83,7 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         levels = range(found.min_level, found.max_level + 1)
         stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
         more += [*graph.notes, *contradictions]
-    values: dict[str, Any] = found.decided
-    values["fusion"] = found.fusion(base.fusion)
+    values: dict[str, Any] = {**found.fields(), "fusion": found.fusion(base.fusion)}
     for field, statement in stated.items():
         _refuse_contradiction(found, field, statement)
         values[field] = statement.value
@@ -92,6 +97,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
+    if not found.detects and origins["mean_rgb"] == ASSUMED:
+        more.append(DEMO)
     return Settings(config, origins, (*notes, *more), assumptions(config, origins))
 
 
@@ -138,7 +145,9 @@ def _origins(
     origins = {
         field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
-    origins |= dict.fromkeys(found.decided, FROM_SHAPES)
+    origins |= {name: FROM_SHAPES for name in found.fields() if found.decides(name)}
+    unused = dict.fromkeys((*ARCHITECTURE, *OF_HEADS), FROM_SHAPES)  # by heads that are not there
+    origins = {**unused, **origins}
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
         name: origins[name] for name in ("label_map",) if name in origins
@@ -210,7 +219,7 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
     differences = [
         f"{name} {getattr(found, name)} (expected {getattr(wanted, name)})"
         for name in ARCHITECTURE
-        if getattr(found, name) != getattr(wanted, name)
+        if found.decides(name) and getattr(found, name) != getattr(wanted, name)
     ]
     if found.fusion_weights != weights_of(wanted.fusion):
         differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
@@ -229,7 +238,7 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
 
 def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: Stated) -> None:
     value, name, origin = stated
-    if (shown := found.decided.get(field, value)) != value:
+    if found.decides(field) and value != (shown := getattr(found, field)):
         raise ConversionError(
             f"{origin} sets {name} to {value}, but the checkpoint's shapes show {shown}; {_fix(origin)}"
         )

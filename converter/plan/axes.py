@@ -53,7 +53,7 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
         for node in config.nodes
         for node_input in node.inputs
     ]
-    predictions = {"class": (config.num_classes, CLASS_BIAS), "box": (4, 0.0)}
+    predictions = {"class": (config.num_classes, CLASS_BIAS), "box": (4, 0.0)} if config.detects else {}
     return {
         **backbone_axes(config),
         "node": nodes,
@@ -70,6 +70,10 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
             {"level": level, "level_index": index} for index, level in enumerate(config.levels) if level > BACKBONE_TOP
         ],
         "level": [{"level": level, "level_index": index} for index, level in enumerate(config.levels)],
+        "upsampling": [
+            {"place": place, "is_first": place == 0, "in_channels": config.fpn_channels * (1 if place == 0 else 2)}
+            for place in range(len(config.levels) - 1 if config.segments else 0)
+        ],
     }
 
 
@@ -81,6 +85,10 @@ def detector_constants(config: EfficientDetConfig) -> dict[str, Any]:
         "p5_channels": p5_channels,
         "fpn_channels": config.fpn_channels,
         "p6_index": BACKBONE_TOP + 1 - config.min_level,
+        "joined_channels": 2 * config.fpn_channels,
+        "segments": config.segments,
+        "seg_num_classes": config.seg_num_classes,
+        "last_place": len(config.levels) - 1,
         "resampling_has_bn": config.apply_bn_for_resampling,
         "separable": config.separable_conv,
         "activates_last": config.conv_bn_act_pattern,

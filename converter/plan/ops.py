@@ -74,13 +74,15 @@ def _subtract(sources: Sequence[Array]) -> Array:
     return folded
 
 
+CONV = Op(
+    lambda sources: sources[0].transpose(3, 2, 0, 1),  # HWIO -> OIHW
+    lambda target, _: [target.transpose(2, 3, 1, 0)],  # OIHW -> HWIO
+    _conv_shape,
+)
 OPS: Mapping[str, Op] = {
     "keep": Op(lambda sources: sources[0], lambda target, _: [target], _keep),
-    "conv": Op(
-        lambda sources: sources[0].transpose(3, 2, 0, 1),  # HWIO -> OIHW
-        lambda target, _: [target.transpose(2, 3, 1, 0)],  # OIHW -> HWIO
-        _conv_shape,
-    ),
+    "conv": CONV,
+    "conv_transpose": CONV,  # HWOI -> IOHW: both libraries name the kernel's axes after the convolution that it reverts
     "depthwise": Op(_depthwise_convert, _depthwise_revert, _depthwise_shape),
     "stack": Op(np.stack, lambda target, _: list(target), lambda shapes: (len(shapes), *shapes[0])),
     "fold_bias": Op(_subtract, lambda target, _: [target], _keep),

@@ -19,12 +19,12 @@ REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
 SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict", "spellings")
 VIEWS = ("raw", "ema")
-NOT_CONVERTED = "which is not converted"  # ends the reason to ignore a part of the network, not of its training
 FILE = "mappings/{}.yaml"
 # The keys of the rules of recognition.
 PROBES = [
     keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
 ]
+WHEN = "when"  # in any rule: the question above it whose answer must be true
 LOWEST = "lowest"  # instead of a number as the `first` to count
 # Instead of a quantity as what the variables of an absent part start from: TensorFlow's names of distributions.
 DRAWN = ("variance_scaling", "glorot_uniform")
@@ -114,11 +114,6 @@ class Table:
         return key
 
     @property
-    def unconverted(self) -> dict[str, str]:
-        """{scope: what it is} of the parts of a network that are not converted, such as other heads."""
-        return {scope.rstrip("/"): what for scope, what in self.ignored if what.endswith(NOT_CONVERTED)}
-
-    @property
     def file(self) -> str:
         """The file's name in error messages."""
         return FILE.format(self.name)
@@ -205,7 +200,12 @@ class _Parser(NodeReader):
 
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
         """Read the rules of recognition; the table's family knows which questions they must answer."""
-        return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
+        rules: dict[str, Mapping[str, Size]] = {}
+        for question, rule in self.mapping(node).items():
+            rules[question] = self.probe(rule)
+            if (condition := rules[question].get(WHEN)) not in (None, *rules) or condition == question:
+                raise self.error(rule, f"the condition {condition!r} is not a question above this one")
+        return rules
 
     def part(self, target: str, node: yaml.Node) -> Part:
         fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))
@@ -280,7 +280,7 @@ class _Parser(NodeReader):
 
     def probe(self, node: yaml.Node) -> Mapping[str, Size]:
         fields = self.mapping(node)
-        if set(fields) not in map(set, PROBES):
+        if set(fields) - {WHEN} not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
             raise self.error(node, f"this rule has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
         if "count" in fields and "{n}" not in self.template(fields["count"], "n"):

@@ -235,6 +235,29 @@ def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> di
     return sizes
 
 
+def require_doubling(sizes: dict[int, tuple[int, int]]) -> None:
+    """Check that every level has twice the rows and columns of the next one, as a segmentation head makes them.
+
+    TorchScript compiles this function, too.
+
+    Args:
+        sizes: {level: (height, width)}, see `feature_sizes`.
+
+    Raises:
+        ConfigError: A level has an odd number of rows or columns; the official code refuses this too.
+    """
+    levels = list(sizes.keys())
+    for level in levels[1:]:
+        rows, columns = sizes[level]
+        finer_rows, finer_columns = sizes[level - 1]
+        if finer_rows != 2 * rows or finer_columns != 2 * columns:
+            raise ConfigError(
+                f"this image size does not fit a segmentation head, which doubles every level: P{level} is "
+                f"{columns}x{rows} (width x height) and P{level - 1} {finer_columns}x{finer_rows}; use sides that are "
+                f"multiples of {1 << levels[-1]} pixels"
+            )
+
+
 def _round_channels(channels: float, divisor: int = 8) -> int:
     """Round to a multiple of `divisor`, never below 90 % (EfficientNet's `round_filters`)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)

@@ -30,7 +30,7 @@ from effdet_torch.terminal import (
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.inference.detect_files import FileDetections
+    from effdet_torch.inference.detections import FileDetections
     from effdet_torch.outputs import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
@@ -48,7 +48,7 @@ Examples:
 )
 @click.argument("model", type=INPUT)
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes and names here.")
+@click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes, names and masks here.")
 @click.option(
     "--json",
     "results",
@@ -148,12 +148,13 @@ def detect(
         say(f"Warning: {text}", err=True)
     if assumed := assumptions_briefly(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)
-    kept = PartialResults(results, partial(origin, model, predictor, out, exif))
+    # What an interrupted run has found is kept as boxes.
+    kept = PartialResults(results if predictor.config.detects else None, partial(origin, model, predictor, out, exif))
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
     if results is not None:
-        write_json(results, [entry for file in found for entry in file.coco], indent=None)
+        write_json(results, [entry for file in found for entry in file.entries], indent=None)
         kept.remove()
     sys.exit(1 if any(file.error for file in found) else 0)
 

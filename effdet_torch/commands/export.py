@@ -164,7 +164,7 @@ def report(done: Exported) -> list[str]:
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
     written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
     return [
-        f"model    {config.name}, {config.num_classes} classes",
+        f"model    {config.name}, {config.class_counts}",
         f"format   {', '.join(parts)}",
         *(f"note     {note}" for note in (done.format.note, untrained(done.document.metadata)) if note),
         f"check    {checked}",

@@ -77,7 +77,15 @@ class ExportSettings:
         return profile
 
     def interface(self, config: EfficientDetConfig) -> Interface:
-        """Return what the file will take and return."""
+        """Return what the file will take and return.
+
+        Raises:
+            ConfigError: A model with a segmentation head has no file of this kind.
+        """
+        if config.segments and self.nms != "none":
+            raise ConfigError("a file with detections has no room for a mask; export the network alone, without --nms")
+        if config.segments and self.image_size is None:
+            raise ConfigError("not every image size fits a segmentation head; export one, with --image-size")
         profile = self.chosen_profile(config)
         return Interface(
             outputs="network" if profile is None else "detections",

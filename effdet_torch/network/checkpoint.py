@@ -84,7 +84,7 @@ def build_model(
         raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
     expected = model.state_dict()
     tensors = {**_counters(expected), **tensors}
-    fits = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
+    fits = f"config ({config.name}, {config.class_counts}, redundant_bias {config.redundant_bias})"
     _require_fit(path, fits, expected, tensors)
     if not allow_nonfinite:
         _require_usable(path, tensors)

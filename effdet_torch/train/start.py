@@ -203,6 +203,8 @@ def _source(name: str, path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def _checked(source: Source, variant: str | None) -> Source:
+    if source.config.segments:
+        raise ConfigError(f"{source.name} has a segmentation head, which cannot be trained here; choose a detector")
     if variant is not None and get_config(variant).name != source.config.name:
         raise ConfigError(f"{source.name} is {source.config.name}, not {variant}; leave --variant out")
     return source

@@ -159,6 +159,7 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
         {"separable_conv": False, "apply_bn_for_resampling": False},
         {"conv_bn_act_pattern": True},
         {"conv_bn_act_pattern": True, "separable_conv": False},
+        {"heads": ("segmentation",)},
     ]
     configs = [*MODELS.values(), *(get_config("d0", **other) for other in others)]
     layers = [layer for config in configs for layer in DETECTOR.plan(config).layers]

@@ -54,6 +54,8 @@ COMPARED: Mapping[str, Comparison] = {
     "conv": Comparison(_plain),
     "conv_bias": Comparison(_plain, per_level=True),
     "conv_before_bn": Comparison(_plain, bias="output", per_level=True),
+    "conv_transpose": Comparison(_plain),
+    "conv_transpose_bias": Comparison(_plain),
     "depthwise": Comparison(_plain),
     "separable": Comparison(_separable, output="conv_pw"),
     "separable_before_bn": Comparison(_separable, output="conv_pw", bias="output", per_level=True),

@@ -142,10 +142,17 @@ class Tap:
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Both heads per level: `class_logits` (B, H, W, anchors * classes), `box_deltas` (B, H, W, anchors * 4)."""
+    """What the heads predict; of heads that are not there nothing.
+
+    Attributes:
+        class_logits: per level (B, H, W, anchors * classes).
+        box_deltas: per level (B, H, W, anchors * 4).
+        mask_logits: (B, H, W, classes of pixels).
+    """
 
     class_logits: dict[int, NDArray[Any]]
     box_deltas: dict[int, NDArray[Any]]
+    mask_logits: NDArray[Any] | None = None
 
 
 class Reference(ABC):
@@ -171,10 +178,13 @@ class Reference(ABC):
         return {tap.key: tap.output for tap in self.taps(images)}
 
     def outputs(self, images: NDArray[Any]) -> HeadOutputs:
-        """Run the model on (B, H, W, 3) images and return what the two heads predict."""
-        outputs = HeadOutputs({}, {})
-        of_scope = {"class_net/class-predict": outputs.class_logits, "box_net/box-predict": outputs.box_deltas}
+        """Run the model on (B, H, W, 3) images and return what the heads predict."""
+        of_scope: dict[str, dict[int, NDArray[Any]]] = {"class_net/class-predict": {}, "box_net/box-predict": {}}
+        mask_logits = None
         for tap in self.taps(images):
             if tap.level is not None and tap.scope in of_scope:
                 of_scope[tap.scope][tap.level] = tap.output
-        return outputs
+            if tap.scope.startswith("segmentation_head/conv2d_transpose"):
+                mask_logits = tap.output  # the last one
+        classes, boxes = of_scope.values()
+        return HeadOutputs(classes, boxes, mask_logits)

@@ -10,7 +10,7 @@ Source: EfficientDet (arXiv:1911.09070); the official code's `efficientdet_keras
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +52,8 @@ class TensorFlowReference(Reference):
         self._dtype, self._backbone_only = dtype, backbone_only
         self._forward = Forward(self._tf, hparams, variables, dtype)
         # Whether the heads add the input of a repeat to its output.
-        self.has_residual_heads = not backbone_only and hparams.survival_prob and hparams.box_class_repeats > 1
+        detects = not backbone_only and "object_detection" in hparams.heads
+        self.has_residual_heads = detects and hparams.survival_prob and hparams.box_class_repeats > 1
 
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
         """Run eagerly and yield every layer as arrays of the reference's dtype; see `Reference.taps`."""
@@ -97,9 +98,11 @@ class Forward(Pyramid):
             features.append((yield from self._coarser(features[-1], level)))
         for cell in range(hparams.fpn_cell_repeats):
             features = yield from self._cell(f"fpn_cells/cell_{cell}", features)
-        for head in ("class", "box"):
+        for head in ("class", "box") if "object_detection" in hparams.heads else ():
             for level, feature in zip(hparams.levels, features, strict=True):
                 yield from self._head(head, level, feature)
+        if "segmentation" in hparams.heads:
+            yield from self._segmentation(features)
 
     def backbone(self, images: Tensor) -> Step:
         """Yield the layers of the backbone, and return the features from `min_level` (P3) to P5.
@@ -181,12 +184,35 @@ class Forward(Pyramid):
         y = self._tf.nn.bias_add(self._conv3x3(scope, x), self._variable(f"{scope}/bias"))
         yield Tap(scope, level, (x,), y)
 
+    def _segmentation(self, features: Sequence[Tensor]) -> Step:
+        """Double the coarsest feature, join it with the next finer one, and so on; once more for the classes."""
+        x, scope = features[-1], "segmentation_head"
+        for number, finer in enumerate(features[-2::-1]):
+            x = yield from self._conv_transpose(_numbered(f"{scope}/conv2d_transpose", number), x)
+            x = yield from self._batch_norm(f"{scope}/bn_{number}", x)
+            x = yield from self._activation(f"{scope}/bn_{number}", x)
+            x = self._tf.concat([x, finer], -1)
+        last = _numbered(f"{scope}/conv2d_transpose", len(features) - 1)
+        yield from self._conv_transpose(last, x, bias=True)
+
     def _check_head_channels(self) -> None:
-        anchors, classes = self._hparams.anchors_per_location, self._hparams.num_classes
-        for head, per_anchor in (("class", classes), ("box", 4)):
-            name, expected = f"{head}_net/{head}-predict/bias", (anchors * per_anchor,)
-            if (found := self._shape(name)) != expected:
+        hparams = self._hparams
+        expected = {}
+        if "object_detection" in hparams.heads:
+            for head, per_anchor in (("class", hparams.num_classes), ("box", 4)):
+                expected[f"{head}_net/{head}-predict/bias"] = hparams.anchors_per_location * per_anchor
+        if "segmentation" in hparams.heads:
+            last = _numbered("segmentation_head/conv2d_transpose", len(hparams.levels) - 1)
+            expected[f"{last}/bias"] = hparams.seg_num_classes
+        for name, channels in expected.items():
+            if (found := self._shape(name)) != (channels,):
                 raise ReferenceModelError(
-                    f"{name} has shape {found}; {anchors} anchors with {per_anchor} channels each need {expected}: "
-                    "give the checkpoint's number of classes and anchors"
+                    f"{name} has shape {found}; {hparams.anchors_per_location} anchors, {hparams.num_classes} classes "
+                    f"of objects and {hparams.seg_num_classes} of pixels need ({channels},): give the checkpoint's "
+                    "numbers"
                 )
+
+
+def _numbered(scope: str, number: int) -> str:
+    """Return the name that Keras gives a layer by its number in the process."""
+    return f"{scope}_{number}" if number else scope

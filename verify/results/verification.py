@@ -221,8 +221,9 @@ class Verification:
 
     @property
     def outputs(self) -> tuple[LayerResult, ...]:
-        """The class and box outputs per level: comparisons of the prediction layers with those of the reference."""
-        return tuple(x for x in self.layers if x.mode in ("cumulative", "exported") and x.tf.endswith("-predict"))
+        """What the heads predict: comparisons of the prediction layers with those of the reference."""
+        whole = (layer for layer in self.layers if layer.mode in ("cumulative", "exported"))
+        return tuple(layer for layer in whole if layer.tf.endswith("-predict") or layer.torch == "seg_head.predict")
 
     @property
     def passed(self) -> bool:

@@ -39,7 +39,7 @@ def graph_reference(path: Path, preparation: Preparation) -> GraphReference:
         ParityError: It is the graph of another network.
     """
     config = preparation.settings.config
-    outline = Outline(config.backbone, tuple(config.levels), config.image_size)
+    outline = Outline(config.backbone, tuple(config.levels), config.image_size, config.heads)
     return GraphReference(path, outline, StoredVariables(preparation), _official)
 
 

@@ -116,9 +116,10 @@ def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -
     """Check that names and shapes show the architecture of a config."""
     expected: dict[str, Any] = {"backbone": config.backbone}
     if isinstance(found, DetectorArchitecture):
+        found = found.from_level(config.min_level)
+        shown = (*found.fields(), *(["anchors_per_location"] if found.anchors_per_location is not None else []))
         expected = {
-            **{name: getattr(config, name) for name in found.decided},
-            **({} if found.anchors_per_location is None else {"anchors_per_location": config.anchors_per_location}),
+            **{name: getattr(config, name) for name in shown},
             "fusion_weights": weights_of(config.fusion),
             "num_nodes": len(config.cell),
         }

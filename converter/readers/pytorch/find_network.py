@@ -86,7 +86,7 @@ def find_networks(path: Path, content: Any, last: Collection[str]) -> tuple[list
     Args:
         path: for error texts.
         content: what `read_torch_file` or `read_safetensors_file` returned.
-        last: the keys by one of which a network is recognised: its last tensor.
+        last: the keys by one of which a network is recognised: the last tensors of its heads.
 
     Raises:
         UnsupportedSourceError: There is none, or one that is not a plain state_dict; the text says what there is.
@@ -159,7 +159,8 @@ def _networks_in(path: Path, held: Held, last: Collection[str]) -> list[Network]
                 tensors[plain] = value
             elif maker := _maker(value):
                 makers[plain] = maker
-    prefixes = [key.removesuffix(name) for key in tensors for name in last if key == name or key.endswith(f".{name}")]
+    ends = ((key, name) for key in tensors for name in last if key == name or key.endswith(f".{name}"))
+    prefixes = list(dict.fromkeys(key.removesuffix(name) for key, name in ends))
     if not prefixes:
         return []
     if len(prefixes) > MAX_PLACES:

@@ -78,7 +78,8 @@ class StateDict(VariableSource):
                 f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
                 "its checkpoint again."
             )
-        last = str(DETECTOR.table.state_dict["class_channels"]["size_of"]).split()
+        rules = DETECTOR.table.state_dict
+        last = [key for head in ("class_channels", "seg_classes") for key in str(rules[head]["size_of"]).split()]
         networks, dictionaries = find_networks(self._file, content, last)
         copies = choose_copies(self._file, list(map(_with_usual_keys, networks)), dictionaries)
         facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from converter.conversion import FORMAT_VERSION, build_metadata, convert_checkpoint, prepare
 from converter.errors import AccountingError, ConversionError, UnsupportedSourceError, ViewError
 from converter.plan.engine import convert
-from converter.report import conversion_report
 from effdet_torch import __version__
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
@@ -146,12 +145,3 @@ def test_an_impossible_output_is_refused_before_anything_is_read(tmp_path: Path)
     with pytest.raises(UsageError):
         convert_checkpoint(prepared, tmp_path / "absent" / "model.pth")
     assert len(source.reads) == before
-
-
-def test_a_segmentation_head_is_left_out_with_a_note() -> None:
-    head = {f"segmentation_head/bn_{place}/gamma": np.ones(8, np.float32) for place in range(4)}
-    prepared = prepare(MemorySource({**CHECKPOINT, **head}))
-    assert set(head) <= set(prepared.accounting.ignored)
-    note = "the file also holds a segmentation head, which is not converted: 4 variables"
-    assert note in conversion_report(prepared, None, None)["notes"]
-    assert note not in conversion_report(prepare(MemorySource(CHECKPOINT)), None, None)["notes"]

@@ -121,7 +121,8 @@ def _agreement(verification: Verification) -> str:
 def _listed_outputs(graph: GraphResult) -> str:
     """Return the outputs that differ: "class P3, P4; box P3"."""
     heads = {part(output): [x for x in graph.failures if part(x) == part(output)] for output in graph.failures}
-    return "; ".join(f"{head.lower()} {', '.join(f'P{x.level}' for x in found)}" for head, found in heads.items())
+    levels = {head: ", ".join(f"P{x.level}" for x in found if x.level is not None) for head, found in heads.items()}
+    return "; ".join(f"{head.lower()} {which}".rstrip() for head, which in levels.items())
 
 
 def _detection_headline(detection: DetectionResult) -> str:

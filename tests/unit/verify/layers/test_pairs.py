@@ -23,6 +23,7 @@ OTHERS = (
     CONFIG,
     small_config(fusion="channel_attn", survival_prob=0.8, head_repeats=2),
     small_config(conv_bn_act_pattern=True),
+    small_config(heads=("segmentation",)),
 )
 HEAD = "class_net.bn_rep.0.0.bn"
 

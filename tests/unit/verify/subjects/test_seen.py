@@ -41,7 +41,7 @@ def renamed(shapes: dict[str, Shape], part: str, other: str | None) -> dict[str,
 @pytest.mark.parametrize(
     ("name", "value", "part", "other"),
     [
-        ("separable_conv", False, "/class-0/depthwise_kernel", "/class-0/kernel"),
+        ("separable_conv", False, "/conv/depthwise_kernel", "/conv/kernel"),
         ("conv_bn_act_pattern", True, "/conv/bias", None),
         ("apply_bn_for_resampling", False, "/bn/", None),
         ("fpn_weight_method", "sum", "/WSM", None),
