@@ -122,13 +122,14 @@ class DetectorArchitecture:
     def config(self) -> EfficientDetConfig:
         """Return a config with exactly these variables; of its anchors, only the number is right."""
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
+        side = 2 ** (self.max_level + 1) if self.seg_num_classes else base.image_size[0]  # that fits the head
         return get_config(
             base.name,
+            image_size=side,
             **self.fields(),
             fusion=self.fusion(base.fusion),
             num_scales=self.anchors_per_location or 1,
             aspect_ratios=(1.0,),
-            image_size=2 ** (self.max_level + 1),  # fits any heads
         )
 
     def fields(self) -> dict[str, Any]:
