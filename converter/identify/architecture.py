@@ -145,14 +145,15 @@ class DetectorArchitecture:
         levels = range(self.min_level, self.max_level + 1)
         cells = [name for name, cell in CELLS.items() if len(cell(levels)) == self.num_nodes]
         base = get_config(variants_with(self.backbone)[0]) if variants_with(self.backbone) else get_config("d7x")
+        side = 2 ** (self.max_level + 1) if self.seg_num_classes else base.image_size[0]  # that fits the head
         return get_config(
             base.name,
+            image_size=side,
             **self.fields(),
             fusion=self.fusion(base.fusion),
             fpn_name=cells[-1] if cells else "bifpn",
             num_scales=self.anchors_per_location or base.anchors_per_location,
             aspect_ratios=(1.0,),
-            image_size=2 ** (self.max_level + 1),  # fits any heads
         )
 
     def fields(self) -> dict[str, Any]:

@@ -97,9 +97,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
-    if not found.detects and origins["mean_rgb"] == ASSUMED:
-        more.append(DEMO)
-    return Settings(config, origins, (*notes, *more), assumptions(config, origins))
+    demo = [DEMO] if not found.detects and origins["mean_rgb"] == ASSUMED else []
+    return Settings(config, origins, (*notes, *more, *demo), assumptions(config, origins))
 
 
 def _overridden(given: Sequence[tuple[str, Hparams]], stated: Mapping[str, Stated]) -> list[str]:

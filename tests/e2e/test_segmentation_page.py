@@ -49,6 +49,7 @@ def folder(shared: Path, seeded: ModuleType, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_is_true(folder: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert len(sessions(text)) == 6

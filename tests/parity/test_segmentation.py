@@ -281,3 +281,20 @@ def test_a_stored_graph_must_give_the_same_masks(heads: tuple[str, ...], tmp_pat
     assert len(right.graph.outputs) == (7 if config.detects else 1)
     assert not wrong.passed
     assert headline(wrong).endswith("segmentation head.")
+
+
+def test_a_kernel_with_exchanged_channels_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    start = checkpoint(tmp_path / "start", SMALL)
+    model = convert(start, tmp_path / "model.pth")
+    content = torch.load(model, weights_only=True)
+    key = "seg_head.conv_rep.0.weight"
+    content["state_dict"][key] = content["state_dict"][key].transpose(0, 1).contiguous()
+    torch.save(content, model)
+    settings = Settings(image_size=(64, 64), dtypes=("float64",), modes=("isolated",), graph=False)
+    with open_checkpoint(start) as source:
+        result = verify_model(model, source, settings)
+    assert [layer.torch for layer in result.failures] == ["seg_head.conv_rep.0"]
+    words = str(result.diagnoses)
+    assert "input and output channels exchanged" in words
+    assert "segmentation_head/conv2d_transpose/kernel with axes OIHW; PyTorch's are IOHW" in words
