@@ -21,6 +21,7 @@ from effdet_torch import Predictor, create_model, load_backbone, load_model, mak
 from effdet_torch.architecture.effdet_models import UNSUPPORTED_MODELS
 from effdet_torch.config import PACKAGE_VARIANTS, BackboneConfig, get_config
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError
+from effdet_torch.network.bifpn import max_pool_same, max_pool_symmetric
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.fuse import fuse
 from effdet_torch.train.norms import prepare_norms, restore_norms
@@ -28,6 +29,7 @@ from effdet_torch.train.recipe import Recipe
 from support.exports import LIMIT, exported, noise, raw_outputs, worst_error
 from support.networks import alive
 from support.sources import MemorySource
+from verify.demo import write_demo
 from verify.errors import ParityError, ReferenceModelError
 from verify.seeded import seeded_variables
 from verify.verification import Settings, verify_model
@@ -279,3 +281,17 @@ def test_detections_are_the_packages(effdet: ModuleType, tmp_path: Path) -> None
     assert np.allclose(clipped.boxes_xyxy[first], np.clip(expected[first, :4], 0, SIZE[0]), atol=0.05)
     (official,) = Predictor(ours, profile="serving")([image])
     assert not np.array_equal(official.scores, found.scores)
+
+
+@pytest.mark.parametrize("name", ["efficientdet_d0", "efficientdet_q0", "efficientdetv2_dt"])
+def test_there_is_nothing_to_demonstrate_without_an_original(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} has no TensorFlow original to show: only the effdet package has"):
+        write_demo(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_symmetric_pooling_is_of_one_level_only() -> None:
+    features = torch.arange(49.0).reshape(1, 1, 7, 7)
+    assert max_pool_symmetric(features, 4, 4).shape == max_pool_same(features, 4, 4).shape
+    with pytest.raises(ConfigError, match="symmetric padding can only pool to the next level"):
+        max_pool_symmetric(features, 2, 2)
