@@ -54,16 +54,13 @@ class Preparation:
         """
         if not target.is_tensorflow:
             return self
-        if not self.family.to_tensorflow:
+        if reason := self.family.not_tensorflow(self.settings.config):
             name = self.settings.config.name
-            raise UsageError(
-                f"{name} cannot be written as {target.name}: TensorFlow formats are supported for detectors only; "
-                "write a .pth or .safetensors file"
-            )
+            raise UsageError(f"{name} cannot be written as {target.name}: {reason}; write a .pth or .safetensors file")
         if self.settings.config.redundant_bias:
             return self
         settings = self.settings.keeping_biases()
-        return replace(self, settings=settings, plan=self.family.plan(settings.config))
+        return replace(self, settings=settings, plan=self.family.plan(settings.config, self.source))
 
 
 def prepare(
@@ -88,7 +85,7 @@ def prepare(
     """
     family, architecture = family_of(source)
     settings = family.settle(architecture, Request(source, variant, hparams, keep_redundant_bias))
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {settings.config.name}")

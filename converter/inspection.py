@@ -47,7 +47,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         settings = family.settle(found, Request(source))
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
     views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
     facts["notes"] += settings.notes
     if not source.facts.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:

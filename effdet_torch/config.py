@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.backbone import Block, Taps, feature_sizes, require_taps, used_blocks
 from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 from effdet_torch.checks import CHECKS, require_type
@@ -18,6 +18,7 @@ from effdet_torch.errors import ConfigError
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
 Normalization = Literal["mean_std", "scale_range", "advprop"]
+Resize = Literal["half_pixel", "legacy"]
 
 SCORE_THRESHOLD = 0.3  # detections below it are shown on request only; metrics always take all
 
@@ -47,6 +48,10 @@ class EfficientDetConfig:
         separable_conv: convolutions of nodes and heads are separable.
         nms_configs: official settings of the postprocessing that differ from the defaults, as (name, value).
         label_map: (category id, name) of the classes that have a name.
+        taps: (stage, block) of the backbone's blocks that feed the pyramid, fine to coarse; empty for the last block of
+            every stage, as in the paper. What lies behind the last one is no part of the model.
+        resize: how images are resized: "half_pixel" samples at the centres of pixels, and truncates the new sides;
+            "legacy" samples at their corners, as TensorFlow 1 does, and rounds the sides.
     """
 
     name: str
@@ -76,6 +81,8 @@ class EfficientDetConfig:
     separable_conv: bool = True
     nms_configs: tuple[tuple[str, str | float], ...] = ()
     label_map: tuple[tuple[int, str], ...] = ()
+    taps: Taps = ()
+    resize: Resize = "half_pixel"
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in CHECKS.items():
@@ -89,6 +96,8 @@ class EfficientDetConfig:
         if outside := [number for number, _ in self.label_map if not 1 <= number <= self.num_classes]:
             raise ConfigError(f"label_map names category {outside[0]}; expected 1 to {self.num_classes}")
         require_cell(self.cell, self.levels)
+        if self.taps:
+            require_taps(self.backbone, self.min_level, self.taps)
 
     @property
     def levels(self) -> range:
@@ -102,8 +111,8 @@ class EfficientDetConfig:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """The inverted residual blocks of the backbone in execution order."""
-        return backbone_blocks(self.backbone)
+        """The inverted residual blocks of the backbone in execution order, up to the last one that feeds a level."""
+        return used_blocks(self.backbone, self.taps)
 
     @property
     def cell(self) -> Cell:

@@ -64,7 +64,11 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("conv_bn_act_pattern", "conv_bn_act_pattern", read.switch),
     Meaning("nms_configs", "nms_configs", read.nms_configs, ()),
     Meaning("label_map", "label_map", read.label_map, ()),
+    # Not official: they are written only where they are set.
+    Meaning("taps", "taps", read.taps, ()),
+    Meaning("resize", "resize", read.one_of({"half_pixel": "half_pixel", "legacy": "legacy"}), "half_pixel"),
 )
+NOT_OFFICIAL = {"taps": [], "resize": "half_pixel"}  # name -> the value that every official model has
 NAME = "name"  # of the variant, which is no field of its own
 
 
@@ -148,7 +152,8 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     }
     if config.normalization == "advprop":
         special |= {"mean_rgb": 0.0, "stddev_rgb": 1.0}
-    return {NAME: f"efficientdet-{config.name}", **fields, **special}
+    found = {NAME: f"efficientdet-{config.name}", **fields, **special}
+    return {name: value for name, value in found.items() if NOT_OFFICIAL.get(name, ...) != value}
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,9 @@ from functools import partial
 
 from converter.errors import UnsupportedSourceError
 from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
-from converter.identify.effdet_package import backbone_notes, detector_notes
+from converter.identify.effdet_package import backbone_notes, detector_notes, not_official
+from converter.identify.object_detection_api import network as api_network
+from converter.identify.object_detection_api import settings as api_settings
 from converter.identify.recognition import Probe, recognize
 from converter.identify.settings import settle_backbone, settle_detector
 from converter.plan.axes import backbone_axes, backbone_constants, detector_axes, detector_constants
@@ -49,7 +51,7 @@ DETECTOR = Family(
     settle=settle_detector,
     open_questions=("min_level", "node_biases"),
     package_notes=detector_notes,
-    to_tensorflow=True,
+    not_tensorflow=not_official,
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
@@ -62,8 +64,33 @@ BACKBONE = Family(
     architecture=BackboneArchitecture.from_answers,
     settle=settle_backbone,
     package_notes=backbone_notes,
+    not_tensorflow=lambda _: "TensorFlow formats are supported for detectors only",
 )
-FAMILIES: tuple[Family, ...] = (DETECTOR, BACKBONE)
+OBJECT_DETECTION_API = Family(
+    name="EfficientDet of the TF Object Detection API",
+    supported="the EfficientDets D0 to D7 of the TF Object Detection API (checkpoints and SavedModels)",
+    load=partial(load_table, "object_detection_api"),
+    axes=api_network.api_axes,
+    constants=api_network.api_constants,
+    questions=(
+        "extractor",
+        "fpn_channels",
+        "fpn_cells",
+        "head_repeats",
+        "min_level",
+        "num_levels",
+        "weighted",
+        "class_channels",
+        "box_channels",
+    ),
+    choices={"extractor": api_network.EXTRACTORS},
+    architecture=api_network.architecture,
+    settle=api_settings.settle,
+    package_notes=detector_notes,
+    axes_of_source=api_settings.axes,
+    not_tensorflow=not_official,
+)
+FAMILIES: tuple[Family, ...] = (DETECTOR, OBJECT_DETECTION_API, BACKBONE)
 
 
 def family_of(source: VariableSource) -> tuple[Family, Architecture]:

@@ -34,7 +34,8 @@ from effdet_torch.file_format import GRAPH
 
 OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
-NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
+# Nothing is assumed about the names of classes, and what only other code than the official one does differently.
+NO_SETTINGS = ("name", "redundant_bias", "label_map", "taps", "resize")
 DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
 
 Hparams = Mapping[str, Any]
@@ -132,7 +133,7 @@ def _origins(
     origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
-        name: origins[name] for name in ("label_map",) if name in origins
+        name: origins[name] for name in NO_SETTINGS if name in origins
     }
 
 

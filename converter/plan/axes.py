@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_blocks, backbone_channels, stem_channels
+from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_channels, stem_channels, used_blocks
 from effdet_torch.config import BackboneConfig, EfficientDetConfig
 
 
 def backbone_axes(config: BackboneConfig | EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
     """Return {axis: [{placeholder or quantity: value}]} of a backbone."""
-    return {"block": [{**asdict(block), "expands": block.expands} for block in backbone_blocks(config.backbone)]}
+    taps = () if isinstance(config, BackboneConfig) else config.taps
+    return {"block": [{**asdict(block), "expands": block.expands} for block in used_blocks(config.backbone, taps)]}
 
 
 def backbone_constants(config: BackboneConfig | EfficientDetConfig) -> dict[str, Any]:

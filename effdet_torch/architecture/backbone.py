@@ -46,6 +46,7 @@ STAGES = (
 )
 STAGE_OF_LEVEL = {1: 0, 2: 1, 3: 2, 4: 4, 5: 6}
 BACKBONE_TOP = max(STAGE_OF_LEVEL)
+Taps = tuple[tuple[int, int], ...]  # (stage, block) of the blocks that feed the pyramid, fine to coarse
 STEM_CHANNELS = 32
 SQUEEZE_EXCITE_RATIO = 0.25
 
@@ -115,6 +116,38 @@ def backbone_blocks(backbone: str) -> tuple[Block, ...]:
             )
             channels = blocks[-1].out_channels
     return tuple(blocks)
+
+
+def used_blocks(backbone: str, taps: Taps = ()) -> tuple[Block, ...]:
+    """Return the blocks that a detector computes: all up to the one that feeds the coarsest level.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        taps: blocks that feed the pyramid; empty for the last of their stages.
+    """
+    blocks = backbone_blocks(backbone)
+    return tuple(block for block in blocks if not taps or (block.stage, block.block) <= taps[-1])
+
+
+def usual_taps(backbone: str, min_level: int) -> Taps:
+    """Return the last block of every stage that feeds a level, from `min_level` to the coarsest."""
+    last = {block.stage: block.block for block in backbone_blocks(backbone)}
+    return tuple((stage, last[stage]) for level, stage in STAGE_OF_LEVEL.items() if level >= min_level)
+
+
+def require_taps(backbone: str, min_level: int, taps: Taps) -> None:
+    """Check that taps are blocks of the stages that feed the levels.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    last = usual_taps(backbone, min_level)
+    fit = len(taps) == len(last) and all(
+        stage == own and 0 <= block <= most for (stage, block), (own, most) in zip(taps, last, strict=True)
+    )
+    if not fit:
+        expected = ", ".join(f"({stage}, 0 to {most})" for stage, most in last)
+        raise ConfigError(f"taps is {taps!r}; expected (stage, block) of {backbone} for every level: {expected}")
 
 
 def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:

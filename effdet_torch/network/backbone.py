@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from effdet_torch.architecture.backbone import BACKBONE_TOP, STAGE_OF_LEVEL, Block, backbone_blocks, stem_channels
+from effdet_torch.architecture.backbone import Block, Taps, stem_channels, used_blocks, usual_taps
 from effdet_torch.config import Activation
 from effdet_torch.network.layers import ActivatedNorm, DropPath, SqueezeExcite, batch_norm, conv
 
@@ -56,13 +56,20 @@ class Backbone(nn.Module):
         drop_path_rate: probability of skipping the last residual block in training; earlier blocks are skipped
             proportionally less.
         min_level: finest level of the result, 1 to 5.
+        taps: (stage, block) of the blocks that give the levels; empty for the last of their stages. Those behind the
+            last one are left out.
     """
 
     def __init__(
-        self, name: str, activation: Activation = "swish", drop_path_rate: float = 0.0, min_level: int = 3
+        self,
+        name: str,
+        activation: Activation = "swish",
+        drop_path_rate: float = 0.0,
+        min_level: int = 3,
+        taps: Taps = (),
     ) -> None:
         super().__init__()
-        channels, blocks = stem_channels(name), backbone_blocks(name)
+        channels, blocks = stem_channels(name), used_blocks(name, taps)
         self.conv_stem = conv(3, channels, kernel_size=3, stride=2)
         self.bn1: nn.Module = ActivatedNorm(channels, activation)
         stages = [nn.Sequential() for _ in range(blocks[-1].stage + 1)]
@@ -70,7 +77,8 @@ class Backbone(nn.Module):
             drop_prob = drop_path_rate * block.flat / len(blocks)
             stages[block.stage].append(InvertedResidual(block, activation, drop_prob))
         self.blocks = nn.Sequential(*stages)
-        self.output_stages = [STAGE_OF_LEVEL[level] for level in range(min_level, BACKBONE_TOP + 1)]
+        outputs = taps or usual_taps(name, min_level)
+        self.output_blocks = [block.flat for block in blocks if (block.stage, block.block) in outputs]
         initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -80,10 +88,13 @@ class Backbone(nn.Module):
         """
         features = self.bn1(self.conv_stem(images))
         levels: list[Tensor] = []
-        for stage, blocks in enumerate(self.blocks):
-            features = blocks(features)
-            if stage in self.output_stages:
-                levels.append(features)
+        number = 0
+        for stage in self.blocks:
+            for block in stage:  # type: ignore[attr-defined]
+                features = block(features)
+                if number in self.output_blocks:
+                    levels.append(features)
+                number += 1
         return levels
 
 

@@ -65,7 +65,7 @@ class EfficientDet(nn.Module):
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.min_level, self.max_level = min(config.feature_sizes()), config.max_level
-        self.backbone = Backbone(config.backbone, config.activation, drop_path_rate, config.min_level)
+        self.backbone = Backbone(config.backbone, config.activation, drop_path_rate, config.min_level, config.taps)
         self.fpn = BiFPN(config)
         self.class_net = create_class_head(config)
         self.box_net = create_box_head(config)
