@@ -1,4 +1,4 @@
-"""What the `pipeline.config` of the TF Object Detection API says of a network: every setting is taken, ignored or refused.
+"""What the `pipeline.config` of the TF Object Detection API says: every setting is taken, ignored or refused.
 
 Source: the API's `ssd.proto` and the messages that it uses, with their defaults.
 """

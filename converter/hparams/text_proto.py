@@ -32,7 +32,6 @@ class Word(str):
     __slots__ = ()
 
 
-Value = "str | int | float | Word | Fields"
 Fields = dict[str, list["str | int | float | Word | Fields"]]
 
 
@@ -49,8 +48,7 @@ def parse_text_proto(text: str) -> Fields:
         ValueError: It is not such a message, or larger than any; the text has the line.
     """
     parser = _Parser(list(_tokens(text)))
-    fields = parser.fields("", 0)
-    return fields
+    return parser.fields("", 0)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
