@@ -165,7 +165,7 @@ def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> di
     """
     values = hparams_of(config)
     stated = [meaning.name for meaning in MEANINGS if origins.get(meaning.field) == OPTION]
-    return {name: values[name] for name in stated if values[name] is not None}  # null: the default
+    return {name: values[name] for name in stated if values.get(name) is not None}  # null: the default
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,6 @@ BACKBONE = Family(
     architecture=BackboneArchitecture.from_answers,
     settle=settle_backbone,
     package_notes=backbone_notes,
-    not_tensorflow=lambda _: "TensorFlow formats are supported for detectors only",
 )
 OBJECT_DETECTION_API = Family(
     name="EfficientDet of the TF Object Detection API",

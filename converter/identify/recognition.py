@@ -27,7 +27,7 @@ LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
         "Only object detection can be converted.",
     ),
     (
-        r"BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor",
+        r"(BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor)",
         "another network of the TF Object Detection API",
         "Of its networks, EfficientDet can be converted.",
     ),

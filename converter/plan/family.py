@@ -98,7 +98,7 @@ class Family:
     open_questions: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
     axes_of_source: Callable[[Any, VariableSource], Axes] | None = None
-    not_tensorflow: Callable[[Any], str] = lambda _: ""
+    not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
     @property
     def table(self) -> Table:

@@ -206,7 +206,14 @@ class _Parser(NodeReader):
 
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
         """Read the rules of recognition; the table's family knows which questions they must answer."""
-        return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
+        rules = {question: self.probe(rule) for question, rule in self.mapping(node).items()}
+        chosen = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
+        for question, rule in rules.items():
+            if "count" in rule and (unknown := placeholders(str(rule["count"])) - chosen - {"n"}):
+                where = self.mapping(node)[question]
+                allowed = ", ".join(f"{{{name}}}" for name in ("n", *sorted(chosen)))
+                raise self.error(where, f"unknown placeholder {{{min(unknown)}}} in 'count'; expected {allowed}")
+        return rules
 
     def part(self, target: str, node: yaml.Node) -> Part:
         fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))

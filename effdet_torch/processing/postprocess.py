@@ -102,7 +102,7 @@ def _selected(
     elif profile.clip:
         found = found._replace(boxes_xyxy=clip_boxes_xyxy(found.boxes_xyxy, image_size))
     valid = torch.arange(found.scores.shape[1], device=indices.device) < found.num_detections[:, None]
-    factors = image_scales[:, None, None] if image_scales.ndim == 1 else image_scales[:, None, [0, 1, 0, 1]]
+    factors = image_scales[:, None, None] if image_scales.ndim == 1 else image_scales[:, None, :2].repeat(1, 1, 2)
     boxes_xyxy = torch.where(valid[:, :, None], found.boxes_xyxy * factors, 0.0)
     return Detections(boxes_xyxy, found.scores, torch.where(valid, found.classes, 0), found.num_detections)
 
@@ -117,9 +117,10 @@ def _select_further(
         before = (classes[:, :, None] == classes[:, None, :]).tril(-1).sum(dim=2)
         counts = counts & (before < profile.max_per_class)
     if profile.to_image:
-        limits = image_scales.new_tensor((image_size[1], image_size[0])).expand(scores.shape[0], 2)
-        window = image_scales[:, 2:] if image_scales.ndim == 2 else limits
-        boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0.0), window[:, None, [0, 1, 0, 1]])
+        if image_scales.ndim == 1:
+            boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
+        else:
+            boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0.0), image_scales[:, None, 2:].repeat(1, 1, 2))
         counts = counts & ((boxes_xyxy[:, :, 2:] - boxes_xyxy[:, :, :2]).prod(dim=2) != 0)
     counts = counts & (counts.cumsum(dim=1) <= profile.max_detections)
     places, number = _indices_of(counts, profile.max_detections), counts.sum(dim=1)

@@ -149,7 +149,13 @@ class HeadOutputs:
 
 
 class Reference(ABC):
-    """A TensorFlow model that shows its layers."""
+    """A TensorFlow model that shows its layers.
+
+    Attributes:
+        head_scopes: of the layers that predict classes and boxes.
+    """
+
+    head_scopes: tuple[str, str] = ("class_net/class-predict", "box_net/box-predict")
 
     @abstractmethod
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -173,7 +179,7 @@ class Reference(ABC):
     def outputs(self, images: NDArray[Any]) -> HeadOutputs:
         """Run the model on (B, H, W, 3) images and return what the two heads predict."""
         outputs = HeadOutputs({}, {})
-        of_scope = {"class_net/class-predict": outputs.class_logits, "box_net/box-predict": outputs.box_deltas}
+        of_scope = dict(zip(self.head_scopes, (outputs.class_logits, outputs.box_deltas), strict=True))
         for tap in self.taps(images):
             if tap.level is not None and tap.scope in of_scope:
                 of_scope[tap.scope][tap.level] = tap.output

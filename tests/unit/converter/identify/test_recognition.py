@@ -98,7 +98,7 @@ def test_a_custom_head_is_refused(boxes: int, classes: int) -> None:
 OTHER_NETWORKS = {
     "the classifier or backbone efficientnet-edgetpu-S": "efficientnet-edgetpu-S/stem/conv2d/kernel",
     "the classifier or backbone efficientnetv2-s": "efficientnetv2-s/blocks_0/conv2d/kernel",
-    "a network of the TF Object Detection API": "WeightSharedConvolutionalBoxPredictor/BoxHead/kernel",
+    "another network of the TF Object Detection API": "WeightSharedConvolutionalBoxPredictor/BoxHead/kernel",
     "an EfficientDet with a segmentation head": "segmentation_head/conv2d_transpose/kernel",
     "a network of keras.applications": "block1a_dwconv/depthwise_kernel",
     "another PyTorch detector or port of EfficientDet": "backbone_net.model._conv_stem.weight",

@@ -52,7 +52,7 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
     assert shown - {"fusion"} == SHAPE_FIELDS
     assert ("fusion" in shown) == (get_config(variant).fusion == "sum")
     assert set(result.origins.values()) == {FROM_SHAPES, f"the official {variant}"}
-    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias", "label_map"}
+    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias", "label_map", "taps", "resize"}
     assert result.origins.keys() == fields | {"backbone_config"}
     assert settled(variant, redundant_bias=True).config.redundant_bias
 

@@ -73,7 +73,7 @@ def test_reads_every_part_of_a_table() -> None:
     assert norm.folds == "{backbone}/blocks_{flat}/conv2d/bias"
     assert (second.rows[0].tf, second.rows[0].torch, second.for_each) == ("root/scope", "module", ())
     assert table.views == {"raw": "{variable}", "ema": "{variable}/EMA"}
-    assert table.ignored == (("{variable}/slot", "why"), ("step", "because"))
+    assert table.ignored == (("{variable}/slot", "why", ""), ("step", "because", ""))
     assert table.recognition["fpn_cells"] == {"count": "cell_{n}", "first": 0}
 
 
@@ -183,7 +183,7 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
         "cannot take 2 sources",
     ),
     "count without number": ("cell_{n}", "cell_0", 36, "'count' needs the placeholder {n}"),
-    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "the only placeholder allowed here is {n}"),
+    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "unknown placeholder {m} in 'count'; expected {n}"),
     "which without placeholder": ("{backbone}/stem", "stem", 34, "'which' needs one placeholder"),
 }
 MISTAKES_OF_INCLUDES: dict[str, tuple[str, str, int, str]] = {

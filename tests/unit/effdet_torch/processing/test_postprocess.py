@@ -94,7 +94,7 @@ def test_every_profile_detects(profile: str | Profile) -> None:
     assert torch.equal(scaled.scores, detections.scores)
     height, width = CONFIG.image_size
     inside = (detections.boxes_xyxy >= 0) & (detections.boxes_xyxy <= torch.tensor([width, height] * 2))
-    assert bool(inside.all()) == (isinstance(profile, str) and PROFILES[profile].clip)
+    assert bool(inside.all()) == (isinstance(profile, str) and (PROFILES[profile].clip or PROFILES[profile].to_image))
 
 
 def test_hard_profiles_agree_and_others_differ() -> None:
