@@ -6,7 +6,7 @@ Nothing is counted or derived from a variant: blocks, nodes and their order are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from verify.errors import ReferenceModelError
@@ -73,7 +73,7 @@ class Names:
         raise ReferenceModelError(f"{official}: the API has no such layer")
 
     @cached_property
-    def _rules(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _rules(self) -> tuple[tuple[str, Callable[..., str]], ...]:
         return (
             (r"efficientnet-\w+/stem", lambda: "stem"),
             (r"efficientnet-\w+/stem/conv2d", lambda: "stem_conv2d"),
@@ -90,7 +90,7 @@ class Names:
 
     def _block(self, number: str, part: str) -> str:
         block = self.blocks[int(number)]
-        expands = [name for name in ("expand",) if f"{block}/expand_conv2d/kernel" in self._stored]
+        expands = ["expand"] if f"{block}/expand_conv2d/kernel" in self._stored else []
         convs = [f"{name}_conv2d" for name in (*expands, "project")]
         norms = [f"{name}_bn" for name in (*expands, "depthwise", "project")]
         numbered = {

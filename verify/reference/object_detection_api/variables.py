@@ -71,7 +71,8 @@ class ApiVariables(Mapping[str, Array]):
         by_octave = by_ratio.swapaxes(-3, -2)
         if head == "box":
             by_octave = (by_octave / self._coder).astype(array.dtype)
-        return by_octave.reshape(array.shape)
+        arranged: Array = by_octave.reshape(array.shape)
+        return arranged
 
 
 def seen_in_api(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
