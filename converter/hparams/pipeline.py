@@ -270,7 +270,7 @@ def _settings(fields: Fields, scope: str = "") -> Iterator[tuple[str, list[Any]]
         messages = [value for value in values if isinstance(value, dict)]
         if isinstance(RULES.get(path), Ignored):
             continue
-        if not messages:
+        if not messages or path in RULES:
             yield path, values
         elif len(messages) == len(values) == 1:
             yield from _settings(messages[0], f"{path}.")
