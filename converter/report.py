@@ -197,7 +197,9 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     taps = " ".join(f"{stage}.{block}" for stage, block in config["taps"])
     fed = f", the BiFPN fed by the blocks {taps}" if taps else ""
     resized = RESIZED[config["resize"]]
-    return f"{variant}, {classes}, {height} x {width} pixels{scaling}{resized}{fed}, {parameters / 1e6:.2f} M parameters"
+    return (
+        f"{variant}, {classes}, {height} x {width} pixels{scaling}{resized}{fed}, {parameters / 1e6:.2f} M parameters"
+    )
 
 
 def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
