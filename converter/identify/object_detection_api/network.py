@@ -7,6 +7,7 @@ Source: the API's `ssd_efficientnet_bifpn_feature_extractor`, `bidirectional_fea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from converter.identify.architecture import DetectorArchitecture
@@ -35,6 +36,15 @@ def taps(backbone: str, min_level: int) -> Taps:
     return () if found == usual_taps(backbone, min_level) else found
 
 
+@dataclass(frozen=True)
+class ApiArchitecture(DetectorArchitecture):
+    """What names and shapes show of a detector of the API."""
+
+    def describe(self) -> str:
+        """Return the architecture in words."""
+        return f"TF Object Detection API: {super().describe()}"
+
+
 def architecture(answers: Mapping[str, Any]) -> DetectorArchitecture:
     """Build the architecture from the answers to the questions of the API's table.
 
@@ -50,7 +60,7 @@ def architecture(answers: Mapping[str, Any]) -> DetectorArchitecture:
         "resampling_convs": True,
         "resampling_bns": True,
     }
-    return DetectorArchitecture.from_answers({**answers, **fixed})
+    return ApiArchitecture.from_answers({**answers, **fixed})
 
 
 def api_constants(config: EfficientDetConfig) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from converter.source import VariableSource
 from effdet_torch.config import VARIANTS, EfficientDetConfig
 
 API = "the TF Object Detection API"
+NOTE = f"a network of {API}: images are resized, and detections made, as there"
 # What all eight published pipelines say, where the official hyperparameters are different.
 USUAL: Mapping[str, Any] = {
     "anchor_scale": 4.0,
@@ -53,8 +54,9 @@ def settle(found: DetectorArchitecture, request: Request) -> Settings:
     given = [(ASSUMED, USUAL), (API, fixed), *_stated(found, pipeline), *source.facts.given]
     facts = replace(source.facts, given=tuple(given), takes_config_file=False)
     settings = settle_detector(found, replace(request, source=source.with_facts(facts)))
-    notes = [] if pipeline is None else pipeline.notes
-    return replace(settings, notes=(*notes, *settings.notes))
+    coder = ", ".join(f"{factor:g}" for factor in BOX_CODER)
+    notes = (f"no pipeline.config: the box coder {coder} is assumed",) if pipeline is None else pipeline.notes
+    return replace(settings, notes=(NOTE, *notes, *settings.notes))
 
 
 def axes(config: EfficientDetConfig, source: VariableSource) -> Axes:

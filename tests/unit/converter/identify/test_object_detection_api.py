@@ -13,6 +13,7 @@ from converter.errors import ConversionError, UnsupportedSourceError
 from converter.identify.evidence import ASSUMED
 from converter.identify.families import OBJECT_DETECTION_API
 from converter.identify.object_detection_api.network import taps
+from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.plan.family import Settings
 from converter.source import VariableSource
@@ -61,6 +62,15 @@ def test_a_checkpoint_alone_has_the_usual_settings(variant: str, tmp_path: Path)
     assert result.assumed.keys() - {"fpn_weight_method"} == assumed
     assert {result.origins[name] for name in ("image_size", "anchor_scale", "nms_configs")} == {ASSUMED}
     assert {result.origins[name] for name in ("taps", "resize", "mean_rgb", "survival_prob")} == {API}
+
+
+def test_the_api_is_named(tmp_path: Path) -> None:
+    done = prepare(source_of("d1", tmp_path))
+    assert done.settings.notes[0].startswith("a network of the TF Object Detection API")
+    facts = inspect_source(source_of("d1", tmp_path))
+    assert facts["architecture"].startswith("TF Object Detection API: efficientnet-b1, BiFPN 4 x 88 channels")
+    assert facts["ignored"] == {}
+    assert facts["problems"] == []
 
 
 def test_a_pipeline_leaves_nothing_assumed(tmp_path: Path) -> None:
