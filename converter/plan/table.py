@@ -143,6 +143,8 @@ class _Parser(NodeReader):
             raise MappingError(f"{self.file} is not YAML: {error}") from error
         base_section = next((name for name in ("include", "like") if name in self.mapping(node)), None)
         root = self.fields(node, SECTIONS, required=REQUIRED if base_section else (*REQUIRED, *INHERITED))
+        if {"include", "like"} <= root.keys():
+            raise self.error(root["like"], "a table is like another one, or includes one")
         base = self.base(root, base_section)
         kinds = {**base.kinds, **self.kinds(root["kinds"], base.kinds)}
         groups = (*base.groups, *(self.group(group, kinds) for group in self.sequence(root["groups"])))
