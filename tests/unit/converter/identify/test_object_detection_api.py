@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converter.conversion import prepare
@@ -178,3 +179,22 @@ def test_an_archive_of_the_saved_model_alone_is_read(published: Path, tmp_path: 
     with open_checkpoint(archive_of(published / "saved_model", tmp_path / "hub.tar.gz")) as source:
         assert source.kind == "TF2 SavedModel"
         assert "image_size" in settled(source).assumed
+
+
+def test_a_training_with_averages_gives_them(tmp_path: Path) -> None:
+    plan, graph = OBJECT_DETECTION_API.plan(small_config()), ObjectGraph()
+    averages = seeded(plan, seed=1)
+    for number, (name, value) in enumerate(seeded(plan).items()):
+        path = f"model/layers/{number}"
+        place = graph.add(path, name, value)
+        if name in plan.trainable:
+            for slot, content in (("momentum", value), ("average", averages[name])):
+                graph.add_slot(place, slot, path, content)
+    graph.add("optimizer/iter", "iter", np.array(7, np.int64))
+    with open_checkpoint(graph.write(tmp_path / "ckpt-7")) as source:
+        done = prepare(source)
+        assert done.family is OBJECT_DETECTION_API
+        assert done.view.name == "ema"
+        stored = done.view.stored["stem_conv2d/kernel"]
+        assert np.array_equal(source.read(stored), averages["stem_conv2d/kernel"])
+        assert "optimizer slot: momentum (in Keras 3's Adam the first moment)" in set(done.accounting.ignored.values())
