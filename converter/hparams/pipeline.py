@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.hparams.text_proto import Fields, parse_text_proto
 from effdet_torch.untrusted.files import read_bytes, reason_of
@@ -19,6 +21,7 @@ MAX_BYTES = 1 << 20  # a pipeline has 4 kB
 BACKBONE = {f"ssd_efficientnet-b{number}_bifpn_keras": f"efficientnet-b{number}" for number in range(8)}
 ACTIVATION = {"SWISH": "swish"}  # the backbone's has no setting
 FUSION = {"fast_attention": "fastattn", "sum": "sum"}
+LARGEST = 1e9  # above any number that counts; infinity and NaN fail the comparison
 LEAST_SCORE = 1e-38  # every score is above 0, which is the API's default, but nms_configs has no 0
 
 
@@ -235,10 +238,10 @@ def _value(path: str, rule: Taken | Only, found: Mapping[str, list[Any]]) -> Any
     """Return the value of a setting, checked; None if it is absent and has no default."""
     values = found.get(path, [])
     if isinstance(rule, Taken) and rule.is_list:
-        return [_number(path, value) for value in values] or None
+        return [_number(path, _shortest(value)) for value in values] or None
     if len(values) > 1 and not (isinstance(rule, Only) and set(map(str, values)) <= set(map(str, rule.values))):
         raise ValueError(f"{path} is given {len(values)} times; expected once")
-    value = values[0] if values else rule.default
+    value = _shortest(values[0]) if values else rule.default
     if isinstance(rule, Only):
         if value not in rule.values:
             raise ValueError(f"{path} is {value}; only {rule.values[0]} is supported")
@@ -257,8 +260,13 @@ def _read(path: str, rule: Taken, value: Any) -> Any:
         raise ValueError(f"{path} is {value!r}; expected a number") from error
 
 
+def _shortest(value: Any) -> Any:
+    """Return a number without the digits of its float32 rounding: the API writes 0.001 as 0.0010000000474974513."""
+    return float(str(np.float32(value))) if isinstance(value, float) and abs(value) < LARGEST else value
+
+
 def _number(path: str, value: Any) -> Any:
-    if not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+    if not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
         raise ValueError(f"{path} is {str(value)[:40]!r}; expected a number, 0 or more")
     return value
 

@@ -43,6 +43,11 @@ CHANGES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         ("min_dimension: 512 max_dimension: 512", "min_dimension: 640 max_dimension: 640"),
         {"image_size": 640},
     ),
+    "numbers as the API prints them": (
+        ("epsilon: 0.001", "epsilon: 0.0010000000474974513"),
+        {},
+    ),
+    "a threshold as the API prints it": (("score_threshold: 1e-8", "score_threshold: 9.99999993922529e-09"), {}),
     "no threshold": (
         ("score_threshold: 1e-8", ""),
         {"nms_configs": TAKEN["nms_configs"] | {"score_thresh": 1e-38}},
