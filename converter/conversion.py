@@ -56,14 +56,12 @@ class Preparation:
         if not target.is_tensorflow:
             return self
         if reason := self.family.not_tensorflow(self.settings.config):
-            raise UsageError(
-                f"{self.settings.config.name} cannot be written as {target.name}: {reason}; write a .pth or "
-                ".safetensors file"
-            )
+            name = self.settings.config.name
+            raise UsageError(f"{name} cannot be written as {target.name}: {reason}; write a .pth or .safetensors file")
         if self.settings.config.redundant_bias:
             return self
         settings = self.settings.keeping_biases()
-        return replace(self, settings=settings, plan=self.family.plan(settings.config))
+        return replace(self, settings=settings, plan=self.family.plan(settings.config, self.source))
 
 
 def prepare(
@@ -88,7 +86,7 @@ def prepare(
     """
     family, architecture = family_of(source)
     settings = family.settle(architecture, Request(source, variant, hparams, keep_redundant_bias))
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
     source = with_initial_values(source, plan)
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)

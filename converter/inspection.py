@@ -49,7 +49,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         settings = family.settle(found, Request(source))
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
     source = with_initial_values(source, plan)
     views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
     facts["notes"] += settings.notes

@@ -163,6 +163,7 @@ def _open_archive(path: Path) -> VariableSource:
 READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.CHECKPOINT_PREFIX: lambda path: _open_bundle(checkpoint_prefix(path) or path, path),
     formats.CHECKPOINT_FOLDER: lambda path: _open_bundle(_prefix_in_folder(path), path),
+    formats.EXPORTED_FOLDER: lambda path: _open_bundle(_prefix_in_folder(path / formats.STATE_FILE), path),
     formats.CHECKPOINT_STATE: lambda path: _open_bundle(_prefix_of_state(path), path),
     formats.SAVED_MODEL: _open_saved_model,
     formats.HDF5: _open_h5,
@@ -211,7 +212,8 @@ def _folder_in_archive(archive: ExtractedArchive) -> Path:
     checkpoints = {
         file.parent
         for file in archive.folder.rglob("*")
-        if file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file))
+        if file.is_file()
+        and (file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file)))
     }
     folders = checkpoints or {file.parent for file in archive.folder.rglob(formats.SAVED_MODEL_FILE)}
     top = min(folders, key=lambda folder: len(folder.parts), default=archive.folder)

@@ -29,6 +29,7 @@ SCALINGS: Mapping[str, str] = {
     "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
     "advprop": ", input x * 2 / 255 - 1 (AdvProp)",
 }
+RESIZED: Mapping[str, str] = {"half_pixel": "", "legacy": ", resized as in TensorFlow 1"}
 # What the tensors of a PyTorch file are made for: one of TensorFlow's variables, several, none.
 ORIGINS: Mapping[str, str] = {
     "single": "{tensors} for one variable each",
@@ -208,7 +209,12 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     }
     classes = ", ".join(of_heads[head] for head in config["heads"])
     scaling = SCALINGS[config["normalization"]]
-    return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
+    taps = " ".join(f"{stage}.{block}" for stage, block in config["taps"])
+    fed = f", the BiFPN fed by the blocks {taps}" if taps else ""
+    resized = RESIZED[config["resize"]]
+    return (
+        f"{variant}, {classes}, {height} x {width} pixels{scaling}{resized}{fed}, {parameters / 1e6:.2f} M parameters"
+    )
 
 
 def _copies(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,8 @@ NMS_CHECKS: Mapping[str, Check] = {
     "sigma": (_is_positive, "a positive number"),
     "max_nms_inputs": integer(1, 1_000_000),
     "max_output_size": integer(1, 100_000),
+    "max_per_class": integer(1, 100_000),
+    "profile": one_of(("object-detection-api",)),  # what the other settings change; by default "serving"
 }
 NMS_NAMES = tuple(NMS_CHECKS)
 
@@ -91,6 +93,11 @@ CHECKS: Mapping[str, Check] = {
     "padding": one_of(("same", "symmetric")),
     "backbone_style": one_of(("tensorflow", "pytorch")),
     "resampling": one_of(("max_nearest", "bilinear")),
+    "resize": one_of(("half_pixel", "legacy")),
+    "taps": (
+        lambda value: _are_pairs(value, _is_int, _is_int) and len(value) <= MOST_PARTS,
+        "pairs (stage, block), or nothing",
+    ),
     # A file of a few bytes can name any number, and would have a network built that fills the memory.
     **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
     "seg_num_classes": _positive(MOST_IN_MASK),

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes, require_doubling
+from effdet_torch.architecture.backbone import (
+    Block,
+    Taps,
+    feature_sizes,
+    require_doubling,
+    require_taps,
+    used_blocks,
+)
 from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
 from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
@@ -20,6 +27,7 @@ Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
 Normalization = Literal["mean_std", "scale_range", "advprop"]
 BackboneStyle = Literal["tensorflow", "pytorch"]
+Resize = Literal["half_pixel", "legacy"]
 
 SCORE_THRESHOLD = 0.3  # detections below it are shown on request only; metrics always take all
 
@@ -54,6 +62,10 @@ class EfficientDetConfig:
         resampling: how the pyramid changes sizes: max pooling and nearest neighbours, or "bilinear" both ways.
         heads: "object_detection", "segmentation" or both.
         seg_num_classes: classes of a pixel; the background, if there is one, counts.
+        taps: (stage, block) of the backbone's blocks that feed the pyramid, fine to coarse; empty for the last block of
+            every stage, as in the paper. What lies behind the last one is no part of the model.
+        resize: how images are resized: "half_pixel" samples at the centres of pixels, and truncates the new sides;
+            "legacy" samples at their corners, as TensorFlow 1 does, and rounds the sides.
     """
 
     name: str
@@ -88,6 +100,8 @@ class EfficientDetConfig:
     resampling: Literal["max_nearest", "bilinear"] = "max_nearest"
     heads: tuple[str, ...] = (DETECTION,)
     seg_num_classes: int = 3
+    taps: Taps = ()
+    resize: Resize = "half_pixel"
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in CHECKS.items():
@@ -103,6 +117,8 @@ class EfficientDetConfig:
         require_cell(self.cell, self.levels)
         if self.segments:
             require_doubling(self.feature_sizes())
+        if self.taps:
+            require_taps(self.backbone, self.min_level, self.taps)
 
     @property
     def levels(self) -> range:
@@ -132,8 +148,8 @@ class EfficientDetConfig:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """The inverted residual blocks of the backbone in execution order."""
-        return backbone_blocks(self.backbone)
+        """The inverted residual blocks of the backbone in execution order, up to the last one that feeds a level."""
+        return used_blocks(self.backbone, self.taps)
 
     @property
     def cell(self) -> Cell:

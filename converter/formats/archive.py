@@ -21,7 +21,7 @@ from converter.errors import CorruptFileError, SourceError, UnsupportedSourceErr
 
 # The largest published checkpoint has 0.6 GB; with an optimizer's slots three times that.
 MAX_EXTRACTED_BYTES = 4 << 30
-_WANTED = re.compile(r"checkpoint|(?!\._).*(\.index|\.data-\d+-of-\d+|\.meta|\.ya?ml)|saved_model\.pb")
+_WANTED = re.compile(r"checkpoint|(?!\._).*(\.index|\.data-\d+-of-\d+|\.meta|\.ya?ml)|saved_model\.pb|pipeline\.config")
 _MAX_MEMBERS = 10_000
 _MAX_HEADER_BYTES = 1 << 20  # headers, long names and padding between two members
 _CHUNK_BYTES = 1 << 20

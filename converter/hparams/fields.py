@@ -69,7 +69,11 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("label_map", "label_map", read.label_map, ()),
     # Not official: what the models of the `effdet` package have, and no variable shows.
     *(Meaning(name, name, str, getattr(EfficientDetConfig, name)) for name in PACKAGE_SETTINGS),
+    # Not official: they are written only where they are set.
+    Meaning("taps", "taps", read.taps, ()),
+    Meaning("resize", "resize", read.one_of({"half_pixel": "half_pixel", "legacy": "legacy"}), "half_pixel"),
 )
+NOT_OFFICIAL = {"taps": [], "resize": "half_pixel"}  # name -> the value that every official model has
 NAME = "name"  # of the variant, which is no field of its own
 
 
@@ -155,7 +159,8 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
         special |= {"mean_rgb": 0.0, "stddev_rgb": 1.0}
     special |= {name: None for name in PACKAGE_SETTINGS if fields[name] == getattr(EfficientDetConfig, name)}
     name = config.name if config.name in PACKAGE_VARIANTS else f"efficientdet-{config.name}"
-    return {NAME: name, **fields, **special}
+    found = {NAME: name, **fields, **special}
+    return {name: value for name, value in found.items() if NOT_OFFICIAL.get(name, ...) != value}
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> di
     """
     values = hparams_of(config)
     stated = [meaning.name for meaning in MEANINGS if origins.get(meaning.field) == OPTION]
-    return {name: values[name] for name in stated if values[name] is not None}  # null: the default
+    return {name: values[name] for name in stated if values.get(name) is not None}  # null: the default
 
 
 def _plain(value: Any) -> Any:

@@ -134,6 +134,14 @@ def nms_configs(value: Any) -> tuple[tuple[str, str | float], ...]:
     return tuple((name, found) for name, found in given.items() if found != defaults.get(name))
 
 
+def taps(value: Any) -> tuple[tuple[int, int], ...]:
+    """Return (stage, block) of the blocks that feed the pyramid."""
+    try:
+        return tuple((integer(stage), integer(block)) for stage, block in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("expected pairs (stage, block)") from error
+
+
 def label_map(value: Any) -> tuple[tuple[int, str], ...]:
     """Return (category id, name) from a mapping of them, or the name of a map that the official code knows."""
     if isinstance(value, str) and value in LABEL_MAPS:

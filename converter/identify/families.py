@@ -10,7 +10,9 @@ from functools import partial
 
 from converter.errors import UnsupportedSourceError
 from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
-from converter.identify.effdet_package import backbone_notes, detector_notes, no_tensorflow_original
+from converter.identify.effdet_package import backbone_notes, detector_notes, not_official
+from converter.identify.object_detection_api import network as api_network
+from converter.identify.object_detection_api import settings as api_settings
 from converter.identify.recognition import Probe, look_alike, recognize
 from converter.identify.settings import settle_backbone, settle_detector
 from converter.plan.axes import backbone_axes, backbone_constants, detector_axes, detector_constants
@@ -55,7 +57,7 @@ DETECTOR = Family(
     open_questions=("min_level", "node_biases"),
     questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
-    not_tensorflow=no_tensorflow_original,
+    not_tensorflow=not_official,
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
@@ -69,7 +71,31 @@ BACKBONE = Family(
     settle=settle_backbone,
     package_notes=backbone_notes,
 )
-FAMILIES: tuple[Family, ...] = (DETECTOR, BACKBONE)
+OBJECT_DETECTION_API = Family(
+    name="EfficientDet of the TF Object Detection API",
+    supported="the EfficientDets D0 to D7 of the TF Object Detection API (checkpoints and SavedModels)",
+    load=partial(load_table, "object_detection_api"),
+    axes=api_network.api_axes,
+    constants=api_network.api_constants,
+    questions=(
+        "extractor",
+        "fpn_channels",
+        "fpn_cells",
+        "head_repeats",
+        "min_level",
+        "num_levels",
+        "weighted",
+        "class_channels",
+        "box_channels",
+    ),
+    choices={"extractor": api_network.EXTRACTORS},
+    architecture=api_network.architecture,
+    settle=api_settings.settle,
+    package_notes=detector_notes,
+    axes_of_source=api_settings.axes,
+    not_tensorflow=not_official,
+)
+FAMILIES: tuple[Family, ...] = (DETECTOR, OBJECT_DETECTION_API, BACKBONE)
 
 
 def family_of(source: VariableSource) -> tuple[Family, Architecture]:

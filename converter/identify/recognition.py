@@ -109,6 +109,7 @@ class Probe:
     ) -> None:
         self.variables, self.views, self.choices, self.separator = variables, tuple(views), choices, separator
         self.names = sorted(f"{name}{separator}" for name in variables)
+        self.chosen: dict[str, str] = {}
 
     def answers(self, rules: Mapping[str, Rule]) -> dict[str, Any]:
         """Return the answers, see `answer`, to the questions of some rules whose condition is met."""
@@ -119,16 +120,23 @@ class Probe:
         return answers
 
     def answer(self, rule: Rule) -> Any:
-        """Return the answer; None if what the rule looks for does not exist."""
+        """Return the answer; None if what the rule looks for does not exist.
+
+        Later rules can use the name that a `which` rule found, as its placeholder.
+        """
         if "which" in rule:
-            return next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
+            found = next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
+            if found is not None:
+                self.chosen.update(dict.fromkeys(placeholders(str(rule["which"])), found))
+            return found
+        rule = self._filled(rule)
         if "lowest" in rule:
             return self._lowest(str(rule["lowest"]))
         if "count" in rule:
             template = str(rule["count"])
             first = self._lowest(template) if rule["first"] == LOWEST else int(rule["first"])
             numbers = itertools.count(0 if first is None else first)
-            return sum(1 for _ in itertools.takewhile(lambda n: self.exists(template.format(n=n)), numbers)) or None
+            return sum(1 for _ in itertools.takewhile(lambda n: self.exists(_numbered(template, n)), numbers)) or None
         if "size_of" in rule:
             shape, axis = self._shape(str(rule["size_of"])), int(rule["axis"])
             return shape[axis] if shape is not None and axis < len(shape) else None
@@ -144,10 +152,11 @@ class Probe:
         """Return what a rule looks for, in words."""
         if "which" in rule:
             return f"one of the scopes {', '.join(scope for _, scope in self._candidates(rule))}"
+        rule = self._filled(rule)
         if "lowest" in rule or rule.get("first") == LOWEST:
             return f"a scope {rule.get('lowest', rule.get('count'))}"
         if "count" in rule:
-            return f"the scope {str(rule['count']).format(n=rule['first'])}"
+            return f"the scope {_numbered(str(rule['count']), int(rule['first']))}"
         if "size_of" in rule:
             return (
                 f"the variable {' or '.join(str(rule['size_of']).split())} with at least {int(rule['axis']) + 1} axes"
@@ -155,8 +164,14 @@ class Probe:
         return f"the scope {rule['exists']}"
 
     def exists(self, scope: str) -> bool:
-        """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name."""
+        """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name.
+
+        `*` stands for any text inside one part of a name.
+        """
         prefix = f"{scope}{self.separator}"
+        if "*" in prefix:
+            pattern = re.compile(re.escape(prefix).replace(r"\*", f"[^{self.separator}]*"))
+            return any(map(pattern.match, self.names))
         place = bisect.bisect_left(self.names, prefix)
         return place < len(self.names) and self.names[place].startswith(prefix)
 
@@ -167,9 +182,21 @@ class Probe:
         return next((self.variables[name].shape for name in stored if name in self.variables), None)
 
     def _lowest(self, template: str) -> int | None:
-        return next((n for n in range(LARGEST_NUMBER) if self.exists(template.format(n=n))), None)
+        return next((n for n in range(LARGEST_NUMBER) if self.exists(_numbered(template, n))), None)
+
+    def _filled(self, rule: Rule) -> Rule:
+        """Return a rule with the names that were found before in their places."""
+        filled = dict(rule)
+        for placeholder, name in self.chosen.items():
+            for key, value in filled.items():
+                filled[key] = value.replace(f"{{{placeholder}}}", name) if isinstance(value, str) else value
+        return filled
 
     def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
         template = str(rule["which"])
         (placeholder,) = placeholders(template)
         return [(name, template.format_map({placeholder: name})) for name in self.choices[placeholder]]
+
+
+def _numbered(template: str, number: int) -> str:
+    return template.replace("{n}", str(number))

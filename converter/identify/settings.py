@@ -42,8 +42,8 @@ from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
 MAX_SHOWN = 60  # letters of a value in a note
-# Nothing is assumed about the names of classes; the settings of the effdet package follow from the variant.
-NO_SETTINGS = ("name", "redundant_bias", "label_map", *PACKAGE_SETTINGS)
+# Nothing is assumed about the names of classes, and what only other code than the official one does differently.
+NO_SETTINGS = ("name", "redundant_bias", "label_map", "taps", "resize", *PACKAGE_SETTINGS)
 DEMO = (
     "mean_rgb and stddev_rgb are assumed; the official demo of segmentation, tf2/segmentation.py, maps pixels to 0..1: "
     "pass --hparams mean_rgb=0,stddev_rgb=255 if it trained this"
@@ -149,7 +149,7 @@ def _origins(
     origins = {**unused, **origins}
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
-        name: origins[name] for name in ("label_map",) if name in origins
+        name: origins[name] for name in NO_SETTINGS if name in origins
     }
 
 

@@ -8,23 +8,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from effdet_torch.architecture.backbone import (
-    BACKBONE_TOP,
-    FORMS,
-    backbone_blocks,
-    backbone_channels,
-    stem_channels,
-)
+from effdet_torch.architecture.backbone import BACKBONE_TOP, FORMS, backbone_channels, stem_channels, used_blocks
 from effdet_torch.architecture.heads import CLASS_BIAS
 from effdet_torch.config import BackboneConfig, EfficientDetConfig
 
 
 def backbone_axes(config: BackboneConfig | EfficientDetConfig) -> dict[str, list[dict[str, Any]]]:
     """Return {axis: [{placeholder or quantity: value}]} of a backbone."""
+    taps = () if isinstance(config, BackboneConfig) else config.taps
     return {
         "block": [
             {**asdict(block), **{form: block.form == form for form in FORMS}}
-            for block in backbone_blocks(config.backbone)
+            for block in used_blocks(config.backbone, taps)
         ]
     }
 

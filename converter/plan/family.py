@@ -74,6 +74,7 @@ class Family:
         supported: which networks of the family can be converted, in words.
         load: reads the mapping table.
         axes: config -> index sets over which the table's groups repeat.
+        axes_of_source: the same, where a file beside the source has a say in them; None where none has.
         constants: config -> quantities that every row may use.
         questions: the names of the rules that the table's `recognition` must have.
         open_questions: those that a state_dict cannot answer.
@@ -98,6 +99,7 @@ class Family:
     open_questions: Collection[str] = ()
     questions_of_parts: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
+    axes_of_source: Callable[[Any, VariableSource], Axes] | None = None
     not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
     @property
@@ -124,10 +126,18 @@ class Family:
         """The questions of this family's table, without those of the table that it includes."""
         return [name for name in self.questions if name not in self.table.included_questions]
 
-    def plan(self, config: Config) -> Plan:
+    def plan(self, config: Config, source: VariableSource | None = None) -> Plan:
         """Expand the table over a config.
+
+        Args:
+            config: of the family's own type.
+            source: what is converted, if it is a file of the family.
 
         Raises:
             MappingError: See `expand`.
+            ConfigError: A file beside the source cannot be read.
         """
-        return expand(self.table, config, self.axes(config), self.constants(config))
+        axes = (
+            self.axes(config) if source is None or self.axes_of_source is None else self.axes_of_source(config, source)
+        )
+        return expand(self.table, config, axes, self.constants(config))

@@ -8,16 +8,17 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
 import yaml
 
 from converter.errors import MappingError
-from converter.plan.ops import OPS
+from converter.plan.ops import ARRANGED, ONE_CHANNEL, OPS, arranged
 from converter.plan.yaml_nodes import NodeReader, Size, placeholders
 
 REQUIRED = ("version", "kinds", "groups", "recognition")
 INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
-SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict", "spellings")
+SECTIONS = (*REQUIRED, *INHERITED, "include", "like", "state_dict", "spellings")
 VIEWS = ("raw", "ema")
 FILE = "mappings/{}.yaml"
 # The keys of the rules of recognition.
@@ -66,6 +67,7 @@ class Row:
     sizes: Mapping[str, Size]
     when: str
     folds: str  # name of the bias that is folded into this batch norm; "" if there is none
+    channels: str  # the quantity that says how the channels are arranged; "" where the kind does not need to know
     where: str  # file and line
     absence: Absence | None = None
 
@@ -79,6 +81,14 @@ class Group:
     when: str
     rows: tuple[Row, ...]
     where: str
+
+
+class Ignored(NamedTuple):
+    """A stored variable or scope that does not belong to the model, why, and the axis over which it repeats, if any."""
+
+    name: str
+    reason: str
+    axis: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class Table:
     kinds: Mapping[str, tuple[Part, ...]]
     groups: tuple[Group, ...]
     views: Mapping[str, str]
-    ignored: tuple[tuple[str, str], ...]
+    ignored: tuple[Ignored, ...]
     training_step: str
     recognition: Mapping[str, Mapping[str, Size]]
     included_questions: frozenset[str]
@@ -146,9 +156,11 @@ class _Parser(NodeReader):
             node = yaml.compose(text, Loader=loader)
         except yaml.YAMLError as error:
             raise MappingError(f"{self.file} is not YAML: {error}") from error
-        inherits = "include" in self.mapping(node)
-        root = self.fields(node, SECTIONS, required=REQUIRED if inherits else (*REQUIRED, *INHERITED))
-        base = self.included(root["include"]) if inherits else EMPTY
+        base_section = next((name for name in ("include", "like") if name in self.mapping(node)), None)
+        root = self.fields(node, SECTIONS, required=REQUIRED if base_section else (*REQUIRED, *INHERITED))
+        if {"include", "like"} <= root.keys():
+            raise self.error(root["like"], "a table is like another one, or includes one")
+        base = self.base(root, base_section)
         kinds = {**base.kinds, **self.kinds(root["kinds"], base.kinds)}
         groups = (*base.groups, *(self.group(group, kinds) for group in self.sequence(root["groups"])))
         self.refuse_unused(root["kinds"], groups)
@@ -168,13 +180,25 @@ class _Parser(NodeReader):
             spellings=tuple(map(self.spelling, self.sequence(root.get("spellings")))),
         )
 
-    def included(self, node: yaml.Node) -> Table:
-        """Read another table, and put its rows under a PyTorch module."""
-        name, module = map(self.text, self.cells(node, "[table, PyTorch module]"))
+    def base(self, root: Mapping[str, yaml.Node], section: str | None) -> Table:
+        """Return the table that this one includes, or of whose network it has the names of another code."""
+        if section is None:
+            return EMPTY
+        if section == "include":
+            return self.included(root[section])
+        table = self.other(root[section], self.text(root[section]))
+        return replace(table, groups=(), recognition={}, included_questions=frozenset(), state_dict={})
+
+    def other(self, node: yaml.Node, name: str) -> Table:
         exists = name.isidentifier() and (resources.files("mappings") / f"{name}.yaml").is_file()
         if self.file == FILE.format(name) or not exists:
             raise self.error(node, f"table {name!r} cannot be included: it is this one, or does not exist")
-        table = load_table(name)
+        return load_table(name)
+
+    def included(self, node: yaml.Node) -> Table:
+        """Read another table, and put its rows under a PyTorch module."""
+        name, module = map(self.text, self.cells(node, "[table, PyTorch module]"))
+        table = self.other(node, name)
         groups = tuple(
             replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
             for group in table.groups
@@ -201,17 +225,23 @@ class _Parser(NodeReader):
     def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
         """Read the rules of recognition; the table's family knows which questions they must answer."""
         rules: dict[str, Mapping[str, Size]] = {}
-        for question, rule in self.mapping(node).items():
-            rules[question] = self.probe(rule)
+        for question, place in self.mapping(node).items():
+            rules[question] = self.probe(place)
             if (condition := rules[question].get(WHEN)) not in (None, *rules) or condition == question:
-                raise self.error(rule, f"the condition {condition!r} is not a question above this one")
+                raise self.error(place, f"the condition {condition!r} is not a question above this one")
+        chosen = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
+        for question, rule in rules.items():
+            if "count" in rule and (unknown := placeholders(str(rule["count"])) - chosen - {"n"}):
+                where = self.mapping(node)[question]
+                allowed = ", ".join(f"{{{name}}}" for name in ("n", *sorted(chosen)))
+                raise self.error(where, f"unknown placeholder {{{min(unknown)}}} in 'count'; expected {allowed}")
         return rules
 
     def part(self, target: str, node: yaml.Node) -> Part:
         fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))
         op = self.text(fields["op"])
-        if op not in OPS:
-            raise self.error(fields["op"], f"unknown operation {op!r}; known are {', '.join(OPS)}")
+        if op not in {*OPS, *ARRANGED}:
+            raise self.error(fields["op"], f"unknown operation {op!r}; known are {', '.join((*OPS, *ARRANGED))}")
         if ("from" in fields) != ("shape" in fields):
             raise self.error(node, "'from' and 'shape' belong together; one of them is missing")
         source = fields.get("from")
@@ -222,7 +252,8 @@ class _Parser(NodeReader):
         if count and len(sources) != 1:
             raise self.error(fields["count"], "'count' numbers the sources of one name")
         number = len(sources) + bool(count)  # a count stands for several sources
-        if not OPS[op].accepts([(1,) * len(shape)] * number):
+        operation = arranged(op, ONE_CHANNEL) if op in ARRANGED else OPS[op]
+        if not operation.accepts([(1,) * len(shape)] * number):
             raise self.error(node, f"operation {op!r} cannot take {number} sources with {len(shape)} axes")
         return Part(target, sources, op, shape, count)
 
@@ -251,7 +282,8 @@ class _Parser(NodeReader):
             raise self.error(node, f"unknown kind {kind!r}; known are {', '.join(kinds)}")
         sizes_of = [(*part.shape, part.count) for part in kinds[kind]]
         letters = sorted({size for sizes in sizes_of for size in sizes if isinstance(size, str) and size})
-        options = self.fields(given, (*letters, "when", "folds"), required=letters)
+        needed = ["channels"] if any(part.op in ARRANGED for part in kinds[kind]) else []
+        options = self.fields(given, (*letters, *needed, "when", "folds"), required=(*letters, *needed))
         if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
             raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
         return Row(
@@ -261,14 +293,16 @@ class _Parser(NodeReader):
             sizes={letter: self.size(options[letter]) for letter in letters},
             when=self.text(options["when"]) if "when" in options else "",
             folds=_join("/", scopes[0], self.text(options["folds"])) if "folds" in options else "",
+            channels=self.text(options["channels"]) if "channels" in options else "",
             where=self.where(node),
         )
 
-    def ignored(self, node: yaml.Node) -> tuple[str, str]:
-        name, reason = map(self.text, self.cells(node, "[name, reason]"))
-        if not reason.strip():
-            raise self.error(node, f"the reason to ignore {name!r} is empty")
-        return name, reason
+    def ignored(self, node: yaml.Node) -> Ignored:
+        form = "[name, reason, axis]" if len(self.sequence(node)) == 3 else "[name, reason]"
+        cells = Ignored(*map(self.text, self.cells(node, form)))
+        if not cells.reason.strip():
+            raise self.error(node, f"the reason to ignore {cells.name!r} is empty")
+        return cells
 
     def spelling(self, node: yaml.Node) -> tuple[str, str]:
         pattern, key = map(self.text, self.cells(node, "[regular expression, key]"))
@@ -283,7 +317,7 @@ class _Parser(NodeReader):
         if set(fields) - {WHEN} not in map(set, PROBES):
             forms = "; ".join(" and ".join(form) for form in PROBES)
             raise self.error(node, f"this rule has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
-        if "count" in fields and "{n}" not in self.template(fields["count"], "n"):
+        if "count" in fields and "{n}" not in self.text(fields["count"]):
             raise self.error(fields["count"], "'count' needs the placeholder {n}")
         if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:
             raise self.error(fields["which"], "'which' needs one placeholder")

@@ -74,6 +74,7 @@ _V2_TINY = (
 )
 _V2_SMALL = (*_V2_TINY[:-1], (15, 3, 2, 6, 272))
 BACKBONE_TOP = 5  # the coarsest level: stride 32
+Taps = tuple[tuple[int, int], ...]  # (stage, block) of the blocks that feed the pyramid, fine to coarse
 STEM_CHANNELS = 32
 SQUEEZE_EXCITE_RATIO = 0.25
 
@@ -202,6 +203,38 @@ def backbone_blocks(backbone: str) -> tuple[Block, ...]:
             )
             channels = rounded
     return tuple(blocks)
+
+
+def used_blocks(backbone: str, taps: Taps = ()) -> tuple[Block, ...]:
+    """Return the blocks that a detector computes: all up to the one that feeds the coarsest level.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        taps: blocks that feed the pyramid; empty for the last of their stages.
+    """
+    blocks = backbone_blocks(backbone)
+    return tuple(block for block in blocks if not taps or (block.stage, block.block) <= taps[-1])
+
+
+def usual_taps(backbone: str, min_level: int) -> Taps:
+    """Return the last block of every stage that feeds a level, from `min_level` to the coarsest."""
+    last = {block.stage: block.block for block in backbone_blocks(backbone)}
+    return tuple((stage, last[stage]) for level, stage in output_stages(backbone).items() if level >= min_level)
+
+
+def require_taps(backbone: str, min_level: int, taps: Taps) -> None:
+    """Check that taps are blocks of the stages that feed the levels.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    last = usual_taps(backbone, min_level)
+    fit = len(taps) == len(last) and all(
+        stage == own and 0 <= block <= most for (stage, block), (own, most) in zip(taps, last, strict=True)
+    )
+    if not fit:
+        expected = ", ".join(f"({stage}, 0 to {most})" for stage, most in last)
+        raise ConfigError(f"taps is {taps!r}; expected (stage, block) of {backbone} for every level: {expected}")
 
 
 def feature_sizes(height: int, width: int, min_level: int, max_level: int) -> dict[int, tuple[int, int]]:

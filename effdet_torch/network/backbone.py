@@ -13,15 +13,15 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from effdet_torch.architecture.backbone import (
-    BACKBONE_TOP,
     DEPTHWISE,
     FUSED,
     INVERTED,
     SINGLE,
     Block,
-    backbone_blocks,
-    output_stages,
+    Taps,
     stem_channels,
+    used_blocks,
+    usual_taps,
 )
 from effdet_torch.config import Activation, BackboneStyle
 from effdet_torch.network.layers import STYLES, ActivatedNorm, DropPath, SqueezeExcite, Style, batch_norm, conv
@@ -87,6 +87,8 @@ class Backbone(nn.Module):
             proportionally less.
         min_level: finest level of the result, 1 to 5.
         style: whose padding and epsilon.
+        taps: (stage, block) of the blocks that give the levels; empty for the last of their stages. Those behind the
+            last one are left out.
     """
 
     def __init__(
@@ -96,9 +98,10 @@ class Backbone(nn.Module):
         drop_path_rate: float = 0.0,
         min_level: int = 3,
         style: BackboneStyle = "tensorflow",
+        taps: Taps = (),
     ) -> None:
         super().__init__()
-        channels, blocks, how = stem_channels(name), backbone_blocks(name), STYLES[style]
+        channels, blocks, how = stem_channels(name), used_blocks(name, taps), STYLES[style]
         self.conv_stem = conv(3, channels, kernel_size=3, stride=2, is_symmetric=how.is_symmetric)
         self.bn1: nn.Module = ActivatedNorm(channels, activation, how.epsilon)
         stages = [nn.Sequential() for _ in range(blocks[-1].stage + 1)]
@@ -106,8 +109,8 @@ class Backbone(nn.Module):
             drop_prob = drop_path_rate * block.flat / len(blocks)
             stages[block.stage].append(InvertedResidual(block, activation, drop_prob, how))
         self.blocks = nn.Sequential(*stages)
-        stage_of = output_stages(name)
-        self.output_stages = [stage_of[level] for level in range(min_level, BACKBONE_TOP + 1)]
+        outputs = taps or usual_taps(name, min_level)
+        self.output_blocks = [block.flat for block in blocks if (block.stage, block.block) in outputs]
         initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -117,10 +120,13 @@ class Backbone(nn.Module):
         """
         features = self.bn1(self.conv_stem(images))
         levels: list[Tensor] = []
-        for stage, blocks in enumerate(self.blocks):
-            features = blocks(features)
-            if stage in self.output_stages:
-                levels.append(features)
+        number = 0
+        for stage in self.blocks:
+            for block in stage:  # type: ignore[attr-defined]
+                features = block(features)
+                if number in self.output_blocks:
+                    levels.append(features)
+                number += 1
         return levels
 
 

@@ -128,7 +128,7 @@ class EfficientDet(Network):
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.backbone: Backbone = Backbone(
-            config.backbone, config.activation, drop_path_rate, config.min_level, config.backbone_style
+            config.backbone, config.activation, drop_path_rate, config.min_level, config.backbone_style, config.taps
         )
         self.fpn: BiFPN = BiFPN(config)
         self.class_net: Head | None = create_class_head(config) if config.detects else None

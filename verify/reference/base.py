@@ -156,7 +156,13 @@ class HeadOutputs:
 
 
 class Reference(ABC):
-    """A TensorFlow model that shows its layers."""
+    """A TensorFlow model that shows its layers.
+
+    Attributes:
+        head_scopes: of the layers that predict classes and boxes.
+    """
+
+    head_scopes: tuple[str, str] = ("class_net/class-predict", "box_net/box-predict")
 
     @abstractmethod
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -179,7 +185,7 @@ class Reference(ABC):
 
     def outputs(self, images: NDArray[Any]) -> HeadOutputs:
         """Run the model on (B, H, W, 3) images and return what the heads predict."""
-        of_scope: dict[str, dict[int, NDArray[Any]]] = {"class_net/class-predict": {}, "box_net/box-predict": {}}
+        of_scope: dict[str, dict[int, NDArray[Any]]] = {scope: {} for scope in self.head_scopes}
         mask_logits = None
         for tap in self.taps(images):
             if tap.level is not None and tap.scope in of_scope:

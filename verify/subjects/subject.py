@@ -73,9 +73,8 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
         what = "a backbone alone" if is_alone else "a whole detector"
         raise ParityError(f"{source.path} is not the checkpoint of this model: it holds {what}, the model does not")
     config = model.config
-    plan = DETECTOR.plan(config)
-    if is_alone:  # compared as a part of the detector that carries it
-        plan = plan.within(config.backbone)
+    # A backbone is compared as a part of the detector that carries it.
+    plan = DETECTOR.plan(config).within(config.backbone) if is_alone else family.plan(config, source)
     _require_same(found, config, source.path)
     source = with_initial_values(source, plan)
     _require_same_package(source, config)

@@ -52,12 +52,12 @@ class Weights:
         """Return how many values of a tensor are not, bit for bit, what the checkpoint gives.
 
         Where the table's operation has an exact inverse, the tensor is turned back and compared with the stored
-        variables; a folded mean, whose inverse is not unique, and a constant are derived.
+        variables; others, a folded mean, whose inverse is not unique, and a constant are derived.
         """
         entry, found = self.targets[key], self.found[key]
         if found.shape != entry.target_shape:
             return max(found.size, 1)
-        if entry.folds is not None or not entry.sources:
+        if entry.folds is not None or not entry.sources or not entry.op.is_exact:
             return _count_different(found, self.expected(key))
         stored = (self._read(name) for name in entry.sources)
         return sum(_count_different(one, other) for one, other in zip(revert(entry, found), stored, strict=True))

@@ -40,7 +40,7 @@ from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 
-NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern")
+NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern", "taps")
 MODEL_CARD = "config.json"  # of a Hugging Face folder, which has no fixed form
 UNREAD_AVERAGES = "what lies under {!r} is called averages, but has no keys of the network: it cannot be read"
 FOLDED_BIASES = "the biases in front of batch norms apart from the moving means"

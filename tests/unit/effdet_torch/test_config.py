@@ -164,6 +164,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({name: 101}, f"{name} is 101; expected a positive integer, at most 100") for name in REPEATED),
     *(({name: 1_000_001}, "expected a positive integer, at most 1000000") for name in ("num_classes", "fpn_channels")),
     ({"aspect_ratios": (1.0,) * 101}, "aspect_ratios is"),
+    ({"resize": "area"}, "resize is 'area'; expected one of half_pixel, legacy"),
+    ({"taps": ((2, "1"),)}, r"taps is .*; expected pairs \(stage, block\), or nothing"),
+    (
+        {"taps": ((2, 1), (4, 2))},
+        r"expected \(stage, block\) of efficientnet-b0 for every level: \(2, 0 to 1\), \(4, 0",
+    ),
+    ({"taps": ((2, 1), (4, 3), (6, 0))}, r"taps is \(\(2, 1\), \(4, 3\), \(6, 0\)\); expected"),
+    ({"taps": ((2, 1), (3, 2), (6, 0))}, "taps is"),
+    ({"nms_configs": (("profile", "serving"),)}, "nms_configs is"),
     ({"fpn_config": ((3, (0,)),) * 101}, "expected nodes .*, at most 100"),
 ]
 

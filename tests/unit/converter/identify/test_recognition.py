@@ -109,7 +109,7 @@ OTHER_NETWORKS = {
     "a classifier of torchvision": "features.1.0.block.0.0.weight",
     "a detector of the effdet package whose backbone is not": "backbone.layer1.0.conv1.weight",
     "the classifier or backbone efficientnetv2-s": "efficientnetv2-s/blocks_0/conv2d/kernel",
-    "a network of the TF Object Detection API": "WeightSharedConvolutionalBoxPredictor/BoxHead/kernel",
+    "another network of the TF Object Detection API": "WeightSharedConvolutionalBoxPredictor/BoxHead/kernel",
     "a network of keras.applications": "block1a_dwconv/depthwise_kernel",
     "another PyTorch detector or port of EfficientDet": "model.22.cv2.0.0.conv.weight",
     "a classifier": "dense_3/kernel",

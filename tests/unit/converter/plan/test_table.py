@@ -73,7 +73,7 @@ def test_reads_every_part_of_a_table() -> None:
     assert norm.folds == "{backbone}/blocks_{flat}/conv2d/bias"
     assert (second.rows[0].tf, second.rows[0].torch, second.for_each) == ("root/scope", "module", ())
     assert table.views == {"raw": "{variable}", "ema": "{variable}/EMA"}
-    assert table.ignored == (("{variable}/slot", "why"), ("step", "because"))
+    assert table.ignored == (("{variable}/slot", "why", ""), ("step", "because", ""))
     assert table.recognition["fpn_cells"] == {"count": "cell_{n}", "first": 0}
 
 
@@ -122,6 +122,30 @@ def test_the_checksum_depends_on_the_text_and_the_included_table(monkeypatch: py
 
 
 # What is wrong -> (old text, new text, line of the error, words of the error).
+def test_a_table_like_another_one_has_its_kinds_and_not_its_rows() -> None:
+    base = load_table("efficientdet")
+    text = b"""version: 1
+like: efficientdet
+kinds:
+  arranged:
+    weight: {from: kernel, op: arranged_conv, shape: [k, k, in, out]}
+groups:
+- {name: one, tf: a, torch: b, rows: [[c, d, arranged, {k: 1, in: 2, out: 3, channels: order}], [e, f, block, {}]]}
+ignored:
+- ["g_{number}/", why, level]
+recognition: {weighted: {exists: a}}
+"""
+    table = parse_table(text, "mine")
+    assert table.kinds == base.kinds | {"arranged": table.kinds["arranged"]}
+    assert (len(table.groups), list(table.recognition), table.state_dict) == (1, ["weighted"], {})
+    assert [row.channels for row in table.groups[0].rows] == ["order", ""]
+    assert table.ignored == (*base.ignored, ("g_{number}/", "why", "level"))
+    assert (table.views, table.training_step) == (base.views, base.training_step)
+    assert table.sha256 != parse_table(text.replace(b"why", b"because"), "mine").sha256
+    with pytest.raises(MappingError, match=r"line 7: .*'channels' is missing"):
+        parse_table(text.replace(b", channels: order", b""), "mine")
+
+
 MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "duplicate key": ("views:\n", "views:\n  raw: x\n", 28, "duplicate key 'raw'"),
     "absence without values": ("  tf: root\n", "  tf: root\n  absent: [part]\n", 23, "expected [part, initial values]"),
@@ -188,7 +212,8 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
         "cannot take 2 sources",
     ),
     "count without number": ("cell_{n}", "cell_0", 36, "'count' needs the placeholder {n}"),
-    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "the only placeholder allowed here is {n}"),
+    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "unknown placeholder {m} in 'count'; expected {n}"),
+    "channels of a kind that needs none": ("{k: 1, in: 3", "{channels: order, k: 1, in: 3", 19, "channels"),
     "which without placeholder": ("{backbone}/stem", "stem", 34, "'which' needs one placeholder"),
 }
 MISTAKES_OF_INCLUDES: dict[str, tuple[str, str, int, str]] = {
@@ -196,6 +221,14 @@ MISTAKES_OF_INCLUDES: dict[str, tuple[str, str, int, str]] = {
     "include unknown": ("[efficientnet,", "[mobilenet,", 2, "'mobilenet' cannot be included"),
     "include of a path": ("[efficientnet,", "[../efficientnet,", 2, "cannot be included"),
     "include of itself": ("[efficientnet,", "[mine,", 2, "'mine' cannot be included"),
+    "like beside include": ("include:", "like: efficientdet\ninclude:", 2, "like another one, or includes one"),
+    "like a path": ("include: [efficientnet, under.this]", "like: ../efficientdet", 2, "cannot be included"),
+    "ignored over an axis, and more": (
+        "kinds:",
+        "ignored: [[a/, why, block, more]]\nkinds:",
+        3,
+        "expected [name, reason",
+    ),
     "kind of the included table": ("own", "block", 4, "'block' is already defined in the included"),
 }
 

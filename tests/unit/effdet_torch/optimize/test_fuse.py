@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "relu6": {"activation": "relu6"},
     "hswish": {"activation": "hswish"},
     "mish": {"activation": "mish"},
+    "taps inside stages": {"backbone": "efficientnet-b1", "taps": ((2, 1), (4, 2), (6, 0))},
     "other levels": {"min_level": 2, "max_level": 6},
     "two kinds of heads": {"heads": ("object_detection", "segmentation"), "max_level": 5},
     "segmentation head": {"heads": ("segmentation",), "max_level": 5, "activation": "relu6"},
