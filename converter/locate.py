@@ -131,6 +131,12 @@ def _open_frozen_graph(path: Path) -> VariableSource:
     return FrozenGraph(path)
 
 
+def _open_tflite(path: Path) -> VariableSource:
+    from converter.readers.tflite.tflite_file import TfliteFile
+
+    return TfliteFile(path)
+
+
 def _open_state_dict(path: Path, file: Path | None = None) -> VariableSource:
     from converter.readers.pytorch.state_dict import StateDict
 
@@ -167,6 +173,7 @@ READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.SAVED_MODEL: _open_saved_model,
     formats.HDF5: _open_h5,
     formats.FROZEN_GRAPH: _open_frozen_graph,
+    formats.TFLITE: _open_tflite,
     formats.PYTORCH_ZIP: _open_state_dict,
     formats.PICKLE: _open_state_dict,
     formats.SAFETENSORS: _open_state_dict,

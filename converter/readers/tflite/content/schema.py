@@ -1,0 +1,260 @@
+"""The tables of TensorFlow Lite's schema that a network needs, as plain values.
+
+Source: TensorFlow Lite's `schema.fbs`, version 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.errors import CorruptFileError
+from converter.formats.flatbuffer import Buffer, Table
+
+VERSION = 3
+CUSTOM = 32
+MAX_AXES = 8
+# Codes of operations that a detector can hold; others are called by their number.
+OPERATIONS: Mapping[int, str] = {
+    0: "ADD",
+    1: "AVERAGE_POOL_2D",
+    2: "CONCATENATION",
+    3: "CONV_2D",
+    4: "DEPTHWISE_CONV_2D",
+    6: "DEQUANTIZE",
+    9: "FULLY_CONNECTED",
+    14: "LOGISTIC",
+    17: "MAX_POOL_2D",
+    18: "MUL",
+    19: "RELU",
+    21: "RELU6",
+    22: "RESHAPE",
+    23: "RESIZE_BILINEAR",
+    25: "SOFTMAX",
+    28: "TANH",
+    34: "PAD",
+    39: "TRANSPOSE",
+    40: "MEAN",
+    41: "SUB",
+    42: "DIV",
+    53: "CAST",
+    74: "SUM",
+    83: "PACK",
+    97: "RESIZE_NEAREST_NEIGHBOR",
+    106: "ADD_N",
+    114: "QUANTIZE",
+    117: "HARD_SWISH",
+}
+# Operation -> {option: (field of its table, notation of `struct`, default)}.
+_ADDITION = {"activation": (0, "<b", 0)}
+_POOL = {
+    "padding": (0, "<b", 0),
+    "stride_w": (1, "<i", 0),
+    "stride_h": (2, "<i", 0),
+    "filter_w": (3, "<i", 0),
+    "filter_h": (4, "<i", 0),
+    "activation": (5, "<b", 0),
+}
+OPTIONS: Mapping[str, Mapping[str, tuple[int, str, int]]] = {
+    "CONV_2D": {
+        "padding": (0, "<b", 0),
+        "stride_w": (1, "<i", 0),
+        "stride_h": (2, "<i", 0),
+        "activation": (3, "<b", 0),
+        "dilation_w": (4, "<i", 1),
+        "dilation_h": (5, "<i", 1),
+    },
+    "DEPTHWISE_CONV_2D": {
+        "padding": (0, "<b", 0),
+        "stride_w": (1, "<i", 0),
+        "stride_h": (2, "<i", 0),
+        "multiplier": (3, "<i", 0),
+        "activation": (4, "<b", 0),
+        "dilation_w": (5, "<i", 1),
+        "dilation_h": (6, "<i", 1),
+    },
+    "MAX_POOL_2D": _POOL,
+    "AVERAGE_POOL_2D": _POOL,
+    "ADD": _ADDITION,
+    "MUL": _ADDITION,
+    "SUB": _ADDITION,
+    "DIV": _ADDITION,
+    "RESIZE_NEAREST_NEIGHBOR": {"align_corners": (0, "<?", 0), "half_pixel_centers": (1, "<?", 0)},
+}
+# Number of a type -> (NumPy's notation, name); those without a notation are not read.
+TYPES: Mapping[int, tuple[str, str]] = {
+    0: ("<f4", "float32"),
+    1: ("<f2", "float16"),
+    2: ("<i4", "int32"),
+    3: ("u1", "uint8"),
+    4: ("<i8", "int64"),
+    5: ("", "string"),
+    6: ("?", "bool"),
+    7: ("<i2", "int16"),
+    9: ("i1", "int8"),
+    10: ("<f8", "float64"),
+    17: ("", "int4"),
+    18: ("", "bfloat16"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor: its values, where it is a constant, and how they are quantised.
+
+    Attributes:
+        index: in its graph.
+        name: as the converter left it; several names are separated by ";".
+        shape: -1 for a size that is open.
+        dtype: NumPy's name.
+        data: bytes of a constant; empty for what is computed.
+        scales: of quantised values, one or one per channel; empty if they are not quantised.
+        zero_points: as many as `scales`.
+        axis: of the channels.
+        is_sparse: whether zeros are left out of `data`.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    notation: str
+    data: memoryview
+    scales: NDArray[Any]
+    zero_points: NDArray[Any]
+    axis: int
+    is_sparse: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An operation: tensors by index, -1 for one that is left out.
+
+    Attributes:
+        index: in the order of execution.
+        kind: "CONV_2D", or the name of a custom operation.
+        options: numbers by name, see `OPTIONS`.
+        custom: options of a custom operation, as bytes.
+    """
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, int]
+    custom: bytes = b""
+    is_custom: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Subgraph:
+    """One graph of a file."""
+
+    tensors: tuple[Tensor, ...]
+    operations: tuple[Operation, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A file.
+
+    Attributes:
+        graphs: usually one; one for each signature where they differ.
+        signatures: (name, number of the graph, {name of an output: tensor}).
+        metadata: {name: bytes}.
+    """
+
+    graphs: tuple[Subgraph, ...]
+    signatures: tuple[tuple[str, int, Mapping[str, int]], ...]
+    metadata: Mapping[str, bytes | memoryview]
+
+
+def read_model(data: memoryview) -> Model:
+    """Read a file.
+
+    Args:
+        data: all of its bytes; those of constants are not copied.
+
+    Raises:
+        CorruptFileError: It is damaged, or of another version of the schema.
+    """
+    root = Buffer(data).root()
+    if (version := root.integer(0, "<I")) != VERSION:
+        raise CorruptFileError(f"version {version} of the schema; expected {VERSION}")
+    buffers = [_buffer(table, data) for table in root.tables(4)]
+    codes = [_operation_name(table) for table in root.tables(1)]
+    graphs = tuple(_subgraph(table, codes, buffers) for table in root.tables(2))
+    metadata = {table.text(0): _item(buffers, table.integer(1, "<I"), "buffers") for table in root.tables(6)}
+    return Model(graphs, tuple(_signature(table) for table in root.tables(7)), metadata)
+
+
+def _buffer(table: Table, data: memoryview) -> memoryview:
+    offset, size = table.integer(1, "<Q"), table.integer(2, "<Q")
+    if offset <= 1:  # 0 and 1 stand for "inside of the FlatBuffer"
+        return table.bytes(0)
+    if offset + size > len(data):
+        raise CorruptFileError(f"a constant of {size} bytes at byte {offset} lies outside of its {len(data)} bytes")
+    return data[offset : offset + size]
+
+
+def _operation_name(table: Table) -> tuple[str, bool]:
+    """Return the name of a kind of operation, and whether it is a custom one."""
+    code = max(table.integer(0, "<b"), table.integer(3, "<i"))  # the first field has room for 127 only
+    return (table.text(1), True) if code == CUSTOM else (OPERATIONS.get(code, f"operation {code}"), False)
+
+
+def _item(items: list[Any], index: int, what: str) -> Any:
+    if not 0 <= index < len(items):
+        raise CorruptFileError(f"number {index} of {len(items)} {what} is used")
+    return items[index]
+
+
+def _subgraph(table: Table, codes: list[tuple[str, bool]], buffers: list[memoryview]) -> Subgraph:
+    tensors = tuple(_tensor(index, tensor, buffers) for index, tensor in enumerate(table.tables(0)))
+    operations = tuple(_operation(index, operation, codes) for index, operation in enumerate(table.tables(3)))
+    graph = Subgraph(tensors, operations, _indices(table, 1), _indices(table, 2))
+    used = {index for operation in operations for index in (*operation.inputs, *operation.outputs)}
+    for index in used | {*graph.inputs, *graph.outputs}:
+        if not -1 <= index < len(tensors):
+            raise CorruptFileError(f"an operation uses tensor {index}; there are {len(tensors)}")
+    return graph
+
+
+def _indices(table: Table, field: int) -> tuple[int, ...]:
+    return tuple(table.numbers(field, "<i4").tolist())
+
+
+def _tensor(index: int, table: Table, buffers: list[memoryview]) -> Tensor:
+    shape, code = _indices(table, 0), table.integer(1, "<b")
+    if len(shape) > MAX_AXES:
+        raise CorruptFileError(f"tensor {index} has {len(shape)} axes; expected at most {MAX_AXES}")
+    notation, dtype = TYPES.get(code, ("", f"type {code}"))
+    scales, zeros, axis = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+    if quantization := table.table(4):
+        scales, zeros = quantization.numbers(2, "<f4"), quantization.numbers(3, "<i8")
+        axis = quantization.integer(6, "<i")
+    data = _item(buffers, table.integer(2, "<I"), "buffers")
+    sparse = table.table(6) is not None
+    return Tensor(index, table.text(3), shape, dtype, notation, data, scales, zeros, axis, sparse)
+
+
+def _operation(index: int, table: Table, codes: list[tuple[str, bool]]) -> Operation:
+    kind, is_custom = _item(codes, table.integer(0, "<I"), "kinds of operations")
+    stored, wanted = table.table(4), {} if is_custom else OPTIONS.get(kind, {})
+    options = {
+        name: default if stored is None else stored.integer(field, form, default)
+        for name, (field, form, default) in wanted.items()
+    }
+    custom = bytes(table.bytes(5)[: 1 << 16]) if is_custom else b""
+    return Operation(index, kind, _indices(table, 1), _indices(table, 2), options, custom, is_custom)
+
+
+def _signature(table: Table) -> tuple[str, int, Mapping[str, int]]:
+    outputs = {output.text(0): output.integer(1, "<I") for output in table.tables(1)}
+    return table.text(2), table.integer(4, "<I"), outputs

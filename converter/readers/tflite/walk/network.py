@@ -1,0 +1,160 @@
+"""All of an EfficientDet in a graph: every folded layer with the indices of its place in the mapping table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from converter.errors import UnsupportedSourceError
+from converter.readers.tflite.content.constants import real_values
+from converter.readers.tflite.content.graph import Graph
+from converter.readers.tflite.content.schema import Operation
+from converter.readers.tflite.walk.backbone import BackboneFound, features_used, walk_backbone
+from converter.readers.tflite.walk.fusion import require_one
+from converter.readers.tflite.walk.heads import Chain, channels, find_predictions, tell_apart, walk_heads
+from converter.readers.tflite.walk.pyramid import NodeFound, PyramidFound, walk_pyramid
+from converter.readers.tflite.walk.weights import Weights, find_weights
+
+Key = frozenset[tuple[str, Any]]  # {(axis of the table, index)}
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """A folded layer.
+
+    Attributes:
+        operation: a convolution.
+        factor: in its kernel and its bias, besides its own.
+        base: of a head at another level, the same layer at the finest one.
+    """
+
+    operation: Operation
+    factor: Any = None
+    base: Operation | None = None
+
+
+@dataclass
+class NetworkFound:
+    """An EfficientDet in a graph.
+
+    Attributes:
+        graph: where it is.
+        image: the tensor with the image.
+        backbone: its name.
+        pyramid: its cells.
+        heads: {"class" or "box": {level: head}}.
+        told_apart: how the heads were.
+        sites: {place: folded layers there, in the order of the table's rows}.
+        weights: {place of a node: fusion weights}; empty if the network has none.
+        activation: of all layers.
+    """
+
+    graph: Graph
+    image: int
+    backbone: str
+    pyramid: PyramidFound
+    heads: Mapping[str, Mapping[int, Chain]]
+    told_apart: str
+    activation: str
+    sites: dict[Key, list[Site]] = field(default_factory=dict)
+    weights: dict[Key, Weights] = field(default_factory=dict)
+
+    @property
+    def fusion(self) -> str:
+        """The official name of the fusion's method."""
+        values = [value for weights in self.weights.values() for value in weights.values]
+        return "sum" if not values else "channel_fastattn" if any(value.ndim for value in values) else "fastattn"
+
+
+def key_of(**indices: Any) -> Key:
+    """Return the key of a place."""
+    return frozenset(indices.items())
+
+
+def find_network(graph: Graph, image: int, outputs: list[int], scopes: Mapping[str, str]) -> NetworkFound:
+    """Find an EfficientDet.
+
+    Args:
+        graph: of the file.
+        image: the tensor with the image.
+        outputs: of the signature, in its order.
+        scopes: {head: the scope of its layers in names}.
+
+    Raises:
+        UnsupportedSourceError: There is none, or a part of it is ambiguous.
+    """
+    backbone = walk_backbone(graph, image)
+    predictions, by_operation = find_predictions(graph)
+    lowest = min(features_used(graph, backbone))
+    levels = range(lowest, lowest + len(predictions) // 2)
+    pyramid = walk_pyramid(graph, backbone.features, levels)
+    found = walk_heads(graph, pyramid.outputs, predictions)
+    pairs = {level: tell_apart(graph, pair, by_operation, outputs, scopes) for level, pair in found.items()}
+    heads = {head: {level: pair[head] for level, (pair, _) in pairs.items()} for head in ("class", "box")}
+    _require_alike(graph, heads)
+    nodes = [node for cell in pyramid.cells for node in cell]
+    names = {
+        *backbone.activations,
+        *(node.activation or "none" for node in nodes),
+        *(name or "none" for chains in heads.values() for chain in chains.values() for name in chain.activations),
+    }
+    activation = require_one(names, "the activations")
+    network = NetworkFound(graph, image, backbone.name, pyramid, heads, pairs[levels[0]][1], activation)
+    network.weights = _weights(graph, pyramid.cells)
+    network.sites = _sites(network, backbone)
+    return network
+
+
+def _require_alike(graph: Graph, heads: Mapping[str, Mapping[int, Chain]]) -> None:
+    for head, chains in heads.items():
+        outlines = {
+            (len(chain.repeats), len(chain.prediction), channels(graph, chain), chain.is_residual)
+            for chain in chains.values()
+        }
+        if len(outlines) != 1:
+            raise UnsupportedSourceError(
+                f"the {head} head differs between levels: (repeats, operations of the prediction, channels, residual) "
+                f"are {', '.join(map(str, sorted(outlines)))}"
+            )
+
+
+def _weights(graph: Graph, cells: list[list[NodeFound]]) -> dict[Key, Weights]:
+    """Return the weights of all nodes; none if no input of any node has a factor."""
+    if not any(item.scales for cell in cells for node in cell for item in node.inputs):
+        return {}
+    read: Callable[[int], Any] = lambda index: real_values(graph.tensor(index))  # noqa: E731
+    return {
+        key_of(cell=cell, node=number): find_weights(
+            node.inputs, read, lambda index: graph.tensor(index).dtype, f"node {number} of cell {cell}"
+        )
+        for cell, nodes in enumerate(cells)
+        for number, node in enumerate(nodes)
+    }
+
+
+def _sites(network: NetworkFound, backbone: BackboneFound) -> dict[Key, list[Site]]:
+    """Return all folded layers by their places; the one of P6 lies behind the stem, as in the table."""
+    sites = defaultdict[Key, list[Site]](list)
+    p6 = network.pyramid.p6_conv
+    sites[key_of()] = [Site(backbone.stem), *([] if p6 is None else [Site(p6)])]
+    for flat, block in enumerate(backbone.blocks):
+        sites[key_of(flat=flat)] = [Site(operation) for operation in block.operations]
+    for cell, nodes in enumerate(network.pyramid.cells):
+        for number, node in enumerate(nodes):
+            weights = network.weights.get(key_of(cell=cell, node=number))
+            for position, item in enumerate(node.inputs):
+                if item.conv is not None:
+                    factor = None if weights is None else weights.folded.get(position)
+                    sites[key_of(cell=cell, node=number, position=position)] = [Site(item.conv, factor)]
+            sites[key_of(cell=cell, node=number)] = [Site(operation) for operation in node.operations]
+    for head, chains in network.heads.items():
+        finest = chains[min(chains)]
+        sites[key_of(head=head)] = [Site(operation) for operation in finest.prediction]
+        for repeat, layer in enumerate(finest.repeats):
+            sites[key_of(head=head, repeat=repeat)] = [Site(operation) for operation in layer]
+            for level, chain in chains.items():
+                here = Site(chain.repeats[repeat][-1], base=layer[-1])
+                sites[key_of(head=head, repeat=repeat, level=level)] = [here]
+    return sites
