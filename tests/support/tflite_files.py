@@ -27,7 +27,10 @@ OPTIONS = {
     "MUL": "MulOptions",
     "CONCATENATION": "ConcatenationOptions",
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "MEAN": "ReducerOptions",
 }
+UNLISTED = {"CONV_2D": ("dilationWFactor", "dilationHFactor"), "DEPTHWISE_CONV_2D": ("dilationWFactor", "dilationHFactor")}
+UNLISTED |= {"MEAN": ("keepDims",)}  # options that are 1 in every file
 DETECTION = "TFLite_Detection_PostProcess"
 
 Variables = Mapping[str, NDArray[Any]]
@@ -104,7 +107,7 @@ def _constant(
 ) -> NDArray[Any]:
     shape = listing.tensors[operation.outputs[0]].shape
     if row.dtype == "INT32":
-        kinds = {"RESHAPE": shape, "RESIZE_NEAREST_NEIGHBOR": shape[1:3], "MEAN": (1, 2)}
+        kinds = {"RESHAPE": (1, -1, shape[-1]), "RESIZE_NEAREST_NEIGHBOR": shape[1:3], "MEAN": (1, 2)}
         return np.array(kinds[operation.name])
     if operation.name == DETECTION:
         return anchors
@@ -254,8 +257,8 @@ def _operator(row: Row, code: int) -> schema.OperatorT:
         options = getattr(schema, f"{kind}T")()
         for name, value in (row.options or {}).items():
             setattr(options, name, value)
-        if row.name.endswith("CONV_2D"):
-            options.dilationWFactor = options.dilationHFactor = 1
+        for name in UNLISTED.get(row.name, ()):
+            setattr(options, name, 1)
         operator.builtinOptions, operator.builtinOptionsType = options, getattr(schema.BuiltinOptions, kind)
     return operator
 

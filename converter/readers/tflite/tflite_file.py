@@ -19,9 +19,9 @@ from converter.readers.tflite.content.schema import Model, Subgraph, read_model
 from converter.readers.tflite.dialect import load_dialect
 from converter.readers.tflite.names import require_names
 from converter.readers.tflite.placement import Recipe, make, place
-from converter.readers.tflite.stated import evidence_of, given_by, notes_of
+from converter.readers.tflite.stated import evidence_of, read_stated
 from converter.readers.tflite.strangers import refuse
-from converter.readers.tflite.walk.heads import DETECTION, channels
+from converter.readers.tflite.walk.heads import DETECTION
 from converter.readers.tflite.walk.network import NetworkFound, find_network
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import get_config, variants_with
@@ -51,7 +51,7 @@ class TfliteFile(VariableSource):
             plan = _plan(self._network)
             self._recipes = place(self._network, plan, load_dialect())
             named = require_names(self._network, plan, self._recipes)
-            stated = given_by(path.name, self._network, model, data)
+            stated = read_stated(path, self._network, model, data)
         except CorruptFileError as error:
             raise CorruptFileError(
                 f"{path}: this is a {KIND}, but damaged or cut off: {error}. Download or copy it again."
@@ -67,9 +67,8 @@ class TfliteFile(VariableSource):
                 path.absolute().parent,
                 raw_reason=ONE_COPY,
                 is_folded=True,
-                notes=(*notes_of(self._network), named, *stated.notes),
-                given=((stated.origin, stated.hparams),),
-                provenance=stated.provenance,
+                notes=(named, f"class and box heads are told apart by {self._network.told_apart}", *stated.notes),
+                given=stated.given,
                 graph=lambda: evidence,
             )
         )
@@ -122,13 +121,6 @@ def _detects(subgraph: Subgraph) -> bool:
 def _plan(network: NetworkFound) -> Plan:
     """Return the plan with just the layers of a network."""
     graph, heads, pyramid = network.graph, network.heads, network.pyramid
-    outputs = {head: channels(graph, chains[pyramid.levels[0]]) for head, chains in heads.items()}
-    anchors, rest = divmod(outputs["box"], 4)
-    if rest or not anchors or outputs["class"] % anchors:
-        raise UnsupportedSourceError(
-            f"the box head predicts {outputs['box']} channels (expected anchors x 4) and the class head "
-            f"{outputs['class']} (expected anchors x classes)"
-        )
     nodes = pyramid.cells[0]
     config = get_config(
         (*variants_with(network.backbone), "d7x")[0],
@@ -143,8 +135,8 @@ def _plan(network: NetworkFound) -> Plan:
         separable_conv=len(nodes[0].operations) == 2,
         conv_bn_act_pattern=nodes[0].activates_last,
         apply_bn_for_resampling=True,
-        num_classes=outputs["class"] // anchors,
-        num_scales=anchors,
+        num_classes=network.classes,
+        num_scales=network.anchors,
         aspect_ratios=(1.0,),
         redundant_bias=True,
     )

@@ -62,6 +62,32 @@ class NetworkFound:
     weights: dict[Key, Weights] = field(default_factory=dict)
 
     @property
+    def anchors(self) -> int:
+        """Anchors at every place."""
+        return self._channels("box") // 4
+
+    @property
+    def classes(self) -> int:
+        """Classes of every anchor."""
+        return self._channels("class") // self.anchors
+
+    def _channels(self, head: str) -> int:
+        return channels(self.graph, self.heads[head][self.pyramid.levels[0]])
+
+    def require_whole_anchors(self) -> None:
+        """Check that the heads predict boxes and classes for a whole number of anchors.
+
+        Raises:
+            UnsupportedSourceError: They do not.
+        """
+        boxes, classes = self._channels("box"), self._channels("class")
+        if boxes % 4 or not boxes or classes % (boxes // 4):
+            raise UnsupportedSourceError(
+                f"the box head predicts {boxes} channels (expected anchors x 4) and the class head {classes} (expected "
+                "anchors x classes)"
+            )
+
+    @property
     def fusion(self) -> str:
         """The official name of the fusion's method."""
         values = [value for weights in self.weights.values() for value in weights.values]
@@ -104,6 +130,7 @@ def find_network(graph: Graph, image: int, outputs: list[int], scopes: Mapping[s
     network = NetworkFound(graph, image, backbone.name, pyramid, heads, pairs[levels[0]][1], activation)
     network.weights = _weights(graph, pyramid.cells)
     network.sites = _sites(network, backbone)
+    network.require_whole_anchors()
     return network
 
 
