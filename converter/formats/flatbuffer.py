@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Buffer:
         Raises:
             CorruptFileError: It lies outside of the file.
         """
-        return Table(self, self.number("<I", 0))
+        return Table(self, self.follow(0))
 
     def spend(self, count: int) -> None:
         """Count values that are read.
@@ -126,7 +127,7 @@ class Table:
         start, count = self._buffer.span(self._buffer.follow(position), 1)
         return self._buffer.data[start : start + count]
 
-    def numbers(self, field: int, dtype: str) -> NDArray[np.generic]:
+    def numbers(self, field: int, dtype: str) -> NDArray[Any]:
         """Return a list of numbers, in the notation of NumPy: (N,), a view."""
         position = self._place(field)
         if position is None:

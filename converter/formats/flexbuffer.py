@@ -12,11 +12,15 @@ from converter.errors import CorruptFileError
 MAX_OPTIONS = 1000
 _MAP = 9
 # Type of a value -> the notation of `struct` for its width in bytes. Inline: 1 to 3, and 26; indirect: 6 to 8.
-_INTEGER, _UNSIGNED, _FLOAT = {1: "<b", 2: "<h", 4: "<i", 8: "<q"}, {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}, {
-    2: "<e",
-    4: "<f",
-    8: "<d",
-}
+_INTEGER, _UNSIGNED, _FLOAT = (
+    {1: "<b", 2: "<h", 4: "<i", 8: "<q"},
+    {1: "<B", 2: "<H", 4: "<I", 8: "<Q"},
+    {
+        2: "<e",
+        4: "<f",
+        8: "<d",
+    },
+)
 _INLINE = {1: _INTEGER, 2: _UNSIGNED, 3: _FLOAT, 26: _UNSIGNED}
 _INDIRECT = {6: _INTEGER, 7: _UNSIGNED, 8: _FLOAT}
 

@@ -29,7 +29,10 @@ OPTIONS = {
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
     "MEAN": "ReducerOptions",
 }
-UNLISTED = {"CONV_2D": ("dilationWFactor", "dilationHFactor"), "DEPTHWISE_CONV_2D": ("dilationWFactor", "dilationHFactor")}
+UNLISTED = {
+    "CONV_2D": ("dilationWFactor", "dilationHFactor"),
+    "DEPTHWISE_CONV_2D": ("dilationWFactor", "dilationHFactor"),
+}
 UNLISTED |= {"MEAN": ("keepDims",)}  # options that are 1 in every file
 DETECTION = "TFLite_Detection_PostProcess"
 

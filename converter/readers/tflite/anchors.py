@@ -18,7 +18,9 @@ DECIMALS = (2, 4)  # of hyperparameters: few, where those generate the same anch
 Floats = NDArray[np.float64]
 
 
-def explain(boxes: NDArray[Any], dtype: str, image_size: tuple[int, int], cells: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def explain(
+    boxes: NDArray[Any], dtype: str, image_size: tuple[int, int], cells: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     """Return the official hyperparameters that generate these anchors, and no others.
 
     Args:
@@ -50,8 +52,8 @@ def explain(boxes: NDArray[Any], dtype: str, image_size: tuple[int, int], cells:
             return {name: value for name, value in hparams.items() if name != "image_size"}
         closest = min(closest, difference)
     raise UnsupportedSourceError(
-        f"its anchors are not those of any anchor_scale, aspect_ratios and num_scales: the closest ones differ by {closest:.2g} "
-        f"of a value, and {dtype} explains {rounding:g}"
+        "its anchors are not those of any anchor_scale, aspect_ratios and num_scales: the closest ones differ by "
+        f"{closest:.2g} of a value, and {dtype} explains {rounding:g}"
     )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.errors import CorruptFileError
 from converter.formats.flatbuffer import Buffer, Table
 
 NAME = "TFLITE_METADATA"

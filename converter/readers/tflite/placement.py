@@ -49,6 +49,7 @@ class Recipe:
     value: NDArray[np.float32] | None = None
 
 
+@np.errstate(all="ignore")
 def place(network: NetworkFound, plan: Plan, dialect: Dialect) -> dict[str, Recipe]:
     """Return {official variable: recipe} of everything that a plan needs.
 
@@ -118,7 +119,9 @@ def _require_all(network: NetworkFound, taken: Mapping[Key, list[Site]], biased:
     placed = set[int]()
     for key, sites in network.sites.items():
         if len(sites) != len(taken.get(key, [])):
-            raise UnsupportedSourceError(f"{len(sites)} convolutions at {_words(key)}; expected {len(taken.get(key, []))}")
+            raise UnsupportedSourceError(
+                f"{len(sites)} convolutions at {_words(key)}; expected {len(taken.get(key, []))}"
+            )
         placed |= {site.operation.index for site in sites}
         for site in sites:
             if site.operation.index not in biased and bias_values(network.graph, site, 1).any():
@@ -152,6 +155,7 @@ SHAPES: Mapping[str, Callable[[Shape, int], Shape]] = {
 }
 
 
+@np.errstate(all="ignore")  # values that are not numbers are found by whoever writes them
 def make(graph: Graph, recipe: Recipe) -> NDArray[Any]:
     """Return the values of a variable: float32, in TensorFlow's layout.
 
@@ -214,7 +218,7 @@ def _gain(graph: Graph, site: Site, shape: Shape) -> NDArray[Any]:
             f"the kernel {tensor.name[:200]!r} is not that of the finest level times a factor for each channel: the "
             f"channels differ by up to {differ.max():.2g}; an EfficientDet's levels share the convolutions of the heads"
         )
-    return gain.astype(np.float32)
+    return np.asarray(gain, np.float32)
 
 
 MAKERS: Mapping[str, Callable[[Graph, Site, Shape], NDArray[Any]]] = {

@@ -26,15 +26,15 @@ BLOCKS: Given = ("the file's graph", {"backbone_config": None})  # which has the
 PIXELS: Mapping[str, int] = {"uint8": 0, "int8": 128}
 SCALES = ("y_scale", "x_scale", "h_scale", "w_scale")
 FOLDED = (
-    "batch norms are folded into the layers before them: they are kept as biases, so the network is the same, but gamma, "
-    "beta, mean and variance, the biases in front of them, and which copy this is are lost"
+    "batch norms are folded into the layers before them and come back as biases: the network is the same; gamma, beta, "
+    "mean and variance as they were trained, and the biases in front of batch norms, are lost"
 )
 # Type of most kernels -> what that means.
 PRECISIONS: Mapping[str, str] = {
     "float16": "the kernels are stored in half precision: the network computes what the file does, not quite what was "
     "trained (some thousandths of the outputs' rms)",
-    "int8": "the kernels are 8-bit codes, which are dequantised: the result computes in floating point and agrees "
-    "neither with the trained network nor with the file's own arithmetic (about .15 and .35 of the outputs' rms at worst)",
+    "int8": "the kernels are 8-bit codes, which are dequantised: the result computes in floating point; its outputs differ "
+    "from the trained network's by about .15 of their rms at worst, and from the file's own by about .35",
 }
 
 
@@ -122,8 +122,8 @@ def _detections(network: NetworkFound, options: Mapping[str, Number], notes: lis
         )
     if options.get("use_regular_nms"):
         notes.append(
-            "the file suppresses boxes class by class (use_regular_nms): detect with --profile tflite-regular to do the "
-            "same; the result's own profile compares boxes of all classes"
+            "the file suppresses boxes class by class (use_regular_nms), the result's own profile boxes of all classes: "
+            "to detect like the file, pass --profile tflite-regular"
         )
     found: dict[str, Any] = {"method": "hard"}
     for name, option in (("iou_thresh", "nms_iou_threshold"), ("score_thresh", "nms_score_threshold")):

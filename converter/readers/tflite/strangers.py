@@ -30,8 +30,8 @@ def refuse(subgraph: Subgraph) -> None:
     kinds = Counter(operation.kind for operation in subgraph.operations)
     if EDGE_TPU in kinds:
         raise UnsupportedSourceError(
-            "it is compiled for an Edge TPU: its weights lie in the compiled program, which cannot be read. Convert the "
-            "file that went into the Edge TPU compiler, usually of the same name without _edgetpu"
+            "it is compiled for an Edge TPU: its weights lie in the compiled program, which cannot be read; convert "
+            "the file that went into the Edge TPU compiler, usually of the same name without _edgetpu"
         )
     names = [tensor.name for tensor in subgraph.tensors]
     for pattern, what in KNOWN:

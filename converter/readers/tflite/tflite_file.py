@@ -18,7 +18,7 @@ from converter.readers.tflite.content.graph import Graph
 from converter.readers.tflite.content.schema import Model, Subgraph, read_model
 from converter.readers.tflite.dialect import load_dialect
 from converter.readers.tflite.names import require_names
-from converter.readers.tflite.placement import Recipe, make, place
+from converter.readers.tflite.placement import make, place
 from converter.readers.tflite.stated import evidence_of, read_stated
 from converter.readers.tflite.strangers import refuse
 from converter.readers.tflite.walk.heads import DETECTION
@@ -57,7 +57,9 @@ class TfliteFile(VariableSource):
                 f"{path}: this is a {KIND}, but damaged or cut off: {error}. Download or copy it again."
             ) from error
         except (ConfigError, UnsupportedSourceError) as error:
-            raise UnsupportedSourceError(f"{path}: this is a {KIND}, but not an EfficientDet that can be read: {error}.") from error
+            raise UnsupportedSourceError(
+                f"{path}: this is a {KIND}, but not an EfficientDet that can be read: {error}."
+            ) from error
         self._variables = {name: VariableInfo("float32", recipe.shape) for name, recipe in self._recipes.items()}
         evidence = evidence_of(path.name, self._network)
         super().__init__(

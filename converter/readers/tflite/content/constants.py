@@ -55,7 +55,8 @@ def real_values(tensor: Tensor) -> NDArray[np.float32]:
             f"points; expected one, or one for each of {channels} channels. Download or copy it again"
         )
     # Codes of 32 bits would lose digits in float32; one product in float64, rounded once, is what the codes stand for.
-    return ((stored - _spread(zeros, tensor)) * _spread(tensor.scales.astype(np.float64), tensor)).astype(np.float32)
+    real = (stored - _spread(zeros, tensor)) * _spread(tensor.scales.astype(np.float64), tensor)
+    return np.asarray(real, np.float32)
 
 
 def _spread(values: NDArray[Any], tensor: Tensor) -> NDArray[Any]:

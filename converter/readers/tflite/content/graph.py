@@ -14,6 +14,12 @@ FORMATS = ("QUANTIZE", "DEQUANTIZE")  # the same values in another number format
 FUSED: Mapping[int, str] = {1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 ACTIVATIONS: Mapping[str, str] = {"RELU": "relu", "RELU6": "relu6", "HARD_SWISH": "hswish"}
 SAME = 0  # the padding of TensorFlow's name
+# Kind of operation -> how many inputs it has at least.
+LEAST_INPUTS: Mapping[str, int] = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "DIV"), 2),
+    **dict.fromkeys(("MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "LOGISTIC", "MEAN", "AVERAGE_POOL_2D"), 1),
+}
+KERNEL_AXES = 4
 
 
 class Activated(NamedTuple):
@@ -99,6 +105,14 @@ class Graph:
             raise CorruptFileError(f"tensor {twice[0]} is computed twice")
         if set(inputs) & set(operation.outputs) or not operation.outputs:
             raise CorruptFileError(f"operation {operation.index} ({operation.kind}) computes nothing, or its own input")
+        if len(inputs) < (least := LEAST_INPUTS.get(operation.kind, 0)) or min(inputs[:least], default=0) < 0:
+            raise CorruptFileError(
+                f"operation {operation.index} ({operation.kind}) has {len(inputs)} inputs, not {least}"
+            )
+        if operation.kind.endswith("CONV_2D") and len(self._tensors[inputs[1]].shape) != KERNEL_AXES:
+            raise CorruptFileError(
+                f"operation {operation.index} ({operation.kind}) has a kernel without {KERNEL_AXES} axes"
+            )
         if operation.kind in FORMATS and len(inputs) == 1 and inputs[0] >= 0:
             self._alias[operation.outputs[0]] = inputs[0]
             return

@@ -235,7 +235,9 @@ def _tensor(index: int, table: Table, buffers: list[memoryview]) -> Tensor:
     if len(shape) > MAX_AXES:
         raise CorruptFileError(f"tensor {index} has {len(shape)} axes; expected at most {MAX_AXES}")
     notation, dtype = TYPES.get(code, ("", f"type {code}"))
-    scales, zeros, axis = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+    scales: NDArray[Any] = np.zeros(0, np.float32)
+    zeros: NDArray[Any] = np.zeros(0, np.int64)
+    axis = 0
     if quantization := table.table(4):
         scales, zeros = quantization.numbers(2, "<f4"), quantization.numbers(3, "<i8")
         axis = quantization.integer(6, "<i")

@@ -140,14 +140,22 @@ def _shape(graph: Graph, operation: Operation) -> tuple[int, ...]:
     return shape
 
 
-def require_usual(operation: Operation, shape: tuple[int, ...]) -> None:
+def require_usual(operation: Operation, shape: tuple[int, ...], stride: int | None = None) -> None:
     """Check that a convolution is one of an EfficientDet, as far as its options say.
+
+    Args:
+        operation: the convolution.
+        shape: of its kernel.
+        stride: what it must be; None: any.
 
     Raises:
         UnsupportedSourceError: Another padding, a dilation, or different strides.
     """
     options = operation.options
-    usual = options["stride_w"] == options["stride_h"] and options["dilation_w"] == options["dilation_h"] == 1
+    is_still = stride in (None, options["stride_h"])
+    usual = (
+        is_still and options["stride_w"] == options["stride_h"] and options["dilation_w"] == options["dilation_h"] == 1
+    )
     padded = options["padding"] == SAME or shape[1] == shape[2] == 1
     if not (usual and padded and shape[1] == shape[2]):
         raise UnsupportedSourceError(
@@ -168,7 +176,9 @@ def _name(stem: int, blocks: list[BlockFound]) -> str:
         if stem == stem_channels(name) and found == outlines and residual == [block.is_residual for block in blocks]:
             return name
     what = f"{len(blocks)} blocks with {', '.join(str(outline[3]) for outline in found[:20])} channels"
-    raise UnsupportedSourceError(f"a stem of {stem} channels, then {what}: not an EfficientNet B0 to B8, L2 or Lite0 to Lite4")
+    raise UnsupportedSourceError(
+        f"a stem of {stem} channels, then {what}: not an EfficientNet B0 to B8, L2 or Lite0 to Lite4"
+    )
 
 
 def features_used(graph: Graph, found: BackboneFound) -> Mapping[int, int]:

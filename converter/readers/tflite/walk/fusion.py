@@ -48,7 +48,8 @@ def leaves(graph: Graph, total: Operation, known: Collection[int]) -> list[int]:
     while waiting and len(found) < MAX_INPUTS:
         tensor = waiting.pop()
         producer = graph.producer(tensor)
-        if producer is not None and producer.kind in SUMS and tensor not in known:
+        is_sum = producer is not None and producer.kind in SUMS and not producer.options.get("activation", 0)
+        if producer is not None and is_sum and tensor not in known:
             waiting += reversed(producer.inputs)
         else:
             found.append(tensor)

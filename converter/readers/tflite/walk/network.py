@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from converter.errors import UnsupportedSourceError
 from converter.readers.tflite.content.constants import real_values
 from converter.readers.tflite.content.graph import Graph
 from converter.readers.tflite.content.schema import Operation
-from converter.readers.tflite.walk.backbone import BackboneFound, features_used, walk_backbone
+from converter.readers.tflite.walk.backbone import BackboneFound, features_used, require_usual, walk_backbone
 from converter.readers.tflite.walk.fusion import require_one
 from converter.readers.tflite.walk.heads import Chain, channels, find_predictions, tell_apart, walk_heads
 from converter.readers.tflite.walk.pyramid import NodeFound, PyramidFound, walk_pyramid
@@ -129,6 +129,7 @@ def find_network(graph: Graph, image: int, outputs: list[int], scopes: Mapping[s
     activation = require_one(names, "the activations")
     network = NetworkFound(graph, image, backbone.name, pyramid, heads, pairs[levels[0]][1], activation)
     network.weights = _weights(graph, pyramid.cells)
+    _require_plain(graph, _layers(network))
     network.sites = _sites(network, backbone)
     network.require_whole_anchors()
     return network
@@ -161,6 +162,20 @@ def _weights(graph: Graph, cells: list[list[NodeFound]]) -> dict[Key, Weights]:
     }
 
 
+def _layers(network: NetworkFound) -> Iterator[Sequence[Operation]]:
+    """Yield the layers of pyramid and heads, each as its operations."""
+    if network.pyramid.p6_conv is not None:
+        yield (network.pyramid.p6_conv,)
+    for node in (node for cell in network.pyramid.cells for node in cell):
+        yield from ((item.conv,) for item in node.inputs if item.conv is not None)
+        yield node.operations
+    for chain in (chain for chains in network.heads.values() for chain in chains.values()):
+        yield from chain.repeats
+        yield chain.prediction
+        if chain.prediction[-1].options["activation"]:
+            raise UnsupportedSourceError("an activation behind a prediction")
+
+
 def _sites(network: NetworkFound, backbone: BackboneFound) -> dict[Key, list[Site]]:
     """Return all folded layers by their places; the one of P6 lies behind the stem, as in the table."""
     sites = defaultdict[Key, list[Site]](list)
@@ -184,4 +199,43 @@ def _sites(network: NetworkFound, backbone: BackboneFound) -> dict[Key, list[Sit
             for level, chain in chains.items():
                 here = Site(chain.repeats[repeat][-1], base=layer[-1])
                 sites[key_of(head=head, repeat=repeat, level=level)] = [here]
+        for chain in chains.values():
+            _require_shared(network.graph, head, finest, chain)
     return sites
+
+
+def _require_shared(graph: Graph, head: str, finest: Chain, chain: Chain) -> None:
+    """Check that a level has the finest one's depthwise kernels and prediction; other kernels have a gain, see `make`.
+
+    Raises:
+        UnsupportedSourceError: They differ.
+    """
+    pairs = [(one[:-1], other[:-1]) for one, other in zip(finest.repeats, chain.repeats, strict=True)]
+    for ours, theirs in (*pairs, (finest.prediction, chain.prediction)):
+        for one, other in zip(ours, theirs, strict=True):
+            for place in range(1, min(3, len(one.inputs))):
+                first, second = one.inputs[place], (*other.inputs, -1)[place]
+                if first != second and not _equal(graph, first, second):
+                    raise UnsupportedSourceError(
+                        f"the {head} head's constant {graph.tensor(second).name[:200]!r} is not the finest level's; an "
+                        "EfficientDet's levels share the convolutions of the heads"
+                    )
+
+
+def _equal(graph: Graph, one: int, other: int) -> bool:
+    if min(one, other) < 0 or graph.tensor(one).shape != graph.tensor(other).shape:
+        return False
+    return bool((real_values(graph.tensor(one)) == real_values(graph.tensor(other))).all())
+
+
+def _require_plain(graph: Graph, layers: Iterable[Sequence[Operation]]) -> None:
+    """Check that the convolutions of pyramid and heads do not move, and nothing lies between those of one layer.
+
+    Raises:
+        UnsupportedSourceError: One does.
+    """
+    for layer in layers:
+        for operation in layer:
+            require_usual(operation, graph.tensor(operation.inputs[1]).shape, stride=1)
+        if fused := [operation for operation in layer[:-1] if operation.options["activation"]]:
+            raise UnsupportedSourceError(f"an activation inside of a layer (operation {fused[0].index})")

@@ -75,7 +75,8 @@ def walk_pyramid(graph: Graph, backbone: dict[int, int], levels: range) -> Pyram
             by_level = dict(zip(levels, outputs, strict=True))
             return PyramidFound(name, levels, p6_conv, p6_pools_first, cells, by_level)
     raise UnsupportedSourceError(
-        f"the features of levels {levels[0]} to {levels[-1]} do not enter a pyramid with the nodes of {' or '.join(CELLS)}"
+        f"the features of levels {levels[0]} to {levels[-1]} do not enter a pyramid with the nodes of "
+        f"{' or '.join(CELLS)}"
     )
 
 

@@ -1,8 +1,8 @@
 """Fusion weights from the constants of a graph: exactly the network of the file, not necessarily the trained numbers.
 
 Officially an input is multiplied by w_i / (sum of all w + 0.0001), where w = relu(WSM). A graph holds the w and the
-factor r = 1 / (sum + 0.0001); where an input is a convolution, both can be folded into its kernel, and its w is what the
-sum has left.
+factor r = 1 / (sum + 0.0001). Where an input is a convolution, both can be folded into its kernel; its w is then what
+the sum has left.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Weights:
     folded: dict[int, Floats]
 
 
+@np.errstate(all="ignore")  # damaged values are found when they are written
 def find_weights(
     inputs: Sequence[Input], read: Callable[[int], NDArray[Any]], dtype: Callable[[int], str], where: str
 ) -> Weights:
@@ -78,7 +79,9 @@ def find_weights(
     return Weights(stored, folded)
 
 
-def _weights(scales: Sequence[Sequence[Floats]], is_live: Sequence[bool], factor: Floats | None) -> tuple[list[Floats], Any]:
+def _weights(
+    scales: Sequence[Sequence[Floats]], is_live: Sequence[bool], factor: Floats | None
+) -> tuple[list[Floats], Any]:
     """Return weights and their sum.
 
     Args:
@@ -95,7 +98,10 @@ def _weights(scales: Sequence[Sequence[Floats]], is_live: Sequence[bool], factor
         total = np.float64(1)  # no number of the graph depends on it
     else:
         total = EPSILON * seen / np.maximum(1 - seen, EPSILON / LARGEST_SUM)
-    weights = [np.asarray(values[-1] if len(values) == 2 else share * (total + EPSILON)) for values, share in zip(scales, shares, strict=True)]
+    weights = [
+        np.asarray(values[-1] if len(values) == 2 else share * (total + EPSILON))
+        for values, share in zip(scales, shares, strict=True)
+    ]
     rest = total - sum(weights)
     if any(hidden):
         # Rounded constants may leave nothing for the last weight: then it is small, and the kernel is divided by less.
