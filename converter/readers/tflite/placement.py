@@ -207,7 +207,10 @@ def _gain(graph: Graph, site: Site, shape: Shape) -> NDArray[Any]:
         return np.ones(shape, np.float32)
     tensor = graph.tensor(site.operation.inputs[1])
     here = real_values(tensor).astype(np.float64).reshape(shape[0], -1)
-    base = real_values(graph.tensor(site.base.inputs[1])).astype(np.float64).reshape(here.shape)
+    base = real_values(graph.tensor(site.base.inputs[1])).astype(np.float64)
+    if base.size != here.size:
+        raise UnsupportedSourceError(f"the kernel {tensor.name[:200]!r} has not as many values as the finest level's")
+    base = base.reshape(here.shape)
     power = (base**2).sum(axis=1)
     gain = (here * base).sum(axis=1) / np.where(power == 0, 1, power)
     gain[(power == 0) & ~here.any(axis=1)] = 1

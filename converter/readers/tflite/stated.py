@@ -33,8 +33,8 @@ FOLDED = (
 PRECISIONS: Mapping[str, str] = {
     "float16": "the kernels are stored in half precision: the network computes what the file does, not quite what was "
     "trained (some thousandths of the outputs' rms)",
-    "int8": "the kernels are 8-bit codes, which are dequantised: the result computes in floating point; its outputs differ "
-    "from the trained network's by about .15 of their rms at worst, and from the file's own by about .35",
+    "int8": "the kernels are 8-bit codes, which are dequantised: the result computes in floating point; its outputs "
+    "differ from the trained network's by about .15 of their rms at worst, and from the file's own by about .35",
 }
 
 
@@ -122,8 +122,8 @@ def _detections(network: NetworkFound, options: Mapping[str, Number], notes: lis
         )
     if options.get("use_regular_nms"):
         notes.append(
-            "the file suppresses boxes class by class (use_regular_nms), the result's own profile boxes of all classes: "
-            "to detect like the file, pass --profile tflite-regular"
+            "the file suppresses boxes class by class (use_regular_nms), the result's own profile those of all "
+            "classes: to detect like the file, pass --profile tflite-regular"
         )
     found: dict[str, Any] = {"method": "hard"}
     for name, option in (("iou_thresh", "nms_iou_threshold"), ("score_thresh", "nms_score_threshold")):

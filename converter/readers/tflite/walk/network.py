@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from converter.errors import UnsupportedSourceError
 from converter.readers.tflite.content.constants import real_values
 from converter.readers.tflite.content.graph import Graph
@@ -204,6 +206,7 @@ def _sites(network: NetworkFound, backbone: BackboneFound) -> dict[Key, list[Sit
     return sites
 
 
+@np.errstate(all="ignore")
 def _require_shared(graph: Graph, head: str, finest: Chain, chain: Chain) -> None:
     """Check that a level has the finest one's depthwise kernels and prediction; other kernels have a gain, see `make`.
 
@@ -225,7 +228,10 @@ def _require_shared(graph: Graph, head: str, finest: Chain, chain: Chain) -> Non
 def _equal(graph: Graph, one: int, other: int) -> bool:
     if min(one, other) < 0 or graph.tensor(one).shape != graph.tensor(other).shape:
         return False
-    return bool((real_values(graph.tensor(one)) == real_values(graph.tensor(other))).all())
+    first, second = graph.tensor(one), graph.tensor(other)
+    # Each level has its own step for the codes of a bias, and rounds to it.
+    steps = sum(float(tensor.scales.max()) if len(tensor.scales) else 0.0 for tensor in (first, second))
+    return bool((np.abs(real_values(first) - real_values(second)) <= steps / 2 * (1 + 1e-6)).all())
 
 
 def _require_plain(graph: Graph, layers: Iterable[Sequence[Operation]]) -> None:
