@@ -56,6 +56,9 @@ PROFILES: Mapping[str, Profile] = {
     "official-eval-hard": Profile(),
     "serving": Profile("best_class", per_class=False, clip=True, sigma=0.5, score_threshold=0.001),
     "serving-hard": Profile("best_class", per_class=False, clip=True),
+    # TensorFlow Lite's TFLite_Detection_PostProcess, without and with use_regular_nms; its boxes are not clipped.
+    "tflite": Profile("best_class", per_class=False),
+    "tflite-regular": Profile(max_candidates=1_000_000),
     "hard": Profile(),  # the detections of `torchvision.ops.batched_nms`: the name that users of it look for
 }
 

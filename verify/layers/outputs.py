@@ -21,10 +21,11 @@ def compare_outputs(reference: Reference, model: EfficientDet, images: NDArray[A
     """Run a reference and a model on the same images in float32, and compare class and box outputs of all levels.
 
     Args:
-        reference: computes in float32.
+        reference: computes in float32, or what its `precision` says.
         model: is converted to float32 in place.
         images: (B, H, W, 3), normalised.
     """
+    images = reference.representable(images)
     expected = reference.outputs(images)
     with torch.inference_mode(), one_thread():
         found = model.float().eval()(to_nchw(images).float())
@@ -44,7 +45,7 @@ def compare_outputs(reference: Reference, model: EfficientDet, images: NDArray[A
                     dtype="float32",
                     shape=array.shape,
                     measures=measure(output, to_nchw(array)),
-                    tolerance=tolerance("cumulative", "float32", KIND),
+                    tolerance=tolerance("cumulative", reference.precision, KIND),
                 )
             )
     return tuple(results)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from effdet_torch.errors import install_command
 from verify.errors import MissingDependencyError
+from verify.results.verification import Precision
 
 LayerKey = tuple[str, int | None]
 
@@ -149,7 +150,13 @@ class HeadOutputs:
 
 
 class Reference(ABC):
-    """A TensorFlow model that shows its layers."""
+    """A TensorFlow model that shows its layers.
+
+    Attributes:
+        precision: in which it computes where images are float32.
+    """
+
+    precision: Precision = "float32"
 
     @abstractmethod
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -165,6 +172,10 @@ class Reference(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return name, TensorFlow version and settings, for a report."""
+
+    def representable(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return images (B, H, W, 3) as the reference's input can hold them: as they are, unless that has codes."""
+        return images
 
     def run(self, images: NDArray[Any]) -> dict[LayerKey, NDArray[Any]]:
         """Run the model on (B, H, W, 3) images and return the output of every layer, in execution order."""

@@ -11,7 +11,7 @@ from verify.results.detections import DetectionResult
 
 Mode = Literal["isolated", "cumulative", "fused", "exported"]
 DType = Literal["float32", "float64"]
-Precision = Literal["float64", "float32", "float16"]
+Precision = Literal["float64", "float32", "float16", "int8"]
 Verdict = Literal["PASS", "FAIL", "EVALUATED"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # in this order, each is a cause of what the next ones show
 

@@ -134,10 +134,15 @@ def _detections(network: NetworkFound, options: Mapping[str, Number], notes: lis
     return "the file's detection operation", {"nms_configs": found}
 
 
+def kernel_types(network: NetworkFound) -> Counter[str]:
+    """Return how many kernels have which type."""
+    operations = [site.operation for sites in network.sites.values() for site in sites]
+    return Counter(network.graph.tensor(operation.inputs[1]).dtype for operation in operations)
+
+
 def _precision(network: NetworkFound) -> list[str]:
     """Return a note on the type of the kernels, unless they are float32."""
-    operations = [site.operation for sites in network.sites.values() for site in sites]
-    types = Counter(network.graph.tensor(operation.inputs[1]).dtype for operation in operations)
+    types = kernel_types(network)
     return [note for dtype, note in PRECISIONS.items() if types[dtype]]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -19,7 +19,7 @@ from converter.readers.tflite.content.schema import Model, Subgraph, read_model
 from converter.readers.tflite.dialect import load_dialect
 from converter.readers.tflite.names import require_names
 from converter.readers.tflite.placement import make, place
-from converter.readers.tflite.stated import evidence_of, read_stated
+from converter.readers.tflite.stated import evidence_of, kernel_types, read_stated
 from converter.readers.tflite.strangers import refuse
 from converter.readers.tflite.walk.heads import DETECTION
 from converter.readers.tflite.walk.network import NetworkFound, find_network
@@ -38,6 +38,9 @@ class TfliteFile(VariableSource):
     Args:
         path: the file.
 
+    Attributes:
+        graph_number: of the graph that holds the network.
+
     Raises:
         CorruptFileError: The file is damaged or cut off.
         UnsupportedSourceError: It does not hold an EfficientDet, or one whose parts are ambiguous.
@@ -47,7 +50,7 @@ class TfliteFile(VariableSource):
         data = map_file(path)
         try:
             model = read_model(data)
-            self._network = _find(model)
+            self.graph_number, self._network = _find(model)
             plan = _plan(self._network)
             self._recipes = place(self._network, plan, load_dialect())
             named = require_names(self._network, plan, self._recipes)
@@ -71,6 +74,7 @@ class TfliteFile(VariableSource):
                 is_folded=True,
                 notes=(named, f"class and box heads are told apart by {self._network.told_apart}", *stated.notes),
                 given=stated.given,
+                provenance={"precision": self.precision},
                 graph=lambda: evidence,
             )
         )
@@ -87,6 +91,17 @@ class TfliteFile(VariableSource):
         except SourceError as error:
             raise type(error)(f"{self.path}: {name}: {error}.") from error
 
+    @property
+    def network(self) -> NetworkFound:
+        """Where the network is in the graph."""
+        return self._network
+
+    @property
+    def precision(self) -> Literal["float32", "float16", "int8"]:
+        """The number format of the kernels: the coarsest that one of them has."""
+        types = kernel_types(self._network)
+        return "int8" if types["int8"] or types["uint8"] else "float16" if types["float16"] else "float32"
+
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
         return (self.path,)
@@ -95,8 +110,8 @@ class TfliteFile(VariableSource):
         """Nothing to do: the file is unmapped when the last array is gone."""
 
 
-def _find(model: Model) -> NetworkFound:
-    """Return the network of a file; of several graphs, that with the detection operation, else the first."""
+def _find(model: Model) -> tuple[int, NetworkFound]:
+    """Return the number of the graph with the network, and that: of several, the one that makes detections."""
     graphs = sorted(enumerate(model.graphs), key=lambda item: not _detects(item[1]))
     if not graphs:
         raise CorruptFileError("it has no graph")
@@ -108,7 +123,7 @@ def _find(model: Model) -> NetworkFound:
         raise UnsupportedSourceError(f"{len(images)} inputs with 4 axes; expected one, the image")
     outputs = [named for _, at, named in model.signatures if at == number]
     ordered = [graph.plain(tensor) for _, tensor in sorted(outputs[0].items(), key=_number)] if outputs else []
-    return find_network(graph, images[0], ordered, load_dialect().heads)
+    return number, find_network(graph, images[0], ordered, load_dialect().heads)
 
 
 def _number(output: tuple[str, int]) -> tuple[int, str]:

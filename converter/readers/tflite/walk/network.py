@@ -15,9 +15,11 @@ from converter.readers.tflite.content.graph import Graph
 from converter.readers.tflite.content.schema import Operation
 from converter.readers.tflite.walk.backbone import BackboneFound, features_used, require_usual, walk_backbone
 from converter.readers.tflite.walk.fusion import require_one
-from converter.readers.tflite.walk.heads import Chain, channels, find_predictions, tell_apart, walk_heads
+from converter.readers.tflite.walk.heads import DETECTION, Chain, channels, find_predictions, tell_apart, walk_heads
 from converter.readers.tflite.walk.pyramid import NodeFound, PyramidFound, walk_pyramid
 from converter.readers.tflite.walk.weights import Weights, find_weights
+
+DETECTED = 4  # boxes, classes, scores, their number
 
 Key = frozenset[tuple[str, Any]]  # {(axis of the table, index)}
 
@@ -62,6 +64,12 @@ class NetworkFound:
     activation: str
     sites: dict[Key, list[Site]] = field(default_factory=dict)
     weights: dict[Key, Weights] = field(default_factory=dict)
+
+    @property
+    def detections(self) -> tuple[int, ...]:
+        """The tensors with boxes, classes, scores and their number; () if the file makes no detections."""
+        found = [operation.outputs for operation in self.graph.operations if operation.kind == DETECTION]
+        return found[0] if found and len(found[0]) == DETECTED else ()
 
     @property
     def anchors(self) -> int:
