@@ -115,24 +115,24 @@ def _constant(
     if operation.name == DETECTION:
         return anchors
     if operation.name == "MUL":
-        return np.array(_scalar(row.name, variables))
+        return np.broadcast_to(_factor(row.name, variables), row.shape)
     kernel, bias = folded(listing.tensors[operation.inputs[1]].name, variables)
     return kernel if position == 1 else bias
 
 
-def _scalar(name: str, variables: Variables) -> float:
+def _factor(name: str, variables: Variables) -> NDArray[Any]:
     node = re.match(r"(fpn_cells/cell_\d+/fnode\d+)/(Relu|truediv)(?:_(\d+))?", name)
     assert node, name
     weights = node_weights(node[1], variables)
     if node[2] == "truediv":
         return 1 / (sum(weights) + FUSION_EPSILON)
-    return weights[int(node[3] or 0)] if "ReadVariableOp" in name else 0.0
+    return weights[int(node[3] or 0)] if "ReadVariableOp" in name else np.zeros(())
 
 
-def node_weights(node: str, variables: Variables) -> list[float]:
+def node_weights(node: str, variables: Variables) -> list[NDArray[np.float64]]:
     """Return relu(WSM) of all inputs of a node."""
     names = [f"{node}/WSM{f'_{number}' if number else ''}" for number in range(9)]
-    return [max(0.0, float(variables[name])) for name in names if name in variables]
+    return [np.maximum(0, variables[name].astype(np.float64)) for name in names if name in variables]
 
 
 def folded(name: str, variables: Variables) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -160,7 +160,7 @@ def folded(name: str, variables: Variables) -> tuple[NDArray[Any], NDArray[Any]]
         node, position = re.match(r"(.+)/resample_(\d+)_", scope).groups()  # type: ignore[union-attr]
         weights = node_weights(node, variables)
         factor = weights[int(position)] / (sum(weights) + FUSION_EPSILON)
-        kernel, bias = kernel * factor, bias * factor
+        kernel, bias = kernel * factor.reshape(-1, 1, 1, 1), bias * factor
     return kernel, bias
 
 
@@ -190,10 +190,14 @@ def _norm(scope: str, kind: str, level: int, variables: Variables) -> str | None
     if "/se/" in scope or scope.endswith("-predict"):
         return None
     if re.search(r"/(class|box)-\d+$", scope):
-        return None if kind == "depthwise" else f"{scope}-bn-{3 + level}"
+        return None if kind == "depthwise" else f"{scope}-bn-{_lowest(scope, variables) + level}"
     if scope.endswith("/conv"):
         return None if kind == "depthwise" else f"{scope.removesuffix('/conv')}/bn"
     return f"{scope.removesuffix('/conv2d')}/bn"
+
+
+def _lowest(scope: str, variables: Variables) -> int:
+    return min(int(found[1]) for name in variables if (found := re.match(rf"{scope}-bn-(\d+)/", name)))
 
 
 def build(

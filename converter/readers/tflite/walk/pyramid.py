@@ -94,18 +94,19 @@ def _coarser(graph: Graph, feature: int) -> tuple[int, Operation | None, bool]:
 
 
 def _cells(graph: Graph, features: list[int], cell: Cell, levels: range) -> list[list[NodeFound]]:
-    """Return as many cells as the graph has; none if it has others than these."""
+    """Return as many cells as the graph has; none if it has others than these, or more nodes of the same features."""
     cells: list[list[NodeFound]] = []
-    waiting = list(sums(graph))
+    waiting, every = list(sums(graph)), list(features)
     while len(cells) < MAX_CELLS:
         known, nodes = list(features), list[NodeFound]()
         for _, offsets in cell:
             wanted = [known[offset] for offset in offsets]
             node = _node(graph, wanted, known, waiting)
             if node is None:
-                return cells if not nodes else []
+                return [] if nodes or any(_inputs(graph, total, every) for total in waiting) else cells
             nodes.append(node)
             known.append(node.output)
+        every += known
         cells.append(nodes)
         features = [known[offset] for offset in last_nodes(cell, levels)]
     return []
@@ -114,13 +115,19 @@ def _cells(graph: Graph, features: list[int], cell: Cell, levels: range) -> list
 def _node(graph: Graph, wanted: list[int], known: list[int], waiting: list[Operation]) -> NodeFound | None:
     """Return the node whose sum takes just the wanted features; None if no waiting sum does."""
     for total in waiting:
-        inputs = [trace(graph, leaf, known) for leaf in leaves(graph, total, known)]
-        found = [item for item in inputs if item is not None]
-        if len(found) < len(inputs) or Counter(item.feature for item in found) != Counter(wanted):
+        found = _inputs(graph, total, known)
+        if Counter(item.feature for item in found) != Counter(wanted):
             continue
         waiting.remove(total)
         return _behind(graph, total, _in_order(found, wanted))
     return None
+
+
+def _inputs(graph: Graph, total: Operation, known: list[int]) -> list[Input]:
+    """Return the inputs of a sum; [] if one of them does not come from a known feature."""
+    inputs = [trace(graph, leaf, known) for leaf in leaves(graph, total, known)]
+    found = [item for item in inputs if item is not None]
+    return found if len(found) == len(inputs) else []
 
 
 def _in_order(found: list[Input], wanted: list[int]) -> tuple[Input, ...]:

@@ -63,8 +63,9 @@ def find_weights(
     factor = split[0][0] if split else None
     if factor is not None and any(not np.allclose(values[0], factor, rtol=tolerance) for values in split):
         raise UnsupportedSourceError(f"{where}: inputs are divided by different sums")
-    is_live = [item.conv is not None and bool(read(item.conv.inputs[1]).any()) for item in inputs]
-    weights, total = _weights(scales, is_live, factor)
+    per_channel = any(np.ndim(value) for values in scales for value in values)
+    is_live = [_is_live(item, read, per_channel) for item in inputs]
+    weights, total = _weights(scales, is_live, factor, tolerance / 4)
     if any(not np.isfinite(weight).all() or (weight < 0).any() for weight in weights):
         raise UnsupportedSourceError(f"{where}: a negative weight, or none that is a number")
     for values, weight in zip(scales, weights, strict=True):
@@ -73,28 +74,29 @@ def find_weights(
     stored = tuple(weight.astype(np.float32) for weight in weights)
     real = [weight.astype(np.float64) for weight in stored]
     factors = [weight / (sum(real) + EPSILON) for weight in real]
-    folded = {at: factors[at] for at, live in enumerate(is_live) if live and not scales[at]}
+    folded = {at: factors[at] for at, live in enumerate(is_live) if live.any() and not scales[at]}
     if any(not scales[at] and inputs[at].conv is None and (factors[at] > 0).any() for at in range(len(inputs))):
         raise UnsupportedSourceError(f"{where}: an input without a weight")
     return Weights(stored, folded)
 
 
 def _weights(
-    scales: Sequence[Sequence[Floats]], is_live: Sequence[bool], factor: Floats | None
+    scales: Sequence[Sequence[Floats]], is_live: Sequence[NDArray[np.bool_]], factor: Floats | None, least: float
 ) -> tuple[list[Floats], Any]:
     """Return weights and their sum.
 
     Args:
         scales: the factors of every input, the last one in the graph first; none where they are folded.
-        is_live: whether an input has a convolution that is not zero.
+        is_live: whether an input has a convolution that is not zero, for every channel where weights are per channel.
         factor: 1 / (sum + epsilon); None if no input shows it apart from its weight.
+        least: share of the sum that a weight has whose kernel is not zero.
     """
-    hidden = [not values and live for values, live in zip(scales, is_live, strict=True)]
+    hidden = [live & (not values) for values, live in zip(scales, is_live, strict=True)]
     shares = [np.prod(values, axis=0) if values else np.float64(0) for values in scales]
     seen = sum(shares)
     if factor is not None:
         total = 1 / factor - EPSILON
-    elif any(hidden):
+    elif np.any(hidden):
         total = np.float64(1)  # no number of the graph depends on it
     else:
         total = EPSILON * seen / np.maximum(1 - seen, EPSILON / LARGEST_SUM)
@@ -103,11 +105,18 @@ def _weights(
         for values, share in zip(scales, shares, strict=True)
     ]
     rest = total - sum(weights)
-    if any(hidden):
-        # Rounded constants may leave nothing for the last weight: then it is small, and the kernel is divided by less.
-        rest = np.maximum(rest, EPSILON * total) / sum(hidden)
-        weights = [np.asarray(rest if hides else weight) for weight, hides in zip(weights, hidden, strict=True)]
+    # Rounded constants may leave nothing for the last weight: then it is small, and the kernel is divided by less.
+    rest = np.maximum(rest, least * total) / np.maximum(sum(hidden), 1)
+    weights = [np.where(hides, rest, weight) for weight, hides in zip(weights, hidden, strict=True)]
     return weights, sum(weights)
+
+
+def _is_live(item: Input, read: Callable[[int], NDArray[Any]], per_channel: bool) -> NDArray[np.bool_]:
+    """Return whether an input has a convolution that is not zero: (), or (C,) for its channels."""
+    if item.conv is None:
+        return np.asarray(False)
+    kernel = read(item.conv.inputs[1])
+    return np.asarray((kernel != 0).any(axis=(1, 2, 3)) if per_channel else (kernel != 0).any())
 
 
 def _value(scale: Scale, read: Callable[[int], NDArray[Any]]) -> Floats:
