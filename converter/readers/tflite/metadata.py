@@ -30,7 +30,7 @@ class Metadata:
     """What the metadata say.
 
     Attributes:
-        scaling: (mean, deviation) of the image's colours, one or three each; None if they do not say.
+        scaling: (mean, deviation) of the image's three colours; None if they do not say.
         label_file: the archive's file with the names of classes; "" if they name none.
     """
 
@@ -64,7 +64,7 @@ def _scaling(tensor: Table) -> tuple[list[float], list[float]] | None:
         if unit.integer(0, "<B") == NORMALIZATION and options is not None:
             mean, deviation = (options.numbers(field, "<f4").tolist() for field in (0, 1))
             if len(mean) in (1, 3) and len(deviation) in (1, 3):
-                return mean, deviation
+                return mean * (3 // len(mean)), deviation * (3 // len(deviation))
     return None
 
 
