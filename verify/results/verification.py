@@ -225,10 +225,15 @@ class Verification:
         return tuple(x for x in self.layers if x.mode in ("cumulative", "exported") and x.tf.endswith("-predict"))
 
     @property
+    def has_compared(self) -> bool:
+        """Whether outputs of a network were compared: of its layers, or with those of TensorFlow's own graph."""
+        return bool(self.layers) or (self.graph is not None and bool(self.graph.outputs))
+
+    @property
     def passed(self) -> bool:
         """Whether layers, audit, graph and detections passed, something was done, and the claim suffices."""
         parts = (self.audit, self.detection, self.graph)
-        done = bool(self.layers) or self.detection is not None
+        done = self.has_compared or self.detection is not None
         agrees = not self.failures and all(part is None or part.passed for part in parts)
         return done and agrees and self.claim_suffices
 
@@ -237,5 +242,5 @@ class Verification:
         """PASS needs a comparison: an evaluation alone has nothing that could have failed."""
         if not self.passed:
             return "FAIL"
-        compared = bool(self.layers) or (self.detection is not None and self.detection.compared)
+        compared = self.has_compared or (self.detection is not None and self.detection.compared)
         return "PASS" if compared else "EVALUATED"
