@@ -56,7 +56,7 @@ def test_its_own_file(folder: Path) -> None:
     assert len(result.graph.outputs) == 6
     assert len(result.layers) > 200
     assert "found 100 boxes; the profile tflite, on the same outputs, has 100 of them" in " ".join(result.graph.notes)
-    assert "suppresses one from there on, we suppress above it" in " ".join(result.graph.notes)
+    assert "both suppress a box only if its overlap is above the threshold" in " ".join(result.graph.notes)
 
 
 def test_another_file_of_the_same_network(folder: Path) -> None:

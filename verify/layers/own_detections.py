@@ -44,8 +44,8 @@ def describe_detections(reference: TfliteReference, config: EfficientDetConfig) 
     alike = same & (np.abs(scores[:, None] - ours.scores[None]) < away)
     return (
         f"Its detection operation found {len(theirs)} boxes; the profile {PROFILE}, on the same outputs, has "
-        f"{int(alike.any(axis=1).sum())} of them. They may differ where scores are equal, and where two boxes overlap "
-        "by just the threshold: TensorFlow Lite suppresses one from there on, we suppress above it."
+        f"{int(alike.any(axis=1).sum())} of them. They may differ where scores are equal; both suppress a box only if "
+        "its overlap is above the threshold."
     )
 
 
