@@ -31,7 +31,7 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file or the folder
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a .tflite file, a PyTorch file or the folder
             of one (`model.safetensors`). If no such file exists: the name of an official file ("d0", "d4-640"), or an
             http or https URL.
         progress: called while a file is downloaded.
@@ -61,7 +61,8 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
     if found not in READERS:
         raise UnsupportedSourceError(
             f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
-            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb, a .tflite or a PyTorch file. "
+            f"{found.next_step}"
         )
     try:
         source = READERS[found](path)

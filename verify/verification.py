@@ -29,16 +29,16 @@ from verify.errors import GraphError, ParityError
 from verify.layers.audit import audit_weights
 from verify.layers.fused import compare_fused
 from verify.layers.outputs import compare_outputs
-from verify.layers.own_detections import describe_detections
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import TENSORFLOW_MODES, compare_layers, one_thread
 from verify.reference.base import Reference
 from verify.reference.network import TensorFlowReference
-from verify.reference.tflite import TfliteReference
+from verify.reference.tflite.interpreter import TfliteReference
 from verify.results.claim import Requirement
 from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
 from verify.subjects.graphs import find_graph, graph_reference, made_from
 from verify.subjects.images import network_input
+from verify.subjects.own_detections import describe_detections
 from verify.subjects.references import build_reference
 from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype

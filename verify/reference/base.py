@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from effdet_torch.errors import install_command
 from verify.errors import MissingDependencyError
-from verify.results.verification import Precision
 
+Precision = Literal["float32", "float16", "int8"]  # coarser from one to the next
 LayerKey = tuple[str, int | None]
 
 # What TensorFlow prints while it starts on a healthy machine, before it has read TF_CPP_MIN_LOG_LEVEL: information, and

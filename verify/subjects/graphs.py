@@ -15,7 +15,7 @@ from effdet_torch.file_format import sha256
 from verify.errors import GraphError
 from verify.reference.graph import GraphReference
 from verify.reference.graph_network import Outline
-from verify.reference.tflite import TfliteOutline, TfliteReference
+from verify.reference.tflite.interpreter import TfliteOutline, TfliteReference
 from verify.subjects.references import StoredVariables
 
 # Kind of source -> the file with its graph. A TF2 checkpoint and a Keras file have none.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.formats.flatbuffer import Buffer, Table
+from converter.formats.flat.flatbuffer import Buffer, Table
 
 NAME = "TFLITE_METADATA"
 NORMALIZATION = 1  # of the kinds of processing

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
-from converter.formats.flexbuffer import Number, read_numbers
+from converter.formats.flat.flexbuffer import Number, read_numbers
 from converter.readers.tflite.anchors import explain
 from converter.readers.tflite.content.constants import real_values
 from converter.readers.tflite.content.schema import Model, Operation

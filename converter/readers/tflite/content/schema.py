@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError
-from converter.formats.flatbuffer import Buffer, Table
+from converter.formats.flat.flatbuffer import Buffer, Table
 from converter.readers.tflite.content.numbers import CUSTOM, OPERATIONS, OPTIONS, TYPES
 
 VERSION = 3

@@ -10,9 +10,9 @@ import pytest
 from flatbuffers import Builder, flexbuffers
 
 from converter.errors import CorruptFileError
-from converter.formats import flatbuffer
-from converter.formats.flatbuffer import Buffer
-from converter.formats.flexbuffer import read_numbers
+from converter.formats.flat import flatbuffer
+from converter.formats.flat.flatbuffer import Buffer
+from converter.formats.flat.flexbuffer import read_numbers
 
 OPTIONS: dict[str, Any] = {
     "iou": 0.5,

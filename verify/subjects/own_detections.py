@@ -13,7 +13,7 @@ from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing.numpy_postprocess import postprocess
 from effdet_torch.processing.profiles import CLASS_OFFSET, PROFILES, own_profile
 from verify.reference.base import HeadOutputs
-from verify.reference.tflite import TfliteReference
+from verify.reference.tflite.interpreter import TfliteReference
 
 PROFILE = "tflite"
 SETTINGS = ("iou_threshold", "score_threshold", "max_detections")

@@ -10,17 +10,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.errors import install_command
 from verify.errors import GraphError, InputSizeError, MissingDependencyError
-from verify.reference.base import HeadOutputs, Reference, Tap
-from verify.results.verification import Precision
+from verify.reference.base import HeadOutputs, Precision, Reference, Tap
 
-COARSER: tuple[Precision, ...] = ("float32", "float16", "int8")
+COARSER: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
