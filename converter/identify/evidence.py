@@ -20,7 +20,7 @@ ASSUMED = "assumed"
 FREE = ("image_size", "num_scales", "aspect_ratios", "anchor_scale")  # the weights work with others, too
 ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
 # Kinds of files that were never published, and how the names of the others end.
-UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file")
+UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file", "TensorFlow Lite model")
 ENDINGS = (".tar.gz", ".tgz", ".h5", ".pb", ".index", ".meta")
 
 

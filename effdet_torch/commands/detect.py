@@ -69,7 +69,8 @@ Examples:
     default="model",
     show_default=True,
     metavar="NAME",
-    help="model (serving, with its own nms_configs), serving, serving-hard, official-eval, official-eval-hard, hard.",
+    help="model (serving, with its own nms_configs), serving, serving-hard, official-eval, official-eval-hard, tflite, "
+    "tflite-regular, hard.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")

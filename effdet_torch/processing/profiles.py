@@ -68,6 +68,9 @@ PROFILES: Mapping[str, Profile] = {
     "serving-hard": Profile("best_class", per_class=False, clip=True),
     # The API lets all pairs of anchor and class take part; those behind the best 50 000 do not become detections.
     "object-detection-api": Profile(score_threshold=1e-8, max_candidates=50_000, max_per_class=100, to_image=True),
+    # TensorFlow Lite's TFLite_Detection_PostProcess, without and with use_regular_nms; its boxes are not clipped.
+    "tflite": Profile("best_class", per_class=False),
+    "tflite-regular": Profile(max_candidates=1_000_000),
     "hard": Profile(),  # the detections of `torchvision.ops.batched_nms`: the name that users of it look for
 }
 

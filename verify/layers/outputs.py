@@ -31,10 +31,11 @@ def compare_outputs(reference: Reference, model: EfficientDet, images: NDArray[A
     """Run a reference and a model on the same images in float32, and compare the outputs of all heads.
 
     Args:
-        reference: computes in float32.
+        reference: computes in float32, or what its `precision` says.
         model: is converted to float32 in place.
         images: (B, H, W, 3), normalised.
     """
+    images = reference.representable(images)
     expected = _predictions(reference.outputs(images), len(model.config.levels))
     with torch.inference_mode(), one_thread():
         found = tree_leaves(model.float().eval()(to_nchw(images).float()))
@@ -49,7 +50,7 @@ def compare_outputs(reference: Reference, model: EfficientDet, images: NDArray[A
             dtype="float32",
             shape=wanted.output.shape,
             measures=measure(output, to_nchw(wanted.output)),
-            tolerance=tolerance("cumulative", "float32", wanted.kind),
+            tolerance=tolerance("cumulative", reference.precision, wanted.kind),
         )
         for order, (wanted, output) in enumerate(zip(expected, found, strict=True))
     )

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from effdet_torch.errors import install_command
 from verify.errors import MissingDependencyError
 
+Precision = Literal["float32", "float16", "int8"]  # coarser from one to the next
 LayerKey = tuple[str, int | None]
 
 # What TensorFlow prints while it starts on a healthy machine, before it has read TF_CPP_MIN_LOG_LEVEL: information, and
@@ -160,9 +161,11 @@ class Reference(ABC):
 
     Attributes:
         head_scopes: of the layers that predict classes and boxes.
+        precision: in which it computes where images are float32.
     """
 
     head_scopes: tuple[str, str] = ("class_net/class-predict", "box_net/box-predict")
+    precision: Precision = "float32"
 
     @abstractmethod
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -178,6 +181,10 @@ class Reference(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return name, TensorFlow version and settings, for a report."""
+
+    def representable(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return images (B, H, W, 3) as the reference's input can hold them: as they are, unless that has codes."""
+        return images
 
     def run(self, images: NDArray[Any]) -> dict[LayerKey, NDArray[Any]]:
         """Run the model on (B, H, W, 3) images and return the output of every layer, in execution order."""

@@ -25,6 +25,7 @@ EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     GRAPH: ("graph read", "TensorFlow's own {}, which was read"),
     "config.yaml": ("config", "{}"),
     "pipeline.config": ("config", "{}"),
+    "the file's": ("config", "{}"),
     "--hparams": ("config", "settings stated by {}"),
     "the official": ("config", "{}"),
     "table of official files": ("config", "an official file"),

@@ -54,6 +54,8 @@ def headline(verification: Verification) -> str:
         return f"TensorFlow's own graph ({graph.name}) computes other outputs: {_listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
         return _detection_headline(detection)
+    if verification.audit is None and graph is not None and graph.outputs:
+        return f"The outputs are those of {graph.name}; tensors and layers were not compared with it."
     return _agreement(verification) if verification.layers else "Nothing was compared."
 
 
