@@ -55,11 +55,6 @@ KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "activation": lambda name: name in ACTIVATIONS,
     "taps": lambda taps: not taps,
 }
-# Field -> what the official code does instead of what another value asks for.
-OFFICIAL_ONLY: Mapping[str, str] = {
-    "taps": "the official code feeds the BiFPN with the last block of every stage",
-    "resize": "the official code samples images at the centres of pixels",
-}
 
 
 def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
@@ -108,11 +103,3 @@ def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
 def backbone_notes(config: BackboneConfig) -> Iterator[str]:
     """Yield what users of timm need to know about a bare state_dict."""
     yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"
-
-
-def not_official(config: EfficientDetConfig) -> str:
-    """Return why the official code cannot run a network, in words; empty if it can."""
-    default = get_config(config.name)
-    found = (f"{words}, not {field} {getattr(config, field)}" for field, words in OFFICIAL_ONLY.items())
-    differs = (getattr(config, field) != getattr(default, field) for field in OFFICIAL_ONLY)
-    return next((words for words, is_so in zip(found, differs, strict=True) if is_so), "")

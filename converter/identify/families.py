@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from converter.errors import UnsupportedSourceError
+from converter.hparams.fields import not_official
 from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
-from converter.identify.effdet_package import backbone_notes, detector_notes, not_official
+from converter.identify.effdet_package import backbone_notes, detector_notes
 from converter.identify.object_detection_api import network as api_network
 from converter.identify.object_detection_api import settings as api_settings
 from converter.identify.recognition import Probe, recognize
