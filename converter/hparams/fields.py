@@ -73,7 +73,11 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("taps", "taps", read.taps, ()),
     Meaning("resize", "resize", read.one_of({"half_pixel": "half_pixel", "legacy": "legacy"}), "half_pixel"),
 )
-NOT_OFFICIAL = {"taps": [], "resize": "half_pixel"}  # name -> the value that every official model has
+# Name -> the value that every official model has, and what the official code does.
+NOT_OFFICIAL: Mapping[str, tuple[Any, str]] = {
+    "taps": ([], "feeds the BiFPN with the last block of every stage"),
+    "resize": ("half_pixel", "samples images at the centres of pixels"),
+}
 NAME = "name"  # of the variant, which is no field of its own
 
 
@@ -160,7 +164,18 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     special |= {name: None for name in PACKAGE_SETTINGS if fields[name] == getattr(EfficientDetConfig, name)}
     name = config.name if config.name in PACKAGE_VARIANTS else f"efficientdet-{config.name}"
     found = {NAME: name, **fields, **special}
-    return {name: value for name, value in found.items() if NOT_OFFICIAL.get(name, ...) != value}
+    return {name: value for name, value in found.items() if name not in NOT_OFFICIAL or value != NOT_OFFICIAL[name][0]}
+
+
+def not_official(config: EfficientDetConfig) -> str:
+    """Return why the official code cannot run a network, in words; empty if it can."""
+    values = hparams_of(config)
+    found = (
+        f"the official code {does}, not {name} {values[name]}"
+        for name, (_, does) in NOT_OFFICIAL.items()
+        if name in values
+    )
+    return next(found, "")
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -67,11 +67,6 @@ KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "heads": lambda heads: heads == (DETECTION,),
     "taps": lambda taps: not taps,
 }
-# Field -> what the official code does instead of what another value asks for.
-OFFICIAL_ONLY: Mapping[str, str] = {
-    "taps": "the official code feeds the BiFPN with the last block of every stage",
-    "resize": "the official code samples images at the centres of pixels",
-}
 
 
 def effdet_settings(config: EfficientDetConfig) -> dict[str, Any]:
@@ -136,13 +131,3 @@ def no_tensorflow_original(config: EfficientDetConfig) -> str:
 def backbone_notes(config: BackboneConfig) -> Iterator[str]:
     """Yield what users of timm need to know about a bare state_dict."""
     yield f"for timm: create_model({timm_name(config.backbone)!r}, features_only=True), strictly"
-
-
-def not_official(config: EfficientDetConfig) -> str:
-    """Return what keeps a network from being written for the official code, in words; "" if nothing does."""
-    default = get_config(config.name)
-    found = (f"{words}, not {field} {getattr(config, field)}" for field, words in OFFICIAL_ONLY.items())
-    differs = (getattr(config, field) != getattr(default, field) for field in OFFICIAL_ONLY)
-    return no_tensorflow_original(config) or next(
-        (text for text, is_so in zip(found, differs, strict=True) if is_so), ""
-    )

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from converter.errors import UnsupportedSourceError
+from converter.hparams.fields import not_official
 from converter.identify.architecture import BackboneArchitecture, DetectorArchitecture
-from converter.identify.effdet_package import backbone_notes, detector_notes, not_official
+from converter.identify.effdet_package import backbone_notes, detector_notes, no_tensorflow_original
 from converter.identify.object_detection_api import network as api_network
 from converter.identify.object_detection_api import settings as api_settings
 from converter.identify.recognition import Probe, look_alike, recognize
@@ -57,7 +58,7 @@ DETECTOR = Family(
     open_questions=("min_level", "node_biases"),
     questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
-    not_tensorflow=not_official,
+    not_tensorflow=lambda config: no_tensorflow_original(config) or not_official(config),
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
@@ -93,7 +94,7 @@ OBJECT_DETECTION_API = Family(
     settle=api_settings.settle,
     package_notes=detector_notes,
     axes_of_source=api_settings.axes,
-    not_tensorflow=not_official,
+    not_tensorflow=lambda config: no_tensorflow_original(config) or not_official(config),
 )
 FAMILIES: tuple[Family, ...] = (DETECTOR, OBJECT_DETECTION_API, BACKBONE)
 

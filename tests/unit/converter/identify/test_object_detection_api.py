@@ -130,7 +130,7 @@ def test_an_incomplete_network_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["tf1", "h5"])
-@pytest.mark.parametrize(("variant", "reason"), [("d0", "not resize legacy"), ("d1", r"not taps \(\(2, 1\)")])
+@pytest.mark.parametrize(("variant", "reason"), [("d0", "not resize legacy"), ("d1", r"not taps \[\[2, 1\]")])
 def test_official_formats_cannot_hold_it(target: str, variant: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{variant} cannot be written as {target}: the official code .*{reason}"):
         prepare(source_of(variant, tmp_path)).for_target(TARGETS[target])
