@@ -141,9 +141,9 @@ def convert(
     """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors), or back.
 
     SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5, a frozen graph,
-    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5), a URL, or a PyTorch file (.pth, .safetensors)
-    of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
-    is accounted for.
+    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5, efficientnet-b0), a URL, or a PyTorch file
+    (.pth, .safetensors) of this project or the effdet package. The variant, the class count and the anchors are
+    recognised; every variable is accounted for.
     """
     from converter.conversion import converting, prepare
     from converter.inputs import input_files

@@ -10,13 +10,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.readers.tensorflow.object_graph import OPTIMIZER, STEP, Names, read_names
+from converter.readers.tensorflow.object_graph import OPTIMIZER, Names, read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import (
     AVERAGE,
     OPTIMIZER_STATE,
     OTHER_COPY,
     RAW_VALUES,
+    STEP,
     STEP_COUNT,
     SourceFacts,
     VariableInfo,

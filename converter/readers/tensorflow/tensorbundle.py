@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,16 @@ from converter.errors import CorruptFileError, MissingFileError, UnsupportedSour
 from converter.formats.leveldb_table import extend_crc32c, mask_crc32c, unmask_crc32c
 from converter.formats.protobuf import read_varint
 from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import (
+    AVERAGE,
+    OPTIMIZER_STATE,
+    OTHER_COPY,
+    STEP,
+    STEP_COUNT,
+    SourceFacts,
+    VariableInfo,
+    VariableSource,
+)
 from effdet_torch.untrusted.files import map_file
 
 if TYPE_CHECKING:
@@ -56,7 +65,9 @@ class TensorBundle(VariableSource):
             self._index = read_index(_read_file(self._index_path))
         self._variables = {name: entry.info for name, entry in self._index.entries.items()}
         kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
-        super().__init__(SourceFacts(kind, Path(path or prefix), self.prefix.parent, checksums="CRC-32C"))
+        lost = _lost(self._variables.keys())
+        folder = self.prefix.parent
+        super().__init__(SourceFacts(kind, Path(path or prefix), folder, checksums="CRC-32C", unrecoverable=lost))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -141,6 +152,13 @@ class TensorBundle(VariableSource):
                 f"{shown}: {error.strerror or error}. Keep all files of the checkpoint in one folder: "
                 f"{self.prefix.name}.index and {self.prefix.name}.data-*."
             ) from error
+
+
+def _lost(names: Collection[str]) -> tuple[str, ...]:
+    """Return what a TF1 checkpoint lacks of its training; slots are named after their variables."""
+    slots = {slot for variable, _, slot in (name.rpartition("/") for name in names) if variable in names}
+    lacks = {OTHER_COPY: AVERAGE not in slots, OPTIMIZER_STATE: not slots - {AVERAGE}, STEP_COUNT: STEP not in names}
+    return tuple(what for what, is_lost in lacks.items() if is_lost)
 
 
 def _read_file(path: Path) -> bytes:

@@ -21,7 +21,7 @@ from converter.report import conversion_report, conversion_text, inspection_text
 from effdet_torch import load_model, save_model
 from effdet_torch.file_format import UNTRAINED, untrained
 from effdet_torch.network.model import EfficientDet
-from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config, state_dict
+from support.sources import EMA, MemorySource, averages, placeholders, plan_of, seeded, small_config, state_dict
 
 PART = "class and box predictions"
 VALUES = seeded(plan_of(small_config()))
@@ -95,6 +95,14 @@ def test_one_head_without_predictions_is_damaged() -> None:
     damaged = {name: array for name, array in VALUES.items() if not name.startswith("box_net/box-predict/")}
     with pytest.raises(UnsupportedSourceError, match=r"expected the variable box_net/box-predict/bias"):
         prepare(MemorySource(damaged))
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite1", "lite2", "lite3", "lite4"])
+def test_every_variant_on_tf_hub_is_recognised_by_its_names_alone(variant: str) -> None:
+    shapes = placeholders(plan_of(variant))
+    body = {name: array for name, array in shapes.items() if "-predict/" not in name}
+    prepared = prepare(MemorySource(body, data=False))
+    assert (prepared.settings.config.name, len(prepared.source.initial)) == (variant, 6)
 
 
 def test_classes_and_anchors_are_the_users_choice() -> None:

@@ -265,10 +265,16 @@ def test_fewer_images_than_a_batch(place: Path, tmp_path: Path) -> None:
 
 def test_another_head_is_made_for_other_classes(place: Path, tmp_path: Path) -> None:
     save_model(small_model(num_classes=7), tmp_path / "seven.pth")
+    content = torch.load(tmp_path / "seven.pth", weights_only=True)
+    content["metadata"]["untrained"] = ["class and box predictions"]
+    torch.save(content, tmp_path / "seven.pth")
     recipe = replace(RECIPE, epochs=1, lr=1e-12, ema=None)
     results = run(place, tmp_path / "run", recipe, source=str(tmp_path / "seven.pth"))
     assert any(note.startswith("class head: 2 classes in place of 7") for note in results.notes)
-    old, new = (load_model(path).state_dict() for path in (tmp_path / "seven.pth", tmp_path / "run" / "last.pth"))
+    assert any(note.startswith("UNTRAINED class and box predictions") for note in results.notes)
+    trained = load_model(tmp_path / "run" / "last.pth")
+    assert ("untrained" in trained.metadata, "untrained" in trained.metadata["parent"]) == (False, True)
+    old, new = load_model(tmp_path / "seven.pth").state_dict(), trained.state_dict()
     changed = {key for key in old if old[key].shape != new[key].shape}
     assert changed == {"class_net.predict.conv_pw.weight", "class_net.predict.conv_pw.bias"}
     kernels = {key for key in old if key.endswith("weight") and old[key].ndim == 4} - changed
