@@ -31,9 +31,9 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a .tflite file, a PyTorch file or the folder
-            of one (`model.safetensors`). If no such file exists: the name of an official file ("d0", "d4-640"), or an
-            http or https URL.
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a .tflite file, a PyTorch
+            file or the folder of one (`model.safetensors`). If no such file exists: the name of an official file ("d0",
+            "d4-640"), or an http or https URL.
         progress: called while a file is downloaded.
 
     Raises:
