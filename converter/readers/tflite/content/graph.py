@@ -13,6 +13,7 @@ FORMATS = ("QUANTIZE", "DEQUANTIZE")  # the same values in another number format
 # What an operation can do with its result; 0 is nothing.
 FUSED: Mapping[int, str] = {1: "relu", 2: "relu_n1_to_1", 3: "relu6", 4: "tanh"}
 ACTIVATIONS: Mapping[str, str] = {"RELU": "relu", "RELU6": "relu6", "HARD_SWISH": "hswish"}
+MISH = ("TANH", "LOG", "ADD", "EXP")  # the last operation first
 SAME = 0  # the padding of TensorFlow's name
 # Kind of operation -> how many inputs it has at least.
 LEAST_INPUTS: Mapping[str, int] = {
@@ -97,7 +98,22 @@ class Graph:
         products = [user for user in users if user.kind == "MUL" and set(user.inputs) & set(gates)]
         if len(users) == 2 and gates and products:
             return Activated(products[0].outputs[0], "swish")
+        if len(users) == 2 and (product := self._mish(index, users)) is not None:
+            return Activated(product, "mish")
         return Activated(index, "")
+
+    def _mish(self, index: int, users: list[Operation]) -> int | None:
+        """Return x * tanh(log(1 + exp(x))), if that is what two operations make of a tensor x."""
+        for product in (user for user in users if user.kind == "MUL"):
+            tensor = self.other_input(product, index)
+            for kind in MISH:
+                operation = self._producers.get(tensor)
+                if operation is None or operation.kind != kind:
+                    return None
+                computed = [other for other in operation.inputs if not self.is_constant(other)]
+                tensor = computed[0] if computed else -1
+            return product.outputs[0] if tensor == index else None
+        return None
 
     def _add(self, operation: Operation) -> None:
         inputs = tuple(self.plain(index) for index in operation.inputs)

@@ -96,10 +96,9 @@ def _weights(
     seen = sum(shares)
     if factor is not None:
         total = 1 / factor - EPSILON
-    elif np.any(hidden):
-        total = np.float64(1)  # no number of the graph depends on it
-    else:
-        total = EPSILON * seen / np.maximum(1 - seen, EPSILON / LARGEST_SUM)
+    else:  # where a weight is hidden, no number of the graph depends on the sum
+        shown = EPSILON * seen / np.maximum(1 - seen, EPSILON / LARGEST_SUM)
+        total = np.where(sum(hidden) > 0, 1.0, shown)
     weights = [
         np.asarray(values[-1] if len(values) == 2 else share * (total + EPSILON))
         for values, share in zip(scales, shares, strict=True)
