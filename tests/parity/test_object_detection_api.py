@@ -204,3 +204,15 @@ def test_the_box_coder_of_the_pipeline_counts(folder: Callable[[str], Path], tmp
     for checkpoint, fails in ((source, False), (usual, True)):  # the reference reads the coder, too
         with open_checkpoint(checkpoint) as opened:
             assert bool(verify_model(file, opened, settings).failures) == fails
+
+
+def test_a_wrong_box_head_is_explained(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    file = converted(folder("d0"), tmp_path / "d0.pth")
+    content = torch.load(file, weights_only=True)
+    content["state_dict"]["box_net.predict.conv_pw.weight"] *= 10  # the box coder, forgotten
+    torch.save(content, file)
+    with open_checkpoint(folder("d0")) as source:
+        result = verify_model(file, source, Settings(image_size=(129, 129), dtypes=("float64",), modes=("isolated",)))
+    (diagnosis,) = result.diagnoses
+    assert "10 times what it should be" in str(diagnosis)
+    assert "mappings/object_detection_api.yaml" in str(diagnosis)

@@ -70,7 +70,7 @@ class ApiVariables(Mapping[str, Array]):
         by_ratio = array.reshape(*array.shape[:-1], anchors // self._octaves, self._octaves, array.shape[-1] // anchors)
         by_octave = by_ratio.swapaxes(-3, -2)
         if head == "box":
-            by_octave = (by_octave / self._coder).astype(array.dtype)
+            by_octave = by_octave / self._coder  # in float64: rounded where it is computed with
         arranged: Array = by_octave.reshape(array.shape)
         return arranged
 
