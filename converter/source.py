@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 Source = TypeVar("Source", bound="VariableSource")
 AVERAGE = "ExponentialMovingAverage"  # the last part of the name of a variable's average
-STEP = "global_step"  # the name of the variable that counts training steps
+STEP, OPTIMIZER = (
+    "global_step",
+    "optimizer",
+)  # the variable that counts training steps; the scope of an optimizer's state
 # What many kinds of source lack, see `SourceFacts.unrecoverable`.
 RAW_VALUES, OTHER_COPY = "the raw values", "the other copy of the weights (raw values or averages)"
 OPTIMIZER_STATE, STEP_COUNT = "the optimizer's state", "the number of training steps"

@@ -10,19 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
-from converter.readers.tensorflow.object_graph import OPTIMIZER, Names, read_names
-from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import (
-    AVERAGE,
-    OPTIMIZER_STATE,
-    OTHER_COPY,
-    RAW_VALUES,
-    STEP,
-    STEP_COUNT,
-    SourceFacts,
-    VariableInfo,
-    VariableSource,
-)
+from converter.readers.tensorflow.object_graph import Names, read_names
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle, lost_of_training
+from converter.source import AVERAGE, OTHER_COPY, RAW_VALUES, SourceFacts, VariableInfo, VariableSource
 
 ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
 _AVERAGES_PREFIX = "emackpt"
@@ -77,7 +67,7 @@ class ObjectCheckpoint(VariableSource):
 
     def _implied_averages(self, names: Names) -> tuple[dict[str, str], SourceFacts]:
         """Return {name: key} of the averages that have no slot, and what is known about both copies."""
-        facts, lost = self._bundle.facts, _without_training(names)
+        facts, lost = self._bundle.facts, lost_of_training({*names.model, *names.others})
         averaged = {name: key for name, key in names.model.items() if f"{name}/{AVERAGE}" in names.others}
         if not averaged:
             reason = f"a {facts.kind} {ONE_COPY}"
@@ -95,10 +85,3 @@ class ObjectCheckpoint(VariableSource):
             if name not in averaged and self._bundle.variables[key].dtype.startswith(("float", "bfloat"))
         }
         return implied, replace(facts, notes=notes, unrecoverable=(*([RAW_VALUES] if same else []), *lost))
-
-
-def _without_training(names: Names) -> list[str]:
-    """Return what a checkpoint lacks of the state of its training."""
-    stored = {*names.model, *names.others}
-    has_optimizer = any(name.startswith(f"{OPTIMIZER}/") for name in stored)
-    return [*([] if has_optimizer else [OPTIMIZER_STATE]), *([] if STEP in stored else [STEP_COUNT])]

@@ -31,9 +31,9 @@ from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.trackable import ROOT, VALUE, Node, local_name, reachable, read_nodes
 from converter.identify.naming import drop_outer, undo_counters
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
-from converter.source import AVERAGE, STEP
+from converter.source import AVERAGE, OPTIMIZER, STEP
 
-OPTIMIZER, _GRAPH = "optimizer", "object_graph"
+_GRAPH = "object_graph"
 _STEP_COUNTERS = ("iter", "_iterations")
 _SIGNS = {"_variables", "learning_rate", "decay"}  # one of these beside a step counter makes an optimizer
 _AVERAGED, _AVERAGES = "_trainable_variables", "_model_variables_moving_average"

@@ -17,6 +17,7 @@ from converter.formats.protobuf import read_varint
 from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
 from converter.source import (
     AVERAGE,
+    OPTIMIZER,
     OPTIMIZER_STATE,
     OTHER_COPY,
     STEP,
@@ -65,7 +66,8 @@ class TensorBundle(VariableSource):
             self._index = read_index(_read_file(self._index_path))
         self._variables = {name: entry.info for name, entry in self._index.entries.items()}
         kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
-        lost = _lost(self._variables.keys())
+        names = self._variables.keys()
+        lost = (*([] if AVERAGE in slots_of(names) else [OTHER_COPY]), *lost_of_training(names))
         folder = self.prefix.parent
         super().__init__(SourceFacts(kind, Path(path or prefix), folder, checksums="CRC-32C", unrecoverable=lost))
 
@@ -154,11 +156,15 @@ class TensorBundle(VariableSource):
             ) from error
 
 
-def _lost(names: Collection[str]) -> tuple[str, ...]:
-    """Return what a TF1 checkpoint lacks of its training; slots are named after their variables."""
-    slots = {slot for variable, _, slot in (name.rpartition("/") for name in names) if variable in names}
-    lacks = {OTHER_COPY: AVERAGE not in slots, OPTIMIZER_STATE: not slots - {AVERAGE}, STEP_COUNT: STEP not in names}
-    return tuple(what for what, is_lost in lacks.items() if is_lost)
+def slots_of(names: Collection[str]) -> set[str]:
+    """Return the slots that variables have among some names: "Momentum" of X/Momentum beside X."""
+    return {slot for variable, _, slot in (name.rpartition("/") for name in names) if variable in names}
+
+
+def lost_of_training(names: Collection[str]) -> list[str]:
+    """Return what a checkpoint with these names lacks of the state of its training."""
+    has_state = slots_of(names) - {AVERAGE} or any(name.startswith(f"{OPTIMIZER}/") for name in names)
+    return [*([] if has_state else [OPTIMIZER_STATE]), *([] if STEP in names else [STEP_COUNT])]
 
 
 def _read_file(path: Path) -> bytes:

@@ -235,6 +235,10 @@ def test_what_a_checkpoint_of_training_lost(tmp_path: Path, same: bool) -> None:
     graph.add("optimizer/decay", "SGD/decay")
     with open_checkpoint(graph.write(tmp_path / "ckpt-2")) as source:
         assert source.facts.unrecoverable == lost
+    slots = ObjectGraph()
+    slots.add_slot(slots.add("model/gamma", "x/gamma", 1.0), "momentum", "model/gamma", 2.0)
+    with open_checkpoint(slots.write(tmp_path / "ckpt-3")) as source:
+        assert source.facts.unrecoverable == (OTHER_COPY, STEP_COUNT)
 
 
 def test_official_checkpoint(shared: Path) -> None:
