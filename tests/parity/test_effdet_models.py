@@ -249,8 +249,15 @@ def test_names_of_networks_that_are_not_supported(effdet: ModuleType, tmp_path: 
         open_checkpoint(tmp_path / "w0.pth")
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
-@pytest.mark.parametrize("name", ["efficientdet_d0", "efficientdet_q1"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("efficientdet_d0", ".onnx"),
+        ("efficientdet_q1", ".torchscript"),
+        pytest.param("efficientdet_q1", ".onnx", marks=pytest.mark.slow),
+        pytest.param("efficientdetv2_dt", ".onnx", marks=pytest.mark.slow),
+    ],
+)
 def test_an_exported_file_computes_the_same(tmp_path: Path, name: str, suffix: str) -> None:
     small = create_model(name, fpn_channels=16, fpn_cells=1, head_repeats=1, num_classes=3, image_size=SIZE)
     model, pixels = alive(small), noise(1, SIZE)
