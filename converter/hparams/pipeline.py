@@ -184,12 +184,22 @@ def find_pipeline(folder: Path) -> Pipeline | None:
         CorruptFileError: It is not a pipeline as text.
         UnsupportedSourceError: It asks for what is not supported.
     """
-    folder = folder.absolute()
-    for place, origin in ((folder, PIPELINE_FILE), (folder.parent, f"{PIPELINE_FILE} above {folder.name}/")):
-        if (path := place / PIPELINE_FILE).is_file():
-            notes = () if place == folder else (f"{PIPELINE_FILE} of the folder above {folder.name}/ is used",)
-            return read_pipeline(path, origin, notes)
+    for path in pipeline_paths(folder):
+        if path.is_file():
+            if path.parent == folder.absolute():
+                return read_pipeline(path)
+            above = f"above {folder.absolute().name}/"
+            note = f"{PIPELINE_FILE} of the folder {above} is used"
+            return read_pipeline(path, f"{PIPELINE_FILE} {above}", (note,))
     return None
+
+
+def pipeline_paths(folder: Path) -> list[Path]:
+    """Return where the pipeline of a checkpoint in a folder may lie, nearest first."""
+    from converter.formats.archive import is_temporary  # late: tarfile and all compressions
+
+    folder = folder.absolute()
+    return [place / PIPELINE_FILE for place in ((folder,) if is_temporary(folder) else (folder, folder.parent))]
 
 
 def read_pipeline(path: Path, origin: str = PIPELINE_FILE, notes: tuple[str, ...] = ()) -> Pipeline:

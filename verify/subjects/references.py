@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from converter.conversion import Preparation
 from converter.hparams.fields import OPTION, stated_hparams
+from converter.hparams.pipeline import pipeline_paths
 from converter.identify.effdet_package import no_tensorflow_original
 from converter.identify.families import BACKBONE, OBJECT_DETECTION_API
 from converter.source import VariableSource
@@ -51,7 +52,7 @@ def build_reference(preparation: Preparation, dtype: DType) -> TensorFlowReferen
     hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
     if preparation.family is not OBJECT_DETECTION_API:
         return TensorFlowReference(hparams, stored, dtype, preparation.family is BACKBONE)
-    variables = ApiVariables(stored, hparams.num_scales, read_coder(preparation.source.facts.folder))
+    variables = ApiVariables(stored, hparams.num_scales, read_coder(pipeline_paths(preparation.source.facts.folder)))
     return TensorFlowReference(hparams, variables, dtype, names=variables.names)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from verify.reference.object_detection_api.names import PREDICTOR, Names
 Array = NDArray[Any]
 RATIOS = 3  # of the anchors, unless the settings say otherwise
 CODER = {"y_scale": 10.0, "x_scale": 10.0, "height_scale": 5.0, "width_scale": 5.0}
-PIPELINE_FILE = "pipeline.config"
 MAX_PIPELINE_BYTES = 1 << 20
 
 
@@ -98,14 +97,16 @@ def seen_in_api(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     }
 
 
-def read_coder(folder: Path) -> tuple[float, ...]:
+def read_coder(paths: Iterable[Path]) -> tuple[float, ...]:
     """Return what the pipeline of a checkpoint multiplies (ty, tx, th, tw) by; the API's own where there is none.
+
+    Args:
+        paths: where the pipeline may lie, nearest first.
 
     Raises:
         ReferenceModelError: The file cannot be read.
     """
-    folder = folder.absolute()
-    file = next((path / PIPELINE_FILE for path in (folder, folder.parent) if (path / PIPELINE_FILE).is_file()), None)
+    file = next(filter(Path.is_file, paths), None)
     if file is None:
         return tuple(CODER.values())
     try:

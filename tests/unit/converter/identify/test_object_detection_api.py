@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,11 @@ def test_the_published_archive_is_read_with_its_pipeline(published: Path, tmp_pa
     assert result.origins["anchor_scale"] == "pipeline.config above checkpoint/"
 
 
-def test_an_archive_of_the_saved_model_alone_is_read(published: Path, tmp_path: Path) -> None:
+def test_an_archive_of_the_saved_model_alone_is_read(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / FILE).write_text("of another network")  # beside the temporary folder
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with open_checkpoint(archive_of(published / "saved_model", tmp_path / "hub.tar.gz")) as source:
         assert source.kind == "TF2 SavedModel"
         assert "image_size" in settled(source).assumed

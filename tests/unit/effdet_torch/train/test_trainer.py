@@ -263,6 +263,16 @@ def test_fewer_images_than_a_batch(place: Path, tmp_path: Path) -> None:
     assert results.epochs[0].images == 4
 
 
+def test_taps_and_resize_of_a_model_are_kept(place: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.pth"
+    model = small_model(backbone="efficientnet-b1", taps=((2, 1), (4, 2), (6, 0)), resize="legacy")
+    save_model(model, start)
+    trainer.train(request(place, tmp_path / "run", replace(RECIPE, epochs=1), source=str(start)))
+    trained = load_model(tmp_path / "run" / "best.pth")
+    assert (trained.config.taps, trained.config.resize) == (model.config.taps, "legacy")
+    assert trained.state_dict().keys() == model.state_dict().keys()
+
+
 def test_another_head_is_made_for_other_classes(place: Path, tmp_path: Path) -> None:
     save_model(small_model(num_classes=7), tmp_path / "seven.pth")
     content = torch.load(tmp_path / "seven.pth", weights_only=True)
