@@ -19,7 +19,8 @@ from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS
 
 OWN_RATIOS = [list(pair) for pair in RATIOS]
 PREFIX, ADVPROP = "tf_efficientdet_", "_ap"
-TIMM_NAMES = {timm_name(name, "pytorch") for name in (*BACKBONES, *PACKAGE_BACKBONES)}
+STYLES = ("tensorflow", "pytorch")
+TIMM_NAMES = {timm_name(name, style) for name in (*BACKBONES, *PACKAGE_BACKBONES) for style in STYLES}
 KNOWN_ARGUMENTS = {"act_layer", "drop_path_rate", "drop_rate"}  # of timm's backbones; others may change the network
 BENCHES = ("detbenchtrain", "detbenchpredict")  # timm's saver names the class, unless the script names the model
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # where a model's settings have none
@@ -153,7 +154,7 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
     resampled = settings.get("downsample_type") or "max", settings.get("upsample_type") or "nearest"
     if resampled not in RESAMPLINGS.values():
         problems.append(f"resampling {' and '.join(resampled)} (expected max and nearest, or bilinear twice)")
-    if backbone.removeprefix("tf_") not in ("", *TIMM_NAMES):
+    if backbone not in ("tf_", *TIMM_NAMES):
         problems.append(f"backbone {backbone} (expected an EfficientNet of this project)")
     if others := sorted(set(arguments) - KNOWN_ARGUMENTS):
         problems.append(f"backbone_args {', '.join(others)} (expected {', '.join(sorted(KNOWN_ARGUMENTS))} only)")

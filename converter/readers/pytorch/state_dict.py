@@ -83,10 +83,7 @@ class StateDict(VariableSource):
         networks, dictionaries = find_networks(self._file, content, last)
         copies = choose_copies(self._file, list(map(_with_usual_keys, networks)), dictionaries)
         facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)
-        trainings = {
-            view: Training() if facts.given else training_of(self._file, network)
-            for view, network in copies.by_view.items()
-        }
+        trainings = {} if facts.given else {view: training_of(self._file, n) for view, n in copies.by_view.items()}
         plans = _plans(self._file, copies, stated_config(metadata))
         # Two copies are those of further training, under their own names.
         held_view = facts.held_view if list(plans) == ["raw"] else None

@@ -143,6 +143,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "pooling": ({"downsample_type": "bilinear"}, "resampling bilinear and nearest"),
     "padding": ({"pad_type": "reflect"}, "pad_type 'reflect'"),
     "backbone": ({"backbone_name": "resnet50"}, "backbone resnet50"),
+    "backbone of TensorFlow's": ({"backbone_name": "tf_efficientnet_es"}, "backbone tf_efficientnet_es"),
     "features": ({"backbone_args": {"feature_location": "depthwise"}}, "backbone_args feature_location"),
     "activation of the heads": ({"head_act_type": "mish"}, "head_act_type 'mish'"),
     "activation": ({"act_type": "relu6"}, "act_type 'relu6' beside the backbone's 'swish'"),
