@@ -105,6 +105,8 @@ REFUSED = {
     "a value twice": (("num_classes: 90", "num_classes: 90 num_classes: 3"), "num_classes is given 2 times"),
     "a message twice": (("  ssd {", "  ssd { } ssd {"), "model.ssd is given 2 times; expected once"),
     "a word for a number": (("num_classes: 90", "num_classes: [{}]"), "num_classes is '{}'; expected a number"),
+    "a word in the box coder": (("y_scale: 10.0", "y_scale: model5.0"), "y_scale is 'model5.0'; expected a number"),
+    "a number for a word": (("activation: SWISH", "activation: 3"), "activation is '3', which is not supported"),
     "a negative number": (("num_classes: 90", "num_classes: -1"), "num_classes is '-1'; expected a number, 0 or more"),
     "quantisation": (("train_config {", "graph_rewriter { x: 1 } train_config {"), "graph_rewriter.x is not supported"),
 }
