@@ -257,7 +257,8 @@ def _value(path: str, rule: Taken | Only, found: Mapping[str, list[Any]]) -> Any
     value = _shortest(values[0]) if values else rule.default
     if isinstance(rule, Only):
         if value not in rule.values:
-            raise ValueError(f"{path} is {value}; only {rule.values[0]} is supported")
+            where = "" if values else " (by default)"
+            raise ValueError(f"{path} is {value}{where}; only {rule.values[0]} is supported")
         return value
     if value is None:
         return None

@@ -67,7 +67,10 @@ REFUSED = {
         ),
         "model.ssd.image_resizer.fixed_shape_resizer.height is not supported for EfficientDet",
     ),
-    "no padding": ((" pad_to_max_dimension: true", ""), "pad_to_max_dimension is false; only true is supported"),
+    "no padding": (
+        (" pad_to_max_dimension: true", ""),
+        "pad_to_max_dimension is false (by default); only true is supported",
+    ),
     "another resize method": (
         ("pad_to_max_dimension: true", "pad_to_max_dimension: true resize_method: BICUBIC"),
         "resize_method is BICUBIC; only BILINEAR is supported",
@@ -87,7 +90,7 @@ REFUSED = {
     "softmax": (("score_converter: SIGMOID", "score_converter: SOFTMAX"), "score_converter is SOFTMAX; only SIGMOID"),
     "a class for the background": (
         ("add_background_class: false", ""),
-        "add_background_class is true; only false is supported",
+        "add_background_class is true (by default); only false is supported",
     ),
     "another activation": (
         ("activation: SWISH", "activation: RELU_6"),
