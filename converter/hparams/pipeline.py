@@ -5,9 +5,10 @@ Source: the API's `ssd.proto` and the messages that it uses, with their defaults
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +32,15 @@ class Taken(NamedTuple):
     Attributes:
         name: of the hyperparameter, with dots.
         default: the API's own; None where it has none, and the setting may be absent.
-        read: value -> value of the hyperparameter.
+        words: for a setting that is a word or text, {supported one: value of the hyperparameter}.
+        least: of a number, the least value of the hyperparameter.
         is_list: whether it can stand several times.
     """
 
     name: str
     default: Any = None
-    read: Callable[[Any], Any] = lambda value: value
+    words: Mapping[str, str] = MappingProxyType({})
+    least: float = 0
     is_list: bool = False
 
 
@@ -70,7 +73,7 @@ _ANCHORS, _CODER = (
 _RESIZER, _BIFPN = "model.ssd.image_resizer.keep_aspect_ratio_resizer.", "model.ssd.feature_extractor.bifpn."
 _HEAD, _EXTRACTOR = "model.ssd.box_predictor.weight_shared_convolutional_box_predictor.", "model.ssd.feature_extractor."
 _CONVOLUTIONS: Mapping[str, Rule] = {
-    "activation": Taken("act_type", "RELU", ACTIVATION.__getitem__),
+    "activation": Taken("act_type", "RELU", ACTIVATION),
     "batch_norm.epsilon": Only((0.001,), 0.001),
     "batch_norm.scale": ON,
     "batch_norm.center": Only(("true",), "true"),
@@ -87,7 +90,7 @@ RULES: Mapping[str, Rule] = {
     f"{_SSD}num_classes": Taken("num_classes"),
     f"{_SSD}add_background_class": Only(("false",), "true"),
     f"{_SSD}explicit_background_class": OFF,
-    f"{_EXTRACTOR}type": Taken("backbone_name", read=BACKBONE.__getitem__),
+    f"{_EXTRACTOR}type": Taken("backbone_name", words=BACKBONE),
     f"{_EXTRACTOR}depth_multiplier": Only((1,), 1),
     f"{_EXTRACTOR}min_depth": Ignored("below the channels of every BiFPN"),
     f"{_EXTRACTOR}pad_to_multiple": Only((1,), 1),
@@ -100,7 +103,7 @@ RULES: Mapping[str, Rule] = {
     f"{_BIFPN}max_level": Taken("max_level", 7),
     f"{_BIFPN}num_iterations": Taken("fpn_cell_repeats"),
     f"{_BIFPN}num_filters": Taken("fpn_num_filters"),
-    f"{_BIFPN}combine_method": Taken("fpn_weight_method", "fast_attention", FUSION.__getitem__),
+    f"{_BIFPN}combine_method": Taken("fpn_weight_method", "fast_attention", FUSION),
     f"{_HEAD}depth": Taken("fpn_num_filters"),
     f"{_HEAD}num_layers_before_predictor": Taken("box_class_repeats"),
     f"{_HEAD}kernel_size": Only((3,), 3),
@@ -131,7 +134,7 @@ RULES: Mapping[str, Rule] = {
     f"{_RESIZER}resize_method": Only(("BILINEAR",), "BILINEAR"),
     f"{_RESIZER}convert_to_grayscale": OFF,
     f"{_RESIZER}per_channel_pad_value": Only((0,), 0),
-    f"{_NMS}score_threshold": Taken("nms_configs.score_thresh", 0.0, lambda value: max(value, LEAST_SCORE)),
+    f"{_NMS}score_threshold": Taken("nms_configs.score_thresh", 0.0, least=LEAST_SCORE),
     f"{_NMS}iou_threshold": Taken("nms_configs.iou_thresh", 0.6),
     f"{_NMS}max_detections_per_class": Taken("nms_configs.max_per_class", 100),
     f"{_NMS}max_total_detections": Taken("nms_configs.max_output_size", 100),
@@ -254,20 +257,16 @@ def _value(path: str, rule: Taken | Only, found: Mapping[str, list[Any]]) -> Any
     value = _shortest(values[0]) if values else rule.default
     if isinstance(rule, Only):
         if value not in rule.values:
-            raise ValueError(f"{path} is {value}; only {rule.values[0]} is supported")
+            where = "" if values else " (by default)"
+            raise ValueError(f"{path} is {value}{where}; only {rule.values[0]} is supported")
         return value
-    if isinstance(value, str):
-        return _read(path, rule, value)
-    return value if value is None else _read(path, rule, _number(path, value))
-
-
-def _read(path: str, rule: Taken, value: Any) -> Any:
-    try:
-        return rule.read(value)
-    except KeyError as error:
-        raise ValueError(f"{path} is {value!r}, which is not supported") from error
-    except TypeError as error:
-        raise ValueError(f"{path} is {value!r}; expected a number") from error
+    if value is None:
+        return None
+    if not rule.words:
+        return max(_number(path, value), rule.least)
+    if not isinstance(value, str) or value not in rule.words:
+        raise ValueError(f"{path} is {str(value)[:40]!r}, which is not supported")
+    return rule.words[value]
 
 
 def _shortest(value: Any) -> Any:

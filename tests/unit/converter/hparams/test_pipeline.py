@@ -67,7 +67,10 @@ REFUSED = {
         ),
         "model.ssd.image_resizer.fixed_shape_resizer.height is not supported for EfficientDet",
     ),
-    "no padding": ((" pad_to_max_dimension: true", ""), "pad_to_max_dimension is false; only true is supported"),
+    "no padding": (
+        (" pad_to_max_dimension: true", ""),
+        "pad_to_max_dimension is false (by default); only true is supported",
+    ),
     "another resize method": (
         ("pad_to_max_dimension: true", "pad_to_max_dimension: true resize_method: BICUBIC"),
         "resize_method is BICUBIC; only BILINEAR is supported",
@@ -87,7 +90,7 @@ REFUSED = {
     "softmax": (("score_converter: SIGMOID", "score_converter: SOFTMAX"), "score_converter is SOFTMAX; only SIGMOID"),
     "a class for the background": (
         ("add_background_class: false", ""),
-        "add_background_class is true; only false is supported",
+        "add_background_class is true (by default); only false is supported",
     ),
     "another activation": (
         ("activation: SWISH", "activation: RELU_6"),
@@ -105,6 +108,8 @@ REFUSED = {
     "a value twice": (("num_classes: 90", "num_classes: 90 num_classes: 3"), "num_classes is given 2 times"),
     "a message twice": (("  ssd {", "  ssd { } ssd {"), "model.ssd is given 2 times; expected once"),
     "a word for a number": (("num_classes: 90", "num_classes: [{}]"), "num_classes is '{}'; expected a number"),
+    "a word in the box coder": (("y_scale: 10.0", "y_scale: model5.0"), "y_scale is 'model5.0'; expected a number"),
+    "a number for a word": (("activation: SWISH", "activation: 3"), "activation is '3', which is not supported"),
     "a negative number": (("num_classes: 90", "num_classes: -1"), "num_classes is '-1'; expected a number, 0 or more"),
     "quantisation": (("train_config {", "graph_rewriter { x: 1 } train_config {"), "graph_rewriter.x is not supported"),
 }
