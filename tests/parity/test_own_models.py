@@ -19,7 +19,7 @@ from rich.console import Console
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError
 from converter.hparams.given import CONFIG_FILE
-from converter.identify.architecture import ARCHITECTURE
+from converter.identify.architecture import ARCHITECTURE, OF_HEADS
 from converter.identify.evidence import ASSUMED, FROM_SHAPES
 from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth
@@ -45,7 +45,7 @@ Hparams = Mapping[str, Any]
 State = dict[str, torch.Tensor]
 Written = tuple[Path, Path]  # the folder of a checkpoint, the converted file
 
-BY_SHAPES = (*ARCHITECTURE, "num_classes")
+BY_SHAPES = (*ARCHITECTURE, *OF_HEADS)
 
 
 @dataclass(frozen=True)

@@ -209,19 +209,20 @@ class Forward(Pyramid):
 
     def _check_head_channels(self) -> None:
         hparams = self._hparams
-        expected = {}
+        expected = dict[str, tuple[int, str]]()
+        anchors = hparams.anchors_per_location
         if "object_detection" in hparams.heads:
             for head, per_anchor in (("class", hparams.num_classes), ("box", 4)):
-                expected[f"{head}_net/{head}-predict/bias"] = hparams.anchors_per_location * per_anchor
+                words = f"{anchors} anchors with {per_anchor} channels each need"
+                expected[f"{head}_net/{head}-predict/bias"] = anchors * per_anchor, words
         if "segmentation" in hparams.heads:
             last = _numbered("segmentation_head/conv2d_transpose", len(hparams.levels) - 1)
-            expected[f"{last}/bias"] = hparams.seg_num_classes
-        for name, channels in expected.items():
+            expected[f"{last}/bias"] = hparams.seg_num_classes, "the classes of pixels need"
+        for name, (channels, words) in expected.items():
             if (found := self._shape(name)) != (channels,):
                 raise ReferenceModelError(
-                    f"{name} has shape {found}; {hparams.anchors_per_location} anchors, {hparams.num_classes} classes "
-                    f"of objects and {hparams.seg_num_classes} of pixels need ({channels},): give the checkpoint's "
-                    "numbers"
+                    f"{name} has shape {found}; {words} ({channels},): give the checkpoint's number of classes and "
+                    "anchors"
                 )
 
 
