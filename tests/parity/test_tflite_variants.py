@@ -42,7 +42,7 @@ CASES: dict[str, EfficientDetConfig] = {
     "not square": small_config(**{**SMALL, "image_size": (64, 128)}),
     "lite": get_config("lite0", **{**SMALL, "image_size": 128}, fpn_channels=16, fpn_cells=1),
 }
-QUICK = ("more levels", "weights of channels", "residual heads", "pools first", "activates last", "qufpn", "lite")
+QUICK = ("more levels", "weights of channels", "residual heads", "qufpn", "lite")
 
 
 def exported(config: EfficientDetConfig, path: Path, detects: bool = False) -> EfficientDet:

@@ -100,7 +100,7 @@ def test_without_the_interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         verified(folder, "network")
 
 
-@pytest.mark.parametrize(("name", "allowed"), [("fp16", 1e-2), ("int8", 0.6)])
+@pytest.mark.parametrize(("name", "allowed"), [pytest.param("fp16", 1e-2, marks=pytest.mark.slow), ("int8", 0.6)])
 def test_precisions(shared: Path, tmp_path: Path, name: str, allowed: float) -> None:
     path = sources(shared) / f"lite0_tflite_{name}.tflite"
     with open_checkpoint(path) as source:

@@ -15,7 +15,7 @@ from converter.locate import open_checkpoint
 from effdet_torch.errors import EffdetError
 from support.damage import MANY, SECONDS_PER_FILE, attack, main, run_apart
 
-FEW = 200
+FEW = 100
 TABLES_BYTES = 1 << 16  # at the end of a file: Python's builder writes constants first
 
 

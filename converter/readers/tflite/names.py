@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from converter.errors import UnsupportedSourceError
 from converter.plan.expand import Plan
 from converter.readers.tflite.placement import Recipe
-from converter.readers.tflite.walk.network import NetworkFound
+from converter.readers.tflite.walk.found import NetworkFound
 
 KERNELS = ("conv", "depthwise")
 

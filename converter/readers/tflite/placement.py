@@ -15,7 +15,7 @@ from converter.plan.ops import Shape
 from converter.readers.tflite.content.constants import real_values
 from converter.readers.tflite.content.graph import Graph
 from converter.readers.tflite.dialect import Dialect
-from converter.readers.tflite.walk.network import Key, NetworkFound, Site, key_of
+from converter.readers.tflite.walk.found import Key, NetworkFound, Site, key_of
 
 # The axes of a layer's place; the first line whose axes it all has.
 AXES = (

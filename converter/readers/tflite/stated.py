@@ -15,8 +15,8 @@ from converter.readers.tflite.anchors import explain
 from converter.readers.tflite.content.constants import real_values
 from converter.readers.tflite.content.schema import Model, Operation
 from converter.readers.tflite.metadata import read_labels, read_metadata
+from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
-from converter.readers.tflite.walk.network import NetworkFound
 from converter.source import GraphEvidence
 from effdet_torch.file_format import GRAPH
 

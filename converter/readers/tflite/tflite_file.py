@@ -21,8 +21,9 @@ from converter.readers.tflite.names import require_names
 from converter.readers.tflite.placement import make, place
 from converter.readers.tflite.stated import evidence_of, kernel_types, read_stated
 from converter.readers.tflite.strangers import refuse
+from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
-from converter.readers.tflite.walk.network import NetworkFound, find_network
+from converter.readers.tflite.walk.network import find_network
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import get_config, variants_with
 from effdet_torch.errors import ConfigError

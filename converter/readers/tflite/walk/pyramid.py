@@ -99,9 +99,10 @@ def _cells(graph: Graph, features: list[int], cell: Cell, levels: range) -> list
     waiting, every = list(sums(graph)), list(features)
     while len(cells) < MAX_CELLS:
         known, nodes = list(features), list[NodeFound]()
-        for _, offsets in cell:
+        for level, offsets in cell:
             wanted = [known[offset] for offset in offsets]
-            node = _node(graph, wanted, known, waiting)
+            size = graph.tensor(features[levels.index(level)]).shape[1:3]
+            node = _node(graph, wanted, size, known, waiting)
             if node is None:
                 return [] if nodes or any(_inputs(graph, total, every) for total in waiting) else cells
             nodes.append(node)
@@ -112,9 +113,17 @@ def _cells(graph: Graph, features: list[int], cell: Cell, levels: range) -> list
     return []
 
 
-def _node(graph: Graph, wanted: list[int], known: list[int], waiting: list[Operation]) -> NodeFound | None:
-    """Return the node whose sum takes just the wanted features; None if no waiting sum does."""
+def _node(
+    graph: Graph, wanted: list[int], size: tuple[int, ...], known: list[int], waiting: list[Operation]
+) -> NodeFound | None:
+    """Return the node of a size (height, width) whose sum takes just the wanted features; None if no waiting sum does.
+
+    Two nodes on different levels may take the same features. Where two on one level do, it does not matter which is
+    which: the rest of the cell must fit, and then both ways to call them are the same network.
+    """
     for total in waiting:
+        if graph.tensor(total.outputs[0]).shape[1:3] != size:
+            continue
         found = _inputs(graph, total, known)
         if Counter(item.feature for item in found) != Counter(wanted):
             continue

@@ -57,6 +57,8 @@ def find_weights(
     scales = [[_value(scale, read) for scale in item.scales] for item in inputs]
     if any(len(values) > 2 for values in scales):
         raise UnsupportedSourceError(f"{where}: an input with more than two factors; expected a weight and a sum")
+    if any(not item.scales and item.conv is None for item in inputs):
+        raise UnsupportedSourceError(f"{where}: an input without a weight, which no convolution before it can hold")
     constants = [scale.constant for item in inputs for scale in item.scales]
     tolerance = max((TOLERANCES.get(dtype(index), OF_CODES) for index in constants), default=0.0)
     split = [values for values in scales if len(values) == 2]
@@ -75,8 +77,6 @@ def find_weights(
     real = [weight.astype(np.float64) for weight in stored]
     factors = [weight / (sum(real) + EPSILON) for weight in real]
     folded = {at: factors[at] for at, live in enumerate(is_live) if live.any() and not scales[at]}
-    if any(not scales[at] and inputs[at].conv is None and (factors[at] > 0).any() for at in range(len(inputs))):
-        raise UnsupportedSourceError(f"{where}: an input without a weight")
     return Weights(stored, folded)
 
 

@@ -109,8 +109,12 @@ def test_every_profile_detects(profile: str | Profile) -> None:
 
 def test_hard_profiles_agree_and_others_differ() -> None:
     assert_equal(detect("official-eval-hard"), detect("hard"))
+    assert_equal(detect("tflite-regular"), detect("hard"))  # more candidates than needed here
+    clipped, whole = detect("serving-hard"), detect("tflite")
+    assert torch.equal(clipped.scores, whole.scores)
+    assert not torch.equal(clipped.boxes_xyxy, whole.boxes_xyxy)
     scores = {tuple(detect(name).scores.flatten().tolist()) for name in PROFILES}
-    assert len(scores) == len(PROFILES) - 1
+    assert len(scores) == len(PROFILES) - 3
 
 
 def test_class_is_channel_plus_one_and_box_is_its_anchors() -> None:

@@ -96,6 +96,14 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda graph, model: scale_all(graph, model, "fnode0/Relu_1/ReadVariableOp", 3),
         "node 0 of cell 0: its factors are not weights that are divided by their sum|negative weight",
     ),
+    "no fusion weight": (
+        lambda graph, _: bypass(graph, "cell_0/fnode1/Relu_1/ReadVariableOp"),
+        "node 1 of cell 0: an input without a weight, which no convolution before it can hold",
+    ),
+    "an input too many": (
+        lambda graph, _: put(user(graph, "cell_0/fnode1/truediv"), inputs=[0, 1]),
+        "not an EfficientDet that can be read",
+    ),
     "a bias before a batch norm": (
         lambda graph, model: scale_all(
             graph, model, "fnode0/op_after_combine3/conv/separable_conv2d/depthwise/bias", None
@@ -144,6 +152,15 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "other classes": (lambda graph, _: set_option(graph, "num_classes", 5), "has 5 classes, the class head 3"),
 }
+
+
+def bypass(graph: schema.SubGraphT, part: str) -> None:
+    """Give a sum one of its inputs without the two products before it."""
+    weight = user(graph, part)
+    total = next(operator for operator in graph.operators if weight.outputs[0] in list(operator.inputs))
+    for operator in graph.operators:
+        inputs = list(operator.inputs)
+        operator.inputs = [weight.inputs[0] if index == total.outputs[0] else index for index in inputs]
 
 
 def kind(model: schema.ModelT, name: str) -> int:

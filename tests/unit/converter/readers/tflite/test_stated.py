@@ -16,6 +16,7 @@ from converter.conversion import prepare
 from converter.locate import open_checkpoint
 from converter.plan.family import Settings
 from converter.readers.tflite import metadata
+from converter.readers.tflite.tflite_file import TfliteFile
 from support.sources import plan_of, seeded, small_config
 from support.tflite_files import build, fill, pack, unpack
 from support.tflite_graphs import listing_of
@@ -162,3 +163,32 @@ def test_settings_of_the_detection_operation(whole: bytes, tmp_path: Path) -> No
     assert dict(found.config.nms_configs) == expected
     assert any("--profile tflite-regular" in note for note in notes)
     assert not any("tflite-regular" in note for note in settings(tmp_path / "m.tflite", whole)[1])
+
+
+def test_several_graphs_and_signatures(whole: bytes, tmp_path: Path) -> None:
+    """Of several graphs, the one that makes detections is read; they may share their constants."""
+    listing = listing_of(CONFIG)
+    model = unpack(pack(build(listing, fill(listing, seeded(plan_of(CONFIG)), centred_anchors(CONFIG)))))
+    other = unpack(whole)
+    graph, offset = other.subgraphs[0], len(model.buffers)
+    codes = len(model.operatorCodes)
+    for tensor in graph.tensors:
+        tensor.buffer += offset
+    for operator in graph.operators:
+        operator.opcodeIndex += codes
+    other.signatureDefs[0].subgraphIndex, other.signatureDefs[0].signatureKey = 1, "tflite"
+    model.buffers += other.buffers
+    model.operatorCodes += other.operatorCodes
+    model.subgraphs.append(graph)
+    model.signatureDefs += other.signatureDefs
+    (tmp_path / "m.tflite").write_bytes(pack(model))
+    with open_checkpoint(tmp_path / "m.tflite") as source:
+        assert isinstance(source, TfliteFile)
+        assert source.graph_number == 1
+        assert dict(prepare(source).settings.config.nms_configs) == {"method": "hard", "iou_thresh": 0.5}
+    assert TfliteFile(changed_to(whole, tmp_path / "one.tflite")).graph_number == 0  # negative control
+
+
+def changed_to(data: bytes, path: Path) -> Path:
+    path.write_bytes(data)
+    return path
