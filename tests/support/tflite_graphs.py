@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from effdet_torch.architecture.backbone import INVERTED
 from effdet_torch.architecture.pyramid import Node, NodeInput, last_nodes
 from effdet_torch.config import EfficientDetConfig
 from support.tflite_files import DETECTION, Listing, Row
@@ -98,7 +99,7 @@ def _backbone(graph: Graph, image: int) -> dict[int, int]:
     x, features = graph.conv(image, f"{name}/stem/conv2d/Conv2D", stem, 3, 2, act=True), {}
     for block in graph.config.blocks:
         scope, start = f"{name}/blocks_{block.flat}", x
-        if block.expands:
+        if block.form == INVERTED:
             x = graph.conv(x, f"{scope}/conv2d/Conv2D", block.mid_channels, act=True)
         x = graph.depthwise(x, f"{scope}/depthwise_conv2d/depthwise", block.kernel_size, block.stride, act=True)
         if block.squeeze_excite_channels:
@@ -108,7 +109,7 @@ def _backbone(graph: Graph, image: int) -> dict[int, int]:
             wide = graph.conv(small, f"{scope}/se/conv2d_1/Conv2D", block.mid_channels)
             gate = graph.add("LOGISTIC", [wide], graph.shape(wide))
             x = graph.add("MUL", [gate, x], graph.shape(x), fusedActivationFunction=0)
-        x = graph.conv(x, f"{scope}/conv2d{'_1' if block.expands else ''}/Conv2D", block.out_channels)
+        x = graph.conv(x, f"{scope}/conv2d{'_1' if block.form == INVERTED else ''}/Conv2D", block.out_channels)
         if block.stride == 1 and block.in_channels == block.out_channels:
             x = graph.add("ADD", [x, start], graph.shape(x), fusedActivationFunction=0)
         features[{8: 3, 4: 2, 2: 1, 16: 4, 32: 5}[round(graph.config.image_size[0] / graph.shape(x)[1])]] = x

@@ -56,7 +56,9 @@ def architecture(answers: Mapping[str, Any]) -> DetectorArchitecture:
         "backbone": EXTRACTORS[answers["extractor"]],
         "num_nodes": len(bifpn(range(low, low + answers["num_levels"]))),
         "channel_weights": False,
-        "separable_heads": True,
+        "detects": True,
+        "segments": False,
+        "separable_convs": True,
         "resampling_convs": True,
         "resampling_bns": True,
     }
