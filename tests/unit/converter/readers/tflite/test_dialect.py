@@ -13,9 +13,15 @@ from converter.readers.tflite.dialect import load_dialect, read_dialect
 TEXT = (resources.files("mappings") / "tflite.yaml").read_text("utf-8")
 
 
+SEGMENTATION = {"conv_transpose", "conv_transpose_bias"}  # a file with such a head is refused
+
+
 def test_every_variable_of_every_kind_has_a_rule() -> None:
     table = DETECTOR.table
+    assert table.kinds.keys() >= SEGMENTATION
     for kind, parts in table.kinds.items():
+        if kind in SEGMENTATION:
+            continue
         names = {name for part in parts for name in part.sources}
         assert names == set(load_dialect().kinds.get(kind, {})), kind
 
