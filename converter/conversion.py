@@ -15,8 +15,8 @@ from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan
 from converter.plan.family import Family, Request, Settings
-from converter.plan.values import CheckedSource
 from converter.readers.absent_parts import with_initial_values
+from converter.readers.checked_values import CheckedSource
 from converter.source import VariableSource
 from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__

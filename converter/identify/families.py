@@ -18,8 +18,8 @@ from converter.identify.recognition import Probe, look_alike, recognize
 from converter.identify.settings import settle_backbone, settle_detector
 from converter.plan.axes import backbone_axes, backbone_constants, detector_axes, detector_constants
 from converter.plan.family import Architecture, Family
+from converter.plan.grammar import load_table
 from converter.plan.ops import Shape
-from converter.plan.table import load_table
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
 from effdet_torch.config import BackboneConfig

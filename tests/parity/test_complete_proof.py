@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
-from converter.plan.table import load_table
+from converter.plan.grammar import load_table
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network import checkpoint
 from effdet_torch.network.model import EfficientDet

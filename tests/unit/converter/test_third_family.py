@@ -17,7 +17,7 @@ from converter.identify import families
 from converter.inspection import inspect_source
 from converter.plan.engine import convert
 from converter.plan.family import Family, Request, Settings
-from converter.plan.table import parse_table
+from converter.plan.grammar import parse_table
 from converter.source import VariableSource
 from converter.writers.targets import TARGETS
 from effdet_torch.errors import UsageError

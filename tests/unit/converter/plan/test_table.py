@@ -9,7 +9,7 @@ import pytest
 
 from converter.errors import MappingError
 from converter.identify.families import DETECTOR
-from converter.plan.table import load_table, parse_table
+from converter.plan.grammar import load_table, parse_table
 
 TABLE = """\
 version: 1

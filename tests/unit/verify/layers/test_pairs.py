@@ -11,7 +11,7 @@ import pytest
 
 from converter.identify.families import DETECTOR, OBJECT_DETECTION_API
 from converter.plan.expand import Plan
-from converter.plan.table import load_table
+from converter.plan.grammar import load_table
 from support.sources import plan_of, small_config
 from support.tables import edit_tables, rename_kind
 from verify.errors import ParityError
