@@ -117,11 +117,10 @@ def test_the_checksum_depends_on_the_text_and_the_included_table(monkeypatch: py
     before = checksum(MORE)
     assert before != checksum(MORE.replace("this", "that"))
     other = replace(load_table("efficientnet"), sha256="0" * 64)
-    monkeypatch.setattr("converter.plan.table.load_table", lambda _: other)
+    monkeypatch.setattr("converter.plan.grammar.load_table", lambda _: other)
     assert checksum(MORE) != before
 
 
-# What is wrong -> (old text, new text, line of the error, words of the error).
 def test_a_table_like_another_one_has_its_kinds_and_not_its_rows() -> None:
     base = load_table("efficientdet")
     text = b"""version: 1
@@ -146,6 +145,7 @@ recognition: {weighted: {exists: a}}
         parse_table(text.replace(b", channels: order", b""), "mine")
 
 
+# What is wrong -> (old text, new text, line of the error, words of the error).
 MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "duplicate key": ("views:\n", "views:\n  raw: x\n", 28, "duplicate key 'raw'"),
     "absence without values": ("  tf: root\n", "  tf: root\n  absent: [part]\n", 23, "expected [part, initial values]"),
