@@ -61,12 +61,13 @@ def find_weights(
         raise UnsupportedSourceError(f"{where}: an input without a weight, which no convolution before it can hold")
     constants = [scale.constant for item in inputs for scale in item.scales]
     tolerance = max((TOLERANCES.get(dtype(index), OF_CODES) for index in constants), default=0.0)
+    per_channel = any(np.ndim(value) for values in scales for value in values)
+    is_live = [_is_live(item, read, per_channel) for item in inputs]
+    _require_one_size([*(value for values in scales for value in values), *is_live], where)
     split = [values for values in scales if len(values) == 2]
     factor = split[0][0] if split else None
     if factor is not None and any(not np.allclose(values[0], factor, rtol=tolerance) for values in split):
         raise UnsupportedSourceError(f"{where}: inputs are divided by different sums")
-    per_channel = any(np.ndim(value) for values in scales for value in values)
-    is_live = [_is_live(item, read, per_channel) for item in inputs]
     weights, total = _weights(scales, is_live, factor, tolerance / 4)
     if any(not np.isfinite(weight).all() or (weight < 0).any() for weight in weights):
         raise UnsupportedSourceError(f"{where}: a negative weight, or none that is a number")
@@ -78,6 +79,12 @@ def find_weights(
     factors = [weight / (sum(real) + EPSILON) for weight in real]
     folded = {at: factors[at] for at, live in enumerate(is_live) if live.any() and not scales[at]}
     return Weights(stored, folded)
+
+
+def _require_one_size(values: Sequence[NDArray[Any]], where: str) -> None:
+    sizes = {value.size for value in values if value.ndim}
+    if len(sizes) > 1:
+        raise UnsupportedSourceError(f"{where}: factors for {' and '.join(map(str, sorted(sizes)))} channels")
 
 
 def _weights(

@@ -100,6 +100,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda graph, _: bypass(graph, "cell_0/fnode1/Relu_1/ReadVariableOp"),
         "node 1 of cell 0: an input without a weight, which no convolution before it can hold",
     ),
+    "weights for other channels": (
+        lambda graph, model: widen(graph, model, "cell_0/fnode1/Relu_1/ReadVariableOp", 3),
+        "node 1 of cell 0: factors for 3 and 8 channels",
+    ),
     "an input too many": (
         lambda graph, _: put(user(graph, "cell_0/fnode1/truediv"), inputs=[0, 1]),
         "not an EfficientDet that can be read",
@@ -152,6 +156,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "other classes": (lambda graph, _: set_option(graph, "num_classes", 5), "has 5 classes, the class head 3"),
 }
+
+
+def widen(graph: schema.SubGraphT, model: schema.ModelT, part: str, count: int) -> None:
+    found = tensor(graph, part)
+    found.shape = [count]
+    model.buffers[found.buffer].data = np.frombuffer(np.ones(count, np.float32).tobytes(), np.uint8)
 
 
 def bypass(graph: schema.SubGraphT, part: str) -> None:
