@@ -24,11 +24,13 @@ VARIES = {
 def sessions(page: Path) -> dict[str, list[str]]:
     """Return {command of a page: the lines that it prints there}; "..." stands for lines that are left out."""
     found = dict[str, list[str]]()
-    for line in re.findall(r"^    (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
-        if line.startswith("$ "):
-            found[line[2:]] = lines = []
-        elif found and line != "...":
-            lines.append(line)
+    for block in re.findall(r"(?:^ {4,}\S.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE):
+        lines = list[str]()  # of what is no session, such as Python
+        for line in map(str.strip, block.splitlines()):
+            if line.startswith("$ "):
+                found[line[2:]] = lines = []
+            elif line != "...":
+                lines.append(line)
     return found
 
 
