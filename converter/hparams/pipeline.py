@@ -19,7 +19,9 @@ from effdet_torch.untrusted.files import read_bytes, reason_of
 
 PIPELINE_FILE = "pipeline.config"
 MAX_BYTES = 1 << 20  # a pipeline has 4 kB
-LARGEST = 1e9  # above any number that counts; infinity and NaN fail the comparison
+SMALLEST, LARGEST = 1e-9, 1e9  # around all numbers that count; infinity and NaN fail the comparison
+# How the API's own reader lets a switch be written -> its value here.
+SWITCHES = {**dict.fromkeys(("true", "True", "t", "1"), "true"), **dict.fromkeys(("false", "False", "f", "0"), "false")}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def pipeline_paths(folder: Path) -> list[Path]:
 def read_pipeline(path: Path, origin: str = PIPELINE_FILE, notes: tuple[str, ...] = ()) -> Pipeline:
     """Read a pipeline; see `find_pipeline` for the errors."""
     try:
-        fields = parse_text_proto(read_bytes(path, MAX_BYTES).decode())
+        fields = parse_text_proto(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise CorruptFileError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
@@ -86,6 +88,8 @@ def read_pipeline(path: Path, origin: str = PIPELINE_FILE, notes: tuple[str, ...
 
 def _hparams(fields: Fields) -> dict[str, Any]:
     """Apply the rules to all settings; a ValueError says which one is not supported."""
+    if "model" not in fields:
+        raise ValueError("it has no model { ... }")
     found = dict(_settings(fields))
     hparams: dict[str, Any] = {}
     stated: dict[str, str] = {}
@@ -110,7 +114,9 @@ def _value(path: str, rule: Taken | Only, found: Mapping[str, list[Any]]) -> Any
     """Return the value of a setting, checked; None if it is absent and has no default."""
     values = found.get(path, [])
     if isinstance(rule, Taken) and rule.is_list:
-        return [_number(path, _shortest(value)) for value in values] or None
+        return [_number(path, _shortest(value), rule.least) for value in values] or None
+    if isinstance(rule, Only) and rule.default in SWITCHES:
+        values = [SWITCHES.get(str(value), value) for value in values]
     if len(values) > 1 and not (isinstance(rule, Only) and set(map(str, values)) <= set(map(str, rule.values))):
         raise ValueError(f"{path} is given {len(values)} times; expected once")
     value = _shortest(values[0]) if values else rule.default
@@ -122,7 +128,7 @@ def _value(path: str, rule: Taken | Only, found: Mapping[str, list[Any]]) -> Any
     if value is None:
         return None
     if not rule.words:
-        return max(_number(path, value), rule.least)
+        return _number(path, value, rule.least)
     if not isinstance(value, str) or value not in rule.words:
         raise ValueError(f"{path} is {str(value)[:40]!r}, which is not supported")
     return rule.words[value]
@@ -133,10 +139,12 @@ def _shortest(value: Any) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) and abs(value) < LARGEST else value
 
 
-def _number(path: str, value: Any) -> Any:
-    if not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
-        raise ValueError(f"{path} is {str(value)[:40]!r}; expected a number, 0 or more")
-    return value
+def _number(path: str, value: Any, least: float) -> Any:
+    """Return a number; one that has a least value may be 0, and becomes that."""
+    if not isinstance(value, (int, float)) or not (0 if least else SMALLEST) <= value < LARGEST:
+        expected = "0 or more" if least else "above 0"
+        raise ValueError(f"{path} is {str(value)[:40]!r}; expected a number, {expected}")
+    return max(value, least)
 
 
 def _settings(fields: Fields, scope: str = "") -> Iterator[tuple[str, list[Any]]]:

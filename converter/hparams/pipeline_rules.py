@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 BACKBONE = {f"ssd_efficientnet-b{number}_bifpn_keras": f"efficientnet-b{number}" for number in range(8)}
 ACTIVATION = {"SWISH": "swish"}  # the backbone's has no setting
 FUSION = {"fast_attention": "fastattn", "sum": "sum"}
-LEAST_SCORE = 1e-38  # every score is above 0, which is the API's default, but nms_configs has no 0
+LEAST = 1e-38  # of thresholds: as good as 0, which in nms_configs stands for the default
 
 
 class Taken(NamedTuple):
@@ -22,7 +22,7 @@ class Taken(NamedTuple):
         name: of the hyperparameter, with dots.
         default: the API's own; None where it has none, and the setting may be absent.
         words: for a setting that is a word or text, {supported one: value of the hyperparameter}.
-        least: of a number, the least value of the hyperparameter.
+        least: of a number, what a smaller one becomes; 0: the number must be above 0.
         is_list: whether it can stand several times.
     """
 
@@ -123,8 +123,8 @@ RULES: Mapping[str, Rule] = {
     f"{_RESIZER}resize_method": Only(("BILINEAR",), "BILINEAR"),
     f"{_RESIZER}convert_to_grayscale": OFF,
     f"{_RESIZER}per_channel_pad_value": Only((0,), 0),
-    f"{_NMS}score_threshold": Taken("nms_configs.score_thresh", 0.0, least=LEAST_SCORE),
-    f"{_NMS}iou_threshold": Taken("nms_configs.iou_thresh", 0.6),
+    f"{_NMS}score_threshold": Taken("nms_configs.score_thresh", 0.0, least=LEAST),
+    f"{_NMS}iou_threshold": Taken("nms_configs.iou_thresh", 0.6, least=LEAST),
     f"{_NMS}max_detections_per_class": Taken("nms_configs.max_per_class", 100),
     f"{_NMS}max_total_detections": Taken("nms_configs.max_output_size", 100),
     f"{_NMS}soft_nms_sigma": Only((0,), 0),

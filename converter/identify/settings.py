@@ -8,7 +8,7 @@ from typing import Any
 
 from converter.errors import ConversionError
 from converter.hparams.fields import METADATA, OPTION, PACKAGE_SETTINGS, Stated, stated_fields
-from converter.hparams.given import CONFIG_FILE, given_hparams
+from converter.hparams.given import given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
@@ -102,8 +102,8 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
 
 
 def _overridden(given: Sequence[tuple[str, Hparams]], stated: Mapping[str, Stated]) -> list[str]:
-    """Return a note for every value of a config.yaml that the user replaces."""
-    before = stated_fields(_merged([(origin, hparams) for origin, hparams in given if origin.startswith(CONFIG_FILE)]))
+    """Return a note for every value that the user replaces: of a file of settings, or of the checkpoint itself."""
+    before = stated_fields(_merged([item for item in given if item[0] not in (ASSUMED, OPTION)]))
     return [
         f"{OPTION} sets {ours.name} to {_cut(ours.value)}, {other.origin} has {_cut(other.value)}"
         for field, ours in stated.items()

@@ -115,10 +115,11 @@ def own_profile(config: EfficientDetConfig) -> Profile:
     serving = PROFILES[given.get("profile", "serving-hard" if is_hard else "serving")]
     if config.backbone_style == "pytorch":
         serving = replace(PROFILES["hard"], clip=True)
+    soft = PROFILES["serving"].sigma if "profile" in given else serving.sigma  # "gaussian" is not stored: the default
     return replace(
         serving,
         candidates="top_k" if "max_nms_inputs" in given else serving.candidates,
-        sigma=serving.sigma if is_hard else given.get("sigma", serving.sigma),
+        sigma=serving.sigma if is_hard else given.get("sigma", soft),
         iou_threshold=given.get("iou_thresh", serving.iou_threshold),
         score_threshold=given.get("score_thresh", serving.score_threshold),
         max_candidates=given.get("max_nms_inputs", serving.max_candidates),

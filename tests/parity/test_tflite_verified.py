@@ -59,6 +59,17 @@ def test_its_own_file(folder: Path) -> None:
     assert "both suppress a box only if its overlap is above the threshold" in " ".join(result.graph.notes)
 
 
+def test_a_model_for_another_image_size(folder: Path, tmp_path: Path) -> None:
+    """The file runs on an image of its own size, so its detections have anchors of that size, not the model's."""
+    with open_checkpoint(folder / "whole.tflite") as source:
+        convert_checkpoint(prepare(source, hparams={"image_size": 128}), tmp_path / "larger.pth")
+        result = verify_model(tmp_path / "larger.pth", source, replace(OUTPUTS_ONLY, image_size=(128, 128)))
+    assert result.passed
+    assert result.graph is not None
+    assert result.graph.image_size == (64, 64)
+    assert "found 100 boxes; the profile tflite, on the same outputs, has 100 of them" in " ".join(result.graph.notes)
+
+
 def test_another_file_of_the_same_network(folder: Path) -> None:
     """Batch norms are folded in it, so tensors cannot be compared: outputs are."""
     result = verified(folder, "network")

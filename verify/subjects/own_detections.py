@@ -27,8 +27,9 @@ def describe_detections(reference: TfliteReference, config: EfficientDetConfig) 
 
     Args:
         reference: ran before.
-        config: of the model, whose anchors and settings are used.
+        config: of the model, whose anchors and settings are used, at the size of the file's image.
     """
+    config = replace(config, image_size=reference.image_size)
     boxes, classes, scores = reference.detections()
     profile = replace(
         PROFILES[PROFILE],

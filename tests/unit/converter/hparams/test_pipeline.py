@@ -52,6 +52,15 @@ CHANGES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         ("score_threshold: 1e-8", ""),
         {"nms_configs": TAKEN["nms_configs"] | {"score_thresh": 1e-38}},
     ),
+    "an overlap of 0": (
+        ("iou_threshold: 0.5", "iou_threshold: 0"),
+        {"nms_configs": TAKEN["nms_configs"] | {"iou_thresh": 1e-38}},
+    ),
+    "a list of one": (("num_classes: 90", "num_classes: [3]"), {"num_classes": 3}),
+    "switches as words": (("true", "True"), {}),
+    "switches as letters": (("add_background_class: false", "add_background_class: f"), {}),
+    "switches as numbers": (("pad_to_max_dimension: true", "pad_to_max_dimension: 1"), {}),
+    "a mark of the byte order": (("# EfficientDet D0", "\ufeff# EfficientDet D0"), {}),
     "another way to train": (("batch_size: 128", "batch_size: 8 unknown_to_us { x: 1 }"), {}),
 }
 REFUSED = {
@@ -110,7 +119,16 @@ REFUSED = {
     "a word for a number": (("num_classes: 90", "num_classes: [{}]"), "num_classes is '{}'; expected a number"),
     "a word in the box coder": (("y_scale: 10.0", "y_scale: model5.0"), "y_scale is 'model5.0'; expected a number"),
     "a number for a word": (("activation: SWISH", "activation: 3"), "activation is '3', which is not supported"),
-    "a negative number": (("num_classes: 90", "num_classes: -1"), "num_classes is '-1'; expected a number, 0 or more"),
+    "a negative number": (("num_classes: 90", "num_classes: -1"), "num_classes is '-1'; expected a number, above 0"),
+    "a negative threshold": (("iou_threshold: 0.5", "iou_threshold: -1"), "'-1'; expected a number, 0 or more"),
+    "no detections": (
+        ("max_total_detections: 100", "max_total_detections: 0"),
+        "max_total_detections is '0'; expected a number, above 0",
+    ),
+    "boxes of no size": (("y_scale: 10.0", "y_scale: 0"), "y_scale is '0'; expected a number, above 0"),
+    "a ratio of 0": (("[1.0, 2.0, 0.5]", "[0]"), "aspect_ratios is '0'; expected a number, above 0"),
+    "a switch that is off": (("use_depthwise: true", "use_depthwise: False"), "use_depthwise is false; only true"),
+    "no model": ((PIPELINE, "train_config { batch_size: 1 }"), "it has no model { ... }"),
     "quantisation": (("train_config {", "graph_rewriter { x: 1 } train_config {"), "graph_rewriter.x is not supported"),
 }
 

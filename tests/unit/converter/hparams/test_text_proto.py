@@ -15,10 +15,15 @@ FORMS: dict[str, tuple[str, Fields]] = {
     "a message in angle brackets": ("a < b: 1 >", {"a": [{"b": [1]}]}),
     "a repeated field": ("a: 1 a: 2", {"a": [1, 2]}),
     "a list": ("a: [1.0, 2, 0.5] b: []", {"a": [1.0, 2, 0.5], "b": []}),
+    "a list of one": (
+        "a: [1] b: [.5], c: [WORD] d: [x]e: 2",
+        {"a": [1], "b": [0.5], "c": ["WORD"], "d": ["x"], "e": [2]},
+    ),
     "a list of messages": ("a: [{ b: 1 }, { b: 2 }]", {"a": [{"b": [1]}, {"b": [2]}]}),
     "separators": ("a: 1, b: 2; c { d: 3, }", {"a": [1], "b": [2], "c": [{"d": [3]}]}),
     "comments": ("# a: 1\nb: 2 # c: 3\n#", {"b": [2]}),
     "an extension": ("[object_detection.protos.x] { a: 1 }", {"[object_detection.protos.x]": [{"a": [1]}]}),
+    "an extension with a colon": ("[a.b] : { c: 1 }", {"[a.b]": [{"c": [1]}]}),
     "nothing": (" \n", {}),
 }
 MISTAKES = {

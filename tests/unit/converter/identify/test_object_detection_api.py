@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from converter.conversion import prepare
 from converter.errors import ConversionError, UnsupportedSourceError
+from converter.identify.effdet_package import detector_notes
 from converter.identify.evidence import ASSUMED
 from converter.identify.families import OBJECT_DETECTION_API
 from converter.identify.object_detection_api.network import taps
@@ -22,6 +24,7 @@ from converter.source import VariableSource
 from converter.writers.targets import TARGETS
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
+from effdet_torch.processing.profiles import PROFILES, own_profile
 from support.pipelines import changed
 from support.sources import MemorySource, placeholders, seeded, small_config
 from support.tiny_protos import ObjectGraph
@@ -84,8 +87,13 @@ def test_a_pipeline_leaves_nothing_assumed(tmp_path: Path) -> None:
     assert (result.config.image_size, result.config.anchor_scale) == ((640, 640), 3.0)
     assert dict(result.config.nms_configs)["iou_thresh"] == 0.7
     assert {result.origins[name] for name in ("image_size", "anchor_scale", "nms_configs", "activation")} == {FILE}
-    other = settled(source_of("d0", tmp_path), hparams={"anchor_scale": 2.0})
+    other = settled(source_of("d0", tmp_path), hparams={"anchor_scale": 2.0, "mean_rgb": 0, "num_scales": 3})
     assert (other.config.anchor_scale, other.origins["anchor_scale"]) == (2.0, "--hparams")
+    replaced = [note for note in other.notes if note.startswith("--hparams")]
+    assert replaced == [
+        "--hparams sets anchor_scale to 2.0, pipeline.config has 3.0",
+        "--hparams sets mean_rgb to (0.0, 0.0, 0.0), the TF Object Detection API has (123.675, 116.28, 103.53)",
+    ]
 
 
 @pytest.mark.parametrize(("size", "variant"), [(1280, "d6"), (1536, "d7")])
@@ -135,6 +143,24 @@ def test_an_incomplete_network_is_named(tmp_path: Path) -> None:
 def test_official_formats_cannot_hold_it(target: str, variant: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{variant} cannot be written as {target}: the official code .*{reason}"):
         prepare(source_of(variant, tmp_path)).for_target(TARGETS[target])
+
+
+@pytest.mark.parametrize(("variant", "reason"), [("d0", "resize legacy"), ("d1", "taps .*, resize legacy")])
+def test_the_effdet_package_cannot_build_it(variant: str, reason: str, tmp_path: Path) -> None:
+    config = settled(source_of(variant, tmp_path)).config
+    assert isinstance(config, EfficientDetConfig)
+    with pytest.raises(UsageError, match=f"cannot build this network: {reason}; omit --layout effdet"):
+        list(detector_notes(config))
+    list(detector_notes(replace(config, resize="half_pixel", taps=())))  # negative control
+
+
+def test_a_soft_suppression_that_the_user_asks_for_counts(tmp_path: Path) -> None:
+    methods = {"hard": 0.0, "gaussian": 0.5}
+    for method, sigma in methods.items():
+        config = settled(source_of("d0", tmp_path), hparams={"nms_configs": {"method": method}}).config
+        assert isinstance(config, EfficientDetConfig)
+        expected = replace(PROFILES["object-detection-api"], sigma=sigma)
+        assert own_profile(config) == expected
 
 
 @pytest.fixture(scope="module")
