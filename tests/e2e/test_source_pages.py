@@ -1,4 +1,7 @@
-"""docs/sources: every command of a page that shows its output prints that."""
+"""docs/sources: every command of a page that shows its output prints that.
+
+A page whose sources need more than a row of `SOURCES` has a test of its own, `test_PAGE_page.py`.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,11 @@ def needed(page: Path) -> set[str]:
     return words & SOURCES.keys()
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
+def has_own_test(page: Path) -> bool:
+    return Path(__file__).with_name(f"test_{page.stem}_page.py").is_file()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md") if not has_own_test(path)))
 def test_what_a_page_shows_is_what_is_printed(page: str, shared: Path, seeded: ModuleType, tmp_path: Path) -> None:
     for name in needed(PAGES / page):
         SOURCES[name](shared, tmp_path / name, seeded)
