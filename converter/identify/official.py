@@ -19,6 +19,7 @@ import yaml
 from converter.hparams.fields import config_fields
 from converter.hparams.syntax import parse_hparams
 from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
 from effdet_torch.architecture.names import did_you_mean, has_prefix, short_name
 from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
@@ -26,6 +27,7 @@ from effdet_torch.errors import ConfigError
 MIRROR_VARIABLE = "EFFDET_OFFICIAL_URL"
 PREFIX = "efficientdet-"
 BACKBONE_PREFIX = "efficientnet-"
+LIST = "effdet-convert --list prints those that exist"
 # A variant, endings that are in the table or sizes, and a suffix.
 _VARIANT = rf"(?:d|lite)\d+[a-z]?|{BACKBONE_PREFIX}(?:[bl]|lite)\d+"
 
@@ -102,12 +104,14 @@ def find_official(name: str) -> OfficialFile | None:
         None if it does not look like the name of an official file.
 
     Raises:
-        ConfigError: It looks like one, but no such file exists; the text lists those that do.
+        ConfigError: It looks like one, but no such file exists; the text lists those that do. Or it is a model of the
+            `effdet` package's own, which is not an official one, and is not downloaded.
     """
     if "://" in name:
         wanted = _place(name)
         files = official_files().values()
         return next((file for file in files if wanted in (_place(file.url), _place(file.original_url))), None)
+    _refuse_package_model(name)
     match = _official_names().fullmatch(short_name(name))
     if match is None:
         return None
@@ -121,9 +125,11 @@ def find_official(name: str) -> OfficialFile | None:
 
 
 def nearest_official(name: str) -> str:
-    """Return a question with the official name that is closest to one with an official prefix; "" for other names."""
-    names = [file.short_name for file in official_files().values()] if has_prefix(name) else []
-    return did_you_mean(short_name(name), names)
+    """Return how to find the official name that one with an official prefix may mean; "" for other names."""
+    short = short_name(name)
+    prefix = BACKBONE_PREFIX if short.startswith(BACKBONE_PREFIX) else ""
+    question = did_you_mean(short, (file.short_name for file in official_files().values()), prefix)
+    return (question or f"; {LIST}") if has_prefix(name) else ""
 
 
 @cache
@@ -163,13 +169,26 @@ def _per_channel(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
+def _refuse_package_model(name: str) -> None:
+    model = name.lower()
+    if model in UNSUPPORTED_MODELS:
+        raise ConfigError(f"{model} of the effdet package is not supported: {UNSUPPORTED_MODELS[model]}")
+    if model in PACKAGE_MODELS:
+        short = short_name(model)
+        official = f"; the official model is {short!r}" if PREFIX + short in official_files() else ""
+        raise ConfigError(
+            f"{model} is a model of the effdet package, not downloaded here: pass its .pth file{official}"
+        )
+
+
 def _which_exist(variant: str, ending: str) -> str:
     is_backbone = variant.startswith(BACKBONE_PREFIX)
     files = [file for file in official_files().values() if file.is_backbone == is_backbone]
     same_variant = [file.short_name for file in files if file.variant == variant]
     if not same_variant:
         variants = list(dict.fromkeys(file.variant for file in files))
-        return f"the official variants are {', '.join(variants)}{did_you_mean(variant, variants)}"
+        question = did_you_mean(variant, variants, BACKBONE_PREFIX if is_backbone else "")
+        return f"the official variants are {', '.join(variants)}{question}"
     same_ending = [file.short_name for file in files if ending and file.short_name == file.variant + ending]
     alike = f"; available with {ending}: {', '.join(same_ending)}" if same_ending else ""
     backbone = "" if is_backbone or not ending else f"{get_config(variant).backbone}{ending}"

@@ -47,7 +47,14 @@ def split_ending(name: str) -> tuple[str, str]:
     return name.removesuffix(ending), SETTINGS.get(ending, "")
 
 
-def did_you_mean(name: str, names: Iterable[str], cutoff: float = CUTOFF) -> str:
-    """Return a question with the closest of some names, to end a sentence; "" if none is close."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return a question with the closest of some names, to end a sentence; "" if none is close.
+
+    Args:
+        name: what was given.
+        names: what exists.
+        prefix: what the name begins with: it says nothing of how close another one is that also begins so.
+    """
+    endings = [other.removeprefix(prefix) for other in names if other.startswith(prefix)]
+    close = difflib.get_close_matches(name.removeprefix(prefix), endings, n=1, cutoff=CUTOFF)
+    return f"; did you mean {prefix + close[0]!r}?" if close else ""

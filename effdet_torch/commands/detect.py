@@ -153,7 +153,7 @@ def detect(
     kept = PartialResults(results if predictor.config.detects else None, partial(origin, model, predictor, out, exif))
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
-    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
+    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept, files), len(paths)))
     if results is not None:
         write_json(results, [entry for file in found for entry in file.entries], indent=None)
         kept.remove()

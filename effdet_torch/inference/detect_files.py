@@ -23,7 +23,7 @@ from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.visualize import draw_detections
-from effdet_torch.outputs import RunFiles, is_folder
+from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 
 LOG = logging.getLogger("effdet")
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
@@ -140,6 +140,7 @@ def detect_files(
     batch_size: int = 8,
     apply_exif: bool = True,
     kept: PartialResults = NOTHING_KEPT,
+    files: RunFiles = NO_FILES,
 ) -> Iterator[FileDetections]:
     """Detect objects in every file, and draw them; a file that cannot be read is also a result.
 
@@ -152,16 +153,17 @@ def detect_files(
         batch_size: how many images are in memory at once, and how many a GPU works on at once.
         apply_exif: see `read_image`; boxes refer to the image as it was read.
         kept: of an interrupted run, see `origin`; what it has, drawings included, is not done again.
+        files: what else the run reads and writes.
 
     Raises:
-        OverwriteError: A drawn image or a mask would replace an original, or one the other.
+        OverwriteError: A mask would replace another file of the run.
         OutputError: A drawn image cannot be written.
     """
     targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
     if predictor.config.segments:
         drawings = [target for target in targets if target is not None]
         masks = [("the mask", mask_path(target)) for target in drawings]
-        RunFiles().require_apart(paths, [*(("the drawing", target) for target in drawings), *masks])
+        files.require_apart(paths, [*(("the drawing", target) for target in drawings), *masks])
     keys = [_key(path) for path in paths]
     is_done = [key in kept.done and (t is None or t.is_file()) for key, t in zip(keys, targets, strict=True)]
     open_paths = [path for path, done in zip(paths, is_done, strict=True) if not done]

@@ -1,4 +1,7 @@
-"""docs/sources: every command of a page that shows its output prints that."""
+"""docs/sources: every command of a page that shows its output prints that.
+
+A page whose sources need more than a row of `SOURCES` has a test of its own, `test_PAGE_page.py`.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import yaml
 from converter.errors import MissingFileError
 from converter.hparams.fields import MEANINGS
 from converter.identify import official
-from converter.identify.official import MIRROR_VARIABLE, find_official, nearest_official, official_files
+from converter.identify.official import LIST, MIRROR_VARIABLE, find_official, nearest_official, official_files
 from converter.locate import open_checkpoint
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config
@@ -173,7 +173,7 @@ def test_the_documentation_lists_every_file() -> None:
     ("given", "name"),
     [
         ("EfficientDet-D0", "efficientdet-d0"),
-        ("efficientdet_d0", "efficientdet-d0"),
+        ("efficientdet_d6", "efficientdet-d6"),
         ("efficientdet-d0.tar.gz", "efficientdet-d0"),
         ("D7X", "efficientdet-d7x"),
         ("tf_efficientdet_d0", "efficientdet-d0"),
@@ -246,10 +246,13 @@ def test_other_names_are_not_official(name: str) -> None:
         ),
         ("d6_ap", r"available with -advprop: d0-advprop, .*; available for its backbone: efficientnet-b6-advprop$"),
         ("efficientnet-b8", "for efficientnet-b8: efficientnet-b8-randaug, efficientnet-b8-advprop$"),
-        ("efficientnet-b9", r"the official variants are efficientnet-b0, .*; did you mean 'efficientnet-b8'\?$"),
+        ("efficientnet-b9", r"the official variants are efficientnet-b0, .*, efficientnet-l2$"),
         ("tf_efficientnet_lite0_ns", "for efficientnet-lite0: efficientnet-lite0; available with -noisystudent: "),
         ("efficientnet-b0.h5", "available for efficientnet-b0: efficientnet-b0, efficientnet-b0-baseline, "),
         ("lite0.h5", "available for lite0: lite0$"),
+        ("EfficientDet_D0", r"^efficientdet_d0 is a model of the effdet package, .* \.pth file; .* model is 'd0'$"),
+        ("efficientdet_q0", r"^efficientdet_q0 is a model of the effdet package, .* \.pth file$"),
+        ("resdet50", "^resdet50 of the effdet package is not supported: its backbone ResNet-50 "),
         ("lite0.tar.gz", "'lite0.tar.gz' is not an official file; available for lite0: lite0$"),
     ],
 )
@@ -263,8 +266,10 @@ def test_a_name_without_a_file_lists_those_that_exist(name: str, text: str) -> N
     [
         ("efficientdet-lit0", "; did you mean 'lite0'?"),
         ("tf_efficientdet_light0", "; did you mean 'lite0'?"),
-        ("efficientnet-bo", "; did you mean 'efficientnet-b7'?"),
-        ("efficientdet-mine", ""),
+        ("efficientnet-b0-noisystudnet", "; did you mean 'efficientnet-b0-noisystudent'?"),
+        ("tf_efficientnet_es", f"; {LIST}"),
+        ("efficientnet-bo", f"; {LIST}"),
+        ("efficientdet-mine", f"; {LIST}"),
         ("do", ""),  # it may be any file
         ("d0.pth", ""),
     ],
@@ -273,4 +278,4 @@ def test_a_name_that_is_nearly_official_is_answered_with_the_nearest(name: str, 
     assert nearest_official(name) == question
     with pytest.raises(MissingFileError) as caught:
         open_checkpoint(name)
-    assert (" It is not an official name either; did you mean " in str(caught.value)) == bool(question)
+    assert str(caught.value).endswith(f" It is not an official name either{question}" if question else "the path.")

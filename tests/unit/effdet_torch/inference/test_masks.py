@@ -140,3 +140,22 @@ def test_a_mask_does_not_replace_an_original(model: EfficientDet, tmp_path: Path
         with pytest.raises(OverwriteError):
             list(detect_files(predictor, given, folder))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--labels", "--json"])
+def test_a_mask_does_not_replace_another_file_of_the_command(
+    model: EfficientDet, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 64)).save("a.png")
+    save_model(model, Path("m.pth"))
+    Path("drawn").mkdir()
+    Path("drawn/a.png.mask.png").write_text("cat\ndog\n")
+    Path("drawn/labels.txt").write_text("cat\ndog\n")
+    words = ["m.pth", "a.png", "--out", "drawn", option]
+    done = CliRunner().invoke(detect, [*words, "drawn/a.png.mask.png"])
+    assert isinstance(done.exception, OverwriteError) or done.exit_code == 2
+    assert "the mask drawn/a.png.mask.png would overwrite" in f"{done.output}{done.exception}"
+    assert sorted(path.name for path in Path("drawn").iterdir()) == ["a.png.mask.png", "labels.txt"]
+    assert Path("drawn/a.png.mask.png").read_text() == "cat\ndog\n"
+    assert CliRunner().invoke(detect, [*words, "drawn/labels.txt"]).exit_code == 0  # negative control
