@@ -80,8 +80,15 @@ class DetectorArchitecture:
         the official default is the answer.
 
         Raises:
-            UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors.
+            UnsupportedSourceError: The heads do not predict boxes and classes for a whole number of anchors, or there
+                is no head.
         """
+        heads = tuple(head for head, question in zip(HEADS, ("detects", "segments"), strict=True) if answers[question])
+        if not heads:
+            raise UnsupportedSourceError(
+                "an incomplete EfficientDet: expected class and box heads, or a segmentation head with its last layer; "
+                "found neither. Copy the source again."
+            )
         num_classes, anchors = _predictions(answers.get("class_channels"), answers.get("box_channels"))
         min_level = answers.get("min_level", BACKBONE_TOP - 2)
         num_levels = answers["num_levels"] if answers["detects"] else answers["upsamplings"] + 1
@@ -94,9 +101,7 @@ class DetectorArchitecture:
             separable_conv=answers["separable_convs"],
             apply_bn_for_resampling=answers["resampling_bns"] or not answers["resampling_convs"],
             conv_bn_act_pattern=not answers.get("node_biases", True),
-            heads=tuple(
-                head for head, question in zip(HEADS, ("detects", "segments"), strict=True) if answers[question]
-            ),
+            heads=heads,
             num_classes=num_classes,
             anchors_per_location=anchors,
             seg_num_classes=answers.get("seg_classes"),

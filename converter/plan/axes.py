@@ -69,6 +69,10 @@ def detector_axes(config: EfficientDetConfig) -> dict[str, list[dict[str, Any]]]
             {"place": place, "is_first": place == 0, "in_channels": config.fpn_channels * (1 if place == 0 else 2)}
             for place in range(len(config.levels) - 1 if config.segments else 0)
         ],
+        "unfinished_head": [
+            {"place": place, "suffix": f"_{place}" if place else ""}
+            for place in range(0 if config.segments else len(config.levels) - 1)
+        ],
     }
 
 

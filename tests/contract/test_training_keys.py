@@ -108,7 +108,7 @@ def test_a_detector_beside_a_segmentation_head(shared: Path) -> None:
     assert len(found.consumed) == 731
     assert {f"segmentation_head/bn_{number}/gamma" for number in range(4)} <= set(variables)
     without = accounting_of(variables, plan_of("d0"))  # negative control
-    assert len(without.unexpected) == 22
+    assert len(without.unexpected) == 2  # the last layer: without it, the head would be unfinished
 
 
 def test_negative_control(shared: Path) -> None:

@@ -43,6 +43,22 @@ def test_options_and_the_config_beside_the_checkpoint_are_used(tmp_path: Path) -
     assert "class_net.conv_rep.0.conv_pw.bias" in prepared.plan.targets
 
 
+def test_a_detector_with_an_unfinished_segmentation_head_is_converted_without_it() -> None:
+    arrays = placeholders(plan_of(small_config(heads=("object_detection", "segmentation"))))
+    head = {name for name in arrays if name.startswith("segmentation_head/")}
+    assert prepare(MemorySource(arrays)).settings.config.heads == ("object_detection", "segmentation")
+    last = max(name for name in head if name.endswith("/bias")).removesuffix("bias")
+    unfinished = {name: array for name, array in arrays.items() if not name.startswith(last)}
+    prepared = prepare(MemorySource(unfinished))
+    assert prepared.settings.config.heads == ("object_detection",)
+    reasons = {reason for name, reason in prepared.accounting.ignored.items() if name in head}
+    assert reasons == {"segmentation head without its last layer: incomplete, so it is not converted"}
+    with pytest.raises(ConversionError, match=r"sets heads to .*segmentation.*, but the checkpoint's shapes show"):
+        prepare(MemorySource(unfinished), hparams="heads=object_detection*segmentation")
+    with pytest.raises(AccountingError, match="0 missing, 1 unexpected"):  # its last layer is damaged
+        prepare(MemorySource(unfinished | {f"{last}kernel": arrays[f"{last}kernel"]}))
+
+
 BIAS = "box_net/box-0/bias"
 INCOMPLETE = {name: array for name, array in CHECKPOINT.items() if not name.startswith(BIAS) or "Momentum" in name}
 

@@ -147,6 +147,7 @@ def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Prepar
         assert sorted(source.variables) == sorted([*(name for copy in copies for name in copy), "global_step"])
         assert all(np.array_equal(source.read(raw), source.read(ema)) for raw, ema in copies)
     hparams = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert {"taps", "resize", "padding", "backbone_style", "resampling"}.isdisjoint(hparams)  # the official code fails
     config = prepared.settings.config
     assert get_config("d0", **config_fields(hparams), redundant_bias=True) == config
 
