@@ -25,6 +25,7 @@ def scores(folder: Path) -> tuple[dict[str, float], float]:
     return max(found, key=lambda row: max(row.values())), report["detection"]["metrics"]["AP"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     """The whole way with a network of 64 pixels, for one epoch."""
     for split in ("train2017", "val2017"):

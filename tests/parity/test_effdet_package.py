@@ -18,6 +18,7 @@ from converter.hparams.fields import hparams_of
 from effdet_torch import load_model, make_anchors_yxyx
 from effdet_torch.config import get_config
 from support.commands import run
+from support.quick import mostly_slow
 from verify.seeded import write_seeded_checkpoint
 
 SIZE = (128, 128)
@@ -239,7 +240,7 @@ WHOLE: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WHOLE if kind != "other anchors"])
+@pytest.mark.parametrize("kind", mostly_slow([kind for kind in WHOLE if kind != "other anchors"], ("d0",)))
 def test_a_pickled_model_is_a_source(effdet: ModuleType, tmp_path: Path, kind: str) -> None:
     assert_pickled_model_is_a_source(effdet, tmp_path, *WHOLE[kind])
 

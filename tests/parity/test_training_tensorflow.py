@@ -159,7 +159,7 @@ SLOTS = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(SLOTS, ("SGD", "legacy SGD", "legacy Adam", "RMSprop", "Ftrl")))
+@pytest.mark.parametrize("name", mostly_slow(SLOTS, ("SGD", "legacy Adam")))
 def test_slots_of_every_optimizer_are_ignored_under_their_right_name(tmp_path: Path, model: Any, name: str) -> None:
     make, reasons = SLOTS[name]
     optimizer = make()

@@ -212,6 +212,7 @@ def test_an_archive_of_the_saved_model_alone_is_read(
         assert "image_size" in settled(source).assumed
 
 
+@pytest.mark.slow
 def test_a_training_with_averages_gives_them(tmp_path: Path) -> None:
     plan, graph = OBJECT_DETECTION_API.plan(small_config()), ObjectGraph()
     averages = seeded(plan, seed=1)

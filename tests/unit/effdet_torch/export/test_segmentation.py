@@ -31,7 +31,7 @@ def sample(heads: tuple[str, ...]) -> EfficientDet:
     [
         (BOTH, "m.onnx"),
         pytest.param(("segmentation",), "m.onnx", marks=pytest.mark.slow),
-        (BOTH, "m.pt2"),
+        pytest.param(BOTH, "m.pt2", marks=pytest.mark.slow),
         pytest.param(BOTH, "m.torchscript", marks=pytest.mark.slow),
         pytest.param(("segmentation",), "m.pt2", marks=pytest.mark.slow),
         pytest.param(BOTH, "m.xml", marks=pytest.mark.slow),
