@@ -54,14 +54,18 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
 
     Args:
         metadata: `assumed` is {official hyperparameter: value}; a file of an earlier version has no such entry.
+            `config` decides which file could state them.
     """
     if not isinstance(metadata.get("assumed"), Mapping):
         return NOT_RECORDED
     if not metadata["assumed"]:
         return None
+    # Only networks of the TF Object Detection API, which has a file of its own, resize like this.
+    is_api = metadata.get("config", {}).get("resize") == "legacy"
+    file = "pipeline.config" if is_api else "config.yaml"
     return (
-        f"{listed_settings(metadata['assumed'])} (not set in config.yaml or --hparams); if that is wrong, convert "
-        "again with --hparams, or with config.yaml beside the checkpoint"
+        f"{listed_settings(metadata['assumed'])} (not set in {file} or --hparams); if that is wrong, convert "
+        f"again with --hparams, or with {file} beside the checkpoint"
     )
 
 

@@ -20,7 +20,7 @@ from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
-from effdet_torch.file_format import PARENT, config_origins
+from effdet_torch.file_format import PARENT, TRAINING, config_origins
 from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet, create_model
 from effdet_torch.network.model_file import read_model_file
@@ -86,8 +86,10 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
 
 def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
     """Return the copy that a model was made from; a source whose only copy it does not name gives that one."""
-    parent = model.metadata.get(PARENT, {})  # a saved model began as the copy that its parent was made from
-    wanted = model.metadata.get("view", parent.get("view", {})).get("name")
+    # A trained model says which copy it holds; one that was only saved began as the copy that its parent was made from.
+    parent, trained = model.metadata.get(PARENT, {}), model.metadata.get(TRAINING, {})
+    made_from = model.metadata.get("view", parent.get("view", {})).get("name")
+    wanted = trained.get("weights", made_from)
     averages = stored_names(plan, "ema").values()
     is_nameless = source.facts.raw_reason and not any(name in source.variables for name in averages)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from converter.hparams.given import CONFIG_FILE
 from converter.hparams.pipeline import Pipeline, find_pipeline
 from converter.identify.architecture import DetectorArchitecture
 from converter.identify.evidence import ASSUMED
@@ -18,6 +19,7 @@ from effdet_torch.config import VARIANTS, EfficientDetConfig
 
 API = "the TF Object Detection API"
 NOTE = f"a network of {API}: images are resized, and detections made, as there"
+UNREAD = f"{CONFIG_FILE} is not read: the settings of {API} are in pipeline.config"
 # What all eight published pipelines say, where the official hyperparameters are different.
 USUAL: Mapping[str, Any] = {
     "anchor_scale": 4.0,
@@ -56,7 +58,8 @@ def settle(found: DetectorArchitecture, request: Request) -> Settings:
     settings = settle_detector(found, replace(request, source=source.with_facts(facts)))
     coder = ", ".join(f"{factor:g}" for factor in BOX_CODER)
     notes = (f"no pipeline.config: the box coder {coder} is assumed",) if pipeline is None else pipeline.notes
-    return replace(settings, notes=(NOTE, *notes, *settings.notes))
+    unread = (UNREAD,) if (source.facts.folder / CONFIG_FILE).is_file() else ()
+    return replace(settings, notes=(NOTE, *notes, *unread, *settings.notes))
 
 
 def axes(config: EfficientDetConfig, source: VariableSource) -> Axes:

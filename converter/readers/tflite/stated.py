@@ -120,18 +120,30 @@ def _detections(network: NetworkFound, options: Mapping[str, Number], notes: lis
         raise UnsupportedSourceError(
             f"its detection operation has {classes:g} classes, the class head {network.classes}"
         )
-    if options.get("use_regular_nms"):
-        notes.append(
-            "the file suppresses boxes class by class (use_regular_nms), the result's own profile those of all "
-            "classes: to detect like the file, pass --profile tflite-regular"
+    if not 0 < (overlap := options.get("nms_iou_threshold", 0.5)) <= 1:
+        raise UnsupportedSourceError(
+            f"its detection operation has the nms_iou_threshold {overlap:g}; expected above 0, up to 1"
         )
+    notes += _beyond(options)
     found: dict[str, Any] = {"method": "hard"}
     for name, option in (("iou_thresh", "nms_iou_threshold"), ("score_thresh", "nms_score_threshold")):
         if 0 < (value := options.get(option, 0)) <= 1:
             found[name] = round(float(value), 6)
-    if (most := int(options.get("max_detections", 0))) > 0:
-        found["max_output_size"] = most
+    if 0 < (most := options.get("max_detections", 0)) < math.inf:
+        found["max_output_size"] = int(most)
     return "the file's detection operation", {"nms_configs": found}
+
+
+def _beyond(options: Mapping[str, Number]) -> list[str]:
+    """Return notes on what the detection operation does, and the result's own profile does not."""
+    if options.get("use_regular_nms"):
+        return [
+            "the file suppresses boxes class by class (use_regular_nms), the result's own profile those of all "
+            "classes: to detect like the file, pass --profile tflite-regular"
+        ]
+    if (classes := options.get("max_classes_per_detection", 1)) > 1:
+        return [f"the file gives up to {classes:g} classes of a box (max_classes_per_detection), the result the best"]
+    return []
 
 
 def kernel_types(network: NetworkFound) -> Counter[str]:

@@ -44,8 +44,13 @@ def real_values(tensor: Tensor) -> NDArray[np.float32]:
         UnsupportedSourceError: Its type cannot be read.
     """
     stored = stored_values(tensor)
-    if not len(tensor.scales):
+    if stored.dtype.kind == "f" and not len(tensor.scales):
         return stored.astype(np.float32, copy=False)
+    if not len(tensor.scales) or (tensor.scales < 0).any():
+        raise CorruptFileError(
+            f"the constant {tensor.name[:200]!r} holds {tensor.dtype} codes, and no scale, or a negative one; expected "
+            "what a code stands for. Download or copy it again"
+        )
     zeros = tensor.zero_points if len(tensor.zero_points) else np.zeros_like(tensor.scales, np.int64)
     sizes = [len(tensor.scales), len(zeros)]
     channels = tensor.shape[tensor.axis] if 0 <= tensor.axis < len(tensor.shape) else 1

@@ -121,7 +121,7 @@ def _squeeze_excite(graph: Graph, inner: int, seen: dict[str, int]) -> tuple[lis
     gates = graph.consumers(expansions[0].outputs[0], "LOGISTIC") if expansions else []
     products = graph.consumers(gates[0].outputs[0], "MUL") if gates else []
     if not products or inner not in products[0].inputs:
-        raise UnsupportedSourceError("a squeeze-excite that is not an EfficientNet's")
+        raise UnsupportedSourceError("a squeeze-excite of another form than in google/automl's EfficientNets")
     return [reductions[0], expansions[0]], products[0].outputs[0]
 
 
@@ -175,7 +175,8 @@ def _name(stem: int, blocks: list[BlockFound]) -> str:
         residual = [b.stride == 1 and b.in_channels == b.out_channels for b in expected]
         if stem == stem_channels(name) and found == outlines and residual == [block.is_residual for block in blocks]:
             return name
-    what = f"{len(blocks)} blocks with {', '.join(str(outline[3]) for outline in found[:20])} channels"
+    channels = f" with {', '.join(str(outline[3]) for outline in found[:20])} channels" if found else ""
+    what = f"{len(blocks)} blocks{channels}"
     raise UnsupportedSourceError(
         f"a stem of {stem} channels, then {what}: not an EfficientNet B0 to B8, L2 or Lite0 to Lite4"
     )

@@ -24,6 +24,7 @@ from converter.source import VariableSource
 from converter.writers.targets import TARGETS
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
+from effdet_torch.file_format import assumptions
 from effdet_torch.processing.profiles import PROFILES, own_profile
 from support.pipelines import changed
 from support.sources import MemorySource, placeholders, seeded, small_config
@@ -76,6 +77,8 @@ def test_the_api_is_named(tmp_path: Path) -> None:
     assert facts["architecture"].startswith("TF Object Detection API: efficientnet-b1, BiFPN 4 x 88 channels")
     assert facts["ignored"] == {}
     assert facts["problems"] == []
+    assert "(not set in pipeline.config or --hparams)" in str(assumptions(facts))
+    assert str(assumptions(facts)).endswith("or with pipeline.config beside the checkpoint")
 
 
 def test_a_pipeline_leaves_nothing_assumed(tmp_path: Path) -> None:
@@ -94,6 +97,16 @@ def test_a_pipeline_leaves_nothing_assumed(tmp_path: Path) -> None:
         "--hparams sets anchor_scale to 2.0, pipeline.config has 3.0",
         "--hparams sets mean_rgb to (0.0, 0.0, 0.0), the TF Object Detection API has (123.675, 116.28, 103.53)",
     ]
+
+
+def test_a_config_yaml_is_not_read(tmp_path: Path) -> None:
+    source, note = source_of("d0", tmp_path), f"config.yaml is not read: the settings of {API} are in pipeline.config"
+    assert note not in settled(source).notes
+    (tmp_path / "config.yaml").write_text("anchor_scale: 3.0")
+    result = settled(source)
+    assert note in result.notes
+    assert isinstance(result.config, EfficientDetConfig)
+    assert result.config.anchor_scale == 4.0
 
 
 @pytest.mark.parametrize(("size", "variant"), [(1280, "d6"), (1536, "d7")])

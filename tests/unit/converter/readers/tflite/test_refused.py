@@ -82,6 +82,10 @@ CHANGES: dict[str, tuple[Change, str]] = {
         lambda graph, _: put(user(graph, "blocks_2/depthwise_conv2d").builtinOptions, strideW=2, strideH=2),
         "16 blocks with .* channels: not an EfficientNet",
     ),
+    "no blocks": (
+        lambda graph, _: put(graph, operators=graph.operators[:1]),
+        "a stem of 32 channels, then 0 blocks: not an EfficientNet",
+    ),
     "no padding": (
         lambda graph, _: put(
             user(graph, "fnode0/op_after_combine3/conv/separable_conv2d/depthwise").builtinOptions, padding=1

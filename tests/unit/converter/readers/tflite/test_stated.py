@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from flatbuffers import Builder
+from flatbuffers import Builder, flexbuffers
 
 from converter.conversion import prepare
+from converter.errors import UnsupportedSourceError
 from converter.locate import open_checkpoint
 from converter.plan.family import Settings
 from converter.readers.tflite import metadata
@@ -150,19 +151,42 @@ def test_a_quantised_input_states_the_scaling(whole: bytes, tmp_path: Path, dtyp
     assert found.origins["mean_rgb"] == "the file's quantised input"
 
 
-def test_settings_of_the_detection_operation(whole: bytes, tmp_path: Path) -> None:
-    from flatbuffers import flexbuffers
-
+def detecting(whole: bytes, **given: float) -> bytes:
+    """Change options of the detection operation."""
     model = unpack(whole)
     operator = model.subgraphs[0].operators[-1]
-    given = {"max_detections": 25, "nms_iou_threshold": 0.4, "nms_score_threshold": 0.25, "use_regular_nms": 1}
     options = flexbuffers.Loads(bytes(operator.customOptions)) | given
     operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
-    found, notes = settings(tmp_path / "m.tflite", pack(model))
+    return pack(model)
+
+
+def test_settings_of_the_detection_operation(whole: bytes, tmp_path: Path) -> None:
+    given = {"max_detections": 25, "nms_iou_threshold": 0.4, "nms_score_threshold": 0.25, "use_regular_nms": 1}
+    found, notes = settings(tmp_path / "m.tflite", detecting(whole, **given))
     expected = {"method": "hard", "iou_thresh": 0.4, "score_thresh": 0.25, "max_output_size": 25}
     assert dict(found.config.nms_configs) == expected
     assert any("--profile tflite-regular" in note for note in notes)
     assert not any("tflite-regular" in note for note in settings(tmp_path / "m.tflite", whole)[1])
+
+
+def test_several_classes_of_a_box_are_said(whole: bytes, tmp_path: Path) -> None:
+    words = "up to 3 classes of a box (max_classes_per_detection)"
+    several = {"max_classes_per_detection": 3}
+    assert any(words in note for note in settings(tmp_path / "m.tflite", detecting(whole, **several))[1])
+    for other in (whole, detecting(whole, **several, use_regular_nms=1)):  # which has no such limit
+        assert not any("classes of a box" in note for note in settings(tmp_path / "m.tflite", other)[1])
+
+
+@pytest.mark.parametrize("overlap", [0.0, 1.5, float("inf"), float("nan")])
+def test_an_impossible_overlap_is_refused(whole: bytes, tmp_path: Path, overlap: float) -> None:
+    with pytest.raises(UnsupportedSourceError, match=f"the nms_iou_threshold {overlap:g}; expected above 0, up to 1"):
+        settings(tmp_path / "m.tflite", detecting(whole, nms_iou_threshold=overlap))
+
+
+@pytest.mark.parametrize("most", [float("inf"), float("nan"), 0])
+def test_no_limit_of_detections(whole: bytes, tmp_path: Path, most: float) -> None:
+    found, _ = settings(tmp_path / "m.tflite", detecting(whole, max_detections=most))
+    assert "max_output_size" not in dict(found.config.nms_configs)
 
 
 def test_several_graphs_and_signatures(whole: bytes, tmp_path: Path) -> None:
