@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.checks import DETECTION, SEGMENTATION
-from effdet_torch.config import BackboneConfig
+from effdet_torch.config import MODELS, BackboneConfig
 from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
@@ -211,10 +212,13 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     scaling = SCALINGS[config["normalization"]]
     taps = " ".join(f"{stage}.{block}" for stage, block in config["taps"])
     fed = f", the BiFPN fed by the blocks {taps}" if taps else ""
-    resized = RESIZED[config["resize"]]
-    return (
-        f"{variant}, {classes}, {height} x {width} pixels{scaling}{resized}{fed}, {parameters / 1e6:.2f} M parameters"
-    )
+    own = [name for name in PACKAGE_SETTINGS if config[name] != getattr(MODELS[variant], name)]
+    parts = [
+        f"{variant}, {classes}, {height} x {width} pixels{scaling}{RESIZED[config['resize']]}{fed}",
+        *(f"{name} {config[name]}" for name in own),
+        f"{parameters / 1e6:.2f} M parameters",
+    ]
+    return ", ".join(parts)
 
 
 def _copies(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -229,6 +229,6 @@ def same_tensors(variant: str, candidates: Sequence[str], by_name: bool) -> str:
     """Return the note on a state_dict that may be an official network or a model of the `effdet` package's own."""
     others = " or ".join(f"--variant {name}" for name in candidates if name != variant)
     return (
-        f"{' and '.join(candidates)} have the same tensors, but compute something else: {variant} is assumed"
-        f"{' by the name of the file' if by_name else ''}; if that is wrong, pass {others}"
+        f"{' and '.join(candidates)} have the same tensors, but compute different outputs: {variant} is assumed"
+        f"{' by the name of the file or its folder' if by_name else ''}; if that is wrong, pass {others}"
     )

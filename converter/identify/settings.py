@@ -205,7 +205,7 @@ def _choose_variant(
 
 
 def _refuse_other_model(base: EfficientDetConfig, stated: Mapping[str, Stated]) -> None:
-    """Refuse a `--variant` that computes something else than the model that the file names."""
+    """Refuse a `--variant` that computes different outputs from the model that the file names."""
     for field in PACKAGE_SETTINGS:
         if field in stated and stated[field].value != getattr(base, field) and stated[field].origin != OPTION:
             raise ConversionError(

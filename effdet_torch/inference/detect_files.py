@@ -156,16 +156,15 @@ def detect_files(
         files: what else the run reads and writes.
 
     Raises:
-        OverwriteError: A mask would replace another file of the run.
+        OverwriteError: A drawn image or a mask would replace another file of the run.
         OutputError: A drawn image cannot be written.
     """
     targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
-    if predictor.config.segments:
-        drawings = [target for target in targets if target is not None]
-        masks = [("the mask", mask_path(target)) for target in drawings]
-        files.require_apart(paths, [*(("the drawing", target) for target in drawings), *masks])
+    pictures = [_pictures(target, predictor.config.segments) for target in targets]
+    files.require_apart(paths, (row for rows in pictures for row in rows))
     keys = [_key(path) for path in paths]
-    is_done = [key in kept.done and (t is None or t.is_file()) for key, t in zip(keys, targets, strict=True)]
+    is_drawn = [all(picture.is_file() for _, picture in rows) for rows in pictures]
+    is_done = [key in kept.done and drawn for key, drawn in zip(keys, is_drawn, strict=True)]
     open_paths = [path for path, done in zip(paths, is_done, strict=True) if not done]
     results = predictor.stream(open_paths, batch_size, apply_exif=apply_exif)
     for path, key, target, done in zip(paths, keys, targets, is_done, strict=True):
@@ -186,6 +185,13 @@ def detect_files(
         kept.add(key, coco)
         yield FileDetections(path, coco, found.names, mask=mask, detects=predictor.config.detects)
     LOG.info("detected objects on %s; images: %d", predictor.device, len(open_paths))
+
+
+def _pictures(drawing: Path | None, has_mask: bool) -> list[tuple[str, Path]]:
+    """Return the pictures that are written for an image, and what they are called in errors."""
+    if drawing is None:
+        return []
+    return [("the drawing", drawing), *([("the mask", mask_path(drawing))] if has_mask else [])]
 
 
 def mask_path(drawing: Path) -> Path:

@@ -166,5 +166,5 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
         found = "; ".join(problems)[: 5 * MAX_SHOWN]
         raise UnsupportedSourceError(
             f"a model that effdet built as {name}, with {found}: its tensors may fit the official network, but it "
-            "computes something else. Use it with effdet"
+            "computes different outputs. Use it with effdet"
         )

@@ -52,8 +52,8 @@ NO_METADATA = (
 
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
-    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: pass that name with "
-    "--variant, or for an own architecture --hparams padding=symmetric,backbone_style=pytorch"
+    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation, and needs that name as "
+    "--variant, or for a custom architecture --hparams padding=symmetric,backbone_style=pytorch"
 )
 
 

@@ -51,7 +51,8 @@ def test_the_name_of_a_file_decides_and_is_said_to(path: str, name: str, by_name
     result = settled(path, is_folded=True)
     assert result.config == get_config(name)
     (other,) = set(BOTH) - {name}
-    why = f"{name} is assumed{' by the name of the file' if by_name else ''}; if that is wrong, pass --variant {other}"
+    by = " by the name of the file or its folder" if by_name else ""
+    why = f"{name} is assumed{by}; if that is wrong, pass --variant {other}"
     assert [note for note in result.notes if note.endswith(why)]
 
 
@@ -63,7 +64,7 @@ def test_what_is_stated_needs_no_note(name: str) -> None:
         settled("efficientdet_d0/model.pth", is_folded=True, given=given),
     ):
         assert result.config == get_config(name)
-        assert not any("compute something else" in note for note in result.notes)
+        assert not any("compute different outputs" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("facts", [{"is_folded": False}, {"is_folded": False, "kind": "TF1 checkpoint"}])

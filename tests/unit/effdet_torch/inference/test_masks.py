@@ -18,6 +18,7 @@ from effdet_torch.commands.detect import detect
 from effdet_torch.errors import OverwriteError
 from effdet_torch.inference.detect_files import detect_files, mask_path
 from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.inference.partial_results import PartialResults
 from effdet_torch.inference.visualize import class_color, draw_detections, tinted
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.cpu import image_masks
@@ -159,3 +160,19 @@ def test_a_mask_does_not_replace_another_file_of_the_command(
     assert sorted(path.name for path in Path("drawn").iterdir()) == ["a.png.mask.png", "labels.txt"]
     assert Path("drawn/a.png.mask.png").read_text() == "cat\ndog\n"
     assert CliRunner().invoke(detect, [*words, "drawn/labels.txt"]).exit_code == 0  # negative control
+
+
+def test_a_mask_that_is_missing_is_made_when_a_run_resumes(tmp_path: Path) -> None:
+    names = ["a.png", "b.png"]
+    for name in names:
+        Image.new("RGB", (96, 64)).save(tmp_path / name)
+    paths, folder = [tmp_path / name for name in names], tmp_path / "drawn"
+    predictor = Predictor(EfficientDet(CONFIG))
+    kept = PartialResults(tmp_path / "found.json", dict)
+    assert all(file.mask for file in detect_files(predictor, paths, folder, kept=kept))
+    mask_path(folder / "a.png").unlink()
+    kept = PartialResults(tmp_path / "found.json", dict)
+    assert len(kept.done) == 2
+    # Only what is done again has a mask to report.
+    assert [file.mask is not None for file in detect_files(predictor, paths, folder, kept=kept)] == [True, False]
+    assert mask_path(folder / "a.png").is_file()
