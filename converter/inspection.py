@@ -8,6 +8,7 @@ from typing import Any
 
 from converter.conversion import describe_files
 from converter.errors import ConversionError, MissingFileError
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.identify.families import family_of
 from converter.plan.copies import View, ViewName, differing, is_untrained, stored_in, stored_names, unknown_copy
 from converter.plan.engine import account
@@ -15,6 +16,7 @@ from converter.plan.expand import Plan
 from converter.plan.family import Request
 from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
+from effdet_torch.config import MODELS
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import TRAINING
 
@@ -47,6 +49,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         family, found = family_of(source)
         facts |= {"architecture": found.describe(), "variants": found.variants(source)}
         settings = family.settle(found, Request(source))
+        facts["variants"] = _not_contradicted(facts["variants"], source, settings.config)
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
     plan = family.plan(settings.config, source)
@@ -67,6 +70,12 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "differing_variables": differing(source, plan),
         **_contents(source, plan),
     }
+
+
+def _not_contradicted(variants: list[str], source: VariableSource, config: Any) -> list[str]:
+    """Return the variants that have what the source states of the settings of the `effdet` package."""
+    stated = [name for name in PACKAGE_SETTINGS if any(name in hparams for _, hparams in source.facts.given)]
+    return [name for name in variants if all(getattr(MODELS[name], s) == getattr(config, s) for s in stated)]
 
 
 def _describe_copy(source: VariableSource, plan: Plan, view: ViewName) -> dict[str, Any]:

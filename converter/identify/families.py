@@ -116,9 +116,8 @@ def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
     if absent := [name for name, answer in answers.items() if answer is None]:
         expected = probe.expected(table.state_dict[absent[0]])
         raise UnsupportedSourceError(f"not the state_dict of an EfficientDet: expected {expected}")
-    fits = {name: _fit(shapes, name) for name in (*BACKBONES, *PACKAGE_BACKBONES)}
-    backbone = max(fits, key=lambda name: fits[name])
-    if fits[backbone] <= 0:
+    backbone = _closest_backbone(shapes)
+    if backbone is None:
         raise UnsupportedSourceError(
             "the tensors of this state_dict's backbone fit no EfficientNet: expected a backbone of D0 to D7x, Lite0 to "
             "Lite4, or of an EfficientDet of the effdet package, with timm's names"
@@ -127,12 +126,20 @@ def recognize_state_dict(shapes: Mapping[str, Shape]) -> DetectorArchitecture:
     return DetectorArchitecture.from_answers({**answers, "backbone": backbone})
 
 
-def _fit(shapes: Mapping[str, Shape], backbone: str) -> int:
-    """Return how well a state_dict fits a backbone: the tensors that it has minus those that it lacks.
+def _closest_backbone(shapes: Mapping[str, Shape]) -> str | None:
+    """Return the backbone with the most tensors that a state_dict has minus those that it lacks; None if none has more.
 
     It need not have all of them: every tensor of b0 is also one of b1, and the accounting names what is missing.
     """
-    module = DETECTOR.table.included_module
-    entries = [entry for entry in BACKBONE.plan(BackboneConfig(backbone)).targets.values() if entry.sources]
-    fitting = sum(shapes.get(f"{module}.{entry.target}") == entry.target_shape for entry in entries)
-    return 2 * fitting - len(entries)
+    begin = f"{DETECTOR.table.included_module}."
+    found = {key.removeprefix(begin): shape for key, shape in shapes.items() if key.startswith(begin)}
+    fits: dict[str, int] = {}
+    for name in (*BACKBONES, *PACKAGE_BACKBONES):
+        targets = BACKBONE.plan(BackboneConfig(name)).targets
+        expected = {key: entry.target_shape for key, entry in targets.items() if entry.sources}
+        fitting = sum(found.get(key) == shape for key, shape in expected.items())
+        fits[name] = 2 * fitting - len(expected)
+        if fitting == len(expected) and found.keys() <= targets.keys():
+            break  # it explains every tensor: the plans of the others would only take time
+    best = max(fits, key=lambda name: fits[name])
+    return best if fits[best] > 0 else None

@@ -141,15 +141,16 @@ def _origins(
     origins = {field: statement.origin for field, statement in stated.items()}
     origins |= {name: origin for origin, hparams in given for name in hparams if name == "backbone_config"}
     origins |= origins_of_hidden(found, origins, otherwise)
+    unused = dict.fromkeys((*ARCHITECTURE, *OF_HEADS), FROM_SHAPES)  # by heads that are not there
+    recorded = {**unused, **of_metadata}
     origins = {
-        field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
+        field: recorded.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
     origins |= {name: FROM_SHAPES for name in found.fields() if found.decides(name)}
-    unused = dict.fromkeys((*ARCHITECTURE, *OF_HEADS), FROM_SHAPES)  # by heads that are not there
     origins = {**unused, **origins}
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
-        name: origins[name] for name in NO_SETTINGS if name in origins
+        name: origins[name] for name in NO_SETTINGS if origins.get(name, ASSUMED) != ASSUMED
     }
 
 

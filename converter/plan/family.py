@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 from converter.errors import MappingError
@@ -102,7 +103,7 @@ class Family:
     axes_of_source: Callable[[Any, VariableSource], Axes] | None = None
     not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
-    @property
+    @cached_property
     def table(self) -> Table:
         """The mapping table.
 

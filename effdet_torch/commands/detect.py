@@ -69,7 +69,7 @@ Examples:
     default="model",
     show_default=True,
     metavar="NAME",
-    help="model (serving, with its own nms_configs), serving, serving-hard, official-eval, official-eval-hard, tflite, "
+    help="model (its own), serving, serving-hard, official-eval, official-eval-hard, object-detection-api, tflite, "
     "tflite-regular, hard.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")

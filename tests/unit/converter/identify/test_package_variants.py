@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from converter.errors import ConversionError
+from converter.identify import families
 from converter.identify.architecture import DetectorArchitecture, named_variant
 from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.settings import settle_detector
 from converter.plan.family import Request, Settings
 from converter.source import SourceFacts
-from effdet_torch.config import MODELS, PACKAGE_VARIANTS, EfficientDetConfig, get_config
+from effdet_torch.config import MODELS, PACKAGE_VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 from support.sources import MemorySource
 
@@ -33,6 +35,28 @@ def found_in(config: EfficientDetConfig) -> DetectorArchitecture:
 
 def settled(path: str, variant: str | None = None, *, hparams: Any = None, **facts: Any) -> Settings:
     return settle_detector(found_in(get_config("d0")), Request(source_of(path, **facts), variant, hparams))
+
+
+@pytest.mark.parametrize(("variant", "tried"), [("d0", ["b0"]), ("d1", ["b0", "b1"])])  # b0's tensors are b1's, too
+def test_the_search_ends_at_the_backbone_that_explains_every_tensor(
+    monkeypatch: pytest.MonkeyPatch, variant: str, tried: list[str]
+) -> None:
+    plans: list[str] = []
+
+    def planned(name: str) -> BackboneConfig:
+        plans.append(name)
+        return BackboneConfig(name)
+
+    monkeypatch.setattr(families, "BackboneConfig", planned)
+    assert found_in(get_config(variant)).backbone == f"efficientnet-{tried[-1]}"
+    assert plans == [f"efficientnet-{name}" for name in tried]
+
+
+def test_a_table_is_read_and_checked_once() -> None:
+    loads: list[None] = []
+    family = replace(DETECTOR, load=lambda: loads.append(None) or DETECTOR.table)
+    assert family.table is family.table
+    assert len(loads) == 1
 
 
 @pytest.mark.parametrize(

@@ -390,6 +390,18 @@ def test_a_converted_file_hands_its_origins_on() -> None:
     assert "image_size" in settle_detector(architecture("d0"), Request(source)).assumed
 
 
+@pytest.mark.parametrize("lacking", ["", "seg_num_classes"])  # of a file from before that setting
+def test_a_file_that_is_converted_again_states_no_new_assumptions(lacking: str) -> None:
+    first = settled(get_config("d0"), ("config.yaml", hparams_of(get_config("d0"))))
+    of_file = {name: origin for name, origin in first.origins.items() if name not in (*NO_SETTINGS, lacking)}
+    source = MemorySource({}, given=(("its metadata", hparams_of(first.config)),), origins=of_file)
+    again = settle_detector(architecture("d0"), Request(source))
+    assert again.assumed == {}
+    assert {name: origin for name, origin in again.origins.items() if of_file.get(name) != origin} == (
+        {lacking: FROM_SHAPES} if lacking else {}
+    )
+
+
 def test_the_demo_of_segmentation_has_another_input() -> None:
     config = small_config(heads=("segmentation",))
     result = settled(config)
