@@ -66,7 +66,7 @@ KNOWN: Mapping[str, Callable[[Any], bool]] = {
     "activation": lambda name: name in ACTIVATIONS,
     "heads": lambda heads: heads == (DETECTION,),
     "taps": lambda taps: not taps,
-    "resize": lambda resize: resize == "half_pixel",
+    "resize": lambda kind: kind == "half_pixel",
 }
 
 

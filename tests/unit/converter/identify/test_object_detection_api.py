@@ -137,13 +137,6 @@ def test_official_formats_cannot_hold_it(target: str, variant: str, reason: str,
         prepare(source_of(variant, tmp_path)).for_target(TARGETS[target])
 
 
-@pytest.mark.parametrize(("variant", "reason"), [("d0", "resize legacy"), ("d1", r"taps \(\(2, 1\)")])
-def test_the_effdet_package_cannot_build_it(variant: str, reason: str, tmp_path: Path) -> None:
-    prepared = prepare(source_of(variant, tmp_path))
-    with pytest.raises(UsageError, match=f"the effdet package cannot build this network: {reason}"):
-        tuple(prepared.family.package_notes(prepared.settings.config))
-
-
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the API publishes it: checkpoint/, saved_model/ and pipeline.config."""
