@@ -167,14 +167,6 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in NOT_OFFICIAL or value != NOT_OFFICIAL[name][0]}
 
 
-def official_hparams(config: EfficientDetConfig) -> dict[str, Any]:
-    """Return the hyperparameters of a network that the official code can run, all of which that code knows.
-
-    It refuses a `config.yaml` with any other name.
-    """
-    return {name: value for name, value in hparams_of(config).items() if name not in PACKAGE_SETTINGS}
-
-
 def not_official(config: EfficientDetConfig) -> str:
     """Return why the official code cannot run a network, in words; empty if it can."""
     values = hparams_of(config)
