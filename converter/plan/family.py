@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 from converter.errors import MappingError
@@ -103,15 +102,23 @@ class Family:
     axes_of_source: Callable[[Any, VariableSource], Axes] | None = None
     not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
 
-    @cached_property
+    _checked: list[Table] = field(default_factory=list, init=False, repr=False, compare=False)  # the last one
+
+    @property
     def table(self) -> Table:
-        """The mapping table.
+        """The mapping table, checked once: many questions are asked of it.
 
         Raises:
             MappingError: The table breaks its grammar, does not answer a question of the family, or asks for a choice
                 that the family does not have.
         """
         table = self.load()
+        if not any(table is known for known in self._checked):
+            self._check(table)
+            self._checked[:] = [table]
+        return table
+
+    def _check(self, table: Table) -> None:
         for rules in filter(None, (table.recognition, table.state_dict)):
             wanted = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
             if unknown := sorted(wanted - self.choices.keys()):
@@ -120,7 +127,6 @@ class Family:
             answered = {*rules, *self.choices, *open_in}
             if unanswered := [name for name in self.questions if name not in answered]:
                 raise MappingError(f"{table.file}: no rule answers {unanswered[0]!r}, which {self.name} needs")
-        return table
 
     @property
     def own_questions(self) -> list[str]:

@@ -97,7 +97,7 @@ def add_head(kind: str) -> Edit:
         if "# The backbone: everything in" not in text:  # not the detector's table
             return text
         text = text if kind == "conv_bias" else text.replace("kinds:\n", define, 1)
-        return text.replace("# How the architecture is read", f"{group}# How the architecture is read", 1)
+        return text.replace("\nignored:\n", f"{group}ignored:\n", 1)
 
     return change
 

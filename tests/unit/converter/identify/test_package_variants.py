@@ -14,7 +14,7 @@ from converter.identify import families
 from converter.identify.architecture import DetectorArchitecture, named_variant
 from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.settings import settle_detector
-from converter.plan.family import Request, Settings
+from converter.plan.family import Family, Request, Settings
 from converter.source import SourceFacts
 from effdet_torch.config import MODELS, PACKAGE_VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
@@ -52,11 +52,16 @@ def test_the_search_ends_at_the_backbone_that_explains_every_tensor(
     assert plans == [f"efficientnet-{name}" for name in tried]
 
 
-def test_a_table_is_read_and_checked_once() -> None:
-    loads: list[None] = []
-    family = replace(DETECTOR, load=lambda: loads.append(None) or DETECTOR.table)
+def test_a_table_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(Family, "_check", lambda _, table: checked.append(table.name))
+    table = DETECTOR.table
+    family = replace(DETECTOR, load=lambda: table)
     assert family.table is family.table
-    assert len(loads) == 1
+    assert checked == ["efficientdet"]
+    another = replace(family, load=lambda: replace(table))  # another table every time is checked every time
+    assert another.table is not another.table
+    assert len(checked) == 3
 
 
 @pytest.mark.parametrize(
