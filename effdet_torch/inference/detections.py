@@ -44,7 +44,7 @@ class ImageDetections:
         return len(self.names)
 
     def mask_shares(self) -> dict[int, float]:
-        """Return {class: share of the image's pixels, above 0..1} of the mask; {} if there is none."""
+        """Return {class: its share of the pixels, 0..1} of the classes in the mask; {} if there is none."""
         if self.mask is None:
             return {}
         classes, counts = np.unique(self.mask, return_counts=True)
