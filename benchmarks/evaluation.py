@@ -56,7 +56,7 @@ def measure(predictor: Predictor, paths: list[Path], batch: int, workers: int) -
             outputs = predictor.engine(pixels)
         for profile in PROFILES:
             with timed(seconds, f"postprocess, {profile}"):
-                predictor.detections(*outputs, image_scales, profile)
+                predictor.detections(outputs[0], outputs[1], image_scales, profile)
     with timed(seconds, f"whole, {workers} workers"):
         for _ in predictor.stream(paths, batch, workers=workers, apply_exif=False):
             pass

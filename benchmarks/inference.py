@@ -167,7 +167,9 @@ class Bench:
             contestants |= {name: partial(predictor, self.image) for name, predictor in self.predictors.items()}
             eager = next(iter(self.predictors.values()))
             outputs, scale = eager.engine(eager.prepare([self.image])[0]), eager.prepare([self.image])[1]
-            require_same_as_effdet(self.theirs, eager.detections(*outputs, scale)[0], outputs, scale, require_same)
+            require_same_as_effdet(
+                self.theirs, eager.detections(outputs[0], outputs[1], scale)[0], outputs, scale, require_same
+            )
             for row in race(contestants, self.rounds):
                 yield *row, f"{len(contestants[row[0]]()[0])} boxes"
 

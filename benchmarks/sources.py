@@ -1,94 +1,122 @@
-"""Whole-process time of converting every kind of source, compared with the TF1 checkpoint of the same network.
+"""CPU time and peak memory of converting every kind of source, beside the TF1 checkpoint of the same network.
 
-    python -m benchmarks.sources [--repeats 7] [--variant d0]
+    python -m benchmarks.sources [--repeats 7] [--only TFLite]
 
-The sources are written from one seeded checkpoint, by TensorFlow, or by this project where that is possible.
+The sources are written from a seeded checkpoint, by TensorFlow, or by this project where that is possible; some are
+official results beside the project, and left out where these are missing. Commands take turns; CPU time is user and
+system time of the whole process, the minimum of all runs; memory is the maximum.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
+from benchmarks import source_files as files
+from benchmarks.source_files import Network
 
-from benchmarks.conversion import measure_in_turns
-from converter.conversion import convert_checkpoint, prepare
-from converter.locate import open_checkpoint
-from converter.writers.targets import TARGETS
-from verify.reference.base import import_tensorflow
-from verify.seeded import write_seeded_checkpoint
-
+MOST_TIMES, MOST_MB = 3.0, 200
 BASELINE = "TF1 checkpoint"
+
+
+class Row(NamedTuple):
+    """One source: the network whose TF1 checkpoint it is compared with, its name, and what writes it."""
+
+    network: str
+    name: str
+    write: Callable[[Network], Path]
+
+
+ROWS = (
+    Row("d0", BASELINE, lambda network: network.checkpoint),
+    Row("d0", "archive of it (.tar.gz)", files.archive),
+    Row("d0", "TF1 SavedModel", files.tf1_saved_model),
+    Row("d0", "TF2 object checkpoint", files.object_checkpoint),
+    Row("d0", "TF2 SavedModel", files.tf2_saved_model),
+    Row("d0", "Keras .h5", lambda network: network.converted("model.h5")),
+    Row("d0", "frozen graph (.pb)", files.frozen_graph),
+    Row("d0", "PyTorch .pth", lambda network: network.converted("model.pth")),
+    Row("d0", "PyTorch .safetensors", lambda network: network.converted("model.safetensors")),
+    Row("d0", "Object Detection API d0", lambda _: files.shared("tfod/d0")),
+    Row("d0", "with a segmentation head", files.with_segmentation),
+    Row("d1", BASELINE, lambda network: network.checkpoint),
+    Row("d1", "Object Detection API d1", lambda _: files.shared("tfod/d1")),
+    Row("lite0", BASELINE, lambda network: network.checkpoint),
+    Row("lite0", "TF Hub, training on a module", files.hub_training),
+    Row("lite0", "TF Hub, feature vector", files.hub_module),
+    Row("lite0", "TFLite, float16", lambda _: files.shared("sources/tflite/lite0_tflite_fp16.tflite")),
+    Row("lite0", "TFLite, int8", lambda _: files.shared("sources/tflite/lite0_tflite_int8.tflite")),
+)
+
+
+class Cost(NamedTuple):
+    """User and system time of a process, and its peak resident memory."""
+
+    seconds: float
+    peak_mb: float
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--variant", default="d0")
+    parser.add_argument("--only", default="", help="Part of the names of the sources.")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        sources = write_sources(options.variant, Path(folder))
-        tool = str(Path(sys.executable).parent / "effdet-convert")
-        out = [str(Path(folder) / "out.pth"), "--weights", "raw"]
-        costs = measure_in_turns({name: [tool, str(path), *out] for name, path in sources.items()}, options.repeats)
-    print(f"{options.variant:<26}{'seconds':>9}{'ratio':>8}{'peak MB':>9}")
+    rows = [row for row in ROWS if row.name == BASELINE or options.only in row.name]
+    chosen = {row.network for row in rows if row.name != BASELINE}
+    print(f"{'source':<38}{'CPU s':>7}{'times':>7}{'<= 3':>6}{'peak MB':>9}{'<= 200':>8}")
+    for name in dict.fromkeys(row.network for row in ROWS if row.network in chosen):
+        with tempfile.TemporaryDirectory() as folder:
+            compare([row for row in rows if row.network == name], Path(folder), options.repeats)
+
+
+def compare(rows: Iterable[Row], folder: Path, repeats: int) -> None:
+    """Print the lines of one network."""
+    sources: dict[str, Path] = {}
+    network: Network | None = None
+    for row in rows:
+        network = network or Network(row.network, folder)
+        try:
+            sources[row.name] = row.write(network)
+        except FileNotFoundError as error:
+            print(f"{row.network}, {row.name}: left out: {error}")
+    rounds = [{name: measure(path, folder / "out.pth") for name, path in sources.items()} for _ in range(repeats)]
+    costs: dict[str, Cost] = {}
+    for name in sources:
+        runs = [measured[name] for measured in rounds]
+        if failed := [run for run in runs if isinstance(run, str)]:
+            print(f"{name}: not converted: {failed[0]}")
+        else:
+            seconds, peaks = zip(*(run for run in runs if isinstance(run, Cost)), strict=True)
+            costs[name] = Cost(min(seconds), max(peaks))
+    for line in lines(costs, network.variant if network else ""):
+        print(line)
+
+
+def measure(source: Path, out: Path) -> Cost | str:
+    """Convert a source in a process of its own; return its error if that fails."""
+    command = [str(Path(sys.executable).parent / "effdet-convert"), str(source), str(out), "--weights", "raw"]
+    # A process between this one and the command makes the numbers the command's alone.
+    script = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE); "
+    script += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    script += "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024); sys.exit(done.returncode)"
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return done.stderr.strip().partition("\n")[0][:200]
+    return Cost(*map(float, done.stdout.split()))
+
+
+def lines(costs: dict[str, Cost], variant: str) -> Iterator[str]:
+    """Yield a line for every source, with what it passes or misses."""
     for name, (seconds, peak) in costs.items():
-        print(f"{name:<26}{seconds:>9.2f}{seconds / costs[BASELINE].seconds:>8.2f}{peak:>9.0f}")
-
-
-def write_sources(variant: str, folder: Path) -> Mapping[str, Path]:
-    """Write one network in all formats, and return {kind: path}."""
-    checkpoint = write_seeded_checkpoint(variant, folder / "tf1").parent
-    with open_checkpoint(checkpoint) as source:
-        prepared = prepare(source, weights="raw", keep_redundant_bias=True)
-        for name in ("model.pth", "model.safetensors", "model.h5"):
-            convert_checkpoint(prepared, folder / name)
-        variables = {name: np.array(source.read(name)) for name in prepared.plan.variables}
-        convert_checkpoint(prepared, folder / "plain", target=TARGETS["tf1"])
-    with tarfile.open(folder / "model.tar.gz", "w:gz") as archive:
-        archive.add(checkpoint, "model")
-    return {
-        BASELINE: checkpoint,
-        "archive of it (.tar.gz)": folder / "model.tar.gz",
-        "Keras .h5": folder / "model.h5",
-        "PyTorch .pth": folder / "model.pth",
-        "PyTorch .safetensors": folder / "model.safetensors",
-        **write_by_tensorflow(variables, folder),
-    }
-
-
-def write_by_tensorflow(variables: Mapping[str, Any], folder: Path) -> Mapping[str, Path]:
-    """Write the formats of TF2, and those with graphs."""
-    tf = import_tensorflow()
-    module = tf.Module()
-    module.all = [tf.Variable(value, name=name) for name, value in variables.items()]
-    tf.train.Checkpoint(model=module).write(str(folder / "object"))
-    tf.saved_model.save(module, str(folder / "saved_model_2"))
-    graph = tf.Graph()
-    with graph.as_default():
-        for name, value in variables.items():
-            tf.constant(value, name=name)
-    (folder / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    saved_model = folder / "saved_model_1"
-    shutil.copytree(folder / "plain", saved_model / "variables")
-    for suffix in ("index", "data-00000-of-00001"):
-        (saved_model / "variables" / f"model.{suffix}").rename(saved_model / "variables" / f"variables.{suffix}")
-    tf.compat.v1.saved_model.Builder(str(folder / "empty")).save(as_text=False)
-    shutil.copy(folder / "empty" / "saved_model.pb", saved_model)
-    return {
-        "TF2 object checkpoint": folder / "object",
-        "TF1 SavedModel": saved_model,
-        "TF2 SavedModel": folder / "saved_model_2",
-        "frozen graph (.pb)": folder / "frozen.pb",
-    }
+        times = seconds / costs[BASELINE].seconds
+        verdicts = ["pass" if is_met else "MISS" for is_met in (times <= MOST_TIMES, peak <= MOST_MB)]
+        yield f"{f'{variant}, {name}':<38}{seconds:>7.2f}{times:>7.2f}{verdicts[0]:>6}{peak:>9.0f}{verdicts[1]:>8}"
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def detect(predictor: Predictor, split: DataSet, profiles: Mapping[str, Profile]
         pixels, image_scales = predictor.prepare([image.path], apply_exif=False)
         outputs = predictor.engine(pixels)
         for name, profile in profiles.items():
-            (detections,) = predictor.detections(*outputs, image_scales, profile)
+            (detections,) = predictor.detections(outputs[0], outputs[1], image_scales, profile)
             found[name] += detections.to_coco(image.image_id)
     return found
 

@@ -84,7 +84,11 @@ Examples:
 @click.option(
     "-o", type=OUT_PATH, metavar="OUT", is_eager=True, expose_value=False, callback=named_out, help="The same as OUT."
 )
-@click.option("--variant", metavar="NAME", help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="Check that SOURCE is this variant: d0..d7, d7x, lite0..lite4, lite3x, efficientdet_q0, ...",
+)
 @click.option("--weights", type=VIEWS, help="Which copy to convert: averages (default if stored) or raw values.")
 @click.option(
     "--keep-redundant-bias", is_flag=True, help="Keep the biases in front of batch norms: reversible bit for bit."
@@ -138,9 +142,9 @@ def convert(
     """Convert the TensorFlow checkpoint SOURCE to the PyTorch file OUT (.pth or .safetensors), or back.
 
     SOURCE is a checkpoint (folder, prefix, .index file, official .tar.gz), a SavedModel, a Keras .h5, a frozen graph,
-    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5), a URL, or a PyTorch file (.pth, .safetensors)
-    of this project or the effdet package. The variant, the class count and the anchors are recognised; every variable
-    is accounted for.
+    the name of an official file (d0, d4-640, d0-advprop, lite0, d0.h5, efficientnet-b0), a URL, or a PyTorch file
+    (.pth, .safetensors) of this project or the effdet package. The variant, the class count and the anchors are
+    recognised; every variable is accounted for.
     """
     from converter.conversion import converting, prepare
     from converter.inputs import input_files

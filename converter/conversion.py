@@ -15,12 +15,13 @@ from converter.plan.copies import View, ViewName, select_view
 from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan
 from converter.plan.family import Family, Request, Settings
-from converter.plan.values import CheckedSource
+from converter.readers.absent_parts import with_initial_values
+from converter.readers.checked_values import CheckedSource
 from converter.source import VariableSource
 from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
 from effdet_torch.errors import UsageError
-from effdet_torch.file_format import FORMAT_VERSION, sha256
+from effdet_torch.file_format import FORMAT_VERSION, UNTRAINED, sha256
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 if TYPE_CHECKING:
@@ -54,16 +55,13 @@ class Preparation:
         """
         if not target.is_tensorflow:
             return self
-        if not self.family.to_tensorflow:
+        if reason := self.family.not_tensorflow(self.settings.config):
             name = self.settings.config.name
-            raise UsageError(
-                f"{name} cannot be written as {target.name}: TensorFlow formats are supported for detectors only; "
-                "write a .pth or .safetensors file"
-            )
+            raise UsageError(f"{name} cannot be written as {target.name}: {reason}; write a .pth or .safetensors file")
         if self.settings.config.redundant_bias:
             return self
         settings = self.settings.keeping_biases()
-        return replace(self, settings=settings, plan=self.family.plan(settings.config))
+        return replace(self, settings=settings, plan=self.family.plan(settings.config, self.source))
 
 
 def prepare(
@@ -88,7 +86,8 @@ def prepare(
     """
     family, architecture = family_of(source)
     settings = family.settle(architecture, Request(source, variant, hparams, keep_redundant_bias))
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
+    source = with_initial_values(source, plan)
     view = select_view(source, plan, weights)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {settings.config.name}")
@@ -179,6 +178,7 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
         },
         "view": {"name": view.name, "reason": view.reason},
         "redundant_bias": "kept" if settings.config.redundant_bias else "folded",
+        **({UNTRAINED: list(source.facts.untrained)} if source.facts.untrained else {}),
     }
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from converter.formats import file_kind as formats
 from converter.hparams.given import CONFIG_FILE
+from converter.hparams.pipeline import PIPELINE_FILE
 
 OF_PREFIX = (".index", ".data-*", ".meta")
 # Of the folder, whichever of its checkpoints was named.
 IN_FOLDER = (
-    *(formats.STATE_FILE, CONFIG_FILE, *(f"*{suffix}" for suffix in OF_PREFIX)),
+    *(formats.STATE_FILE, CONFIG_FILE, PIPELINE_FILE, *(f"*{suffix}" for suffix in OF_PREFIX)),
     *(formats.SAVED_MODEL_FILE, f"{formats.VARIABLES}/*"),
 )
 
@@ -35,7 +36,8 @@ def _belonging_to(path: Path) -> Iterator[Path]:
     if not path.exists() and not any(any(path.parent.glob(glob.escape(path.name) + suffix)) for suffix in OF_PREFIX):
         return
     folder = path if path.is_dir() else path.parent
-    yield from (path, folder.absolute().parent / CONFIG_FILE)
+    yield path
+    yield from (folder.absolute().parent / name for name in (CONFIG_FILE, PIPELINE_FILE))
     for pattern in IN_FOLDER:
         yield from folder.glob(pattern)
     if path.is_dir() and formats.recognize(path) == formats.MODEL_FOLDER:

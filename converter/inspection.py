@@ -8,12 +8,15 @@ from typing import Any
 
 from converter.conversion import describe_files
 from converter.errors import ConversionError, MissingFileError
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.identify.families import family_of
 from converter.plan.copies import View, ViewName, differing, is_untrained, stored_in, stored_names, unknown_copy
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Request
+from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
+from effdet_torch.config import MODELS
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import TRAINING
 
@@ -34,6 +37,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "files": describe_files(source.files(), checksums=False),
         "variables": len(source.variables),
         "checksums": source.facts.checksums or None,
+        "unrecoverable": list(source.facts.unrecoverable),
         "training": source.facts.provenance.get(TRAINING),
         "dtypes": dict(Counter(info.dtype for info in source.variables.values())),
         "notes": list(source.facts.notes),
@@ -43,11 +47,13 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         facts["notes"].append(f"raw values are the default: {source.facts.raw_reason}")
     try:
         family, found = family_of(source)
-        facts |= {"architecture": found.describe(), "variants": found.variants()}
+        facts |= {"architecture": found.describe(), "variants": found.variants(source)}
         settings = family.settle(found, Request(source))
+        facts["variants"] = _not_contradicted(facts["variants"], source, settings.config)
     except (ConfigError, ConversionError) as error:
         return facts | {"problems": [str(error)]}
-    plan = family.plan(settings.config)
+    plan = family.plan(settings.config, source)
+    source = with_initial_values(source, plan)
     views = {"raw": _describe_copy(source, plan, "raw"), "ema": _describe_copy(source, plan, "ema")}
     facts["notes"] += settings.notes
     if not source.facts.raw_reason and [view["untrained"] for view in views.values()] == [False, True]:
@@ -57,6 +63,7 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
         "config": settings.config.to_dict(),
         "config_origins": dict(settings.origins),
         "assumed": dict(settings.assumed),
+        "untrained": list(source.facts.untrained),
         "parameters": plan.parameters,
         "step": _training_step(source, plan),
         "views": views,
@@ -65,8 +72,15 @@ def inspect_source(source: VariableSource) -> dict[str, Any]:
     }
 
 
+def _not_contradicted(variants: list[str], source: VariableSource, config: Any) -> list[str]:
+    """Return the variants that have what the source states of the settings of the `effdet` package."""
+    stated = [name for name in PACKAGE_SETTINGS if any(name in hparams for _, hparams in source.facts.given)]
+    return [name for name in variants if all(getattr(MODELS[name], s) == getattr(config, s) for s in stated)]
+
+
 def _describe_copy(source: VariableSource, plan: Plan, view: ViewName) -> dict[str, Any]:
-    present = sum(stored in source.variables for stored in stored_in(source, plan, view).values())
+    stored = source.variables.keys() - source.initial
+    present = sum(name in stored for name in stored_in(source, plan, view).values())
     return {"variables": present, "of": len(plan.variables), "untrained": is_untrained(source, plan, view)}
 
 

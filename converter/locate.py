@@ -31,9 +31,9 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
 
     Args:
         path: a folder with a `checkpoint` file or .index files, a prefix, one file of a checkpoint, a SavedModel, an
-            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a PyTorch file or the folder
-            of one (`model.safetensors`). If no such file exists: the name of an official file ("d0", "d4-640"), or an
-            http or https URL.
+            archive (.tar.gz, .tgz) of one of these, a Keras .h5 file, a frozen .pb graph, a .tflite file, a PyTorch
+            file or the folder of one (`model.safetensors`). If no such file exists: the name of an official file
+            ("d0", "d4-640"), or an http or https URL.
         progress: called while a file is downloaded.
 
     Raises:
@@ -61,7 +61,8 @@ def open_checkpoint(path: Path | str, progress: Progress | None = None) -> Varia
     if found not in READERS:
         raise UnsupportedSourceError(
             f"{path}: this is {found.name}; expected a TensorFlow checkpoint (PREFIX.index with PREFIX.data-*), its "
-            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb or a PyTorch file. {found.next_step}"
+            f"folder, a SavedModel, a .tar.gz of these, a Keras .h5, a frozen .pb, a .tflite or a PyTorch file. "
+            f"{found.next_step}"
         )
     try:
         source = READERS[found](path)
@@ -131,6 +132,12 @@ def _open_frozen_graph(path: Path) -> VariableSource:
     return FrozenGraph(path)
 
 
+def _open_tflite(path: Path) -> VariableSource:
+    from converter.readers.tflite.tflite_file import TfliteFile
+
+    return TfliteFile(path)
+
+
 def _open_state_dict(path: Path, file: Path | None = None) -> VariableSource:
     from converter.readers.pytorch.state_dict import StateDict
 
@@ -163,10 +170,12 @@ def _open_archive(path: Path) -> VariableSource:
 READERS: Mapping[Format, Callable[[Path], VariableSource]] = {
     formats.CHECKPOINT_PREFIX: lambda path: _open_bundle(checkpoint_prefix(path) or path, path),
     formats.CHECKPOINT_FOLDER: lambda path: _open_bundle(_prefix_in_folder(path), path),
+    formats.EXPORTED_FOLDER: lambda path: _open_bundle(_prefix_in_folder(path / formats.STATE_FILE), path),
     formats.CHECKPOINT_STATE: lambda path: _open_bundle(_prefix_of_state(path), path),
     formats.SAVED_MODEL: _open_saved_model,
     formats.HDF5: _open_h5,
     formats.FROZEN_GRAPH: _open_frozen_graph,
+    formats.TFLITE: _open_tflite,
     formats.PYTORCH_ZIP: _open_state_dict,
     formats.PICKLE: _open_state_dict,
     formats.SAFETENSORS: _open_state_dict,
@@ -211,7 +220,8 @@ def _folder_in_archive(archive: ExtractedArchive) -> Path:
     checkpoints = {
         file.parent
         for file in archive.folder.rglob("*")
-        if file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file))
+        if file.is_file()
+        and (file.name == formats.STATE_FILE or (file.suffix == ".index" and not saved_model_folder(file)))
     }
     folders = checkpoints or {file.parent for file in archive.folder.rglob(formats.SAVED_MODEL_FILE)}
     top = min(folders, key=lambda folder: len(folder.parts), default=archive.folder)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.conversion import UNUSABLE, Preparation, Written, build_metadata
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
-from effdet_torch.file_format import assumptions, assumptions_briefly, trained
+from effdet_torch.checks import DETECTION, SEGMENTATION
+from effdet_torch.config import MODELS, BackboneConfig
+from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from converter.plan.expand import Plan
 
 Facts = Mapping[str, Any]
-UNTRAINED = "UNTRAINED: every batch norm holds its initial values"
+UNTRAINED_NETWORK = "UNTRAINED: every batch norm holds its initial values"
 USUAL_SCALING = "as for ImageNet"  # in a list, whose lines have 80 columns
 HANGING = 13  # columns before the text of a line
 SCALINGS: Mapping[str, str] = {
@@ -27,6 +30,7 @@ SCALINGS: Mapping[str, str] = {
     "scale_range": ", input ((x - mean) / std) * 2 / 255 - 1",
     "advprop": ", input x * 2 / 255 - 1 (AdvProp)",
 }
+RESIZED: Mapping[str, str] = {"half_pixel": "", "legacy": ", resized as in TensorFlow 1"}
 # What the tensors of a PyTorch file are made for: one of TensorFlow's variables, several, none.
 ORIGINS: Mapping[str, str] = {
     "single": "{tensors} for one variable each",
@@ -45,12 +49,13 @@ def conversion_report(
     """Return what was done, or what would be done in a dry run (nothing `written`).
 
     `accounting` lists every stored name under what happens to it; its counts add up to the variables of the source.
+    `initial` are the names beside them that nothing stores.
     `origins` counts the tensors of a PyTorch file by the variables that they are made for: the counts add up to
     `tensors`, and with the folded biases to all variables of the network. It is empty for TensorFlow's formats.
     """
     target, metadata = target or TARGETS["pth"], None if written is None else written.metadata
     preparation = preparation.for_target(target)
-    accounting, plan = preparation.accounting, preparation.plan
+    accounting, plan, initial = preparation.accounting, preparation.plan, preparation.source.initial
     folded = [name for entry in plan.entries if entry.target is None for name in entry.sources]
     return {
         "ok": True,
@@ -63,9 +68,10 @@ def conversion_report(
         "origins": {} if target.is_tensorflow else _origins(plan),
         "parameters": preparation.parameters,
         "accounting": {
-            "variables": len(preparation.source.variables),
-            "consumed": list(accounting.consumed),
-            "other_view": list(accounting.other_view),
+            "variables": len(preparation.source.variables) - len(initial),
+            "consumed": [name for name in accounting.consumed if name not in initial],
+            "initial": list(initial),
+            "other_view": [name for name in accounting.other_view if name not in initial],
             "ignored": dict(accounting.ignored),
             "folded": [] if preparation.source.facts.is_folded else folded,
         },
@@ -85,12 +91,11 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
     """Yield what the user should know about the source, the settings and the output."""
     source, settings = preparation.source, preparation.settings
     if is_untrained(source, preparation.plan, preparation.view.name):
-        yield UNTRAINED
+        yield UNTRAINED_NETWORK
+    if text := untrained({UNTRAINED: list(source.facts.untrained)}):
+        yield text
     yield from source.facts.notes
     yield from settings.notes
-    for what in preparation.plan.table.unconverted.values():
-        if count := list(preparation.accounting.ignored.values()).count(what):
-            yield f"the file also holds a {what}: {count} variables"
     if source.facts.is_folded and settings.config.redundant_bias:
         yield "the biases in front of batch norms were folded in the source already: they are written as zeros"
     if target.name == "tf1" and preparation.view.name == "raw":
@@ -110,6 +115,7 @@ def conversion_text(report: Facts) -> str:
     folded = f" ({len(accounting['folded'])} biases folded into batch norms)" if accounting["folded"] else ""
     variables = [
         f"{accounting['variables']}: {len(accounting['consumed'])} converted{folded}",
+        *([f"{len(accounting['initial'])} not stored, with initial values"] if accounting["initial"] else []),
         f"{len(accounting['other_view'])} other copies",
         *(f"{count} ignored ({reason})" for reason, count in Counter(accounting["ignored"].values()).items()),
     ]
@@ -152,6 +158,10 @@ def inspection_text(facts: Facts) -> str:
         lines += _copies(facts)
         lines += [("step", str(facts["step"]))] if facts["step"] is not None else []
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]
+    if lost := facts["unrecoverable"]:
+        lines.append(("lost", f"cannot be recovered: {', '.join(lost)}"))
+    if text := untrained(facts):
+        lines.append(("untrained", text))
     lines += [*_assumed(facts, assumptions), *(("note", note) for note in facts["notes"])]
     lines += [("problem", problem) for problem in facts["problems"]]
     return _table(lines)
@@ -163,14 +173,17 @@ def tensors_text(rows: Iterable[Facts]) -> str:
 
 
 def official_text(files: Iterable[OfficialFile]) -> str:
-    """Return one line per official file: name, image size, published AP, input scaling; and what that of most means."""
+    """Return one line per official file: name, image size, published AP, input scaling; and what that of most means.
+
+    A classifier, of which the backbone is converted, has its name alone.
+    """
     files = list(files)
-    usual = Counter(file.input_scaling for file in files).most_common(1)[0][0]
+    usual = Counter(file.input_scaling for file in files if file.input_scaling).most_common(1)[0][0]
     rows = [
         (
             file.short_name,
-            "{} x {}".format(*file.config.image_size),
-            f"{file.ap:.1f}",
+            "backbone" if isinstance(file.config, BackboneConfig) else "{} x {}".format(*file.config.image_size),
+            "" if file.ap is None else f"{file.ap:.1f}",
             USUAL_SCALING if file.input_scaling == usual else file.input_scaling,
         )
         for file in files
@@ -191,9 +204,21 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
         return f"{variant}, a backbone without a detector, {parameters / 1e6:.2f} M parameters"
     height, width = config["image_size"]
     anchors = config["num_scales"] * len(config["aspect_ratios"])
-    classes = f"{config['num_classes']} classes, {anchors} anchors per location"
+    of_heads = {
+        DETECTION: f"{config['num_classes']} classes, {anchors} anchors per location",
+        SEGMENTATION: f"{config['seg_num_classes']} classes of pixels",
+    }
+    classes = ", ".join(of_heads[head] for head in config["heads"])
     scaling = SCALINGS[config["normalization"]]
-    return f"{variant}, {classes}, {height} x {width} pixels{scaling}, {parameters / 1e6:.2f} M parameters"
+    taps = " ".join(f"{stage}.{block}" for stage, block in config["taps"])
+    fed = f", the BiFPN fed by the blocks {taps}" if taps else ""
+    own = [name for name in PACKAGE_SETTINGS if config[name] != getattr(MODELS[variant], name)]
+    parts = [
+        f"{variant}, {classes}, {height} x {width} pixels{scaling}{RESIZED[config['resize']]}{fed}",
+        *(f"{name} {config[name]}" for name in own),
+        f"{parameters / 1e6:.2f} M parameters",
+    ]
+    return ", ".join(parts)
 
 
 def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -208,7 +233,7 @@ def _copies(facts: Facts) -> Iterator[tuple[str, str]]:
 def _view_text(view: Facts) -> str:
     if view["variables"] != view["of"]:
         return f"{view['variables']} of {view['of']} variables"
-    state = {True: f", {UNTRAINED}", False: "", None: ", data not available"}
+    state = {True: f", {UNTRAINED_NETWORK}", False: "", None: ", data not available"}
     return "complete" + state[view["untrained"]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 
 Source = TypeVar("Source", bound="VariableSource")
 AVERAGE = "ExponentialMovingAverage"  # the last part of the name of a variable's average
+STEP, OPTIMIZER = (
+    "global_step",
+    "optimizer",
+)  # the variable that counts training steps; the scope of an optimizer's state
+# What many kinds of source lack, see `SourceFacts.unrecoverable`.
+RAW_VALUES, OTHER_COPY = "the raw values", "the other copy of the weights (raw values or averages)"
+OPTIMIZER_STATE, STEP_COUNT = "the optimizer's state", "the number of training steps"
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ class SourceFacts:
         provenance: what the file itself says of where it is from, fit for JSON.
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
         checksums: the checksums that the files store of their values: "CRC-32C"; empty if they store none.
+        unrecoverable: what this kind of source lost of the training that made it, in words: "the optimizer's state".
+        untrained: parts of the network that hold initial values, as no source of these weights had them: "class and box
+            predictions".
         graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 
@@ -77,6 +87,8 @@ class SourceFacts:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     given: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     checksums: str = ""
+    unrecoverable: tuple[str, ...] = ()
+    untrained: tuple[str, ...] = ()
     graph: Callable[[], GraphEvidence] | None = field(default=None, compare=False)
 
 
@@ -127,6 +139,11 @@ class VariableSource(ABC):
             KeyError: No variable has this name.
             CorruptFileError: The bytes are damaged or missing.
         """
+
+    @property
+    def initial(self) -> Collection[str]:
+        """The variables that nothing stores: those of untrained parts, of which `read` returns the initial values."""
+        return ()
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32C of a variable's values, as they lie in the file: little-endian.

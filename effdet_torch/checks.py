@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
 from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.errors import UsageError
 
@@ -13,6 +13,8 @@ LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the com
 MOST_PIXELS = 8192  # per side of the network input, five times D7's; its activations alone need some 20 GB
 MOST_PARTS = 100  # cells, repeats, nodes, ...: the largest official network has 8 of a kind; a cell, 10 nodes
 MOST = 1_000_000  # classes or channels
+MOST_IN_MASK = 1 << 16  # classes of pixels: a mask is a picture of 8 or 16 bits
+DETECTION, SEGMENTATION = HEADS = "object_detection", "segmentation"  # the official names, in the order of the outputs
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
 
@@ -75,20 +77,35 @@ NMS_CHECKS: Mapping[str, Check] = {
     "sigma": (_is_positive, "a positive number"),
     "max_nms_inputs": integer(1, 1_000_000),
     "max_output_size": integer(1, 100_000),
+    "max_per_class": integer(1, 100_000),
+    "profile": one_of(("object-detection-api",)),  # what the other settings change; by default "serving"
 }
 NMS_NAMES = tuple(NMS_CHECKS)
 
 _SWITCH: Check = (lambda value: isinstance(value, bool), "true or false")
 
 CHECKS: Mapping[str, Check] = {
-    "backbone": one_of(BACKBONES),
+    "backbone": one_of((*BACKBONES, *PACKAGE_BACKBONES)),
     "fusion": one_of(("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")),
     "activation": one_of(("swish", "relu6", "relu", "hswish", "mish")),
     "normalization": one_of(("mean_std", "scale_range", "advprop")),
     "fpn_name": one_of(CELLS),
+    "padding": one_of(("same", "symmetric")),
+    "backbone_style": one_of(("tensorflow", "pytorch")),
+    "resampling": one_of(("max_nearest", "bilinear")),
+    "resize": one_of(("half_pixel", "legacy")),
+    "taps": (
+        lambda value: _are_pairs(value, _is_int, _is_int) and len(value) <= MOST_PARTS,
+        "pairs (stage, block), or nothing",
+    ),
     # A file of a few bytes can name any number, and would have a network built that fills the memory.
     **dict.fromkeys(("fpn_channels", "num_classes"), _positive(MOST)),
+    "seg_num_classes": _positive(MOST_IN_MASK),
     **dict.fromkeys(("fpn_cells", "head_repeats", "num_scales"), _positive(MOST_PARTS)),
+    "heads": (
+        lambda value: isinstance(value, tuple) and value in ((DETECTION,), (SEGMENTATION,), HEADS),
+        f"one or both of {', '.join(HEADS)}, in this order",
+    ),
     "min_level": integer(1, 5),
     "max_level": integer(5, 12),
     "image_size": (

@@ -9,15 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture.backbone import Block, backbone_blocks, feature_sizes
+from effdet_torch.architecture.backbone import (
+    Block,
+    Taps,
+    feature_sizes,
+    require_doubling,
+    require_taps,
+    used_blocks,
+)
+from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
 from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
-from effdet_torch.checks import CHECKS, require_type
+from effdet_torch.checks import CHECKS, DETECTION, SEGMENTATION, require_type
 from effdet_torch.errors import ConfigError
 
 Fusion = Literal["fastattn", "attn", "sum", "channel_fastattn", "channel_attn"]
 Activation = Literal["swish", "relu6", "relu", "hswish", "mish"]
 Normalization = Literal["mean_std", "scale_range", "advprop"]
+BackboneStyle = Literal["tensorflow", "pytorch"]
+Resize = Literal["half_pixel", "legacy"]
 
 SCORE_THRESHOLD = 0.3  # detections below it are shown on request only; metrics always take all
 
@@ -28,7 +38,7 @@ class EfficientDetConfig:
 
     Attributes:
         name: variant the values started from, for example "d0".
-        backbone: TensorFlow scope of the backbone, a key of `BACKBONES`.
+        backbone: TensorFlow scope of the backbone, a key of `BACKBONES` or `PACKAGE_BACKBONES`.
         image_size: (height, width) in pixels; any positive size.
         fusion: how a node of the pyramid adds its inputs: "fastattn" (paper, section 3.3), "attn" (softmax) or "sum";
             with "channel_", every channel has its own weights.
@@ -38,7 +48,7 @@ class EfficientDetConfig:
         normalization: "mean_std" subtracts and divides, then pads with 0; "scale_range" then maps every value x to
             x * 2 / 255 - 1, padding included; "advprop" is "scale_range" without mean and deviation.
         redundant_bias: keep the convolution biases in front of batch norms, as the official models store them.
-        fpn_name: "bifpn" or "qufpn", the graph of a pyramid cell.
+        fpn_name: the graph of a pyramid cell, a key of `CELLS`.
         fpn_config: another graph, the nodes of a cell (see `pyramid`); empty for the one of `fpn_name`.
         survival_prob: of the heads' repeats in training. Above 0, a repeat adds its input, at inference as well.
         conv_after_downsample: pool before the 1x1 convolution of an input, not after it.
@@ -47,6 +57,15 @@ class EfficientDetConfig:
         separable_conv: convolutions of nodes and heads are separable.
         nms_configs: official settings of the postprocessing that differ from the defaults, as (name, value).
         label_map: (category id, name) of the classes that have a name.
+        padding: of max pooling in the pyramid; "symmetric" pads both ends alike, as PyTorch's own layers do.
+        backbone_style: "pytorch" pads symmetrically in the backbone as well, with a batch norm epsilon of 1e-5.
+        resampling: how the pyramid changes sizes: max pooling and nearest neighbours, or "bilinear" both ways.
+        heads: "object_detection", "segmentation" or both.
+        seg_num_classes: classes of a pixel; the background, if there is one, counts.
+        taps: (stage, block) of the backbone's blocks that feed the pyramid, fine to coarse; empty for the last block of
+            every stage, as in the paper. What lies behind the last one is no part of the model.
+        resize: how images are resized: "half_pixel" samples at the centres of pixels, and truncates the new sides;
+            "legacy" samples at their corners, as TensorFlow 1 does, and rounds the sides.
     """
 
     name: str
@@ -67,7 +86,7 @@ class EfficientDetConfig:
     std_rgb: tuple[float, float, float] = (58.395, 57.12, 57.375)
     redundant_bias: bool = False
     min_level: int = 3
-    fpn_name: Literal["bifpn", "qufpn"] = "bifpn"
+    fpn_name: Literal["bifpn", "qufpn", "qufpn_upwards"] = "bifpn"
     fpn_config: Cell = ()
     survival_prob: float = 0.0
     conv_after_downsample: bool = False
@@ -76,6 +95,13 @@ class EfficientDetConfig:
     separable_conv: bool = True
     nms_configs: tuple[tuple[str, str | float], ...] = ()
     label_map: tuple[tuple[int, str], ...] = ()
+    padding: Literal["same", "symmetric"] = "same"
+    backbone_style: BackboneStyle = "tensorflow"
+    resampling: Literal["max_nearest", "bilinear"] = "max_nearest"
+    heads: tuple[str, ...] = (DETECTION,)
+    seg_num_classes: int = 3
+    taps: Taps = ()
+    resize: Resize = "half_pixel"
 
     def __post_init__(self) -> None:
         for name, (is_valid, expected) in CHECKS.items():
@@ -89,11 +115,31 @@ class EfficientDetConfig:
         if outside := [number for number, _ in self.label_map if not 1 <= number <= self.num_classes]:
             raise ConfigError(f"label_map names category {outside[0]}; expected 1 to {self.num_classes}")
         require_cell(self.cell, self.levels)
+        if self.segments:
+            require_doubling(self.feature_sizes())
+        if self.taps:
+            require_taps(self.backbone, self.min_level, self.taps)
 
     @property
     def levels(self) -> range:
         """Pyramid levels, `min_level` (3: stride 8) to `max_level`."""
         return range(self.min_level, self.max_level + 1)
+
+    @property
+    def detects(self) -> bool:
+        """Whether there are heads that predict boxes and their classes."""
+        return DETECTION in self.heads
+
+    @property
+    def segments(self) -> bool:
+        """Whether there is a head that predicts the classes of pixels."""
+        return SEGMENTATION in self.heads
+
+    @property
+    def class_counts(self) -> str:
+        """How many classes the heads predict, in words."""
+        of_heads = {DETECTION: f"{self.num_classes} classes", SEGMENTATION: f"{self.seg_num_classes} classes of pixels"}
+        return ", ".join(of_heads[head] for head in self.heads)
 
     @property
     def anchors_per_location(self) -> int:
@@ -102,8 +148,8 @@ class EfficientDetConfig:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """The inverted residual blocks of the backbone in execution order."""
-        return backbone_blocks(self.backbone)
+        """The inverted residual blocks of the backbone in execution order, up to the last one that feeds a level."""
+        return used_blocks(self.backbone, self.taps)
 
     @property
     def cell(self) -> Cell:
@@ -215,14 +261,22 @@ VARIANTS: Mapping[str, EfficientDetConfig] = {
 }
 
 
+# Models that only the `effdet` package has. They have no TensorFlow original.
+PACKAGE_VARIANTS: Mapping[str, EfficientDetConfig] = {
+    name: EfficientDetConfig(name, backbone, (size, size), channels, cells, repeats, **other)
+    for name, ((backbone, size, channels, cells, repeats), other) in PACKAGE_MODELS.items()
+}
+MODELS: Mapping[str, EfficientDetConfig] = {**VARIANTS, **PACKAGE_VARIANTS}
+
+
 def list_models() -> list[str]:
-    """Return the names of all variants, smallest first in each family."""
-    return list(VARIANTS)
+    """Return the names of all models, smallest first in each family: the official variants, then those of `effdet`."""
+    return list(MODELS)
 
 
 def variants_with(backbone: str) -> list[str]:
-    """Return the variants that have a backbone, smallest first; none for an unknown name."""
-    return [name for name, config in VARIANTS.items() if config.backbone == backbone]
+    """Return the models that have a backbone, official ones first; none for an unknown name."""
+    return [name for name, config in MODELS.items() if config.backbone == backbone]
 
 
 def is_backbone(metadata: Mapping[str, Any]) -> bool:
@@ -231,11 +285,19 @@ def is_backbone(metadata: Mapping[str, Any]) -> bool:
     return isinstance(config, dict) and set(config) == {"backbone"}
 
 
+def model_name(name: str) -> str:
+    """Return the key of `MODELS` that a name stands for, or its short official form: "d0" of "EfficientDet-D0"."""
+    short, underscored = short_name(name), name.lower().replace("-", "_")
+    is_own = underscored in PACKAGE_VARIANTS and (name.lower() == underscored or short not in VARIANTS)
+    return underscored if is_own else short
+
+
 def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     """Return the config of a variant, with some values replaced.
 
     Args:
-        variant: "d0".."d7", "d7x", "lite0".."lite4", "lite3x"; also as "efficientdet-d0" or "tf_efficientdet_d0".
+        variant: "d0".."d7", "d7x", "lite0".."lite4", "lite3x"; also as "efficientdet-d0" or "tf_efficientdet_d0". A
+            name as the `effdet` package writes it, such as "efficientdet_d0" or "efficientdet_q0", is its own model.
         **overrides: fields of `EfficientDetConfig`; an integer `image_size` means a square, and `label_map` may be a
             dictionary; classes that it leaves out are "class 7" and the like.
 
@@ -244,22 +306,23 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
         ConfigError: The variant or a field does not exist, or a value does not fit.
     """
     require_type(variant, str, "variant", "the name of a variant, see list_models()")
-    name = short_name(variant)
-    if name not in VARIANTS:
+    name = model_name(variant)
+    if name not in MODELS:
+        if reason := UNSUPPORTED_MODELS.get(variant.lower()):
+            raise ConfigError(f"{variant!r} of the effdet package is not supported: {reason}")
         base, settings = split_ending(name)
         if base in VARIANTS:
             raise ConfigError(
                 f"{variant!r} is not a variant, but {base} with other settings: pass {base!r} and {settings}"
             )
-        raise ConfigError(
-            f"unknown variant {variant!r}; known variants: {', '.join(VARIANTS)}{did_you_mean(name, VARIANTS)}"
-        )
+        question = did_you_mean(name, VARIANTS) or did_you_mean(variant.lower(), PACKAGE_VARIANTS)
+        raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(MODELS)}{question}")
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     if isinstance(names := overrides.get("label_map"), Mapping):
         overrides["label_map"] = tuple(names.items())
     _require_fields(overrides)
-    return replace(VARIANTS[name], **overrides)
+    return replace(MODELS[name], **overrides)
 
 
 def _require_fields(names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript", ".pte")
 PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
 TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
+UNTRAINED = "untrained"  # in the metadata: the parts of the network that hold initial values
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
 MOST_NAMED = 3
@@ -53,14 +54,18 @@ def assumptions(metadata: Mapping[str, Any]) -> str | None:
 
     Args:
         metadata: `assumed` is {official hyperparameter: value}; a file of an earlier version has no such entry.
+            `config` decides which file could state them.
     """
     if not isinstance(metadata.get("assumed"), Mapping):
         return NOT_RECORDED
     if not metadata["assumed"]:
         return None
+    # Only networks of the TF Object Detection API, which has a file of its own, resize like this.
+    is_api = metadata.get("config", {}).get("resize") == "legacy"
+    file = "pipeline.config" if is_api else "config.yaml"
     return (
-        f"{listed_settings(metadata['assumed'])} (not set in config.yaml or --hparams); if that is wrong, convert "
-        "again with --hparams, or with config.yaml beside the checkpoint"
+        f"{listed_settings(metadata['assumed'])} (not set in {file} or --hparams); if that is wrong, convert "
+        f"again with --hparams, or with {file} beside the checkpoint"
     )
 
 
@@ -76,6 +81,15 @@ def assumed_briefly(names: Iterable[str]) -> str:
     ordered = sorted(names, key=lambda name: name not in OFTEN_CHANGED)
     count = f"{len(ordered)} setting{'' if len(ordered) == 1 else 's'}"
     return f"{count} ({listed(ordered, MOST_NAMED)}; effdet-inspect shows the values)"
+
+
+def untrained(metadata: Mapping[str, Any]) -> str | None:
+    """Return in words which parts of a network were never trained, as its file states; None if it states none."""
+    parts = metadata.get(UNTRAINED)
+    if not isinstance(parts, list) or not parts:
+        return None
+    names = listed([str(part)[:MOST_LETTERS] for part in parts], MOST_NAMED)
+    return f"UNTRAINED {names}: the source has none, so they hold initial values; train the model before you use it"
 
 
 def trained(training: Any) -> str | None:

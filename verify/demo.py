@@ -9,8 +9,10 @@ import yaml
 from converter.conversion import convert_checkpoint, prepare
 from converter.hparams.fields import hparams_of
 from converter.hparams.given import CONFIG_FILE
+from converter.identify.effdet_package import no_tensorflow_original
 from converter.locate import open_checkpoint
 from effdet_torch.config import get_config
+from effdet_torch.errors import ConfigError
 from verify.seeded import write_seeded_checkpoint
 
 
@@ -23,10 +25,12 @@ def write_demo(variant: str, folder: Path) -> tuple[Path, Path]:
         The checkpoint's folder and the converted file.
 
     Raises:
-        ConfigError: The variant does not exist.
+        ConfigError: The variant does not exist, or has no TensorFlow original.
         OutputError: The folder cannot be written.
     """
     config = get_config(variant)
+    if reason := no_tensorflow_original(config):
+        raise ConfigError(f"{config.name} has no TensorFlow original to show: {reason}; choose an official variant, d0")
     checkpoint, model = folder / "checkpoint", folder / f"{config.name}.pth"
     prefix = write_seeded_checkpoint(config, checkpoint)
     (checkpoint / CONFIG_FILE).write_text(yaml.safe_dump(hparams_of(config), sort_keys=False), encoding="utf-8")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from effdet_torch.progress.bar import Progress
 
 HEADS = ("class_net.predict", "box_net.predict")
+MASK = "seg_head.predict"
 Array = NDArray[Any]
 
 
@@ -73,7 +74,9 @@ def verify_exported(
     with ExitStack() as stack:
         plan, expected, described = _reference(reference, engine, pixels.transpose(0, 2, 3, 1), stack)
         layers, heads = _compare_layers(engine, plan, pixels, expected, progress)
-    detection = _compare_detections(engine, pixels, heads, str(described["name"]), shown)
+    detection = None
+    if engine.config.detects:
+        detection = _compare_detections(engine, pixels, heads, str(described["name"]), shown)
     return Verification(
         model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": engine.metadata},
         reference=described,
@@ -117,8 +120,10 @@ def _compare_layers(
     """Compare all layers that the file shows; return the results, and the reference's class and box outputs by name."""
     layers, shown = shown_layers(plan), dict[str, Array]()
     if engine.interface.outputs == "network":
-        for head, outputs in zip(HEADS, engine(pixels), strict=True):
-            shown |= {inner_name(head, call): output for call, output in enumerate(outputs)}
+        levels = range(len(engine.config.levels) if engine.config.detects else 0)
+        names = [inner_name(head, call) for head in HEADS for call in levels]
+        names += [MASK] if engine.config.segments else []
+        shown |= zip(names, engine.run(pixels), strict=True)
     shown |= inner_outputs(engine, pixels, [name for name in layers if name not in shown])
     # Where it has nothing to do, a resampling leaves no trace in a graph.
     missing = [name for name, pair in layers.items() if name not in shown and pair.layer.kind != "resample"]
@@ -144,7 +149,8 @@ def _compare_detections(
     """Compare the detections in network input (1, 3, H, W) with those of the reference's outputs, one to one."""
     predictor = Predictor(engine, image_size=pixels.shape[2:], score_threshold=0)
     scales = np.ones(1, np.float32)
-    (found,) = predictor.detections(*engine(pixels), scales)
+    outputs = engine(pixels)
+    (found,) = predictor.detections(outputs[0], outputs[1], scales)
     class_logits, box_deltas = ([array for name, array in heads.items() if name.startswith(head)] for head in HEADS)
     (wanted,) = CpuProcessing(predictor.config).detections(class_logits, box_deltas, scales, predictor.profile)
     expected = ImageDetections(*wanted, names=[""] * len(wanted.scores))

@@ -62,8 +62,8 @@ EVALUATION = (
     click.option(
         "--profile",
         metavar="NAME",
-        help="official-eval, model, official-eval-hard, serving, serving-hard or hard; default: that of a file "
-        "with NMS inside, else official-eval.",
+        help="official-eval, model, official-eval-hard, serving, serving-hard, object-detection-api, tflite, "
+        "tflite-regular or hard; default: that of a file with NMS inside, else official-eval.",
     ),
     click.option(
         "--evaluator",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata as packages
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from converter.conversion import Preparation, describe_files
 from converter.identify.families import BACKBONE
 from converter.plan.expand import Plan
+from converter.readers.tflite.tflite_file import TfliteFile
 from converter.source import VariableSource
 from effdet_torch import __version__
 from effdet_torch.errors import ConfigError
@@ -30,11 +31,14 @@ from verify.layers.fused import compare_fused
 from verify.layers.outputs import compare_outputs
 from verify.layers.pairs import layer_pairs, uncompared
 from verify.layers.parity import TENSORFLOW_MODES, compare_layers, one_thread
+from verify.reference.base import Reference
 from verify.reference.network import TensorFlowReference
+from verify.reference.tflite.interpreter import TfliteReference
 from verify.results.claim import Requirement
 from verify.results.verification import DType, GraphResult, LayerResult, Mode, Verification
-from verify.subjects.graphs import find_graph, graph_reference
+from verify.subjects.graphs import find_graph, graph_reference, made_from
 from verify.subjects.images import network_input
+from verify.subjects.own_detections import describe_detections
 from verify.subjects.references import build_reference
 from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype
@@ -112,6 +116,9 @@ def verify_model(
     start, settings = time.perf_counter(), settings or Settings()
     model = load_converted(path)
     preparation = prepare_reference(model, source)
+    is_other = isinstance(source, TfliteFile) and not made_from(model.metadata, source)
+    if is_other:  # the tensors of another file, with other batch norms, say nothing
+        settings = replace(settings, modes=tuple(mode for mode in settings.modes if mode == "fused"), graph=True)
     layer_pairs(preparation.plan)  # refuses a plan with rows that nothing compares, before anything is computed
     images = network_input(model.config, settings.image, settings.image_size, settings.seed)
     weights = Weights.of_model(model, preparation)
@@ -126,7 +133,7 @@ def verify_model(
         settings=_plain(settings, images),
         versions=versions(),
         layers=(),
-        audit=audit_weights(weights, model.metadata),
+        audit=None if is_other else audit_weights(weights, model.metadata),
         graph=run_graph(model, preparation, settings),  # first: where it must run and cannot, nothing else is computed
         required=settings.require,
     )
@@ -227,11 +234,20 @@ def run_graph(model: EfficientDet, preparation: Preparation, settings: Settings)
         reference = graph_reference(path, preparation)
         size = reference.image_size
         images = network_input(model.config, settings.image, size, settings.seed)
-        return GraphResult(path.name, "", compare_outputs(reference, model, images), size, reference.notes)
+        if isinstance(reference, TfliteReference):
+            reference.compared_with(model.metadata, made_from(model.metadata, preparation.source))
+        outputs = compare_outputs(reference, model, images)
+        return GraphResult(path.name, "", outputs, size, (*reference.notes, *_detections(reference, model)))
     except GraphError as error:
         if settings.graph:
             raise GraphError(f"{error}; leave --graph out to verify without it") from error
         return GraphResult("" if path is None else path.name, str(error))
+
+
+def _detections(reference: Reference, model: EfficientDet) -> Iterator[str]:
+    """Yield what the reference's own detections are beside ours, if it makes any; it ran before."""
+    if isinstance(reference, TfliteReference) and reference.detects:
+        yield describe_detections(reference, model.config)
 
 
 def _require_all(results: Sequence[LayerResult], plan: Plan, modes: Sequence[Mode]) -> None:

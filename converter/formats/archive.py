@@ -21,11 +21,12 @@ from converter.errors import CorruptFileError, SourceError, UnsupportedSourceErr
 
 # The largest published checkpoint has 0.6 GB; with an optimizer's slots three times that.
 MAX_EXTRACTED_BYTES = 4 << 30
-_WANTED = re.compile(r"checkpoint|(?!\._).*(\.index|\.data-\d+-of-\d+|\.meta|\.ya?ml)|saved_model\.pb")
+_WANTED = re.compile(r"checkpoint|(?!\._).*(\.index|\.data-\d+-of-\d+|\.meta|\.ya?ml)|saved_model\.pb|pipeline\.config")
 _MAX_MEMBERS = 10_000
 _MAX_HEADER_BYTES = 1 << 20  # headers, long names and padding between two members
 _CHUNK_BYTES = 1 << 20
 _SKIPPED_NAMES = 3
+_PREFIX = "effdet-"  # of temporary folders
 
 
 class ExtractedArchive:
@@ -51,7 +52,7 @@ class ExtractedArchive:
         """
         self.path = path
         self.skipped: list[str] = []
-        self._temporary = tempfile.TemporaryDirectory(prefix="effdet-", ignore_cleanup_errors=True)
+        self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         try:
             self._extract(max_bytes)
@@ -106,6 +107,11 @@ class ExtractedArchive:
                 raise UnsupportedSourceError(f"{member.name!r} is a link or a special file. Do not trust it.")
             else:
                 _copy(archive, member, self.folder.joinpath(*name.parts))
+
+
+def is_temporary(folder: Path) -> bool:
+    """Whether a folder is one into which an archive was extracted: what lies beside it is not from the archive."""
+    return folder.name.startswith(_PREFIX) and folder.parent == Path(tempfile.gettempdir())
 
 
 class _Unpadded(io.BufferedIOBase):

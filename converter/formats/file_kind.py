@@ -42,6 +42,9 @@ class Format:
 
 CHECKPOINT_PREFIX = Format("a TensorFlow V2 checkpoint", "Pass its folder, prefix or .index file.")
 CHECKPOINT_FOLDER = Format("a checkpoint folder", "Pass the prefix of one checkpoint inside.")
+EXPORTED_FOLDER = Format(
+    "a folder of the TF Object Detection API with the folder checkpoint/", "Pass the folder checkpoint/ inside."
+)
 CHECKPOINT_STATE = Format("the state file of a checkpoint folder", "Pass the folder.")
 GZIP = Format("a gzip archive", "Unpack it and pass the checkpoint inside.")
 SAVED_MODEL = Format("a SavedModel", "Pass the checkpoint that it was exported from.")
@@ -135,6 +138,8 @@ def _recognize_folder(folder: Path) -> Format:
         return CHECKPOINT_FOLDER
     if (folder / SAVED_MODEL_FILE).is_file():
         return SAVED_MODEL
+    if any(list_prefixes(folder / STATE_FILE)):
+        return EXPORTED_FOLDER
     if model_file(folder):
         return MODEL_FOLDER
     is_in_pieces = any((folder / f"{name}{_INDEX_SUFFIX}").is_file() for name in MODEL_FILES)

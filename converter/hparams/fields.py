@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from converter.hparams import values as read
 from converter.hparams.known import require_known
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import PACKAGE_VARIANTS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 OPTION = "--hparams"
@@ -33,6 +33,8 @@ class Meaning(NamedTuple):
     if_null: Any = None
 
 
+FPN_NAMES = {"bifpn": "bifpn", "bifpn_dyn": "bifpn", "qufpn": "qufpn", "qufpn_upwards": "qufpn_upwards"}
+PACKAGE_SETTINGS = ("padding", "backbone_style", "resampling")
 # A later line replaces what an earlier one sets.
 REPLACES_METHOD = Meaning("fpn_config", "fusion", read.weight_method)
 MEANINGS: tuple[Meaning, ...] = (
@@ -50,12 +52,13 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("fpn_num_filters", "fpn_channels", read.integer),
     Meaning("fpn_cell_repeats", "fpn_cells", read.integer),
     Meaning("fpn_weight_method", "fusion", read.one_of({name: name for name in read.FUSIONS}), "fastattn"),
-    Meaning("fpn_name", "fpn_name", read.one_of({"bifpn": "bifpn", "bifpn_dyn": "bifpn", "qufpn": "qufpn"}), "bifpn"),
+    Meaning("fpn_name", "fpn_name", read.one_of(FPN_NAMES), "bifpn"),
     Meaning("fpn_config", "fpn_config", read.nodes, ()),
     REPLACES_METHOD,
     Meaning("box_class_repeats", "head_repeats", read.integer),
     Meaning("survival_prob", "survival_prob", read.number, 0.0),
-    Meaning("heads", "", read.detector_heads),
+    Meaning("heads", "heads", read.heads),
+    Meaning("seg_num_classes", "seg_num_classes", read.integer),
     Meaning("min_level", "min_level", read.integer),
     Meaning("max_level", "max_level", read.integer),
     Meaning("separable_conv", "separable_conv", read.switch),
@@ -64,7 +67,17 @@ MEANINGS: tuple[Meaning, ...] = (
     Meaning("conv_bn_act_pattern", "conv_bn_act_pattern", read.switch),
     Meaning("nms_configs", "nms_configs", read.nms_configs, ()),
     Meaning("label_map", "label_map", read.label_map, ()),
+    # Not official: what the models of the `effdet` package have, and no variable shows.
+    *(Meaning(name, name, str, getattr(EfficientDetConfig, name)) for name in PACKAGE_SETTINGS),
+    # Not official: they are written only where they are set.
+    Meaning("taps", "taps", read.taps, ()),
+    Meaning("resize", "resize", read.one_of({"half_pixel": "half_pixel", "legacy": "legacy"}), "half_pixel"),
 )
+# Name -> the value that every official model has, and what the official code does.
+NOT_OFFICIAL: Mapping[str, tuple[Any, str]] = {
+    "taps": ([], "feeds the BiFPN with the last block of every stage"),
+    "resize": ("half_pixel", "samples images at the centres of pixels"),
+}
 NAME = "name"  # of the variant, which is no field of its own
 
 
@@ -148,7 +161,21 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     }
     if config.normalization == "advprop":
         special |= {"mean_rgb": 0.0, "stddev_rgb": 1.0}
-    return {NAME: f"efficientdet-{config.name}", **fields, **special}
+    special |= {name: None for name in PACKAGE_SETTINGS if fields[name] == getattr(EfficientDetConfig, name)}
+    name = config.name if config.name in PACKAGE_VARIANTS else f"efficientdet-{config.name}"
+    found = {NAME: name, **fields, **special}
+    return {name: value for name, value in found.items() if name not in NOT_OFFICIAL or value != NOT_OFFICIAL[name][0]}
+
+
+def not_official(config: EfficientDetConfig) -> str:
+    """Return why the official code cannot run a network, in words; empty if it can."""
+    values = hparams_of(config)
+    found = (
+        f"the official code {does}, not {name} {values[name]}"
+        for name, (_, does) in NOT_OFFICIAL.items()
+        if name in values
+    )
+    return next(found, "")
 
 
 def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:
@@ -160,7 +187,7 @@ def stated_hparams(config: EfficientDetConfig, origins: Mapping[str, str]) -> di
     """
     values = hparams_of(config)
     stated = [meaning.name for meaning in MEANINGS if origins.get(meaning.field) == OPTION]
-    return {name: values[name] for name in stated if values[name] is not None}  # null: the default
+    return {name: values[name] for name in stated if values.get(name) is not None}  # null: the default
 
 
 def _plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ _NAMES = """
     label_smoothing learning_rate loss_scale lr_decay_method lr_warmup_epoch lr_warmup_init map_freq
     max_instances_per_image mixed_precision model_dir model_name model_optimizations momentum moving_average_decay
     num_epochs num_examples_per_epoch num_shards optimizer poly_lr_power positives_momentum precision profile
-    regenerate_source_id run_epochs sample_image save_checkpoints_steps save_freq second_lr_drop_epoch seg_num_classes
+    regenerate_source_id run_epochs sample_image save_checkpoints_steps save_freq second_lr_drop_epoch
     skip_crowd_during_training skip_mismatch steps_per_epoch steps_per_execution strategy target_size
     testdev_dir tf_random_seed tflite_max_detections tunable_hparams use_bfloat16 use_keras_model use_native_resize_op
     use_tpu val_json_file var_freeze_expr verbose weight_decay

@@ -7,7 +7,7 @@ from typing import Any
 
 from converter.hparams.blocks import require_own_blocks
 from effdet_torch.architecture.pyramid import Cell
-from effdet_torch.checks import NMS_CHECKS, NMS_NAMES
+from effdet_torch.checks import HEADS, NMS_CHECKS, NMS_NAMES
 
 LISTS = (list, tuple)
 FUSIONS = ("fastattn", "attn", "sum", "channel_fastattn", "channel_attn")
@@ -134,6 +134,14 @@ def nms_configs(value: Any) -> tuple[tuple[str, str | float], ...]:
     return tuple((name, found) for name, found in given.items() if found != defaults.get(name))
 
 
+def taps(value: Any) -> tuple[tuple[int, int], ...]:
+    """Return (stage, block) of the blocks that feed the pyramid."""
+    try:
+        return tuple((integer(stage), integer(block)) for stage, block in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("expected pairs (stage, block)") from error
+
+
 def label_map(value: Any) -> tuple[tuple[int, str], ...]:
     """Return (category id, name) from a mapping of them, or the name of a map that the official code knows."""
     if isinstance(value, str) and value in LABEL_MAPS:
@@ -150,10 +158,12 @@ def label_map(value: Any) -> tuple[tuple[int, str], ...]:
     return tuple((category, str(name)) for category, name in names)
 
 
-def detector_heads(value: Any) -> None:
-    """Check that there is a head for detection, the only kind that is converted."""
-    if "object_detection" not in (value if isinstance(value, LISTS) else [value]):
-        raise ValueError("expected object_detection; no other head can be converted alone")
+def heads(value: Any) -> tuple[str, ...]:
+    """Return the names of the heads, in the official order of their outputs."""
+    given = value if isinstance(value, LISTS) else [value]
+    if not given or any(head not in HEADS for head in given):
+        raise ValueError(f"expected one or both of {', '.join(HEADS)}")
+    return tuple(head for head in HEADS if head in given)
 
 
 def backbone_config(value: Any) -> None:

@@ -12,7 +12,7 @@ from converter.identify.architecture import UNWEIGHTED, DetectorArchitecture
 from converter.identify.official import PREFIX, OfficialFile, find_official
 from converter.source import AVERAGE, GraphEvidence, VariableSource
 from effdet_torch.architecture.pyramid import CELLS
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import BackboneConfig, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 FROM_SHAPES = "names and shapes"
@@ -20,7 +20,7 @@ ASSUMED = "assumed"
 FREE = ("image_size", "num_scales", "aspect_ratios", "anchor_scale")  # the weights work with others, too
 ASSUMED_BEFORE = "variant default"  # the same, in files of earlier versions
 # Kinds of files that were never published, and how the names of the others end.
-UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file")
+UNPUBLISHED = ("TF2 object checkpoint", "TF2 SavedModel", "PyTorch file", "TensorFlow Lite model")
 ENDINGS = (".tar.gz", ".tgz", ".h5", ".pb", ".index", ".meta")
 
 
@@ -38,22 +38,28 @@ class Hidden(NamedTuple):
     matters: Callable[[DetectorArchitecture], bool] = lambda _: True
 
 
+def _detects(found: DetectorArchitecture) -> bool:
+    return found.detects
+
+
 # Those that users change most often come first.
 HIDDEN: tuple[Hidden, ...] = (
+    Hidden("num_classes", ("num_classes",), lambda found: found.detects and found.num_classes is None),
     Hidden("image_size", ("image_size",)),
-    Hidden("num_scales", ("num_scales",)),
-    Hidden("aspect_ratios", ("aspect_ratios",)),
-    Hidden("anchor_scale", ("anchor_scale",)),
+    Hidden("num_scales", ("num_scales",), _detects),
+    Hidden("aspect_ratios", ("aspect_ratios",), _detects),
+    Hidden("anchor_scale", ("anchor_scale",), _detects),
     Hidden("mean_rgb", ("mean_rgb",)),
     Hidden("stddev_rgb", ("std_rgb",)),
     Hidden("scale_range", ("normalization",)),
     Hidden("act_type", ("activation",)),
     Hidden("fpn_weight_method", ("fusion",), lambda found: found.fusion_weights != UNWEIGHTED),
     Hidden("fpn_config", ("fpn_config", "fpn_name")),
-    Hidden("survival_prob", ("survival_prob",), lambda found: found.head_repeats > 1),
+    Hidden("survival_prob", ("survival_prob",), lambda found: (found.head_repeats or 0) > 1),
     Hidden("conv_after_downsample", ("conv_after_downsample",)),
     Hidden("backbone_config", ("backbone_config",)),
-    Hidden("nms_configs", ("nms_configs",)),
+    Hidden("nms_configs", ("nms_configs",), _detects),
+    Hidden("min_level", ("min_level", "max_level"), lambda found: not found.detects),
 )
 
 
@@ -79,9 +85,11 @@ def known_official(source: VariableSource, found: DetectorArchitecture) -> Offic
     return None
 
 
-def _has_shapes_of(config: EfficientDetConfig, found: DetectorArchitecture) -> bool:
-    heads = (found.num_classes, found.anchors_per_location) == (config.num_classes, config.anchors_per_location)
-    return heads and found.matches(config)
+def _has_shapes_of(config: EfficientDetConfig | BackboneConfig, found: DetectorArchitecture) -> bool:
+    if isinstance(config, BackboneConfig):
+        return False
+    heads = config.heads, config.num_classes, config.anchors_per_location
+    return heads == (found.heads, found.num_classes, found.anchors_per_location) and found.matches(config)
 
 
 def require_same_network(graph: GraphEvidence, source: VariableSource) -> None:

@@ -69,7 +69,7 @@ def spelled_scopes() -> frozenset[str]:
     """Return the scopes that the tables spell out: conv2d, tpu_batch_normalization, stem, ..."""
     tables = [family.table for family in FAMILIES]
     templates = [row.tf for table in tables for group in table.groups for row in group.rows]
-    templates += [template for table in tables for template, _ in table.ignored if template.endswith("/")]
+    templates += [template for table in tables for template, _, _ in table.ignored if template.endswith("/")]
     return frozenset(part for template in templates for part in template.split("/") if part and "{" not in part)
 
 

@@ -6,11 +6,15 @@ import bisect
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from importlib import resources
 from typing import Any
+
+import yaml
 
 from converter.errors import UnsupportedSourceError
 from converter.plan.family import Architecture, Family
-from converter.plan.table import LOWEST
+from converter.plan.table import LOWEST, WHEN
 from converter.plan.yaml_nodes import Size, placeholders
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.errors import listed
@@ -19,39 +23,6 @@ Rule = Mapping[str, Size]
 LARGEST_NUMBER = 16  # above any pyramid level
 FIRST_NAMES, MAX_SHOWN = 3, 200  # names in an error text, and characters of each
 UNKNOWN = ("another network", "Check that it is the right file.")
-# Names of other networks: (pattern, what the network probably is, next step); the first match counts.
-LOOK_ALIKES: tuple[tuple[str, str, str], ...] = (
-    (
-        r"(^|/)segmentation_head/|(^|/)seg_head/",
-        "an EfficientDet with a segmentation head",
-        "Only object detection can be converted.",
-    ),
-    (
-        r"BoxPredictor|FeatureExtractor/|_box_predictor|_feature_extractor|(^|/)bifpn/node_",
-        "a network of the TF Object Detection API",
-        "Its EfficientDet has other names and layers than the official one (google/automl), which can be converted.",
-    ),
-    (
-        r"^(efficientnet[\w.-]*|mnasnet[\w.-]*|mixnet[\w.-]*|resnet[\w.-]*)/",
-        "the classifier or backbone {0}",
-        "Convert the checkpoint of one of the supported networks.",
-    ),
-    (
-        r"(^|/)(block\d+[a-z]_\w+|stem_conv|top_conv|conv1_conv|conv5_block\d\w+)/",
-        "a network of keras.applications",
-        "Its names do not identify the official layers: give the official checkpoint of the network.",
-    ),
-    (
-        r"^(module\.)?(backbone_net\.|bifpn\.|regressor\.|backbone\.body|backbone\.features|model\.\d+\.|neck\.)",
-        "another PyTorch detector or port of EfficientDet",
-        "Only the keys of the effdet package are supported: convert the TensorFlow checkpoint that it came from.",
-    ),
-    (
-        r"(^|[/.])(dense|logits|fc|classifier|predictions|head)(_\d+)?[/.](\w+[/.])?(kernel|weights?|bias|biases)$",
-        "a classifier",
-        "Give the checkpoint of a detector, or of an official EfficientNet.",
-    ),
-)
 
 
 def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Family, Architecture]:
@@ -67,21 +38,21 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
     for family in families:
         rules = family.table.recognition
         probe = Probe(source.variables, family.table.views.values(), family.choices)
-        answers = {question: probe.answer(rules[question]) for question in family.questions}
-        if not any(answers[question] for question in family.own_questions):
+        answers = probe.answers({question: rules[question] for question in family.questions})
+        if not any(answers.get(question) for question in family.own_questions):
             continue
         absent = [question for question, answer in answers.items() if answer is None]
+        if set(absent) == set(family.questions_of_parts):
+            absent = []
         if not absent:
             try:
                 return family, family.architecture(answers)
             except UnsupportedSourceError as error:
                 raise UnsupportedSourceError(f"{source.path}: {error}") from error
         if len(family.own_questions) > 1:  # otherwise it is only a scope of the same name
-            besides = [what for scope, what in family.table.unconverted.items() if probe.exists(scope)]
             raise UnsupportedSourceError(
                 f"{source.path}: an incomplete {family.name}, or one with different layers: expected "
                 f"{probe.expected(rules[absent[0]])}; found {_found(source.variables)}"
-                + "".join(f". It holds a {what}" for what in besides)
             )
     raise UnsupportedSourceError(_unknown(source, families))
 
@@ -89,10 +60,17 @@ def recognize(source: VariableSource, families: Collection[Family]) -> tuple[Fam
 def look_alike(names: Iterable[str]) -> tuple[str, str] | None:
     """Return what a network probably is by its names, and the next step; None if the names give no hint."""
     names = list(names)
-    for pattern, what, next_step in LOOK_ALIKES:
+    for pattern, what, next_step in _look_alikes():
         if match := next(filter(None, (re.search(pattern, name) for name in names)), None):
             return what.format(match[1]), next_step
     return None
+
+
+@cache
+def _look_alikes() -> list[tuple[str, str, str]]:
+    """Return (regular expression, what a network with such a name probably is, next step), the strongest first."""
+    text = (resources.files("mappings") / "look_alikes.yaml").read_bytes()
+    return [(pattern, what, next_step) for pattern, what, next_step in yaml.safe_load(text)]
 
 
 def _unknown(source: VariableSource, families: Iterable[Family]) -> str:
@@ -131,18 +109,34 @@ class Probe:
     ) -> None:
         self.variables, self.views, self.choices, self.separator = variables, tuple(views), choices, separator
         self.names = sorted(f"{name}{separator}" for name in variables)
+        self.chosen: dict[str, str] = {}
+
+    def answers(self, rules: Mapping[str, Rule]) -> dict[str, Any]:
+        """Return the answers, see `answer`, to the questions of some rules whose condition is met."""
+        answers: dict[str, Any] = {}
+        for question, rule in rules.items():
+            if WHEN not in rule or answers.get(str(rule[WHEN])):
+                answers[question] = self.answer(rule)
+        return answers
 
     def answer(self, rule: Rule) -> Any:
-        """Return the answer; None if what the rule looks for does not exist."""
+        """Return the answer; None if what the rule looks for does not exist.
+
+        Later rules can use the name that a `which` rule found, as its placeholder.
+        """
         if "which" in rule:
-            return next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
+            found = next((name for name, scope in self._candidates(rule) if self.exists(scope)), None)
+            if found is not None:
+                self.chosen.update(dict.fromkeys(placeholders(str(rule["which"])), found))
+            return found
+        rule = self._filled(rule)
         if "lowest" in rule:
             return self._lowest(str(rule["lowest"]))
         if "count" in rule:
             template = str(rule["count"])
             first = self._lowest(template) if rule["first"] == LOWEST else int(rule["first"])
             numbers = itertools.count(0 if first is None else first)
-            return sum(1 for _ in itertools.takewhile(lambda n: self.exists(template.format(n=n)), numbers)) or None
+            return sum(1 for _ in itertools.takewhile(lambda n: self.exists(_numbered(template, n)), numbers)) or None
         if "size_of" in rule:
             shape, axis = self._shape(str(rule["size_of"])), int(rule["axis"])
             return shape[axis] if shape is not None and axis < len(shape) else None
@@ -158,10 +152,11 @@ class Probe:
         """Return what a rule looks for, in words."""
         if "which" in rule:
             return f"one of the scopes {', '.join(scope for _, scope in self._candidates(rule))}"
+        rule = self._filled(rule)
         if "lowest" in rule or rule.get("first") == LOWEST:
             return f"a scope {rule.get('lowest', rule.get('count'))}"
         if "count" in rule:
-            return f"the scope {str(rule['count']).format(n=rule['first'])}"
+            return f"the scope {_numbered(str(rule['count']), int(rule['first']))}"
         if "size_of" in rule:
             return (
                 f"the variable {' or '.join(str(rule['size_of']).split())} with at least {int(rule['axis']) + 1} axes"
@@ -169,20 +164,39 @@ class Probe:
         return f"the scope {rule['exists']}"
 
     def exists(self, scope: str) -> bool:
-        """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name."""
+        """Whether a scope or variable exists; sorted names need less memory than a set of the scopes of any name.
+
+        `*` stands for any text inside one part of a name.
+        """
         prefix = f"{scope}{self.separator}"
+        if "*" in prefix:
+            pattern = re.compile(re.escape(prefix).replace(r"\*", f"[^{self.separator}]*"))
+            return any(map(pattern.match, self.names))
         place = bisect.bisect_left(self.names, prefix)
         return place < len(self.names) and self.names[place].startswith(prefix)
 
     def _shape(self, names: str) -> tuple[int, ...] | None:
         """Return the shape of the first of some variables that is stored, in any copy."""
-        stored = (template.format(variable=name) for name in names.split() for template in self.views)
+        numbered = (name.format(n=n) for name in names.split() for n in range(LARGEST_NUMBER if "{n}" in name else 1))
+        stored = (template.format(variable=name) for name in numbered for template in self.views)
         return next((self.variables[name].shape for name in stored if name in self.variables), None)
 
     def _lowest(self, template: str) -> int | None:
-        return next((n for n in range(LARGEST_NUMBER) if self.exists(template.format(n=n))), None)
+        return next((n for n in range(LARGEST_NUMBER) if self.exists(_numbered(template, n))), None)
+
+    def _filled(self, rule: Rule) -> Rule:
+        """Return a rule with the names that were found before in their places."""
+        filled = dict(rule)
+        for placeholder, name in self.chosen.items():
+            for key, value in filled.items():
+                filled[key] = value.replace(f"{{{placeholder}}}", name) if isinstance(value, str) else value
+        return filled
 
     def _candidates(self, rule: Rule) -> Iterable[tuple[str, str]]:
         template = str(rule["which"])
         (placeholder,) = placeholders(template)
         return [(name, template.format_map({placeholder: name})) for name in self.choices[placeholder]]
+
+
+def _numbered(template: str, number: int) -> str:
+    return template.replace("{n}", str(number))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from converter.errors import ConversionError
-from converter.hparams.fields import METADATA, OPTION, Stated, stated_fields
-from converter.hparams.given import CONFIG_FILE, given_hparams
+from converter.hparams.fields import METADATA, OPTION, PACKAGE_SETTINGS, Stated, stated_fields
+from converter.hparams.given import given_hparams
 from converter.hparams.syntax import merged
 from converter.identify.architecture import (
     ARCHITECTURE,
+    OF_HEADS,
     BackboneArchitecture,
     DetectorArchitecture,
+    named_variant,
+    same_tensors,
     weights_of,
 )
 from converter.identify.evidence import (
@@ -28,15 +30,24 @@ from converter.identify.evidence import (
     with_graph,
 )
 from converter.plan.family import Request, Settings
-from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config, variants_with
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    BackboneConfig,
+    EfficientDetConfig,
+    get_config,
+    variants_with,
+)
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
 
-OFFICIAL_NAME = re.compile(r"^.*efficientdet[-_]")
 MAX_SHOWN = 60  # letters of a value in a note
-NO_SETTINGS = ("name", "redundant_bias", "label_map")  # nothing is assumed about the names of classes
-DECIDED_BY_SHAPES = (*ARCHITECTURE, "num_classes")
-
+# Nothing is assumed about the names of classes, and what only other code than the official one does differently.
+NO_SETTINGS = ("name", "redundant_bias", "label_map", "taps", "resize", *PACKAGE_SETTINGS)
+DEMO = (
+    "mean_rgb and stddev_rgb are assumed; the official demo of segmentation, tf2/segmentation.py, maps pixels to 0..1: "
+    "pass --hparams mean_rgb=0,stddev_rgb=255 if it trained this"
+)
 Hparams = Mapping[str, Any]
 
 
@@ -60,9 +71,11 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
     official = known_official(source, found)
     if official is not None:
         given = [(f"the official {official.short_name}", official.hparams), *given]
+    stated = stated_fields(_merged(given))
+    if "min_level" in stated:
+        found = found.from_level(stated["min_level"].value)
     variant, more = _choose_variant(found, given, request)
     base = get_config(variant)
-    stated = stated_fields(_merged(given))
     more += _overridden(given, stated)
     graph = source.facts.graph() if source.facts.graph is not None else None
     if graph is not None:
@@ -70,8 +83,7 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         levels = range(found.min_level, found.max_level + 1)
         stated, contradictions = with_graph(stated, graph_fields(graph, levels), levels, OPTION)
         more += [*graph.notes, *contradictions]
-    values: dict[str, Any] = {name: getattr(found, name) for name in DECIDED_BY_SHAPES}
-    values["fusion"] = found.fusion(base.fusion)
+    values: dict[str, Any] = {**found.fields(), "fusion": found.fusion(base.fusion)}
     for field, statement in stated.items():
         _refuse_contradiction(found, field, statement)
         values[field] = statement.value
@@ -80,15 +92,18 @@ def settle_detector(found: DetectorArchitecture, request: Request) -> Settings:
         values["num_scales"], note = assumed_scales
         more.append(note)
     config = get_config(variant, **values, redundant_bias=request.redundant_bias)
+    if request.variant is not None:
+        _refuse_other_model(base, stated)
     _require_graph(found, config)
     otherwise = ASSUMED if official is None else given[0][0]
     origins = _origins(found, given, stated, otherwise, source.facts.origins)
-    return Settings(config, origins, (*notes, *more), assumptions(config, origins))
+    demo = [DEMO] if not found.detects and origins["mean_rgb"] == ASSUMED else []
+    return Settings(config, origins, (*notes, *more, *demo), assumptions(config, origins))
 
 
 def _overridden(given: Sequence[tuple[str, Hparams]], stated: Mapping[str, Stated]) -> list[str]:
-    """Return a note for every value of a config.yaml that the user replaces."""
-    before = stated_fields(_merged([(origin, hparams) for origin, hparams in given if origin.startswith(CONFIG_FILE)]))
+    """Return a note for every value that the user replaces: of a file of settings, or of the checkpoint itself."""
+    before = stated_fields(_merged([item for item in given if item[0] not in (ASSUMED, OPTION)]))
     return [
         f"{OPTION} sets {ours.name} to {_cut(ours.value)}, {other.origin} has {_cut(other.value)}"
         for field, ours in stated.items()
@@ -126,13 +141,16 @@ def _origins(
     origins = {field: statement.origin for field, statement in stated.items()}
     origins |= {name: origin for origin, hparams in given for name in hparams if name == "backbone_config"}
     origins |= origins_of_hidden(found, origins, otherwise)
+    unused = dict.fromkeys((*ARCHITECTURE, *OF_HEADS), FROM_SHAPES)  # by heads that are not there
+    recorded = {**unused, **of_metadata}
     origins = {
-        field: of_metadata.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
+        field: recorded.get(field, ASSUMED) if origin == METADATA else origin for field, origin in origins.items()
     }
-    origins |= dict.fromkeys(DECIDED_BY_SHAPES, FROM_SHAPES)
+    origins |= {name: FROM_SHAPES for name in found.fields() if found.decides(name)}
+    origins = {**unused, **origins}
     known = [field.name for field in fields(EfficientDetConfig) if field.name not in NO_SETTINGS]
     return {name: origins.get(name, otherwise) for name in [*known, "backbone_config"]} | {
-        name: origins[name] for name in ("label_map",) if name in origins
+        name: origins[name] for name in NO_SETTINGS if origins.get(name, ASSUMED) != ASSUMED
     }
 
 
@@ -162,36 +180,56 @@ def _choose_variant(
     found: DetectorArchitecture, given: Sequence[tuple[str, Mapping[str, Any]]], request: Request
 ) -> tuple[str, list[str]]:
     """Return the variant whose defaults apply, and notes about the choice."""
-    candidates = found.variants()
+    candidates = found.variants(request.source)
     if request.variant is not None:
         wanted = get_config(request.variant)
-        if not found.matches(wanted):
+        if wanted.name not in candidates:
             raise ConversionError(_not_this_variant(found, wanted, candidates))
         return wanted.name, []
     alike = candidates or variants_with(found.backbone) or list(VARIANTS)
-    # Weakest first: how the user named folders and files, then `name` in the hyperparameters.
+    stated = [name for _, hparams in given if (name := named_variant(str(hparams.get("name", "")), alike))]
+    # How the user named folders and files; the file's name is the stronger one.
     path = request.source.path.absolute()
-    hints = [path.parent.name, path.name.split(".")[0], *(str(hparams.get("name", "")) for _, hparams in given)]
-    names = [OFFICIAL_NAME.sub("", hint.lower()).partition("_")[0].partition("-")[0] for hint in hints]
-    hinted = [name for name in names if name in alike]
-    variant = hinted[-1] if hinted else alike[0]
+    hinted = [name for text in (path.parent.name, path.name.split(".")[0]) if (name := named_variant(text, alike))]
+    variant = [alike[0], *hinted, *stated][-1]
     if not candidates:
         own = f"a custom architecture, not one of the official variants: {found.describe()}"
         return variant, [f"{own}; unspecified settings default to {variant}'s"]
-    if hinted or len(candidates) == 1:
+    if stated or len(candidates) == 1:
+        return variant, []
+    if {name in PACKAGE_VARIANTS for name in candidates} == {False, True}:
+        return variant, [same_tensors(variant, candidates, by_name=bool(hinted))]
+    if hinted:
         return variant, []
     same = " and ".join(candidates)
     return variant, [f"{same} have the same variables: {variant} is assumed; pass --variant if that is wrong"]
+
+
+def _refuse_other_model(base: EfficientDetConfig, stated: Mapping[str, Stated]) -> None:
+    """Refuse a `--variant` that computes different outputs from the model that the file names."""
+    for field in PACKAGE_SETTINGS:
+        if field in stated and stated[field].value != getattr(base, field) and stated[field].origin != OPTION:
+            raise ConversionError(
+                f"not {base.name}: {stated[field].origin} says {field} {stated[field].value}, and {base.name} has "
+                f"{getattr(base, field)}; omit --variant"
+            )
 
 
 def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, candidates: list[str]) -> str:
     differences = [
         f"{name} {getattr(found, name)} (expected {getattr(wanted, name)})"
         for name in ARCHITECTURE
-        if getattr(found, name) != getattr(wanted, name)
+        if found.decides(name) and getattr(found, name) != getattr(wanted, name)
     ]
     if found.fusion_weights != weights_of(wanted.fusion):
         differences.append(f"{found.fusion_weights} fusion (expected {wanted.fusion})")
+    if not differences and found.num_nodes != len(wanted.cell):
+        differences.append(f"{found.num_nodes} nodes per cell (expected {len(wanted.cell)})")
+    if not differences:
+        differences.append(
+            "its tensors fit, but a model of the effdet package is in PyTorch files only, "
+            f"{'with' if wanted.redundant_bias else 'without'} biases in front of batch norms"
+        )
     what_next = "no official variant has this architecture: omit --variant"
     if candidates:
         what_next = f"the checkpoint looks like {candidates[0]}: try --variant {candidates[0]}"
@@ -200,9 +238,9 @@ def _not_this_variant(found: DetectorArchitecture, wanted: EfficientDetConfig, c
 
 def _refuse_contradiction(found: DetectorArchitecture, field: str, stated: Stated) -> None:
     value, name, origin = stated
-    if field in DECIDED_BY_SHAPES and value != getattr(found, field):
+    if found.decides(field) and value != (shown := getattr(found, field)):
         raise ConversionError(
-            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {getattr(found, field)}; {_fix(origin)}"
+            f"{origin} sets {name} to {value}, but the checkpoint's shapes show {shown}; {_fix(origin)}"
         )
     if field == "fusion" and weights_of(value) != found.fusion_weights:
         raise ConversionError(
@@ -222,7 +260,7 @@ def _assumed_scales(
     """Return the number of scales that fits the heads, and a note; None if scales x ratios fit already."""
     ratios = len(values.get("aspect_ratios", base.aspect_ratios))
     scales = values.get("num_scales", base.num_scales)
-    if scales * ratios == found.anchors_per_location:
+    if found.anchors_per_location in (None, scales * ratios):
         return None
     counts = f"{scales} scales x {ratios} aspect ratios, but the heads have {found.anchors_per_location} anchors"
     assumed, rest = divmod(found.anchors_per_location, ratios)

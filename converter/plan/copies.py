@@ -102,7 +102,7 @@ def unknown_copies(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[st
     They may be averages under a name of their own: an optimizer's slots have names that the table lists. Variables
     without a name, which are in a list "LIST/NUMBER", are copies if they have the shapes of most trainable ones.
     """
-    templates = [*plan.table.views.values(), *(template for template, _ in plan.table.ignored)]
+    templates = [*plan.table.views.values(), *(template for template, _ in plan.ignored)]
     known = {t.replace("{variable}", "X") for t in templates if "{variable}" in t}
     average = plan.table.views["ema"].format(variable="")
     found: dict[str, list[str]] = defaultdict(list)

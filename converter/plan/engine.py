@@ -140,9 +140,9 @@ def _ignored(variables: Mapping[str, VariableInfo], plan: Plan) -> dict[str, str
     reasons: dict[str, str] = {}
     slots: dict[str, str] = {}
     scopes: dict[str, str] = {}
-    for template, reason in plan.table.ignored:
+    for template, reason in plan.ignored:
         if template.endswith("/"):
-            scopes[template.format_map(plan.constants)] = reason
+            scopes[template] = reason
         elif template.startswith("{variable}/"):
             slots[template.format(variable="X")] = reason
         elif "{variable}" in template:

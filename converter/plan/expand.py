@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from converter.errors import MappingError
-from converter.plan.ops import OPS, Op, Shape
-from converter.plan.table import Row, Table
+from converter.plan.ops import ARRANGED, OPS, Channels, Op, Shape, arranged
+from converter.plan.table import DRAWN, Row, Table
 from converter.plan.yaml_nodes import Size
 
 MEAN, VARIANCE = ".running_mean", ".running_var"  # the statistics of a batch norm, as PyTorch calls them
@@ -60,6 +60,8 @@ class Entry:
         sources: TensorFlow names whose values the inverse of `op` returns.
         shape: TensorFlow shape of each source.
         folds: TensorFlow name of a bias that is folded into this tensor but belongs to another entry.
+        initial: what its values are where a source lacks the part that it belongs to: a number, or one of `DRAWN`.
+        channels: how TensorFlow's code arranges the channels, where `op` depends on it.
     """
 
     target: str | None
@@ -68,11 +70,13 @@ class Entry:
     shape: Shape
     layer: Layer
     folds: str | None = None
+    initial: float | str | None = None
+    channels: Channels | None = None
 
     @property
     def op(self) -> Op:
         """The operation itself."""
-        return OPS[self.op_name]
+        return OPS[self.op_name] if self.channels is None else arranged(self.op_name, self.channels)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -95,6 +99,8 @@ class Plan:
         constants: the quantities that every row may use.
         layers: all layers, in the order of the table's rows.
         entries: all tensors, in the order of the layers.
+        ignored: (name, reason) of stored variables and scopes that do not belong to the model; `{variable}` stands for
+            any of its variables.
     """
 
     config: Any
@@ -102,6 +108,7 @@ class Plan:
     constants: Values
     layers: tuple[Layer, ...]
     entries: tuple[Entry, ...]
+    ignored: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def variables(self) -> dict[str, Shape]:
@@ -162,9 +169,16 @@ def expand(table: Table, config: Config, axes: Axes, constants: Values) -> Plan:
     _refuse_duplicates([(entry.target, entry) for entry in entries if entry.target is not None])
     _refuse_duplicates([(name, entry) for entry in entries for name in entry.sources])
     _refuse_lost_biases(entries)
-    for template, _ in table.ignored:
-        _Place({**constants, "variable": ""}, f"{table.file}, ignored").filled(template)
-    return Plan(config, table, constants, tuple(layers), tuple(entries))
+    return Plan(config, table, constants, tuple(layers), tuple(entries), tuple(_ignored(table, axes, constants)))
+
+
+def _ignored(table: Table, axes: Axes, constants: Values) -> Iterator[tuple[str, str]]:
+    where = f"{table.file}, ignored"
+    for template, reason, axis in table.ignored:
+        if axis and axis not in axes:
+            raise MappingError(f"{where}: axis {axis!r} does not exist; known are {', '.join(axes)}")
+        for values in axes[axis] if axis else [{}]:
+            yield _Place({**constants, "variable": "{variable}", **values}, where).filled(template), reason
 
 
 @dataclass(frozen=True)
@@ -200,6 +214,15 @@ class _Place:
             raise MappingError(f"{self.where}: {size!r} is {value!r}, which is not a size")
         return value
 
+    def initial(self, row: Row, suffixes: Sequence[str]) -> float | str | None:
+        """Return what a tensor with these sources starts from; None if no source may lack it."""
+        if row.absence is None:
+            return None
+        value = row.absence.initial.get(suffixes[0]) if len(suffixes) == 1 else None
+        if value is None:
+            raise MappingError(f"{self.where}: 'absent' has no initial value for {' and '.join(suffixes) or 'it'}")
+        return value if value in DRAWN else float(self.quantity(value))
+
     def holds(self, condition: str) -> bool:
         """Whether a condition, "name" or "not name", is met; an empty one always is."""
         name = condition.removeprefix("not ")
@@ -231,7 +254,8 @@ def _entries(table: Table, layer: Layer, place: _Place, keep_redundant_bias: boo
         count = place.size(row.sizes[part.count]) if part.count else 1
         sources = tuple(f"{layer.tf}/{name}" for name in part.numbered(count))
         shape = tuple(place.size(row.sizes[size] if isinstance(size, str) else size) for size in part.shape)
-        yield Entry(target, op, sources, shape, layer, folded)
+        channels = place.quantity(row.channels) if op in ARRANGED else None
+        yield Entry(target, op, sources, shape, layer, folded, place.initial(row, part.sources), channels)
 
 
 def _refuse_duplicates(names: list[tuple[str, Entry]]) -> None:

@@ -23,8 +23,8 @@ class Architecture(Protocol):
     def describe(self) -> str:
         """Return the architecture in words."""
 
-    def variants(self) -> list[str]:
-        """Return the published networks that have this architecture."""
+    def variants(self, source: VariableSource | None = None) -> list[str]:
+        """Return the published networks that have this architecture, and can be in such a source."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,17 @@ class Family:
         supported: which networks of the family can be converted, in words.
         load: reads the mapping table.
         axes: config -> index sets over which the table's groups repeat.
+        axes_of_source: the same, where a file beside the source has a say in them; None where none has.
         constants: config -> quantities that every row may use.
         questions: the names of the rules that the table's `recognition` must have.
         open_questions: those that a state_dict cannot answer.
+        questions_of_parts: those about parts that a source may lack as a whole: it answers all or none of them.
         choices: {placeholder of a `which` rule: names that can replace it}.
         architecture: answers -> what they show; raises UnsupportedSourceError for an unsupported network.
         settle: (architecture, request) -> settings; raises ConversionError or UsageError on a contradiction.
         package_notes: config -> how to build the model of a bare state_dict with other packages, in words; raises
             UsageError if they cannot.
-        to_tensorflow: whether it can be written in TensorFlow's formats.
+        not_tensorflow: config -> why it cannot be written in TensorFlow's formats, in words; "" if it can.
     """
 
     name: str
@@ -95,18 +97,28 @@ class Family:
     architecture: Callable[[Mapping[str, Any]], Architecture]
     settle: Callable[[Any, Request], Settings]
     open_questions: Collection[str] = ()
+    questions_of_parts: Collection[str] = ()
     package_notes: Callable[[Any], Iterable[str]] = lambda _: ()
-    to_tensorflow: bool = False
+    axes_of_source: Callable[[Any, VariableSource], Axes] | None = None
+    not_tensorflow: Callable[[Any], str] = lambda _: "TensorFlow formats are supported for detectors only"
+
+    _checked: list[Table] = field(default_factory=list, init=False, repr=False, compare=False)  # the last one
 
     @property
     def table(self) -> Table:
-        """The mapping table.
+        """The mapping table, checked once: many questions are asked of it.
 
         Raises:
             MappingError: The table breaks its grammar, does not answer a question of the family, or asks for a choice
                 that the family does not have.
         """
         table = self.load()
+        if not any(table is known for known in self._checked):
+            self._check(table)
+            self._checked[:] = [table]
+        return table
+
+    def _check(self, table: Table) -> None:
         for rules in filter(None, (table.recognition, table.state_dict)):
             wanted = {name for rule in rules.values() for name in placeholders(str(rule.get("which", "")))}
             if unknown := sorted(wanted - self.choices.keys()):
@@ -115,17 +127,24 @@ class Family:
             answered = {*rules, *self.choices, *open_in}
             if unanswered := [name for name in self.questions if name not in answered]:
                 raise MappingError(f"{table.file}: no rule answers {unanswered[0]!r}, which {self.name} needs")
-        return table
 
     @property
     def own_questions(self) -> list[str]:
         """The questions of this family's table, without those of the table that it includes."""
         return [name for name in self.questions if name not in self.table.included_questions]
 
-    def plan(self, config: Config) -> Plan:
+    def plan(self, config: Config, source: VariableSource | None = None) -> Plan:
         """Expand the table over a config.
+
+        Args:
+            config: of the family's own type.
+            source: what is converted, if it is a file of the family.
 
         Raises:
             MappingError: See `expand`.
+            ConfigError: A file beside the source cannot be read.
         """
-        return expand(self.table, config, self.axes(config), self.constants(config))
+        axes = (
+            self.axes(config) if source is None or self.axes_of_source is None else self.axes_of_source(config, source)
+        )
+        return expand(self.table, config, axes, self.constants(config))

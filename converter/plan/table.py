@@ -1,30 +1,24 @@
-"""Read a mapping table: YAML -> checked dataclasses; errors name file and line."""
+"""A mapping table as plain values; `grammar` reads one, `expand` applies it."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import yaml
+from converter.plan.yaml_nodes import Size
 
-from converter.errors import MappingError
-from converter.plan.ops import OPS
-from converter.plan.yaml_nodes import NodeReader, Size, placeholders
-
-REQUIRED = ("version", "kinds", "groups", "recognition")
-INHERITED = ("views", "ignored", "training_step")  # optional in a table that includes another one
-SECTIONS = (*REQUIRED, *INHERITED, "include", "state_dict")
 VIEWS = ("raw", "ema")
-NOT_CONVERTED = "which is not converted"  # ends the reason to ignore a part of the network, not of its training
 FILE = "mappings/{}.yaml"
 # The keys of the rules of recognition.
 PROBES = [
     keys.split() for keys in ("which", "size_of axis", "lowest", "count first", "exists", "exists axes", "matches")
 ]
+WHEN = "when"  # in any rule: the question above it whose answer must be true
 LOWEST = "lowest"  # instead of a number as the `first` to count
+# Instead of a quantity as what the variables of an absent part start from: TensorFlow's names of distributions.
+DRAWN = ("variance_scaling", "glorot_uniform")
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,14 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """That a source may lack all rows of a group: what they are, and {TensorFlow suffix: what its values then are}."""
+
+    part: str
+    initial: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Row:
     """One layer: TensorFlow scope and PyTorch module (templates), kind, sizes bound to the kind's letters."""
 
@@ -55,7 +57,9 @@ class Row:
     sizes: Mapping[str, Size]
     when: str
     folds: str  # name of the bias that is folded into this batch norm; "" if there is none
+    channels: str  # the quantity that says how the channels are arranged; "" where the kind does not need to know
     where: str  # file and line
+    absence: Absence | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,14 @@ class Group:
     where: str
 
 
+class Ignored(NamedTuple):
+    """A stored variable or scope that does not belong to the model, why, and the axis over which it repeats, if any."""
+
+    name: str
+    reason: str
+    axis: str = ""
+
+
 @dataclass(frozen=True)
 class Table:
     """A mapping table with the table that it includes, checked on its own; `expand` applies it to a model's config.
@@ -78,6 +90,7 @@ class Table:
         included_questions: the questions with a rule in the included table.
         included_module: the PyTorch module under which the included table's rows are.
         state_dict: {question: rule} for a state_dict; empty if the table has none.
+        spellings: (regular expression, key): other keys of a state_dict for the same tensors.
     """
 
     name: str
@@ -86,17 +99,19 @@ class Table:
     kinds: Mapping[str, tuple[Part, ...]]
     groups: tuple[Group, ...]
     views: Mapping[str, str]
-    ignored: tuple[tuple[str, str], ...]
+    ignored: tuple[Ignored, ...]
     training_step: str
     recognition: Mapping[str, Mapping[str, Size]]
     included_questions: frozenset[str]
     included_module: str
     state_dict: Mapping[str, Mapping[str, Size]]
+    spellings: tuple[tuple[str, str], ...] = ()
 
-    @property
-    def unconverted(self) -> dict[str, str]:
-        """{scope: what it is} of the parts of a network that are not converted, such as other heads."""
-        return {scope.rstrip("/"): what for scope, what in self.ignored if what.endswith(NOT_CONVERTED)}
+    def usual_key(self, key: str) -> str:
+        """Return the key that this project uses for a tensor that a state_dict may spell otherwise."""
+        for pattern, usual in self.spellings:
+            key = re.sub(pattern, usual, key)
+        return key
 
     @property
     def file(self) -> str:
@@ -105,156 +120,3 @@ class Table:
 
 
 EMPTY = Table("", 0, "", {}, (), {}, (), "", {}, frozenset(), "", {})
-
-
-@cache
-def load_table(name: str) -> Table:
-    """Read `mappings/<name>.yaml`.
-
-    Raises:
-        MappingError: The table breaks its grammar; the text names file, line and what is expected.
-    """
-    return parse_table((resources.files("mappings") / f"{name}.yaml").read_bytes(), name)
-
-
-def parse_table(text: bytes, name: str) -> Table:
-    """Parse a mapping table, see `load_table`."""
-    return _Parser(FILE.format(name)).table(text, name)
-
-
-class _Parser(NodeReader):
-    """The grammar: one method for each construct."""
-
-    def table(self, text: bytes, name: str) -> Table:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        try:
-            node = yaml.compose(text, Loader=loader)
-        except yaml.YAMLError as error:
-            raise MappingError(f"{self.file} is not YAML: {error}") from error
-        inherits = "include" in self.mapping(node)
-        root = self.fields(node, SECTIONS, required=REQUIRED if inherits else (*REQUIRED, *INHERITED))
-        base = self.included(root["include"]) if inherits else EMPTY
-        kinds = {**base.kinds, **self.kinds(root["kinds"], base.kinds)}
-        groups = (*base.groups, *(self.group(group, kinds) for group in self.sequence(root["groups"])))
-        self.refuse_unused(root["kinds"], groups)
-        return Table(
-            name=name,
-            version=self.integer(root["version"]),
-            sha256=hashlib.sha256(text + base.sha256.encode()).hexdigest(),
-            kinds=kinds,
-            groups=groups,
-            views=self.views(root["views"]) if "views" in root else base.views,
-            ignored=(*base.ignored, *map(self.ignored, self.sequence(root.get("ignored")))),
-            training_step=self.text(root["training_step"]) if "training_step" in root else base.training_step,
-            recognition={**base.recognition, **self.probes(root["recognition"])},
-            included_questions=frozenset(base.recognition),
-            included_module=base.included_module,
-            state_dict=self.probes(root["state_dict"]) if "state_dict" in root else {},
-        )
-
-    def included(self, node: yaml.Node) -> Table:
-        """Read another table, and put its rows under a PyTorch module."""
-        name, module = map(self.text, self.cells(node, "[table, PyTorch module]"))
-        exists = name.isidentifier() and (resources.files("mappings") / f"{name}.yaml").is_file()
-        if self.file == FILE.format(name) or not exists:
-            raise self.error(node, f"table {name!r} cannot be included: it is this one, or does not exist")
-        table = load_table(name)
-        groups = tuple(
-            replace(group, rows=tuple(replace(row, torch=_join(".", module, row.torch)) for row in group.rows))
-            for group in table.groups
-        )
-        return replace(table, groups=groups, included_module=module)
-
-    def kinds(self, node: yaml.Node, known: Container[str]) -> dict[str, tuple[Part, ...]]:
-        kinds = {}
-        for kind, parts in self.mapping(node).items():
-            if kind in known:
-                raise self.error(parts, f"kind {kind!r} is already defined in the included table")
-            kinds[kind] = tuple(self.part(target, part) for target, part in self.mapping(parts).items())
-        return kinds
-
-    def refuse_unused(self, kinds: yaml.Node, groups: tuple[Group, ...]) -> None:
-        used = {row.kind for group in groups for row in group.rows}
-        for kind, node in self.mapping(kinds).items():
-            if kind not in used:
-                raise self.error(node, f"no row uses the kind {kind!r}; remove it")
-
-    def views(self, node: yaml.Node) -> dict[str, str]:
-        return {view: self.template(value, "variable") for view, value in self.fields(node, VIEWS, VIEWS).items()}
-
-    def probes(self, node: yaml.Node) -> dict[str, Mapping[str, Size]]:
-        """Read the rules of recognition; the table's family knows which questions they must answer."""
-        return {question: self.probe(rule) for question, rule in self.mapping(node).items()}
-
-    def part(self, target: str, node: yaml.Node) -> Part:
-        fields = self.fields(node, ("from", "op", "shape", "count"), required=("op",))
-        op = self.text(fields["op"])
-        if op not in OPS:
-            raise self.error(fields["op"], f"unknown operation {op!r}; known are {', '.join(OPS)}")
-        if ("from" in fields) != ("shape" in fields):
-            raise self.error(node, "'from' and 'shape' belong together; one of them is missing")
-        source = fields.get("from")
-        names = [source] if isinstance(source, yaml.ScalarNode) else self.sequence(source)
-        sources = tuple(self.text(name) for name in names)
-        shape = tuple(self.size(size) for size in self.sequence(fields.get("shape")))
-        count = self.text(fields["count"]) if "count" in fields else ""
-        if count and len(sources) != 1:
-            raise self.error(fields["count"], "'count' numbers the sources of one name")
-        number = len(sources) + bool(count)  # a count stands for several sources
-        if not OPS[op].accepts([(1,) * len(shape)] * number):
-            raise self.error(node, f"operation {op!r} cannot take {number} sources with {len(shape)} axes")
-        return Part(target, sources, op, shape, count)
-
-    def group(self, node: yaml.Node, kinds: Mapping[str, tuple[Part, ...]]) -> Group:
-        required = ("name", "tf", "torch", "rows")
-        fields = self.fields(node, (*required, "for_each", "when"), required)
-        scopes = self.text(fields["tf"]), self.text(fields["torch"])
-        return Group(
-            name=self.text(fields["name"]),
-            for_each=tuple(self.text(axis) for axis in self.sequence(fields.get("for_each"))),
-            when=self.text(fields["when"]) if "when" in fields else "",
-            rows=tuple(self.row(row, scopes, kinds) for row in self.sequence(fields["rows"])),
-            where=self.where(node),
-        )
-
-    def row(self, node: yaml.Node, scopes: tuple[str, str], kinds: Mapping[str, tuple[Part, ...]]) -> Row:
-        *names, given = self.cells(node, "[TensorFlow scope, PyTorch module, kind, sizes]")
-        tf, torch, kind = map(self.text, names)
-        if kind not in kinds:
-            raise self.error(node, f"unknown kind {kind!r}; known are {', '.join(kinds)}")
-        sizes_of = [(*part.shape, part.count) for part in kinds[kind]]
-        letters = sorted({size for sizes in sizes_of for size in sizes if isinstance(size, str) and size})
-        options = self.fields(given, (*letters, "when", "folds"), required=letters)
-        if "folds" in options and not any(part.op == "fold_bias" for part in kinds[kind]):
-            raise self.error(options["folds"], f"kind {kind!r} has no fold_bias, so it cannot fold a bias")
-        return Row(
-            tf=_join("/", scopes[0], tf),
-            torch=_join(".", scopes[1], torch),
-            kind=kind,
-            sizes={letter: self.size(options[letter]) for letter in letters},
-            when=self.text(options["when"]) if "when" in options else "",
-            folds=_join("/", scopes[0], self.text(options["folds"])) if "folds" in options else "",
-            where=self.where(node),
-        )
-
-    def ignored(self, node: yaml.Node) -> tuple[str, str]:
-        name, reason = map(self.text, self.cells(node, "[name, reason]"))
-        if not reason.strip():
-            raise self.error(node, f"the reason to ignore {name!r} is empty")
-        return name, reason
-
-    def probe(self, node: yaml.Node) -> Mapping[str, Size]:
-        fields = self.mapping(node)
-        if set(fields) not in map(set, PROBES):
-            forms = "; ".join(" and ".join(form) for form in PROBES)
-            raise self.error(node, f"this rule has {' and '.join(fields) or 'nothing'}; expected one of: {forms}")
-        if "count" in fields and "{n}" not in self.template(fields["count"], "n"):
-            raise self.error(fields["count"], "'count' needs the placeholder {n}")
-        if "which" in fields and len(placeholders(self.text(fields["which"]))) != 1:
-            raise self.error(fields["which"], "'which' needs one placeholder")
-        numbers = [key for key in ("axis", "axes", "first") if key in fields and fields[key].value != LOWEST]
-        return {key: self.integer(value) if key in numbers else self.text(value) for key, value in fields.items()}
-
-
-def _join(separator: str, *parts: str) -> str:
-    return separator.join(part for part in parts if part)

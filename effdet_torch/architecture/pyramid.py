@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from effdet_torch.architecture.backbone import backbone_channels
 from effdet_torch.errors import ConfigError
@@ -99,11 +99,15 @@ def bifpn(levels: range) -> Cell:
 
 
 @cache
-def qufpn(levels: range) -> Cell:
+def qufpn(levels: range, sums_upwards: bool = False) -> Cell:
     """Return a cell of the QuFPN: (top-down, bottom-up) and (bottom-up, top-down) side by side, then their sums.
 
     A level that a path does not visit keeps its last feature as that path's: the coarsest one on the way down, the
     finest one on the way up.
+
+    Args:
+        levels: of the pyramid.
+        sums_upwards: number the sums from fine to coarse, as the `effdet` package does, not from coarse to fine.
     """
     low, high = levels[0], levels[-1]
     offsets_of = {level: [offset] for offset, level in enumerate(levels)}
@@ -136,13 +140,17 @@ def qufpn(levels: range) -> Cell:
         add(level, first(level), last(level), last(level + 1))
     add(low, first(low), last(low + 1))
     repeat_last(high)
-    for level in reversed(levels):
+    for level in levels if sums_upwards else reversed(levels):
         add(level, offsets_of[level][2], offsets_of[level][4])
     return tuple(graph)
 
 
-# Official `fpn_name` -> the cell for some levels.
-CELLS: Mapping[str, Callable[[range], Cell]] = {"bifpn": bifpn, "qufpn": qufpn}
+# `fpn_name` -> the cell for some levels; the last one is not official.
+CELLS: Mapping[str, Callable[[range], Cell]] = {
+    "bifpn": bifpn,
+    "qufpn": qufpn,
+    "qufpn_upwards": partial(qufpn, sums_upwards=True),
+}
 
 
 def require_cell(graph: Cell, levels: range) -> None:

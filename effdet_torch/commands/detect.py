@@ -30,7 +30,7 @@ from effdet_torch.terminal import (
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.inference.detect_files import FileDetections
+    from effdet_torch.inference.detections import FileDetections
     from effdet_torch.outputs import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
@@ -49,7 +49,7 @@ Examples:
 )
 @click.argument("model", type=INPUT)
 @click.argument("images", nargs=-1, required=True)
-@click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes and names here.")
+@click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes, names and masks here.")
 @click.option(
     "--json",
     "results",
@@ -70,7 +70,8 @@ Examples:
     default="model",
     show_default=True,
     metavar="NAME",
-    help="model (serving, with its own nms_configs), serving, serving-hard, official-eval, official-eval-hard, hard.",
+    help="model (its own), serving, serving-hard, official-eval, official-eval-hard, object-detection-api, tflite, "
+    "tflite-regular, hard.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
@@ -114,7 +115,7 @@ def detect(
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
-    from effdet_torch.file_format import assumptions_briefly, is_swapped
+    from effdet_torch.file_format import assumptions_briefly, is_swapped, untrained
     from effdet_torch.inference.detect_files import (
         detect_files,
         drawing_paths,
@@ -145,14 +146,17 @@ def detect(
         label_map=labels,
         check_values=check_values,
     )
+    if text := untrained(predictor.engine.metadata):
+        say(f"Warning: {text}", err=True)
     if assumed := assumptions_briefly(predictor.engine.metadata):
         tell(f"assumed: {assumed}", err=True)
-    kept = PartialResults(results, partial(origin, model, predictor, out, exif))
+    # What an interrupted run has found is kept as boxes.
+    kept = PartialResults(results if predictor.config.detects else None, partial(origin, model, predictor, out, exif))
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
-    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept), len(paths)))
+    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept, files), len(paths)))
     if results is not None:
-        write_json(results, [entry for file in found for entry in file.coco], indent=None)
+        write_json(results, [entry for file in found for entry in file.entries], indent=None)
         kept.remove()
     sys.exit(1 if any(file.error for file in found) else 0)
 

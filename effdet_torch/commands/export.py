@@ -12,6 +12,7 @@ from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
+from effdet_torch.file_format import untrained
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
 
@@ -164,9 +165,9 @@ def report(done: Exported) -> list[str]:
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
     written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
     return [
-        f"model    {config.name}, {config.num_classes} classes",
+        f"model    {config.name}, {config.class_counts}",
         f"format   {', '.join(parts)}",
-        *([f"note     {done.format.note}"] if done.format.note else []),
+        *(f"note     {note}" for note in (done.format.note, untrained(done.document.metadata)) if note),
         f"check    {checked}",
         f"result   {written}",
     ]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from effdet_torch.checks import SEGMENTATION
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY, newer_format
@@ -41,7 +42,7 @@ class Interface:
     """What an exported file takes and returns.
 
     Attributes:
-        outputs: "network": class logits and box deltas per level; "detections": boxes, scores, classes and count.
+        outputs: "network": what the heads predict; "detections": boxes, scores, classes and count.
         pixels: "normalized": (B, 3, H, W) float32, as `preprocess` returns it; "uint8": (B, H, W, 3), RGB.
         batch: the only batch size that the file takes; None: any.
         image_size: (height, width) that the file takes; None: any that the network takes.
@@ -60,12 +61,17 @@ class Interface:
         """Return the names of the file's outputs, in order."""
         if self.outputs == "detections":
             return list(DETECTIONS)
-        return [f"{head}_{level}" for head in ("class", "box") for level in config.levels]
+        heads = ("class", "box") if config.detects else ()
+        names = [f"{head}_{level}" for head in heads for level in config.levels]
+        return [*names, SEGMENTATION] if config.segments else names
 
 
-def by_head(outputs: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
-    """Divide the outputs of a network, in the order of `Interface.output_names`: class logits, box deltas."""
-    return outputs[: len(outputs) // 2], outputs[len(outputs) // 2 :]
+def by_head(outputs: Sequence[T], config: EfficientDetConfig) -> Any:
+    """Divide the outputs of a network, in the order of `Interface.output_names`, as `EfficientDet.forward` does."""
+    levels = len(config.levels)
+    if not config.detects:
+        return outputs[0]
+    return (outputs[:levels], outputs[levels : 2 * levels], *outputs[2 * levels :])
 
 
 @dataclass(frozen=True)

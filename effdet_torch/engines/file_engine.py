@@ -44,9 +44,13 @@ class FileEngine(ABC):
         self.profile = profile_from(self.interface.profile) if self.interface.outputs == "detections" else None
         self._names = self.interface.output_names(self.config)
 
-    def __call__(self, pixels: Array) -> tuple[Sequence[Array], Sequence[Array]]:
-        """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W) float32."""
-        return by_head(self.run(pixels))
+    def __call__(self, pixels: Array) -> Any:
+        """Return what the network does, see `EfficientDet.forward`, for pixels (B, 3, H, W) float32.
+
+        Detections are ([boxes, scores], [classes, count]).
+        """
+        outputs = self.run(pixels)
+        return by_head(outputs, self.config) if self.profile is None else (outputs[:2], outputs[2:])
 
     def run(self, pixels: Array) -> list[Array]:
         """Return the outputs of the file, in its order, for a batch.

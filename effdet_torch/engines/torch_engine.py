@@ -9,6 +9,7 @@ from typing import Any, get_args
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
@@ -72,7 +73,7 @@ class TorchEngine:
         return {**self.__dict__, "_fused": None, "_eager": None}
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
-        """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
+        """Return what the network does, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
         layout = memory_format(self.device, self._dtype) if self._is_fused else torch.contiguous_format
         tensor = (
             torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
@@ -113,10 +114,7 @@ def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_form
 
 def _joined(outputs: Sequence[Outputs]) -> Outputs:
     """Join the outputs of single images along the batch."""
-    class_logits, box_deltas = (
-        [torch.cat(level) for level in zip(*images, strict=True)] for images in zip(*outputs, strict=True)
-    )
-    return class_logits, box_deltas
+    return tree_map(lambda *parts: torch.cat(parts), *outputs)
 
 
 def default_device() -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_leaves
 
 from effdet_torch.engines.document import Precision, by_head
 from effdet_torch.engines.file_engine import Array, FileEngine
@@ -107,14 +108,14 @@ def _network_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, m
 
 def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, model: EfficientDet) -> Errors:
     """Compare detections with those of the model's outputs."""
-    heads = by_head([torch.from_numpy(array) for array in _outputs(model, pixels)])
+    logits, deltas = by_head([torch.from_numpy(array) for array in _outputs(model, pixels)], model.config)
     profile, config, precision = engine.profile, engine.config, engine.interface.precision
     assert profile is not None
     anchors = make_anchors_yxyx(config)
-    wanted = postprocess(*heads, anchors, torch.ones(len(pixels)), config.image_size, profile)
-    boxes = decode_boxes_xyxy(flatten_levels(heads[1], 4), anchors)
+    wanted = postprocess(logits, deltas, anchors, torch.ones(len(pixels)), config.image_size, profile)
+    boxes = decode_boxes_xyxy(flatten_levels(deltas, 4), anchors)
     boxes = clip_boxes_xyxy(boxes, config.image_size) if profile.clip else boxes
-    all_scores = flatten_levels(heads[0], config.num_classes).sigmoid().numpy()
+    all_scores = flatten_levels(logits, config.num_classes).sigmoid().numpy()
     errors = {
         "scores": _score_error(found, [tensor.numpy() for tensor in wanted]),
         "boxes": box_error(found, boxes.numpy(), all_scores, max(config.image_size), SCORE_LIMITS[precision]),
@@ -123,13 +124,13 @@ def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array,
 
 
 def _outputs(model: EfficientDet, pixels: Array) -> list[Array]:
-    """Return class logits and box deltas of all levels.
+    """Return what the heads predict, in the order of `Interface.output_names`.
 
     Raises:
         EffdetError: There is NaN or infinity among them, which no file can be compared with.
     """
     with torch.inference_mode():
-        outputs = [tensor.numpy() for head in model(torch.from_numpy(pixels)) for tensor in head]
+        outputs = [tensor.numpy() for tensor in tree_leaves(model(torch.from_numpy(pixels)))]
     if not all(np.isfinite(output).all() for output in outputs):
         raise EffdetError(
             "MODEL itself returns NaN or infinity for noise, so the exported file cannot be checked; nothing was kept. "

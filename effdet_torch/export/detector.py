@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, by_head, profile_from
@@ -21,7 +22,7 @@ from effdet_torch.processing.profiles import CLASS_OFFSET, Profile
 
 
 class ExportedNetwork(nn.Module):
-    """Pixels to class logits and box deltas, as a flat tuple; the network is the submodule `model`."""
+    """Pixels to what the network predicts, as a flat tuple; the network is the submodule `model`."""
 
     def __init__(self, model: EfficientDet, interface: Interface) -> None:
         super().__init__()
@@ -32,10 +33,9 @@ class ExportedNetwork(nn.Module):
             self.model.half()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Map images, see `Interface.pixels`, to the outputs of all levels, classes first, (B, C, H_l, W_l) float32."""
+        """Map images, see `Interface.pixels`, to (B, C, H_l, W_l) float32 each, see `Interface.output_names`."""
         pixels = self.input(images)
-        class_logits, box_deltas = self.model(pixels.half() if self.is_half else pixels)
-        return tuple(output.float() for output in (*class_logits, *box_deltas))
+        return tuple(output.float() for output in tree_leaves(self.model(pixels.half() if self.is_half else pixels)))
 
 
 class ExportedDetector(nn.Module):
@@ -56,9 +56,11 @@ class ExportedDetector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map images to boxes, scores, classes and their number, see `processing.postprocess.Detections`."""
-        heads = by_head(self.network(images))
+        class_logits, box_deltas = by_head(self.network(images), self.network.model.config)
         scales = torch.ones(images.shape[0], device=images.device)
-        found = postprocess(*heads, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms)
+        found = postprocess(
+            class_logits, box_deltas, self.anchors_yxyx, scales, self.image_size, self.profile, loop_nms
+        )
         return (*found,)  # a plain tuple: files must not refer to a class of ours
 
 
@@ -69,7 +71,7 @@ class TensorRtDetector(ExportedDetector):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map images to detections, see `ExportedDetector`."""
-        class_logits, box_deltas = by_head(self.network(images))
+        class_logits, box_deltas = by_head(self.network(images), self.network.model.config)
         boxes = decode_boxes_xyxy(flatten_levels(box_deltas, 4), self.anchors_yxyx)
         logits = flatten_levels(class_logits, self.num_classes)
         batch, profile = images.shape[0], self.profile

@@ -10,7 +10,7 @@ from effdet_torch.checks import CHECKS, Check, integer, one_of
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, Pixels, Precision, plain_profile
 from effdet_torch.errors import ConfigError
-from effdet_torch.processing.profiles import OWN, PROFILES, Profile, get_profile
+from effdet_torch.processing.profiles import OWN, PROFILES, Profile, get_profile, profile_name
 
 Suppression = Literal["none", "soft", "hard"]
 OPSET = 18  # of ONNX; the first one with all operators that the exporter uses
@@ -69,6 +69,11 @@ class ExportSettings:
         if self.nms == "none":
             return None
         profile = get_profile(self.profile, config)
+        if profile.to_image:
+            raise ConfigError(
+                f"the detections of {profile_name(profile)} end at the border of every image, whose size such a file "
+                f"does not know; leave out --nms, or pass --profile {HARD['official-eval']}"
+            )
         if self.nms == "hard":
             named = (PROFILES[hard] for soft, hard in HARD.items() if PROFILES[soft] == profile)
             return next(named, replace(profile, sigma=0.0))
@@ -77,7 +82,15 @@ class ExportSettings:
         return profile
 
     def interface(self, config: EfficientDetConfig) -> Interface:
-        """Return what the file will take and return."""
+        """Return what the file will take and return.
+
+        Raises:
+            ConfigError: A model with a segmentation head has no file of this kind.
+        """
+        if config.segments and self.nms != "none":
+            raise ConfigError("a file with detections has no room for a mask; export the network alone, without --nms")
+        if config.segments and self.image_size is None:
+            raise ConfigError("not every image size fits a segmentation head; export one, with --image-size")
         profile = self.chosen_profile(config)
         return Interface(
             outputs="network" if profile is None else "detections",

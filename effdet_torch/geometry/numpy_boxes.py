@@ -24,7 +24,7 @@ def xyxy_to_xywh(boxes_xyxy: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate((boxes_xyxy[:, :2], boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]), axis=1)
 
 
-def clip_boxes_xyxy(boxes_xyxy: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def clip_boxes_xyxy(boxes_xyxy: NDArray[np.float32], size: tuple[float, float]) -> NDArray[np.float32]:
     """Move the corners (N, 4) outside an image to its border; `size` is (height, width) in pixels."""
     clipped: NDArray[np.float32] = np.clip(boxes_xyxy, 0, np.array(size[::-1] * 2, boxes_xyxy.dtype))
     return clipped

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,16 @@ from effdet_torch.atomic import replacing
 from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import OutputError, UsageError, listed
 from effdet_torch.file_format import sha256
+from effdet_torch.inference.detections import FileDetections, ImageDetections
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.visualize import draw_detections
-from effdet_torch.metrics.columns import CocoResult
-from effdet_torch.outputs import RunFiles, is_folder
+from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 
 LOG = logging.getLogger("effdet")
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
-
-
-@dataclass(frozen=True)
-class FileDetections:
-    """One image file and what was found in it, or why it could not be read.
-
-    Attributes:
-        path: the file.
-        coco: the detections as entries of a COCO results file, best first.
-        names: of their classes.
-        error: why the file could not be read.
-    """
-
-    path: Path
-    coco: Sequence[CocoResult] = ()
-    names: Sequence[str] = ()
-    error: ImageError | None = None
-
-    @property
-    def summary(self) -> str:
-        """One line: the number of detections of each class, the class of the best detection first."""
-        if self.error is not None:
-            return str(self.error)
-        counts = ", ".join(f"{name} {count}" for name, count in Counter(self.names).items())
-        plural = "" if len(self.coco) == 1 else "s"
-        return f"{self.path}: {len(self.coco)} detection{plural}" + (f" ({counts})" if counts else "")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -166,8 +140,11 @@ def detect_files(
     batch_size: int = 8,
     apply_exif: bool = True,
     kept: PartialResults = NOTHING_KEPT,
+    files: RunFiles = NO_FILES,
 ) -> Iterator[FileDetections]:
     """Detect objects in every file, and draw them; a file that cannot be read is also a result.
+
+    With a segmentation head, the mask is drawn as well, and is a PNG file beside the drawing, see `mask_path`.
 
     Args:
         predictor: the detector.
@@ -176,14 +153,18 @@ def detect_files(
         batch_size: how many images are in memory at once, and how many a GPU works on at once.
         apply_exif: see `read_image`; boxes refer to the image as it was read.
         kept: of an interrupted run, see `origin`; what it has, drawings included, is not done again.
+        files: what else the run reads and writes.
 
     Raises:
-        OverwriteError: A drawn image would replace an original.
+        OverwriteError: A drawn image or a mask would replace another file of the run.
         OutputError: A drawn image cannot be written.
     """
     targets = [None] * len(paths) if drawing_folder is None else drawing_paths(paths, drawing_folder)
+    pictures = [_pictures(target, predictor.config.segments) for target in targets]
+    files.require_apart(paths, (row for rows in pictures for row in rows))
     keys = [_key(path) for path in paths]
-    is_done = [key in kept.done and (t is None or t.is_file()) for key, t in zip(keys, targets, strict=True)]
+    is_drawn = [all(picture.is_file() for _, picture in rows) for rows in pictures]
+    is_done = [key in kept.done and drawn for key, drawn in zip(keys, is_drawn, strict=True)]
     open_paths = [path for path, done in zip(paths, is_done, strict=True) if not done]
     results = predictor.stream(open_paths, batch_size, apply_exif=apply_exif)
     for path, key, target, done in zip(paths, keys, targets, is_done, strict=True):
@@ -197,11 +178,33 @@ def detect_files(
             continue
         pixels, found = result
         if target is not None:
+            if found.mask is not None:
+                save_picture(Image.fromarray(found.mask), mask_path(target))
             save_picture(draw_detections(pixels, found), target)
-        file = FileDetections(path, found.to_coco(image_id(path)), found.names)
-        kept.add(key, file.coco)
-        yield file
+        coco, mask = found.to_coco(image_id(path)), mask_entry(path, found, target)
+        kept.add(key, coco)
+        yield FileDetections(path, coco, found.names, mask=mask, detects=predictor.config.detects)
     LOG.info("detected objects on %s; images: %d", predictor.device, len(open_paths))
+
+
+def _pictures(drawing: Path | None, has_mask: bool) -> list[tuple[str, Path]]:
+    """Return the pictures that are written for an image, and what they are called in errors."""
+    if drawing is None:
+        return []
+    return [("the drawing", drawing), *([("the mask", mask_path(drawing))] if has_mask else [])]
+
+
+def mask_path(drawing: Path) -> Path:
+    """Return where the mask beside a drawing goes: a grey PNG whose values are the classes of the pixels."""
+    return drawing.with_name(f"{drawing.name}.mask.png")
+
+
+def mask_entry(path: Path, found: ImageDetections, drawing: Path | None) -> dict[str, Any] | None:
+    """Return what is told of the mask of an image file, see `FileDetections`; None if there is none."""
+    if found.mask is None:
+        return None
+    name = None if drawing is None else mask_path(drawing).name
+    return {"image_id": image_id(path), "mask": name, "shares": found.mask_shares()}
 
 
 def origin(model: Path, predictor: Predictor, drawing_folder: Path | None, apply_exif: bool) -> dict[str, Any]:

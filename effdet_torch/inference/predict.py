@@ -23,7 +23,7 @@ from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as
 from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
-from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
+from effdet_torch.processing.cpu import CpuProcessing, FileProcessing, image_masks
 from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Predictor:
         return GpuProcessing(self.config, self.device)
 
     def __call__(self, images: ImageSource | Iterable[ImageSource], batch_size: int = 8) -> list[ImageDetections]:
-        """Detect objects.
+        """Detect objects; with a segmentation head, find the class of every pixel.
 
         Args:
             images: one image or many, of any sizes: a path (turned as its EXIF orientation says), a Pillow image (taken
@@ -192,9 +192,20 @@ class Predictor:
         _require_count(batch_size, "batch_size", 1)
         sources, found = iter(as_many(images)), list[ImageDetections]()
         while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
-            pixels, image_scales = self.prepare(batch)
-            found += self.detections(*self.engine(pixels), image_scales)
+            rgb = [to_rgb(image) for image in batch]
+            pixels, image_scales = self._processing.prepare(rgb)
+            found += self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
         return found
+
+    def _found(self, outputs: Any, image_scales: Any, sizes: Sequence[tuple[int, int]]) -> list[ImageDetections]:
+        """Turn all outputs of the network into what was found in images of some sizes."""
+        detects, found = self.config.detects, [ImageDetections.none()] * len(sizes)
+        if detects:
+            found = self.detections(outputs[0], outputs[1], image_scales)
+        if not self.config.segments:
+            return found
+        masks = image_masks(outputs[2] if detects else outputs, sizes, self.config.image_size)
+        return [replace(one, mask=mask) for one, mask in zip(found, masks, strict=True)]
 
     def stream(
         self, paths: Sequence[ImageFile], batch_size: int = 8, *, workers: int = 0, apply_exif: bool = True

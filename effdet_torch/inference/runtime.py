@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -36,8 +36,8 @@ class Engine(Protocol):
     @property
     def device(self) -> Any: ...  # noqa: D102
 
-    def __call__(self, pixels: Any, /) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Return class logits and box deltas per level, see `EfficientDet.forward`, for pixels (B, 3, H, W) float32.
+    def __call__(self, pixels: Any, /) -> Any:
+        """Return what the network does, see `EfficientDet.forward`, for pixels (B, 3, H, W) float32.
 
         On the CPU the input is an array, and the results are arrays or tensors; on a GPU all are tensors there.
         """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,51 @@ Rectangle = tuple[float, float, float, float]  # xmin, ymin, xmax, ymax in pixel
 PADDING_PX = 2
 SMALL = 4  # areas of a label: it would hide a good part of a box that is not larger
 ROWS = 3  # of labels above and below a box, where the nearest is taken
+MOST_IN_LEGEND = 12  # classes
 GOLDEN_RATIO = 0.618034  # steps of it around the colour circle stay far from the steps just before
 
 
 def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Image.Image:
-    """Draw boxes with class names and scores; a class has the same colour in every image.
+    """Draw boxes with class names and scores, over a tinted mask; a class has the same colour in every image.
 
     Args:
         image: (height, width, 3), RGB, 0..255; not changed.
         detections: in pixels of `image`.
     """
+    if detections.mask is not None:
+        image = tinted(image, detections.mask)
     texts = [f"{name} {score:.2f}" for name, score in zip(detections.names, detections.scores.tolist(), strict=True)]
     colors = [class_color(category_id) for category_id in detections.category_ids.tolist()]
-    return draw_boxes(image, detections.boxes_xyxy.tolist(), texts, colors)
+    picture = draw_boxes(image, detections.boxes_xyxy.tolist(), texts, colors)
+    _draw_legend(picture, detections.mask_shares())
+    return picture
+
+
+def tinted(image: NDArray[np.uint8], mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an image, (height, width, 3), half of every pixel in the colour of its class in the mask."""
+    classes, places = np.unique(mask, return_inverse=True)
+    colors = np.array([class_color(number) for number in classes.tolist()], np.uint8)
+    mixed: NDArray[np.uint8] = image // 2 + colors[places.reshape(mask.shape)] // 2
+    return mixed
+
+
+def _draw_legend(picture: Image.Image, shares: Mapping[int, float]) -> None:
+    """Write the classes of a mask into the bottom left corner, the largest at the top."""
+    draw, font = ImageDraw.Draw(picture), _font(picture)
+    largest = sorted(shares, key=lambda number: -shares[number])[:MOST_IN_LEGEND]
+    bottom = float(picture.height)
+    for number in reversed(largest):
+        text, color = f"class {number} {shares[number]:.1%}", class_color(number)
+        _, _, width, height = draw.textbbox((0, 0), text, font=font)
+        top = bottom - height - 2 * PADDING_PX
+        draw.rectangle((0, top, width + 2 * PADDING_PX, bottom), fill=color)
+        draw.text((PADDING_PX, bottom - PADDING_PX), text, fill=text_color(color), font=font, anchor="ld")
+        bottom = top
+
+
+def _font(picture: Image.Image) -> Any:
+    """Return letters that grow with a picture."""
+    return ImageFont.load_default(max(10.0, (picture.width * picture.height) ** 0.5 / 45))
 
 
 def draw_boxes(
@@ -47,7 +80,7 @@ def draw_boxes(
     picture = Image.fromarray(np.ascontiguousarray(image))
     draw = ImageDraw.Draw(picture)
     side = (picture.width * picture.height) ** 0.5
-    font = ImageFont.load_default(max(10.0, side / 45))
+    font = _font(picture)
     boxes = [_inside(box_xyxy, picture.size) for box_xyxy in boxes_xyxy]
     labels: list[Rectangle] = []
     texts = [printable(text) for text in texts]  # a line break would move it, half a surrogate pair has no letter

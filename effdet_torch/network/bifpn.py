@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_channels
 from effdet_torch.architecture.pyramid import Node, last_nodes
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import ConfigError
 from effdet_torch.network.layers import ACTIVATIONS, batch_norm
 
 FAST_ATTENTION_EPS = 1e-4
@@ -52,6 +53,25 @@ def max_pool_same(features: Tensor, height: int, width: int) -> Tensor:
     # Where a whole level fits into one window: OpenVINO refuses a window that is larger than what it slides over.
     window = min(y_stride + 1, rows + 2 * y_padding), min(x_stride + 1, columns + 2 * x_padding)
     return F.max_pool2d(features, window, (y_stride, x_stride), padding=(y_padding, x_padding), ceil_mode=True)
+
+
+def max_pool_symmetric(features: Tensor, height: int, width: int) -> Tensor:
+    """Max pool to the next level with the same padding at both ends, as PyTorch's own layers do.
+
+    Args:
+        features: (B, C, H, W).
+        height: of the result: H / 2, rounded up.
+        width: of the result: W / 2, rounded up.
+
+    Returns:
+        (B, C, height, width).
+
+    Raises:
+        ConfigError: The result is of another size: then this padding does not give it.
+    """
+    if (features.shape[2] + 1) // 2 != height or (features.shape[3] + 1) // 2 != width:
+        raise ConfigError("symmetric padding can only pool to the next level of the pyramid")
+    return F.max_pool2d(features, 3, 2, padding=1)
 
 
 def fusion_weights(edge_weights: Tensor, softmax: bool, eps: float = FAST_ATTENTION_EPS) -> Tensor:
@@ -126,21 +146,33 @@ class Resample(nn.Module):
         if in_channels != config.fpn_channels:
             self.conv = ConvBatchNorm(in_channels, config.fpn_channels, bias=bias, norm=norm)
         self.pool_first = config.conv_after_downsample
+        self.is_symmetric = config.padding == "symmetric"
+        self.is_bilinear = config.resampling == "bilinear"
 
     def forward(self, features: Tensor, height: int, width: int) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, height, width).
 
-        Nearest upsampling reads source row floor(i * H / height), as TensorFlow does without half-pixel centres.
+        Nearest upsampling reads source row floor(i * H / height), as TensorFlow does without half-pixel centres;
+        bilinear resampling has them, and does not smooth before it makes features smaller.
         """
         is_larger = features.shape[2] > height or features.shape[3] > width
         if is_larger and self.pool_first:
-            features = max_pool_same(features, height, width)
+            features = self._smaller(features, height, width)
         resampled: Tensor = self.conv(features)
         if is_larger and not self.pool_first:
-            return max_pool_same(resampled, height, width)
+            return self._smaller(resampled, height, width)
         if resampled.shape[2] < height or resampled.shape[3] < width:
+            if self.is_bilinear:
+                return F.interpolate(resampled, size=[height, width], mode="bilinear", align_corners=False)
             return F.interpolate(resampled, size=[height, width], mode="nearest")
         return resampled
+
+    def _smaller(self, features: Tensor, height: int, width: int) -> Tensor:
+        if self.is_bilinear:
+            return F.interpolate(features, size=[height, width], mode="bilinear", align_corners=False)
+        if self.is_symmetric:
+            return max_pool_symmetric(features, height, width)
+        return max_pool_same(features, height, width)
 
 
 class Combine(nn.Module):

@@ -84,7 +84,7 @@ def build_model(
         raise ModelFileError(f"the model config in {path} does not fit: {error}.") from error
     expected = model.state_dict()
     tensors = {**_counters(expected), **tensors}
-    fits = f"config ({config.name}, {config.num_classes} classes, redundant_bias {config.redundant_bias})"
+    fits = f"config ({config.name}, {config.class_counts}, redundant_bias {config.redundant_bias})"
     _require_fit(path, fits, expected, tensors)
     if not allow_nonfinite:
         _require_usable(path, tensors)
@@ -127,6 +127,11 @@ def fill_backbone(
     found, expected = metadata["config"]["backbone"], model.config.backbone
     if found != expected:
         raise ModelFileError(f"{path} holds {found}; the backbone of {model.config.name} is {expected}.")
+    if model.config.backbone_style != "tensorflow":
+        raise ModelFileError(
+            f"{path} holds {found} as TensorFlow computes it; {model.config.name} has another padding and batch norm "
+            "epsilon: these weights do not fit it. Choose an official variant."
+        )
     wanted = model.backbone.state_dict()
     tensors = {**_counters(wanted), **tensors}
     _require_fit(path, f"backbone {expected}", wanted, tensors)

@@ -6,15 +6,13 @@ official code's `ClassNet` and `BoxNet`.
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
+from effdet_torch.architecture.heads import CLASS_BIAS
 from effdet_torch.config import Activation, EfficientDetConfig
 from effdet_torch.network.bifpn import node_conv
 from effdet_torch.network.layers import ACTIVATIONS, DropPath, batch_norm
 
-PRIOR_PROBABILITY = 0.01
 BOX_COORDINATES = 4
 
 
@@ -88,7 +86,7 @@ class Head(nn.Module):
 
 def create_class_head(config: EfficientDetConfig) -> Head:
     """Build the class head; its bias starts every class at probability 0.01, which keeps focal loss stable at first."""
-    return Head(config, config.num_classes, bias_init=-math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
+    return Head(config, config.num_classes, bias_init=CLASS_BIAS)
 
 
 def create_box_head(config: EfficientDetConfig) -> Head:

@@ -6,11 +6,12 @@ Source: EfficientNet (arXiv:1905.11946); Squeeze-and-Excitation (arXiv:1709.0150
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet_torch.config import Activation
+from effdet_torch.config import Activation, BackboneStyle
 
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.01  # TensorFlow writes it as decay 0.99
@@ -23,9 +24,19 @@ ACTIVATIONS: Mapping[Activation, type[nn.Module]] = {
 }
 
 
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Return a batch norm with the official epsilon and momentum."""
-    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+class Style(NamedTuple):
+    """How a backbone pads convolutions with a stride, and the epsilon of its batch norms."""
+
+    is_symmetric: bool = False
+    epsilon: float = BATCH_NORM_EPS
+
+
+STYLES: Mapping[BackboneStyle, Style] = {"tensorflow": Style(), "pytorch": Style(is_symmetric=True, epsilon=1e-5)}
+
+
+def batch_norm(channels: int, epsilon: float = BATCH_NORM_EPS) -> nn.BatchNorm2d:
+    """Return a batch norm with the official momentum."""
+    return nn.BatchNorm2d(channels, eps=epsilon, momentum=BATCH_NORM_MOMENTUM)
 
 
 class ActivatedNorm(nn.BatchNorm2d):
@@ -34,8 +45,8 @@ class ActivatedNorm(nn.BatchNorm2d):
     As in timm. `nn.SyncBatchNorm.convert_sync_batchnorm` does not know the activation, and would leave it out.
     """
 
-    def __init__(self, channels: int, activation: Activation) -> None:
-        super().__init__(channels, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
+    def __init__(self, channels: int, activation: Activation, epsilon: float = BATCH_NORM_EPS) -> None:
+        super().__init__(channels, eps=epsilon, momentum=BATCH_NORM_MOMENTUM)
         self.act = ACTIVATIONS[activation](inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -71,11 +82,23 @@ def same_padding(size: int, kernel_size: int, stride: int) -> int:
     return max(last_start + kernel_size - size, 0)
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """Return a convolution without a bias, padded like TensorFlow's SAME; `kernel_size` is odd."""
-    if stride > 1:
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    *,
+    is_symmetric: bool = False,
+) -> nn.Conv2d:
+    """Return a convolution without a bias, padded like TensorFlow's SAME or symmetrically; `kernel_size` is odd.
+
+    Both give ceil(size / stride) rows and columns, and are the same where the stride is 1.
+    """
+    if stride > 1 and not is_symmetric:
         return StridedConv(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
 
 
 class SqueezeExcite(nn.Module):

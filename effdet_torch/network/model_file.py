@@ -27,6 +27,7 @@ from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_reg
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
+TFLITE_MAGIC = b"TFL3"  # behind the first four bytes
 CONVERT_FIRST = "Convert it, or the TensorFlow checkpoint, with effdet-convert first."
 SAVE = "effdet_torch.save_model saves a model of this package; effdet-convert converts a state_dict or a checkpoint."
 
@@ -67,6 +68,8 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         tensors, metadata = _read_safetensors(path, check_values)
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         tensors, metadata = _read_torch(path, start, check_values)
+    elif start[4:8] == TFLITE_MAGIC:
+        raise ModelFileError(f"{path} is a TensorFlow Lite model. {CONVERT_FIRST}")
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(

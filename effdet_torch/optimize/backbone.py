@@ -50,4 +50,4 @@ class FusedBackbone(Backbone):
         self.conv_stem, self.bn1 = folded(backbone.conv_stem, backbone.bn1), in_place(backbone.bn1.act)
         stages = [nn.Sequential(*(FusedBlock(block, widen) for block in stage.children())) for stage in backbone.blocks]
         self.blocks = nn.Sequential(*stages)
-        self.output_stages = backbone.output_stages
+        self.output_blocks = backbone.output_blocks

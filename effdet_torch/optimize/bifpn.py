@@ -55,12 +55,13 @@ class FusedResample(Resample):
         if isinstance(layer.conv, ConvBatchNorm):
             self.conv = folded(layer.conv.conv, layer.conv.bn, weight)
         self.pool_first = layer.pool_first
+        self.is_symmetric, self.is_bilinear = layer.is_symmetric, layer.is_bilinear
 
 
 class FusedCombine(nn.Module):
     """`Combine` with constant fusion weights: inside a convolution, or where the features are smallest.
 
-    A weight is never negative, so it may come before or after a max pool.
+    A weight is never negative, so it may come before or after a max pool; bilinear resampling is linear.
     """
 
     def __init__(self, layer: nn.Module) -> None:

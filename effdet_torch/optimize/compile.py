@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from effdet_torch.errors import EffdetError
 
 # max |compiled - eager| over rms(eager) of a level's outputs, by the dtype they were computed in.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.5}
 
-Outputs = tuple[list[Tensor], list[Tensor]]
+Outputs = Any  # tensors in tuples and lists, as `EfficientDet.forward` returns them
 
 
 class CompiledNetwork:
     """A network through `torch.compile`; the first outputs of every shape are compared with the network's own.
 
     Args:
-        network: maps a tensor to two lists of tensors.
+        network: maps a tensor to tensors, see `EfficientDet.forward`.
 
     Raises:
         EffdetError: From a call: an output differs by more than `TOLERANCES` allows.
@@ -42,13 +45,12 @@ def require_equal(found: Outputs, expected: Outputs, what: str) -> None:
     Raises:
         EffdetError: They do, or hold values that are not finite.
     """
-    for head, outputs, wanted in zip(("class", "box"), found, expected, strict=True):
-        for index, (output, target) in enumerate(zip(outputs, wanted, strict=True)):
-            tolerance = TOLERANCES[target.dtype]
-            rms = target.double().square().mean().sqrt()
-            error = float((output.double() - target.double()).abs().max() / rms)
-            if not error <= tolerance:
-                raise EffdetError(
-                    f"{what} changes the {head} outputs of level {index} of the network: off by {error:.1e} of their "
-                    f"rms, and {tolerance:.0e} is allowed; run without it"
-                )
+    for index, (output, target) in enumerate(zip(tree_leaves(found), tree_leaves(expected), strict=True)):
+        tolerance = TOLERANCES[target.dtype]
+        rms = target.double().square().mean().sqrt()
+        error = float((output.double() - target.double()).abs().max() / rms)
+        if not error <= tolerance:
+            raise EffdetError(
+                f"{what} changes output {index} of the network: off by {error:.1e} of its rms, and {tolerance:.0e} is "
+                "allowed; run without it"
+            )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from effdet_torch.optimize.compile import Outputs, require_equal
 
@@ -64,5 +65,4 @@ class GraphedNetwork:
     def _run(self, recorded: Recorded, pixels: Tensor) -> Outputs:
         recorded.pixels.copy_(pixels)
         recorded.graph.replay()
-        class_logits, box_deltas = ([level.clone() for level in head] for head in recorded.outputs)
-        return class_logits, box_deltas
+        return tree_map(Tensor.clone, recorded.outputs)

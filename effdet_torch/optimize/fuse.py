@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-from torch.jit import is_scripting  # type: ignore[attr-defined]
-
-from effdet_torch.architecture.backbone import feature_sizes
 from effdet_torch.checks import require_type
-from effdet_torch.network.model import EfficientDet, require_images
+from effdet_torch.network.model import EfficientDet, Network
 from effdet_torch.optimize.backbone import FusedBackbone
 from effdet_torch.optimize.bifpn import FusedBiFPN
-from effdet_torch.optimize.heads import FusedHead
+from effdet_torch.optimize.heads import FusedHead, FusedSegmentationHead
 
 
-class FusedEfficientDet(nn.Module):
+class FusedEfficientDet(Network):
     """The network of an `EfficientDet`, for inference alone; see `fuse`.
 
     Attributes:
@@ -22,19 +18,12 @@ class FusedEfficientDet(nn.Module):
     """
 
     def __init__(self, model: EfficientDet, widen: bool) -> None:
-        super().__init__()
-        self.config, self.metadata = model.config, model.metadata
-        self.min_level, self.max_level = model.min_level, model.max_level
+        super().__init__(model.config)
+        self.metadata = model.metadata
         self.backbone, self.fpn = FusedBackbone(model.backbone, widen), FusedBiFPN(model.fpn)
-        self.class_net, self.box_net = FusedHead(model.class_net), FusedHead(model.box_net)
-
-    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Predict classes and boxes; see `EfficientDet.forward`, which also says what is raised."""
-        if not is_scripting():  # TorchScript checks arguments itself
-            require_images(images)
-        feature_sizes(images.shape[2], images.shape[3], self.min_level, self.max_level)
-        features = self.fpn(self.backbone(images))
-        return self.class_net(features), self.box_net(features)
+        self.class_net = None if model.class_net is None else FusedHead(model.class_net)
+        self.box_net = None if model.box_net is None else FusedHead(model.box_net)
+        self.seg_head = None if model.seg_head is None else FusedSegmentationHead(model.seg_head)
 
 
 def fuse(model: EfficientDet, *, widen: bool = True) -> FusedEfficientDet:

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from effdet_torch.network.bifpn import ConvBatchNorm, SeparableConv
 from effdet_torch.network.heads import BatchNormAct, Head, LevelBatchNorms, Residual
+from effdet_torch.network.layers import ActivatedNorm
+from effdet_torch.network.segmentation import SegmentationHead
 from effdet_torch.optimize.bifpn import fused_conv
-from effdet_torch.optimize.layers import folded, in_place
+from effdet_torch.optimize.layers import folded, folded_transpose, in_place
 
 
 class FusedHead(nn.Module):
@@ -43,3 +45,16 @@ def _divided(layer: nn.Module) -> tuple[nn.Module, nn.Conv2d]:
         return folded(layer.conv_dw), layer.conv_pw
     assert isinstance(layer, ConvBatchNorm)
     return nn.Identity(), layer.conv
+
+
+class FusedSegmentationHead(SegmentationHead):
+    """`SegmentationHead` whose `bn_rep.R` is the transposed convolution with its activation."""
+
+    def __init__(self, head: SegmentationHead) -> None:
+        nn.Module.__init__(self)
+        self.conv_rep, self.bn_rep = nn.ModuleList(), nn.ModuleList()
+        for conv, norm in zip(head.conv_rep, head.bn_rep, strict=True):
+            assert isinstance(norm, ActivatedNorm)
+            self.conv_rep.append(nn.Identity())
+            self.bn_rep.append(nn.Sequential(folded_transpose(conv, norm), in_place(norm.act)))
+        self.predict = folded_transpose(head.predict)

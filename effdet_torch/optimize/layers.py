@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effdet_torch.network.layers import SqueezeExcite, StridedConv, same_padding
+from effdet_torch.network.segmentation import TransposedConv
 
 
 def folded(conv: nn.Conv2d, norm: nn.Module | None = None, factor: Tensor | None = None) -> nn.Conv2d:
@@ -23,7 +24,25 @@ def folded(conv: nn.Conv2d, norm: nn.Module | None = None, factor: Tensor | None
         norm: a batch norm; anything else adds no work.
         factor: () or (out_channels,), a fusion weight.
     """
-    weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+    return _like(conv, *_with_norm(conv.weight.detach(), conv.bias, norm, factor))
+
+
+def folded_transpose(conv: nn.Module, norm: nn.Module | None = None) -> TransposedConv:
+    """Return a transposed convolution that also does the work of the batch norm behind it; see `folded`."""
+    assert isinstance(conv, TransposedConv)
+    weight, bias = _with_norm(conv.weight.detach().transpose(0, 1), conv.bias, norm)  # outputs first
+    with torch.device("meta"):
+        result = TransposedConv(conv.in_channels, conv.out_channels, bias=bias is not None)
+    result.weight = nn.Parameter(weight.transpose(0, 1).contiguous(), requires_grad=False)
+    result.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return result
+
+
+def _with_norm(
+    weight: Tensor, bias: Tensor | None, norm: nn.Module | None, factor: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return a kernel (out_channels, ...) and a bias that include a batch norm and a factor; see `folded`."""
+    dtype, bias = weight.dtype, None if bias is None else bias.detach()
     if isinstance(norm, nn.BatchNorm2d):
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -33,7 +52,7 @@ def folded(conv: nn.Conv2d, norm: nn.Module | None = None, factor: Tensor | None
         bias = offset if bias is None else bias + offset
     if factor is not None:
         weight, bias = _scaled(weight, bias, factor.double().expand(weight.shape[0]))
-    return _like(conv, weight.to(conv.weight.dtype), None if bias is None else bias.to(conv.weight.dtype))
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

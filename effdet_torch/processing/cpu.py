@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import anchors_yxyx
-from effdet_torch.processing.numpy_postprocess import Detections, postprocess
+from effdet_torch.processing.numpy_postprocess import Detections, box_scale, postprocess
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.processing.profiles import Profile
+from effdet_torch.processing.sampling import scaled_size
 
 
 class CpuProcessing:
@@ -23,7 +24,7 @@ class CpuProcessing:
         self._config = config
 
     def prepare(self, images: Sequence[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales (B,)."""
+        """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales."""
         return preprocess([as_array(image) for image in images], self._config)
 
     def detections(
@@ -43,7 +44,32 @@ class CpuProcessing:
             )
         anchors, size = anchors_yxyx(self._config), self._config.image_size
         images = zip(zip(*logits, strict=True), zip(*deltas, strict=True), as_array(image_scales), strict=True)
-        return [postprocess(*image[:2], anchors, float(image[2]), size, profile) for image in images]
+        return [postprocess(*image[:2], anchors, image[2], size, profile) for image in images]
+
+
+def image_masks(mask_logits: Any, sizes: Sequence[tuple[int, int]], canvas_size: tuple[int, int]) -> list[NDArray[Any]]:
+    """Return the class of every pixel of some images: that of the cell in which the pixel's centre lies.
+
+    As in the official code, the class of a cell is the one with the largest logit.
+
+    Args:
+        mask_logits: (B, C, H_s, W_s), an array or a tensor on any device.
+        sizes: (height, width) of the B original images.
+        canvas_size: (height, width) of the network input, which an image fills from the top left corner.
+
+    Returns:
+        (height, width) each, uint8, or uint16 for more than 256 classes.
+    """
+    dtype = np.min_scalar_type(mask_logits.shape[1] - 1)
+    masks = []
+    for cells, size in zip(as_array(mask_logits.argmax(1)).astype(dtype), sizes, strict=True):
+        used = scaled_size(size, canvas_size)[:2]
+        rows, columns = (
+            (2 * np.arange(pixels) + 1) * (filled * count) // (2 * pixels * canvas)
+            for pixels, filled, count, canvas in zip(size, used, cells.shape, canvas_size, strict=True)
+        )
+        masks.append(cells[rows[:, None], columns])
+    return masks
 
 
 class FileProcessing(CpuProcessing):
@@ -64,7 +90,7 @@ class FileProcessing(CpuProcessing):
             )
         columns = (*class_logits, *box_deltas, as_array(image_scales))
         return [
-            Detections(boxes[:count] * np.float32(scale), scores[:count], classes[:count])
+            Detections(boxes[:count] * box_scale(scale), scores[:count], classes[:count])
             for boxes, scores, classes, count, scale in zip(*columns, strict=True)
         ]
 

@@ -37,7 +37,7 @@ class GpuProcessing:
         self._suppress = (one_kernel() if self._device.type == "cuda" else None) or non_max_suppression
 
     def prepare(self, images: Sequence[RgbImage]) -> tuple[Tensor, Tensor]:
-        """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales (B,)."""
+        """Return images, arrays or tensors (height, width, 3), as network input (B, 3, H, W), and their scales."""
         return preprocess(images, self._config, self._device)
 
     @torch.inference_mode()

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, Resize
 from effdet_torch.errors import EffdetError
-from effdet_torch.processing.sampling import sample_positions, scaled_size
+from effdet_torch.processing.sampling import image_scale, sample_positions, scaled_size
 
 FloatArray = NDArray[np.float32]
 
@@ -33,19 +33,22 @@ def preprocess(images: Sequence[NDArray[np.uint8]], config: EfficientDetConfig) 
         config: supplies image size and normalization.
 
     Returns:
-        (B, 3, H, W) float32, the network input, and (B,) float32, the image scales *to the original*; see `preprocess`
-        in the module of that name.
+        (B, 3, H, W) float32, the network input, and (B,) or (B, 4) float32, the image scales *to the original*; see
+        `preprocess` in the module of that name.
 
     Raises:
         EffdetError: There are no images, or one is not (height, width, 3).
     """
     require_images(images)
     batch = np.zeros((len(images), 3, *config.image_size), np.float32)
-    scales = np.empty(len(images), np.float32)
-    for index, (canvas, image) in enumerate(zip(batch, images, strict=True)):
-        height, width, scales[index] = scaled_size((image.shape[0], image.shape[1]), config.image_size)
-        resample(image, canvas[:, :height, :width], axis(image.shape[0], height), axis(image.shape[1], width), config)
-    return to_network_range(batch, config), scales
+    scales, resize = list[Any](), config.resize
+    for canvas, image in zip(batch, images, strict=True):
+        size = image.shape[0], image.shape[1]
+        height, width, scale = scaled_size(size, config.image_size, resize)
+        y, x = axis(size[0], height, resize=resize), axis(size[1], width, resize=resize)
+        resample(image, canvas[:, :height, :width], y, x, config)
+        scales.append(image_scale(size, (height, width), scale, resize))
+    return to_network_range(batch, config), np.array(scales, np.float32)
 
 
 def to_network_range(canvas: FloatArray, config: EfficientDetConfig) -> FloatArray:
@@ -97,7 +100,14 @@ def _between(start: FloatArray, end: FloatArray, weight: FloatArray) -> FloatArr
 
 
 @lru_cache(maxsize=256)
-def axis(size: int, new_size: int, start: int = 0, count: int | None = None, flip: bool = False) -> Axis:
+def axis(
+    size: int,
+    new_size: int,
+    start: int = 0,
+    count: int | None = None,
+    flip: bool = False,
+    resize: Resize = "half_pixel",
+) -> Axis:
     """Return how an axis of `size` pixels is sampled for the pixels `start` to `start + count` of `new_size`.
 
     Args:
@@ -106,9 +116,10 @@ def axis(size: int, new_size: int, start: int = 0, count: int | None = None, fli
         start: first pixel of the part that is needed.
         count: its length; None is all of the rest.
         flip: the image is mirrored before it is resized.
+        resize: see `EfficientDetConfig`.
     """
     stop = None if count is None else start + count
-    positions = sample_positions(size, new_size)
+    positions = sample_positions(size, new_size, resize)
     first, second, weight = positions.first[start:stop], positions.second[start:stop], positions.weight[start:stop]
     if flip:
         first, second = size - 1 - first, size - 1 - second

@@ -17,6 +17,9 @@ from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.geometry.nms import non_max_suppression
 from effdet_torch.processing.profiles import CLASS_OFFSET, Profile, get_profile
 
+# Boxes that are selected for every detection, where some do not count: nothing can wait for how many do.
+ROOM = 4
+
 
 class Detections(NamedTuple):
     """Detections of a batch, best first; rows from `num_detections` on are padding and 0.
@@ -56,7 +59,7 @@ def postprocess(
         class_logits: per level (B, anchors * num_classes, H_l, W_l); channel = anchor * num_classes + class.
         box_deltas: per level (B, anchors * 4, H_l, W_l); order (ty, tx, th, tw).
         anchors_yxyx: (A, 4), see `make_anchors_yxyx`.
-        image_scales: (B,), from network input to original pixels, as `preprocess` returns them.
+        image_scales: (B,) or (B, 4), from network input to original pixels, as `preprocess` returns them.
         image_size: (height, width) of the network input, for profiles that clip.
         profile: a name in `PROFILES`, or your own.
         suppress: `non_max_suppression`, or another that gives the same.
@@ -89,15 +92,42 @@ def _selected(
     # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
     scores = candidates.logits.double().sigmoid().float()
     classes = candidates.classes if profile.per_class else None
-    limits = profile.max_detections, profile.iou_threshold, profile.score_threshold
+    most = profile.max_detections * (ROOM if profile.selects_further else 1)
+    limits = most, profile.iou_threshold, profile.score_threshold
     indices, scores, num_detections = suppress(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
-    if profile.clip:
-        boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
-    valid = torch.arange(indices.shape[1], device=indices.device) < num_detections[:, None]
-    boxes_xyxy = torch.where(valid[:, :, None], boxes_xyxy * image_scales[:, None, None], 0.0)
-    classes = torch.where(valid, candidates.classes.gather(1, indices) + CLASS_OFFSET, 0)
-    return Detections(boxes_xyxy, scores, classes, num_detections)
+    found = Detections(boxes_xyxy, scores, candidates.classes.gather(1, indices) + CLASS_OFFSET, num_detections)
+    if profile.selects_further:
+        found = _select_further(found, image_scales, image_size, profile)
+    elif profile.clip:
+        found = found._replace(boxes_xyxy=clip_boxes_xyxy(found.boxes_xyxy, image_size))
+    valid = torch.arange(found.scores.shape[1], device=indices.device) < found.num_detections[:, None]
+    factors = image_scales[:, None, None] if image_scales.ndim == 1 else image_scales[:, None, :2].repeat(1, 1, 2)
+    boxes_xyxy = torch.where(valid[:, :, None], found.boxes_xyxy * factors, 0.0)
+    return Detections(boxes_xyxy, found.scores, torch.where(valid, found.classes, 0), found.num_detections)
+
+
+def _select_further(
+    found: Detections, image_scales: Tensor, image_size: tuple[int, int], profile: Profile
+) -> Detections:
+    """Return what counts of the boxes (B, N, 4) that suppression left, see `Profile`."""
+    boxes_xyxy, scores, classes, _ = found
+    counts = torch.arange(scores.shape[1], device=scores.device) < found.num_detections[:, None]
+    if profile.max_per_class:
+        before = (classes[:, :, None] == classes[:, None, :]).tril(-1).sum(dim=2)
+        counts = counts & (before < profile.max_per_class)
+    if profile.to_image:
+        if image_scales.ndim == 1:
+            boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
+        else:
+            boxes_xyxy = torch.minimum(boxes_xyxy.clamp(min=0.0), image_scales[:, None, 2:].repeat(1, 1, 2))
+        counts = counts & ((boxes_xyxy[:, :, 2:] - boxes_xyxy[:, :, :2]).prod(dim=2) != 0)
+    counts = counts & (counts.cumsum(dim=1) <= profile.max_detections)
+    places, number = _indices_of(counts, profile.max_detections), counts.sum(dim=1)
+    valid = torch.arange(places.shape[1], device=places.device) < number[:, None]
+    scores = torch.where(valid, scores.gather(1, places), 0.0)
+    corners = boxes_xyxy.gather(1, places[:, :, None].expand(-1, -1, 4))
+    return Detections(corners, scores, classes.gather(1, places), number)
 
 
 def flatten_levels(levels: Sequence[Tensor], num_values: int) -> Tensor:

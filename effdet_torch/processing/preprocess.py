@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, Resize
 from effdet_torch.processing.numpy_preprocess import require_images
-from effdet_torch.processing.sampling import sample_positions, scaled_size
+from effdet_torch.processing.sampling import image_scale, sample_positions, scaled_size
 
 RgbImage = Tensor | NDArray[Any]  # (height, width, 3)
 
@@ -37,7 +37,8 @@ def preprocess(
 
     Returns:
         (B, 3, H, W) float32, the network input, and (B,) float32, the image scales *to the original*: detected
-        coordinates times `image_scale` are pixels of the original image.
+        coordinates times `image_scale` are pixels of the original image. With the "legacy" resize (B, 4): the scales of
+        x and y, which differ by the rounding of the sides, then width and height of the image in the network input.
 
     Raises:
         EffdetError: There are no images, or one is not (height, width, 3).
@@ -50,9 +51,10 @@ def preprocess(
     batch = torch.zeros((len(tensors), 3, *config.image_size), device=tensors[0].device)
     scales = []
     for canvas, image in zip(batch, tensors, strict=True):
-        height, width, image_scale = scaled_size((image.shape[0], image.shape[1]), config.image_size)
+        size = image.shape[0], image.shape[1]
+        height, width, scale = scaled_size(size, config.image_size, config.resize)
         canvas[:, :height, :width] = _resize(image, (height, width), config)
-        scales.append(image_scale)
+        scales.append(image_scale(size, (height, width), scale, config.resize))
     if config.normalization != "mean_std":
         two, range_, one = _constants((2.0, 255.0, 1.0), batch.device)
         batch = batch * two / range_ - one
@@ -67,12 +69,12 @@ def _as_tensor(image: RgbImage, device: torch.device | str | None) -> Tensor:
 
 
 def _resize(image: Tensor, size: tuple[int, int], config: EfficientDetConfig) -> Tensor:
-    """Normalise (height, width, 3) and resize to (3, *size) float32: bilinear, half-pixel centres, no antialias.
+    """Normalise (height, width, 3) and resize to (3, *size) float32: bilinear, no antialias.
 
     Normalising the sampled pixels equals sampling the normalised image, and saves a pass over a large original.
     """
-    top, bottom, y_weight = _positions(image.shape[0], size[0], image.device)
-    left, right, x_weight = _positions(image.shape[1], size[1], image.device)
+    top, bottom, y_weight = _positions(image.shape[0], size[0], config.resize, image.device)
+    left, right, x_weight = _positions(image.shape[1], size[1], config.resize, image.device)
 
     def sample_row(y: Tensor) -> Tensor:
         row = image.index_select(0, y)
@@ -93,9 +95,9 @@ def _normalize(pixels: Tensor, config: EfficientDetConfig) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _positions(size: int, new_size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _positions(size: int, new_size: int, resize: Resize, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return `sample_positions` on a device, where they stay."""
-    first, second, weight = (torch.tensor(array, device=device) for array in sample_positions(size, new_size))
+    first, second, weight = (torch.tensor(array, device=device) for array in sample_positions(size, new_size, resize))
     return first, second, weight
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from effdet_torch.config import EfficientDetConfig, get_config, is_backbone
 from effdet_torch.data.training.class_map import ClassMap
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
-from effdet_torch.file_format import MODEL_SUFFIXES
+from effdet_torch.file_format import MODEL_SUFFIXES, untrained
 from effdet_torch.inference.labels import own_names
 from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet
@@ -150,6 +150,8 @@ def start_from(source: Source, classes: ClassMap, image_size: tuple[int, int] | 
     model = EfficientDet(config, drop_path_rate=drop_path)
     model.metadata = dict(source.metadata)
     notes = [f"starts from {_described(source)}"]
+    if text := untrained(source.metadata):
+        notes.append(text)
     averages = None
     if source.backbone is not None:
         fill_backbone(model, *source.backbone)
@@ -201,6 +203,8 @@ def _source(name: str, path: Path, tensors: dict[str, Tensor], metadata: dict[st
 
 
 def _checked(source: Source, variant: str | None) -> Source:
+    if source.config.segments:
+        raise ConfigError(f"{source.name} has a segmentation head, which cannot be trained here; choose a detector")
     if variant is not None and get_config(variant).name != source.config.name:
         raise ConfigError(f"{source.name} is {source.config.name}, not {variant}; leave --variant out")
     return source

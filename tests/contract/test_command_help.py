@@ -13,6 +13,7 @@ import click
 import pytest
 
 import cli
+from effdet_torch.processing.profiles import PROFILES
 from support.commands import run, script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,14 @@ def test_help_has_examples_that_parse(name: str, tmp_path: Path, monkeypatch: py
         first, *arguments = shlex.split(example)
         assert first == name
         command(name).make_context(name, arguments)  # raises where an option or a value does not exist
+
+
+@pytest.mark.parametrize("name", ["effdet-detect", "effdet-verify"])
+def test_every_profile_is_listed(name: str) -> None:
+    (option,) = (option for option in command(name).params if option.name == "profile")
+    assert isinstance(option, click.Option)
+    assert option.help is not None
+    assert PROFILES.keys() <= set(re.findall(r"[\w-]+", option.help))
 
 
 def test_an_example_with_a_wrong_option_is_found() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from effdet_torch import create_model, list_models
+from effdet_torch.config import PACKAGE_VARIANTS
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -20,8 +21,8 @@ def shapes_of(model: nn.Module) -> Shapes:
 
 
 def effdet_shapes(effdet: ModuleType, variant: str, redundant_bias: bool) -> Shapes:
-    config = effdet.get_efficientdet_config(f"tf_efficientdet_{variant}")
-    config.redundant_bias = redundant_bias
+    config = effdet.get_efficientdet_config(variant if variant in PACKAGE_VARIANTS else f"tf_efficientdet_{variant}")
+    config.redundant_bias, config.head_bn_level_first = redundant_bias, False
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return shapes_of(effdet.EfficientDet(config, pretrained_backbone=False))

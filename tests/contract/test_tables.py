@@ -17,7 +17,7 @@ from converter.readers.tensorflow.object_graph import read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableInfo
 from effdet_torch import create_model
-from effdet_torch.config import VARIANTS, get_config
+from effdet_torch.config import MODELS, VARIANTS, get_config
 from support.sources import EMA, architecture_of
 from support.tiny_protos import VALUE, ObjectGraph
 
@@ -159,8 +159,9 @@ def test_every_kind_and_every_row_is_used_by_some_variant() -> None:
         {"separable_conv": False, "apply_bn_for_resampling": False},
         {"conv_bn_act_pattern": True},
         {"conv_bn_act_pattern": True, "separable_conv": False},
+        {"heads": ("segmentation",)},
     ]
-    configs = [*VARIANTS.values(), *(get_config("d0", **other) for other in others)]
+    configs = [*MODELS.values(), *(get_config("d0", **other) for other in others)]
     layers = [layer for config in configs for layer in DETECTOR.plan(config).layers]
     assert {layer.kind for layer in layers} == set(table.kinds)
     assert {layer.row.where for layer in layers} == {row.where for group in table.groups for row in group.rows}

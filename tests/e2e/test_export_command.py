@@ -170,6 +170,15 @@ def test_a_skipped_check_is_said(folder: Path) -> None:
     assert "note     deprecated by PyTorch" in done.stdout
 
 
+def test_an_untrained_part_is_said(folder: Path, tmp_path: Path) -> None:
+    content = torch.load(folder / "model.pth", weights_only=True)
+    for parts in (["class and box predictions"], []):
+        content["metadata"]["untrained"] = parts
+        torch.save(content, tmp_path / "model.pth")
+        done = run("effdet-export", "model.pth", "m.torchscript", "--no-check", cwd=tmp_path)
+        assert ("note     UNTRAINED class and box predictions: " in done.stdout) == bool(parts)
+
+
 def test_a_backend_is_exported_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EFFDET_CACHE", str(folder / "cache"))
     words = ("effdet-detect", "model.pth", photo(folder), "--backend", "torchscript", "--score", "0")

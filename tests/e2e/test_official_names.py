@@ -12,14 +12,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from converter.identify.families import BACKBONE
+from effdet_torch.config import BackboneConfig
 from effdet_torch.network.model_file import read_model_file
 from support.commands import script
-from support.sources import small_config
+from support.sources import averages, seeded, small_config, write_checkpoint
 from verify.seeded import write_seeded_checkpoint
 
 PATHS = ("coco2/efficientdet-d0.tar.gz", "advprop/efficientdet-d0.tar.gz", "coco640/efficientdet-d6-640.tar.gz")
+CLASSIFIER = "efficientnet/noisystudent/noisy_student_efficientnet-b0.tar.gz"
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -76,6 +80,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def with_classifier(folder: Path) -> Path:
+    """The folder with a classifier's checkpoint: raw values, averages, and the layers behind the backbone."""
+    backbone = seeded(BACKBONE.plan(BackboneConfig("efficientnet-b0")))
+    head = {"efficientnet-b0/head/dense/kernel": np.zeros((1280, 10), np.float32)}
+    network = {**backbone, **head}
+    prefix = folder / "checkpoints" / "noisy_student_efficientnet-b0" / "model.ckpt"
+    prefix.parent.mkdir(parents=True)
+    write_checkpoint(prefix, {**network, **averages(network), "global_step": np.array(1, np.int64)})
+    (folder / CLASSIFIER).parent.mkdir(parents=True)
+    with tarfile.open(folder / CLASSIFIER, "w:gz", compresslevel=1) as archive:
+        archive.add(prefix.parent, prefix.parent.name)
+    return folder
+
+
 @pytest.fixture
 def mirror(folder: Path, tmp_path: Path) -> Iterator[Mirror]:
     mirror = Mirror(folder, tmp_path / "cache")
@@ -124,6 +143,17 @@ def test_what_shapes_cannot_tell_comes_from_the_table(mirror: Mirror, tmp_path: 
     assert read_model_file(tmp_path / "own.pth")[1]["config"]["normalization"] == "mean_std"
 
 
+def test_a_classifier_is_converted_as_a_backbone(mirror: Mirror, with_classifier: Path, tmp_path: Path) -> None:
+    done = mirror.run("effdet-convert", "tf_efficientnet_b0_ns", "b0.pth", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mirror.handler.requests == [f"/{CLASSIFIER}"]
+    assert "model        efficientnet-b0, a backbone without a detector" in done.stdout
+    assert "ignored (classifier on top of the backbone, which a detector does not have)" in done.stdout
+    metadata = read_model_file(tmp_path / "b0.pth")[1]
+    assert metadata["source"]["official"] == "efficientnet-b0-noisystudent"
+    assert (metadata["config"], metadata["view"]["name"]) == ({"backbone": "efficientnet-b0"}, "ema")
+
+
 @pytest.mark.slow
 def test_other_commands_take_names_too(mirror: Mirror, tmp_path: Path) -> None:
     done = mirror.run("effdet-inspect", "d0-advprop", cwd=tmp_path)
@@ -149,8 +179,9 @@ def test_what_is_on_disk_comes_first(mirror: Mirror, tmp_path: Path) -> None:
         (
             "d0-640",
             2,
-            "'d0-640' is not an official file; available for d0: d0, d0.h5, d0-advprop; available with -640: d2",
+            "'d0-640' is not an official file; available for d0: d0, d0.h5, d0-advprop, d0-coco1; available with ",
         ),
+        ("d0-noisystudent", 2, "available for its backbone: efficientnet-b0-noisystudent"),
         ("efficientdet-d9", 2, "the official variants are d0, d1"),
         ("d1", 1, "404"),
         ("ftp://127.0.0.1/d0.tar.gz", 2, "http"),
@@ -176,3 +207,5 @@ def test_the_list(tmp_path: Path) -> None:
     assert by_name["d4-640"].split()[1:4] == ["640", "x", "640"]
     assert by_name["d0-advprop"].endswith("  x * 2 / 255 - 1")
     assert by_name["d7x"].split()[4] == "54.4"
+    assert by_name["d7-coco1"].split()[1:5] == ["1536", "x", "1536", "as"]  # without an AP
+    assert by_name["efficientnet-b0-noisystudent"].split()[1:] == ["backbone"]

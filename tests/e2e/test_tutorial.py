@@ -4,54 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from effdet_torch import save_model
 from support.coco_samples import small_model, write_coco
-from support.commands import script
+from support.sessions import MINUTES, alike, printed, sessions
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
 CLASSES = ("person", "car", "bus")
 LEAST_AP = 0.4
-MINUTES = 30  # a machine that does other work as well; alone it takes less than half
-# Of an output: what another machine may print, and what stands for it.
-VARIES = {
-    r"\(e\.g\. .*?\)": "(...)",
-    r"\d+ detections? \(.*\)|\d+ detections?": "detections",
-    r"\b(ema|raw)\b": "copy",
-    r"\d+:\d\d(:\d\d)?|\d+ s\b": "time",
-    r"\d+(\.\d+)*(e[-+]\d+)?": "0",
-    r" +": " ",
-}
-
-
-def sessions() -> dict[str, list[str]]:
-    """Return {command of the page: the lines that it prints there}; "..." stands for lines that are left out."""
-    found = dict[str, list[str]]()
-    for line in re.findall(r"^    (.*)$", PAGE, re.MULTILINE):
-        if line.startswith("$ "):
-            found[line[2:]] = lines = []
-        elif found and line != "...":
-            lines.append(line)
-    return found
-
-
-def alike(text: str) -> str:
-    for pattern, stand_in in VARIES.items():
-        text = re.sub(pattern, stand_in, text)
-    return text.strip()
-
-
-def printed(command: str, folder: Path) -> list[str]:
-    """Run a command and return what it prints."""
-    name, *words = shlex.split(command)
-    done = subprocess.run([script(name), *words], cwd=folder, capture_output=True, text=True, timeout=60 * MINUTES)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return (done.stdout + done.stderr).splitlines()
 
 
 def scores(folder: Path) -> tuple[dict[str, float], float]:
@@ -62,13 +25,14 @@ def scores(folder: Path) -> tuple[dict[str, float], float]:
     return max(found, key=lambda row: max(row.values())), report["detection"]["metrics"]["AP"]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     """The whole way with a network of 64 pixels, for one epoch."""
     for split in ("train2017", "val2017"):
         write_coco(tmp_path / "my_data", split=split)
     save_model(small_model(), tmp_path / "start.pth")
     printed("effdet-convert start.pth my_training --to tf1", tmp_path)
-    commands = list(sessions())
+    commands = list(sessions(PAGE))
     assert len(commands) >= 9
     for command in commands:
         printed(re.sub(r"--epochs \d+", "--epochs 1", command).replace("000000017627", "000000000007"), tmp_path)
@@ -94,7 +58,7 @@ def write_three_classes(shared: Path, root: Path) -> None:
 def test_the_page_is_true(shared: Path, tmp_path: Path) -> None:
     write_three_classes(shared, tmp_path / "my_data")
     (tmp_path / "my_training").symlink_to(shared / "trained_d0_256")
-    for command, shown in sessions().items():
+    for command, shown in sessions(PAGE).items():
         found = {alike(line) for line in printed(command, tmp_path)}
         assert [line for line in shown if alike(line) not in found] == [], f"{command} prints\n{found}"
     both, measured = scores(tmp_path)

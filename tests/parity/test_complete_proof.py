@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
-from converter.plan.table import load_table
+from converter.plan.grammar import load_table
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.network import checkpoint
 from effdet_torch.network.model import EfficientDet
@@ -97,7 +97,7 @@ def add_head(kind: str) -> Edit:
         if "# The backbone: everything in" not in text:  # not the detector's table
             return text
         text = text if kind == "conv_bias" else text.replace("kinds:\n", define, 1)
-        return text.replace("# Stored, known, and not part", f"{group}# Stored, known, and not part", 1)
+        return text.replace("\nignored:\n", f"{group}ignored:\n", 1)
 
     return change
 

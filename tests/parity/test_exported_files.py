@@ -91,9 +91,9 @@ def first_failure(result: Verification) -> str:
     [
         ("network.onnx", {}),
         ("detections.onnx", DETECTIONS),
-        ("network.xml", {}),
+        pytest.param("network.xml", {}, marks=pytest.mark.slow),
         pytest.param("half.onnx", {"precision": "float16"}, marks=pytest.mark.slow),
-        ("network.torchscript", {}),
+        pytest.param("network.torchscript", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_right_file_passes(

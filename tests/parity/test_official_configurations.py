@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from converter.conversion import Preparation, convert_checkpoint, prepare
 from converter.errors import ConversionError
@@ -44,7 +45,6 @@ ANOTHER = {
     "wm_attn": "fpn_weight_method",
 }
 ASSUMED_AROUND = {"anchor_scale_list": "anchor_scale", "scale_range": "scale_range", "nms_hard": "nms_configs"}
-WITHOUT_DETECTOR = "heads_seg_only"
 # One of each kind: refused, another network, equal with other shapes, with another postprocessing.
 QUICK = (
     *("act_relu6", "anchor_scale_list", "base", "bb_kernel", "conv_after_down", "fpn_qufpn", "full_conv"),
@@ -84,13 +84,11 @@ def converted(path: Path) -> tuple[EfficientDet, Preparation]:
 
 def error(case: OfficialCase, model: EfficientDet) -> float:
     with torch.inference_mode():
-        classes, boxes = model(torch.from_numpy(case.images).permute(0, 3, 1, 2))
-    levels = model.config.levels
-    maps = [
-        {level: x.permute(0, 2, 3, 1).numpy() for level, x in zip(levels, head, strict=True)}
-        for head in (classes, boxes)
-    ]
-    return case.error(HeadOutputs(*maps))
+        outputs = model(torch.from_numpy(case.images).permute(0, 3, 1, 2))
+    arrays = iter(tensor.permute(0, 2, 3, 1).numpy() for tensor in tree_leaves(outputs))
+    levels = model.config.levels if model.config.detects else ()
+    classes, boxes = ({level: next(arrays) for level in levels} for _ in range(2))
+    return case.error(HeadOutputs(classes, boxes, next(arrays, None)))
 
 
 @pytest.fixture
@@ -106,10 +104,6 @@ def test_with_its_config(case: OfficialCase, folder: Path) -> None:
         with pytest.raises(ConfigError, match=f"hyperparameter {REFUSED[name]} is not supported"):
             converted(path)
         return
-    if name == WITHOUT_DETECTOR:
-        with pytest.raises((ConfigError, ConversionError), match=r"heads|segmentation"):
-            converted(path)
-        return
     model, preparation = converted(path)
     assert error(case, model) < TOLERANCE
     assert preparation.settings.assumed == {}
@@ -121,7 +115,7 @@ def test_without_it_equal_refused_or_the_difference_is_assumed(case: OfficialCas
     try:
         model, preparation = converted(checkpoint(case, folder, with_config=False))
     except ConversionError:
-        assert name in {*REFUSED, WITHOUT_DETECTOR, "fpn_qufpn", "fpncfg_fewer"}
+        assert name in {*REFUSED, "fpn_qufpn", "fpncfg_fewer"}
         return
     is_equal = error(case, model) < TOLERANCE
     assert is_equal == (name not in ANOTHER)

@@ -19,8 +19,9 @@ from rich.console import Console
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import ConversionError
 from converter.hparams.given import CONFIG_FILE
-from converter.identify.architecture import ARCHITECTURE
+from converter.identify.architecture import ARCHITECTURE, OF_HEADS
 from converter.identify.evidence import ASSUMED, FROM_SHAPES
+from converter.identify.settings import NO_SETTINGS
 from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
@@ -45,7 +46,7 @@ Hparams = Mapping[str, Any]
 State = dict[str, torch.Tensor]
 Written = tuple[Path, Path]  # the folder of a checkpoint, the converted file
 
-BY_SHAPES = (*ARCHITECTURE, "num_classes")
+BY_SHAPES = (*ARCHITECTURE, *OF_HEADS)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class OwnModel:
         return checkpoint, path
 
     def all_origins(self) -> dict[str, str]:
-        names = self.config.to_dict().keys() - {"name", "redundant_bias", "label_map"}
+        names = self.config.to_dict().keys() - set(NO_SETTINGS)
         origins = dict.fromkeys([*names, "backbone_config"], ASSUMED) | dict.fromkeys(BY_SHAPES, FROM_SHAPES)
         if self.config.head_repeats == 1:  # no repeat has an input to add
             origins["survival_prob"] = FROM_SHAPES

@@ -40,14 +40,22 @@ WRONG = 1e-2
 COMPUTED = (
     *("act_hswish", "act_relu", "act_relu6", "act_silu", "anchor_scale_list", "base", "conv_after_down"),
     *("conv_bn_act", "conv_bn_act_sum", "d0_backbone_lite0", "fpn_filters_eq_p5", "fpn_qufpn", "fpncfg_attn"),
-    *("fpncfg_fewer", "fpncfg_same", "fpncfg_wm_sum_conflict", "full_conv", "heads_both", "label_map", "max_level5"),
+    *(
+        "fpncfg_fewer",
+        "fpncfg_same",
+        "fpncfg_wm_sum_conflict",
+        "full_conv",
+        "heads_both",
+        "heads_seg_only",
+        "label_map",
+        "max_level5",
+    ),
     *("min_level2", "nms_hard", "no_bn_resample", "scale_range", "survival_b0", "wm_attn", "wm_channel_fastattn"),
 )
 REFUSED = {
     "bb_fused": "backbone_config changes fused_conv of stage 0",
     "bb_kernel": "backbone_config changes kernel_size of stage 3",
     "bb_superpixel": "backbone_config changes super_pixel of stage 0",
-    "heads_seg_only": "heads is .*segmentation",
 }
 
 

@@ -307,7 +307,9 @@ def test_another_variant_is_refused(error: type[Exception], changes: Any, messag
 
 def test_a_lost_output_is_missed(checkpoint: Path, tmp_path: Path) -> None:
     meta = edit_graph(Path(f"{checkpoint}.meta"), tmp_path / "model.meta", _lose_output)
-    with pytest.raises(ParityError, match="has 2 outputs with box_net/box-predict/bias; the model has 3 levels"):
+    with pytest.raises(
+        ParityError, match="has 2 outputs with box_net/box-predict/bias; the model has 3: it is another"
+    ):
         graph_of(checkpoint, meta)
 
 

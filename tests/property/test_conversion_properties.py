@@ -171,7 +171,7 @@ names = st.one_of(
 @many
 def test_with_any_other_name_exactly_that_one_is_unexpected(variant: str, name: str) -> None:
     plan, variables, _ = checkpoint(variant)
-    known = {template.format(variable=v, backbone="b") for template, _ in plan.table.ignored for v in plan.variables}
+    known = {template.format(variable=v, backbone="b") for template, _ in plan.ignored for v in plan.variables}
     assume(name not in variables and name not in known)
     assert problems(variant, {**variables, name: VariableInfo("float32", (1,))}) == [f"unexpected: {name}"]
 

@@ -76,7 +76,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("hostile") / "m.pth", num_classes=2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(NAMES)
 def test_tensors_of_a_foreign_file(name: str) -> None:
     with folder() as root:
@@ -86,7 +86,7 @@ def test_tensors_of_a_foreign_file(name: str) -> None:
             assert len(text.splitlines()) == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(NAMES, st.sampled_from(["class_net", "box_net", "backbone"]))
 def test_tensors_that_are_too_many(name: str, part: str) -> None:
     """A network with one more tensor, in a list of problems; the lines of that list are ours."""
@@ -104,7 +104,7 @@ def test_tensors_that_are_too_many(name: str, part: str) -> None:
     assert [line for line in text.splitlines() if "unexpected: " in line] == [f"  unexpected: {printable(name)}"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(FILE_NAMES)
 def test_paths(name: str) -> None:
     """Names of files that exist, of folders, and of files that do not."""
@@ -130,7 +130,7 @@ def test_the_words_of_settings() -> None:
         shown(cli.convert, f"http://[{option}", "--dry-run", name="Error: ")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(FILE_NAMES, NAMES)
 def test_detections(model: Path, name: str, label: str) -> None:
     with folder() as root:

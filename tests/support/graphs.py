@@ -37,10 +37,11 @@ class ResidualHeads(Forward):
 def predictions(
     config: Config, variables: Mapping[str, Any], images: Any, network: type[Forward] = Forward
 ) -> list[Any]:
-    """Run a network on tensors and return the class and box outputs of all levels."""
+    """Run a network on tensors and return the outputs of all heads."""
     hparams = config if isinstance(config, Hparams) else config_hparams(config)
     taps: Iterator[Tap] = network(import_tensorflow(), hparams, variables, "float32")(images)
-    return [tap.output for tap in taps if tap.scope.endswith("-predict")]
+    last = f"segmentation_head/conv2d_transpose_{len(hparams.levels) - 1}"
+    return [tap.output for tap in taps if tap.scope.endswith("-predict") or tap.scope == last]
 
 
 def preprocessed(config: Config, image_arrays: Any) -> Any:

@@ -1,81 +1,74 @@
-"""A small stand-in for the Hugging Face Hub: repositories in memory, over HTTP."""
+"""Files of TF Hub, written again: of the official ones beside the project, only the indexes are at hand."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
-COMMIT = "a" * 40
+import pytest
 
+from converter.formats.leveldb_table import extend_crc32c
+from converter.formats.trackable import VALUE, local_name
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
+from support.sources import Array
+from support.tiny_protos import ObjectGraph
 
-class Hub(BaseHTTPRequestHandler):
-    """Takes a commit of small files, and gives them back."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    tokens: ClassVar[set[str | None]] = set()
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"] or 0))
-        self.tokens.add(self.headers["authorization"])
-        if self.path == "/api/repos/create":
-            name = json.loads(body)
-            self._json({"url": f"/{name['organization']}/{name['name']}"})
-        elif "/preupload/" in self.path:
-            wanted = [file["path"] for file in json.loads(body)["files"]]
-            self._json({"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in wanted]})
-        elif self.path == "/api/validate-yaml":
-            self._json({"errors": [], "warnings": []})
-        else:
-            rows = [json.loads(line) for line in body.splitlines()]
-            found = {row["value"]["path"]: row["value"]["content"] for row in rows if row["key"] == "file"}
-            self.files.update({path: base64.b64decode(content) for path, content in found.items()})
-            url = f"http://{self.headers['host']}/user/mine/commit/{COMMIT}"
-            self._json({"commitUrl": url, "commitOid": COMMIT, "hookOutput": "", "success": True})
-
-    def do_HEAD(self) -> None:
-        self.do_GET(with_body=False)
-
-    def do_GET(self, with_body: bool = True) -> None:
-        content = self.files.get(self.path.rpartition("/")[2])
-        if "/resolve/" not in self.path or content is None:
-            self.send_response(404)
-            self.send_header("content-length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.send_header("etag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("x-repo-commit", COMMIT)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def _json(self, value: dict[str, Any]) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+HEADS = {"classes": "class_net/class-predict", "boxes": "box_net/box-predict"}
+Draw = Callable[..., dict[str, Array]]
 
 
-@contextmanager
-def local_hub() -> Iterator[str]:
-    """Yield the address of an empty hub."""
-    Hub.files, Hub.tokens = {}, set()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def hub_folder(shared: Path) -> Path:
+    """Return the folder of the indexes, or skip the test."""
+    folder = shared / "reference" / "sources" / "hub"
+    if not folder.is_dir():
+        pytest.skip("no official checkpoint of hub training (../shared/reference/sources/hub)")
+    return folder
+
+
+def load_draw(hub: Path, seeded: ModuleType) -> Draw:
+    """Return the function that draws the values, which the checksums in the indexes confirm."""
+    sys.modules.setdefault("seeded_variables", seeded)
+    spec = importlib.util.spec_from_file_location("seeded_extra", hub.parent / "seeded_extra.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Draw = module.draw
+    return found
+
+
+def official_name(path: str) -> str:
+    """Written from the facts about these keys."""
+    head, _, leaf = path.rpartition("/")
+    return f"{HEADS[head]}/{leaf}" if head in HEADS else local_name(path).removesuffix(":0")
+
+
+def write_training(hub: Path, folder: Path, draw: Draw, view: str = "ema") -> Path:
+    """Write the checkpoint of a training on a module, with the official values if the view is "ema"."""
+    graph = _graph(hub / "run_ckpt-1", draw, view, lambda name: f"some_module/{name.rsplit('/', 1)[1]}")
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_bytes((hub / "run_config.yaml").read_bytes())
+    return graph.write(folder / "ckpt-1")
+
+
+def write_module(hub: Path, folder: Path, draw: Draw, has_names: bool = True) -> Path:
+    """Write the SavedModel of the module itself, with or without the full names in its object graph."""
+    graph = _graph(hub / "module_variables", draw, "ema", lambda name: name if has_names else "")
+    folder.mkdir(exist_ok=True)
+    (folder / "saved_model.pb").write_bytes(b"\x08\x01\x12\x00")
+    graph.write(folder / "variables" / "variables")
+    return folder
+
+
+def _graph(prefix: Path, draw: Draw, view: str, full_name: Callable[[str], str]) -> ObjectGraph:
+    graph = ObjectGraph()
+    with TensorBundle(prefix) as index:
+        keys = {official_name(key.removesuffix(VALUE)): key for key in index.variables if key != OBJECT_GRAPH}
+        values = draw({name: index.variables[key].shape for name, key in keys.items()}, view=view)
+        for name, key in keys.items():
+            assert (index.checksum(key) == extend_crc32c(0, values[name].tobytes())) is (view == "ema")
+            graph.add(key.removesuffix(VALUE), full_name(name), values[name])
+    return graph

@@ -53,21 +53,26 @@ class OfficialCase:
 
     def variables(self, view: str = "ema") -> Arrays:
         """Draw the values of all variables."""
-        with patch.dict("sys.modules", seeded_variables=self.seeded):
-            path = self.folder.parents[1] / "seeded_extra.py"
-            spec = importlib.util.spec_from_file_location("seeded_extra", path)
-            assert spec is not None
-            assert spec.loader is not None
-            extra = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(extra)
-        return dict(extra.draw(self.seeded.read_shapes(self.folder / "variables.tsv"), view=view))
+        return drawn(self.folder.parents[1], self.seeded, self.folder / "variables.tsv", view)
 
     def error(self, outputs: HeadOutputs) -> float:
-        """Return the largest error over rms of both heads on all levels; no array may be missing."""
+        """Return the largest error over rms of all heads on all levels; no array may be missing."""
         arrays = {f"class_{level}": array for level, array in outputs.class_logits.items()}
         arrays |= {f"box_{level}": array for level, array in outputs.box_deltas.items()}
-        assert arrays.keys() == self.oracle.keys() - {"seg"}
+        arrays |= {} if outputs.mask_logits is None else {"seg": outputs.mask_logits}
+        assert arrays.keys() == self.oracle.keys()
         return max(error_over_rms(array, self.oracle[name]) for name, array in arrays.items())
+
+
+def drawn(sources: Path, seeded: ModuleType, shapes: Path, view: str) -> Arrays:
+    """Draw the values of the variables whose shapes a file lists, by the module in the folder of all sources."""
+    with patch.dict("sys.modules", seeded_variables=seeded):
+        spec = importlib.util.spec_from_file_location("seeded_extra", sources / "seeded_extra.py")
+        assert spec is not None
+        assert spec.loader is not None
+        extra = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(extra)
+    return dict(extra.draw(seeded.read_shapes(shapes), view=view))
 
 
 def case_folders(shared: Path) -> dict[str, Path]:

@@ -59,7 +59,7 @@ def state_dict(source: VariableSource, view: ViewName | None = None) -> dict[str
     """Convert everything, as the command does, and close the source."""
     with source:
         done = prepare(source, weights=view)
-        return {name: np.array(array) for name, array in convert(source, done.plan, done.view)}
+        return {name: np.array(array) for name, array in convert(done.source, done.plan, done.view)}
 
 
 def assert_same(found: Mapping[str, Array], variables: Mapping[str, Array]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.plan.table import load_table
+from converter.plan.grammar import load_table
 
 TABLES = Path(str(resources.files("mappings")))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,16 @@ def stored(content: bytes, compression: int = 0) -> bytes:
     return content + struct.pack("<I", masked(content))
 
 
-def table(entries: Mapping[bytes, bytes], per_block: int = 10, compression: int = 0) -> bytes:
-    """A LevelDB table; `per_block` entries share a data block."""
+def table(
+    entries: Mapping[bytes, bytes],
+    per_block: int = 10,
+    compression: int = 0,
+    compress: Callable[[bytes], bytes] = lambda content: content,
+) -> bytes:
+    """A LevelDB table; `per_block` entries share a data block, which `compress` makes smaller."""
     items, content, index = sorted(entries.items()), b"", []
     for start in range(0, len(items), per_block):
-        part = block(items[start : start + per_block])
+        part = compress(block(items[start : start + per_block]))
         index.append((items[start : start + per_block][-1][0], varint(len(content)) + varint(len(part))))
         content += stored(part, compression)
     return finish(content, block(index))
@@ -108,8 +113,11 @@ def encode_strings(strings: Sequence[bytes]) -> tuple[bytes, int]:
     return b"".join(varint(len(string)) for string in strings) + checked, masked(b"", crc32c(checked, crc))
 
 
-def write_bundle(prefix: Path, tensors: Mapping[str, Any], shards: int = 1) -> Path:
-    """Write arrays, and strings as object arrays, round robin over the shards; return the prefix."""
+def write_bundle(prefix: Path, tensors: Mapping[str, Any], shards: int = 1, **options: Any) -> Path:
+    """Write arrays, and strings as object arrays, round robin over the shards; return the prefix.
+
+    The options are those of the index, see `table`.
+    """
     records = {b"": header(shards)}
     contents = [b""] * shards
     for place, (name, value) in enumerate(sorted(tensors.items())):
@@ -123,7 +131,7 @@ def write_bundle(prefix: Path, tensors: Mapping[str, Any], shards: int = 1) -> P
         records[name.encode()] = entry(dtype, array.shape, data, shard=shard, offset=len(contents[shard]), crc=crc)
         contents[shard] += data
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{prefix}.index").write_bytes(table(records))
+    Path(f"{prefix}.index").write_bytes(table(records, **options))
     for shard, content in enumerate(contents):
         Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}").write_bytes(content)
     return prefix

@@ -80,9 +80,9 @@ class ObjectGraph:
             for place, link in enumerate(links)
         )
 
-    def write(self, prefix: Path) -> Path:
-        """Write the checkpoint."""
-        return write_bundle(prefix, {**self.values, OBJECT_GRAPH: np.array(self.data(), object)})
+    def write(self, prefix: Path, **options: Any) -> Path:
+        """Write the checkpoint, see `write_bundle`."""
+        return write_bundle(prefix, {**self.values, OBJECT_GRAPH: np.array(self.data(), object)}, **options)
 
 
 def tensor(value: Any, *, listed: Any = None, dtype: int | None = None) -> bytes:

@@ -30,13 +30,13 @@ def variable_shapes(config: EfficientDetConfig) -> dict[str, Shape]:
         shapes |= _resample("resample_p6", backbone_channels(backbone)[5], channels)
     for node in config.nodes:
         shapes |= _node(node, config)
-    for head, outputs in (("class", config.num_classes), ("box", 4)):
+    for head, outputs in (("class", config.num_classes), ("box", 4)) if "object_detection" in config.heads else ():
         for repeat in range(config.head_repeats):
             shapes |= _separable(f"{head}_net/{head}-{repeat}", channels, channels)
             for level in config.levels:
                 shapes |= _batch_norm(f"{head}_net/{head}-{repeat}-bn-{level}", channels)
         shapes |= _separable(f"{head}_net/{head}-predict", channels, config.anchors_per_location * outputs)
-    return shapes
+    return shapes | _segmentation(config) if "segmentation" in config.heads else shapes
 
 
 def random_variables(config: EfficientDetConfig, seed: int = 0) -> dict[str, NDArray[Any]]:
@@ -56,11 +56,11 @@ def _draw(name: str, shape: Shape, seed: int) -> NDArray[Any]:
 
 def _block(scope: str, block: Block) -> dict[str, Shape]:
     middle, squeezed = block.mid_channels, block.squeeze_excite_channels
-    pointwise = [(block.in_channels, middle)] * block.expands + [(middle, block.out_channels)]
+    pointwise = [(block.in_channels, middle)] * (block.form == "inverted") + [(middle, block.out_channels)]
     shapes: dict[str, Shape] = {}
     for number, (inputs, outputs) in zip(_numbers(), pointwise, strict=False):
         shapes[f"{scope}/conv2d{number}/kernel"] = (1, 1, inputs, outputs)
-    norms = [middle] * block.expands + [middle, block.out_channels]
+    norms = [middle] * (block.form == "inverted") + [middle, block.out_channels]
     for number, channels in zip(_numbers(), norms, strict=False):
         shapes |= _batch_norm(f"{scope}/tpu_batch_normalization{number}", channels)
     shapes[f"{scope}/depthwise_conv2d/depthwise_kernel"] = (block.kernel_size, block.kernel_size, middle, 1)
@@ -81,6 +81,17 @@ def _node(node: Node, config: EfficientDetConfig) -> dict[str, Shape]:
                 f"{scope}/resample_{item.position}_{item.offset}_{node.feature}", item.channels, channels
             )
     return shapes
+
+
+def _segmentation(config: EfficientDetConfig) -> dict[str, Shape]:
+    channels, scope, last = config.fpn_channels, "segmentation_head", len(config.levels) - 1
+    shapes: dict[str, Shape] = {f"{scope}/conv2d_transpose/kernel": (3, 3, channels, channels)}
+    for number in range(1, last):
+        shapes[f"{scope}/conv2d_transpose_{number}/kernel"] = (3, 3, channels, 2 * channels)
+    for number in range(last):
+        shapes |= _batch_norm(f"{scope}/bn_{number}", channels)
+    shapes[f"{scope}/conv2d_transpose_{last}/kernel"] = (3, 3, config.seg_num_classes, 2 * channels)
+    return {**shapes, f"{scope}/conv2d_transpose_{last}/bias": (config.seg_num_classes,)}
 
 
 def _numbers() -> Iterator[str]:

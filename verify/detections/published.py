@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from converter.identify.official import OfficialFile, official_files
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import BackboneConfig, EfficientDetConfig
 from verify.results.detections import PublishedAP
 
 VAL_IMAGES = 5000
@@ -36,7 +36,7 @@ def compare_with_published(
         return None
     stem = SUFFIX.sub("", name).replace("_advprop", "-advprop")
     files = (file for file in official_files().values() if stem in _stems(file) and _is_same(config, file.config))
-    return next((PublishedAP(name, file.ap, 100 * ap) for file in files), None)
+    return next((PublishedAP(name, file.ap, 100 * ap) for file in files if file.ap is not None), None)
 
 
 def _stems(file: OfficialFile) -> set[str]:
@@ -44,8 +44,10 @@ def _stems(file: OfficialFile) -> set[str]:
     return {SUFFIX.sub("", name) for name in (file.name, file.url.rpartition("/")[2])}
 
 
-def _is_same(config: EfficientDetConfig, official: EfficientDetConfig) -> bool:
+def _is_same(config: EfficientDetConfig, official: EfficientDetConfig | BackboneConfig) -> bool:
     """Whether two configs compute the same: AdvProp's scaling takes no mean, and folded biases change nothing."""
+    if isinstance(official, BackboneConfig):
+        return False
     if config.normalization == "advprop":
         config = replace(config, mean_rgb=official.mean_rgb, std_rgb=official.std_rgb)
     return replace(config, redundant_bias=official.redundant_bias) == official

@@ -172,6 +172,8 @@ def prepare(
     """
     evaluator = get_evaluator(settings.evaluator)
     predictor = predictor_for(path, settings, processes.rank, own_names)
+    if not predictor.config.detects:
+        raise ConfigError(f"{path} has only a segmentation head, and --coco evaluates boxes; pass a detector")
     split, complete = images
     split = fit_classes(split, predictor.config.num_classes, predictor.label_map)
     return Prepared(path, settings, predictor, split, complete, evaluator)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from converter.conversion import Preparation
 from converter.hparams.fields import hparams_of
+from converter.identify.families import OBJECT_DETECTION_API
 from converter.source import VariableSource
 from effdet_torch.data.dataset import DataImage
 from effdet_torch.engines.file_engine import FileEngine
@@ -31,6 +32,7 @@ from verify.detections.run import Evaluation
 from verify.errors import ParityError
 from verify.reference.base import HeadOutputs, Reference
 from verify.reference.detector import ReferenceDetector
+from verify.reference.object_detection_api.detector import ApiDetector
 from verify.reference.official.hparams import Hparams
 from verify.results.detections import AP_TOLERANCE, MIN_MATCHED_SHARE, StageResult
 from verify.subjects.references import build_reference, official_hparams, passed_hparams
@@ -73,7 +75,8 @@ def compare_stages(evaluation: Evaluation, source: VariableSource) -> tuple[tupl
         )
     preparation = prepare_reference(predictor.engine, source)
     reference = build_reference(preparation, "float32")
-    detector = ReferenceDetector(_hparams(evaluation, preparation), predictor.profile)
+    detector_of = ApiDetector if preparation.family is OBJECT_DETECTION_API else ReferenceDetector
+    detector = detector_of(_hparams(evaluation, preparation), predictor.profile)
     compared = [_compare(predictor, reference, detector, image) for image in split.images]
     expected = [result for _, results in compared for result in results]
     ap = coco_metrics(split.dataset, expected, split.image_ids, evaluation.evaluator.name)["AP"]
@@ -145,7 +148,7 @@ def _network_error(predictor: Predictor, pixels: Array, outputs: HeadOutputs) ->
     heads = predictor.engine(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     errors = [
         np.abs(as_array(found).transpose(0, 2, 3, 1) - expected).max() / np.sqrt(np.mean(np.square(expected)))
-        for head, expected_head in zip(heads, (outputs.class_logits, outputs.box_deltas), strict=True)
+        for head, expected_head in zip(heads[:2], (outputs.class_logits, outputs.box_deltas), strict=True)
         for found, expected in zip(head, expected_head.values(), strict=True)
     ]
     return float(np.max(errors))

@@ -148,6 +148,13 @@ def _padding(run: LayerRun) -> Ways:
     yield words, run.module.conv_pw(output) if separable else output
 
 
+def _transpose_padding(run: LayerRun) -> Ways:
+    """Yield a transposed convolution without its first row and column; TensorFlow's SAME leaves out the last ones."""
+    module = run.module
+    output = F.conv_transpose2d(run.features, module.weight, module.bias, module.stride, 1, output_padding=1)
+    yield "padding=1, output_padding=1 instead of TensorFlow's SAME", output
+
+
 def _order(run: LayerRun) -> Ways:
     """Yield a feature that is pooled before its channels are brought to the BiFPN's, and after."""
     size = run.match.expected.shape[2:]
@@ -173,5 +180,11 @@ COMPUTATIONS: tuple[tuple[str, tuple[str, ...], Callable[[LayerRun], Ways], str]
     (ACTIVATION, ("squeeze_excite",), _gate_activation, SETTINGS),
     ("fusion of the inputs", ("combine",), _fusion, SETTINGS),
     ("padding on the wrong side", CONVOLUTIONS, _padding, "pad less before than after where the total is odd"),
+    (
+        "padding on the wrong side",
+        ("conv_transpose", "conv_transpose_bias"),
+        _transpose_padding,
+        "without any padding, leave out the last row and column",
+    ),
     ("order of pooling and convolution", ("resample",), _order, SETTINGS),
 )

@@ -14,8 +14,12 @@ import numpy as np
 from converter.plan.ops import Array
 from verify.subjects.weights import WrongTensor
 
-# Operation -> how PyTorch orders TensorFlow's axes HWIO; a depthwise kernel's O is the multiplier.
-RIGHT_AXES: Mapping[str, str] = {"conv": "OIHW", "depthwise": "IOHW"}
+# Operation -> TensorFlow's and PyTorch's order of a kernel's axes; a depthwise kernel's O is the multiplier.
+RIGHT_AXES: Mapping[str, tuple[str, str]] = {
+    "conv": ("HWIO", "OIHW"),
+    "conv_transpose": ("HWOI", "IOHW"),
+    "depthwise": ("HWIO", "IOHW"),
+}
 
 
 class Candidate(NamedTuple):
@@ -37,12 +41,13 @@ class Candidate(NamedTuple):
 def kernel_axes(wrong: WrongTensor) -> Iterator[Candidate]:
     """Yield the kernel with its axes in every other order, and reshaped without moving any value."""
     kernel, source, shape = wrong.sources[0], wrong.entry.sources[0], wrong.found.shape
-    sizes = dict(zip("HWIO", kernel.shape, strict=True))
-    right = _without_ones(RIGHT_AXES[wrong.entry.op_name], sizes)
+    stored, wanted = RIGHT_AXES[wrong.entry.op_name]
+    sizes = dict(zip(stored, kernel.shape, strict=True))
+    right = _without_ones(wanted, sizes)
     tried = {right}  # an axis of size 1 can be anywhere
     for letters in permutations("HWIO"):
         order = _without_ones(letters, sizes)
-        permuted = kernel.transpose(["HWIO".index(letter) for letter in letters])
+        permuted = kernel.transpose([stored.index(letter) for letter in letters])
         if order not in tried and (permuted.shape == shape or wrong.entry.op_name == "depthwise"):
             tried.add(order)
             found = f"is {source} with axes {order}; PyTorch's are {right}"
@@ -70,5 +75,6 @@ def kernel_flips(wrong: WrongTensor) -> Iterator[Candidate]:
     for axes, words in ways.items():
         found = f"is flipped along {words}; TensorFlow and PyTorch both correlate, so kernels must not be flipped"
         yield Candidate("kernel flipped", np.flip(wrong.expected, axes), found)
-    found = "has its input channels reversed; both networks take RGB"
-    yield Candidate("input channels reversed", np.flip(wrong.expected, 1), found)
+    if wrong.entry.op_name == "conv":
+        found = "has its input channels reversed; both networks take RGB"
+        yield Candidate("input channels reversed", np.flip(wrong.expected, 1), found)

@@ -197,7 +197,7 @@ def _few_values(wrong: WrongTensor) -> Iterator[Candidate]:
         yield Candidate(mistake, wrong.found, f"is right except for {count}: {describe_difference(wrong)}")
 
 
-KERNELS = ("conv", "depthwise")
+KERNELS = ("conv", "conv_transpose", "depthwise")
 # (operations of the mapping table that it applies to, or none for all; hypothesis)
 HYPOTHESES: tuple[tuple[tuple[str, ...], Callable[[WrongTensor], Iterator[Candidate]]], ...] = (
     ((), _not_finite),

@@ -54,10 +54,13 @@ COMPARED: Mapping[str, Comparison] = {
     "conv": Comparison(_plain),
     "conv_bias": Comparison(_plain, per_level=True),
     "conv_before_bn": Comparison(_plain, bias="output", per_level=True),
+    "conv_transpose": Comparison(_plain),
+    "conv_transpose_bias": Comparison(_plain),
     "depthwise": Comparison(_plain),
     "separable": Comparison(_separable, output="conv_pw"),
     "separable_before_bn": Comparison(_separable, output="conv_pw", bias="output", per_level=True),
     "separable_bias": Comparison(_plain, per_level=True),
+    "arranged_separable": Comparison(_plain, per_level=True),
     "batch_norm": Comparison(_plain, bias="input", activated=True),
     "squeeze_excite": Comparison(_plain, composite=True),
     "block": Comparison(_plain, composite=True),
@@ -70,4 +73,4 @@ COMPARED: Mapping[str, Comparison] = {
     "residual": Comparison(lambda module, inputs, _: module(*inputs), per_level=True, composite=True),
 }
 # Kind that is not compared itself -> the kind of the layer on the same PyTorch module whose output depends on it.
-SHOWN_BY: Mapping[str, str] = {"fusion": "combine", "channel_fusion": "combine"}
+SHOWN_BY: Mapping[str, str] = {"fusion": "combine", "channel_fusion": "combine", "column_fusion": "combine"}

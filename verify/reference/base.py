@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from effdet_torch.errors import install_command
 from verify.errors import MissingDependencyError
 
+Precision = Literal["float32", "float16", "int8"]  # coarser from one to the next
 LayerKey = tuple[str, int | None]
 
 # What TensorFlow prints while it starts on a healthy machine, before it has read TF_CPP_MIN_LOG_LEVEL: information, and
@@ -142,14 +143,29 @@ class Tap:
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Both heads per level: `class_logits` (B, H, W, anchors * classes), `box_deltas` (B, H, W, anchors * 4)."""
+    """What the heads predict; of heads that are not there nothing.
+
+    Attributes:
+        class_logits: per level (B, H, W, anchors * classes).
+        box_deltas: per level (B, H, W, anchors * 4).
+        mask_logits: (B, H, W, classes of pixels).
+    """
 
     class_logits: dict[int, NDArray[Any]]
     box_deltas: dict[int, NDArray[Any]]
+    mask_logits: NDArray[Any] | None = None
 
 
 class Reference(ABC):
-    """A TensorFlow model that shows its layers."""
+    """A TensorFlow model that shows its layers.
+
+    Attributes:
+        head_scopes: of the layers that predict classes and boxes.
+        precision: in which it computes where images are float32.
+    """
+
+    head_scopes: tuple[str, str] = ("class_net/class-predict", "box_net/box-predict")
+    precision: Precision = "float32"
 
     @abstractmethod
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
@@ -166,15 +182,22 @@ class Reference(ABC):
     def describe(self) -> dict[str, str]:
         """Return name, TensorFlow version and settings, for a report."""
 
+    def representable(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return images (B, H, W, 3) as the reference's input can hold them: as they are, unless that has codes."""
+        return images
+
     def run(self, images: NDArray[Any]) -> dict[LayerKey, NDArray[Any]]:
         """Run the model on (B, H, W, 3) images and return the output of every layer, in execution order."""
         return {tap.key: tap.output for tap in self.taps(images)}
 
     def outputs(self, images: NDArray[Any]) -> HeadOutputs:
-        """Run the model on (B, H, W, 3) images and return what the two heads predict."""
-        outputs = HeadOutputs({}, {})
-        of_scope = {"class_net/class-predict": outputs.class_logits, "box_net/box-predict": outputs.box_deltas}
+        """Run the model on (B, H, W, 3) images and return what the heads predict."""
+        of_scope: dict[str, dict[int, NDArray[Any]]] = {scope: {} for scope in self.head_scopes}
+        mask_logits = None
         for tap in self.taps(images):
             if tap.level is not None and tap.scope in of_scope:
                 of_scope[tap.scope][tap.level] = tap.output
-        return outputs
+            if tap.scope.startswith("segmentation_head/conv2d_transpose"):
+                mask_logits = tap.output  # the last one
+        classes, boxes = of_scope.values()
+        return HeadOutputs(classes, boxes, mask_logits)

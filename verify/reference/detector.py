@@ -20,6 +20,8 @@ from verify.reference.official.hparams import Hparams
 
 Array = NDArray[Any]
 CLASS_OFFSET = 1
+# To original pixels; or the scales of x and y, and width and height of the image in the network input.
+ImageScale = float | tuple[float, float, float, float]
 
 
 class ReferenceDetector:
@@ -37,12 +39,24 @@ class ReferenceDetector:
         self._tf = import_tensorflow()
         self._hparams, self._profile = hparams, profile
 
-    def pixels(self, encoded: bytes) -> tuple[Array, float]:
+    def pixels(self, encoded: bytes) -> tuple[Array, ImageScale]:
         """Return an image file as network input (1, H, W, 3) float32, and the scale to original pixels.
 
         Raises:
             EvaluationError: TensorFlow cannot decode the image.
         """
+        tf, hparams = self._tf, self._hparams
+        image = self._normalised(encoded)
+        size, target = np.array(image.shape[:2], np.float32), np.array(hparams.image_size, np.float32)
+        scale = (target / size).min()
+        resized = tf.image.resize(image, [int(side * scale) for side in size])
+        pixels = tf.image.pad_to_bounding_box(resized, 0, 0, *hparams.image_size)[None]
+        if hparams.scale_range:  # of what is normalised and padded already
+            pixels = pixels * 2 / 255 - 1
+        return np.asarray(pixels), float(np.float32(1) / scale)
+
+    def _normalised(self, encoded: bytes) -> Any:
+        """Return an image file as a tensor (height, width, 3), minus mean, over standard deviation."""
         tf, hparams = self._tf, self._hparams
         try:
             is_jpeg = encoded[:2] == b"\xff\xd8"
@@ -53,14 +67,7 @@ class ReferenceDetector:
             )
         except tf.errors.InvalidArgumentError as error:
             raise EvaluationError(f"TensorFlow cannot decode an image: {error}") from error
-        image = (tf.cast(image, tf.float32) - tf.constant(hparams.mean_rgb)) / tf.constant(hparams.stddev_rgb)
-        size, target = np.array(image.shape[:2], np.float32), np.array(hparams.image_size, np.float32)
-        scale = (target / size).min()
-        resized = tf.image.resize(image, [int(side * scale) for side in size])
-        pixels = tf.image.pad_to_bounding_box(resized, 0, 0, *hparams.image_size)[None]
-        if hparams.scale_range:  # of what is normalised and padded already
-            pixels = pixels * 2 / 255 - 1
-        return np.asarray(pixels), float(np.float32(1) / scale)
+        return (tf.cast(image, tf.float32) - tf.constant(hparams.mean_rgb)) / tf.constant(hparams.stddev_rgb)
 
     def anchors_yxyx(self) -> Array:
         """Return the anchors of all levels, (A, 4) float32 in network pixels: level, y, x, octave, aspect ratio."""
@@ -89,7 +96,7 @@ class ReferenceDetector:
         half_height, half_width = tf.exp(th) * height / 2, tf.exp(tw) * width / 2
         return np.asarray(tf.stack([y - half_height, x - half_width, y + half_height, x + half_width], axis=1))
 
-    def detections(self, logits: Array, boxes_yxyx: Array, image_scale: float, image_id: int) -> list[CocoResult]:
+    def detections(self, logits: Array, boxes_yxyx: Array, image_scale: ImageScale, image_id: int) -> list[CocoResult]:
         """Run NMS.
 
         Args:
@@ -104,10 +111,11 @@ class ReferenceDetector:
         anchors, classes = self._candidates(logits)
         boxes, scores = boxes_yxyx[anchors], self._tf.sigmoid(logits[anchors, classes]).numpy()
         groups = [np.nonzero(classes == c)[0] for c in np.unique(classes)] if self._profile.per_class else [slice(None)]
-        kept = [self._suppress(boxes[group], scores[group], classes[group]) for group in groups]
+        most = self._profile.max_detections
+        kept = [self._suppress(boxes[group], scores[group], classes[group], most) for group in groups]
         boxes, scores, classes = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-        best = self._tf.math.top_k(scores, min(len(scores), self._profile.max_detections)).indices.numpy()
-        boxes = boxes[best] * np.float32(image_scale)
+        best = self._tf.math.top_k(scores, min(len(scores), most)).indices.numpy()
+        boxes = boxes[best] * _yxyx(image_scale)
         corners = np.concatenate([boxes[:, 1::-1], boxes[:, 3:1:-1] - boxes[:, 1::-1]], axis=1)
         return [
             {"image_id": image_id, "category_id": int(c) + CLASS_OFFSET, "bbox": box, "score": score}
@@ -122,12 +130,12 @@ class ReferenceDetector:
         indices = self._tf.math.top_k(logits.reshape(-1), count).indices.numpy()
         return indices // logits.shape[1], indices % logits.shape[1]
 
-    def _suppress(self, boxes_yxyx: Array, scores: Array, classes: Array) -> tuple[Array, Array, Array]:
+    def _suppress(self, boxes_yxyx: Array, scores: Array, classes: Array, most: int) -> tuple[Array, Array, Array]:
         profile = self._profile
         kept = self._tf.raw_ops.NonMaxSuppressionV5(
             boxes=boxes_yxyx,
             scores=scores,
-            max_output_size=profile.max_detections,
+            max_output_size=most,
             iou_threshold=1.0 if profile.sigma > 0 else profile.iou_threshold,
             score_threshold=profile.score_threshold,
             soft_nms_sigma=profile.sigma / 2,
@@ -137,3 +145,8 @@ class ReferenceDetector:
         boxes = boxes_yxyx[indices]
         boxes = np.clip(boxes, 0, np.array([height, width] * 2, boxes.dtype)) if profile.clip else boxes
         return boxes, kept.selected_scores.numpy(), classes[indices]
+
+
+def _yxyx(image_scale: ImageScale) -> Array:
+    """Return what corners are multiplied by."""
+    return np.array(image_scale[1::-1] * 2 if isinstance(image_scale, tuple) else image_scale, np.float32)

@@ -72,11 +72,11 @@ class GraphReference(Reference):
             found = self._session.run(self._outputs, feeds)
         except (self._tf.errors.OpError, ValueError) as error:
             raise GraphError(f"{self.name} does not run: {getattr(error, 'message', error)}") from error
-        for head, outputs in found.items():
+        for scope, outputs in found.items():
             # Officially the levels are built from the finest on; where two have one size, their order decides.
             finest_first = sorted(outputs, key=lambda output: -output.shape[1] * output.shape[2])
-            for level, output in zip(self._outline.levels, finest_first, strict=True):
-                yield Tap(f"{head}_net/{head}-predict", level, (), output[:1])
+            for level, output in zip(self._outline.predictions[scope], finest_first, strict=True):
+                yield Tap(scope, level, (), output[:1])
 
     def describe(self) -> dict[str, str]:
         """Return name, TensorFlow version and settings."""

@@ -50,11 +50,23 @@ class Outline:
         backbone: scope of the backbone: "efficientnet-b0".
         levels: pyramid levels, finest first.
         image_size: (height, width) where the graph does not say its own.
+        heads: "object_detection", "segmentation" or both.
     """
 
     backbone: str
     levels: tuple[int, ...]
     image_size: tuple[int, int]
+    heads: tuple[str, ...] = ("object_detection",)
+
+    @property
+    def predictions(self) -> dict[str, tuple[int | None, ...]]:
+        """{scope of a prediction: the levels of its outputs}; the classes of pixels belong to no level."""
+        found: dict[str, tuple[int | None, ...]] = {}
+        if "object_detection" in self.heads:
+            found |= dict.fromkeys(("class_net/class-predict", "box_net/box-predict"), self.levels)
+        if "segmentation" in self.heads:
+            found[f"segmentation_head/conv2d_transpose_{len(self.levels) - 1}"] = (None,)
+        return found
 
 
 class NetworkPart:
@@ -63,7 +75,7 @@ class NetworkPart:
     Attributes:
         graph: all of it.
         images: what the first convolution takes, "node:output".
-        outputs: {"class" or "box": tensors in the order of the graph}.
+        outputs: {scope of a prediction: tensors in the order of the graph}.
         nodes: what computes the outputs from the images and the variables, by name.
         variables: {tensor that holds a variable's value: the variable's node}.
         official: {name of a variable's node: official name}.
@@ -79,7 +91,7 @@ class NetworkPart:
         self.official = {given: name for name, given in official(names).items()}
         self._require_no_gradients()
         self.images = self._images(f"{outline.backbone}/stem/conv2d/kernel")
-        self.outputs = {head: self._predictions(head, outline) for head in ("class", "box")}
+        self.outputs = {scope: self._predictions(scope, len(levels)) for scope, levels in outline.predictions.items()}
         wanted = [tensor for tensors in self.outputs.values() for tensor in tensors]
         nodes = graph.ancestors(wanted, frozenset([self.images]))
         self.variables = {
@@ -104,15 +116,15 @@ class NetworkPart:
             raise GraphError(f"{self.graph.name} has {found} {kernel}: not an EfficientDet's inference graph")
         return str(inputs.pop())
 
-    def _predictions(self, head: str, outline: Outline) -> list[str]:
-        """Return a head's outputs, one for every level."""
-        bias = f"{head}_net/{head}-predict/bias"
+    def _predictions(self, scope: str, count: int) -> list[str]:
+        """Return so many outputs of a prediction."""
+        bias = f"{scope}/bias"
         nodes = self.graph.nodes.values()
         found = [f"{node.name}:0" for node in nodes if node.op in ADDITIONS and self._uses(node, bias)]
-        if len(found) != len(outline.levels):
+        if len(found) != count:
             raise ParityError(
-                f"{self.graph.name} has {len(found)} outputs with {bias}; the model has {len(outline.levels)} levels: "
-                "it is another network's graph; add --no-graph to verify without it"
+                f"{self.graph.name} has {len(found)} outputs with {bias}; the model has {count}: it is another "
+                "network's graph; add --no-graph to verify without it"
             )
         return found
 

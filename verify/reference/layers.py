@@ -46,6 +46,16 @@ class Layers:
         yield Tap(scope, None, (x,), y)
         return y
 
+    def _conv_transpose(self, scope: str, x: Tensor, bias: bool = False) -> Step:
+        """Double the height and width of x; the kernel is (H, W, outputs, inputs)."""
+        kernel = self._variable(f"{scope}/kernel")
+        size = [x.shape[0], 2 * x.shape[1], 2 * x.shape[2], kernel.shape[2]]
+        y = self._tf.nn.conv2d_transpose(x, kernel, size, 2, "SAME")
+        if bias:
+            y = self._tf.nn.bias_add(y, self._variable(f"{scope}/bias"))
+        yield Tap(scope, None, (x,), y)
+        return y
+
     def _depthwise(self, scope: str, x: Tensor, stride: int) -> Step:
         kernel = self._variable(f"{scope}/depthwise_kernel")
         y = self._tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME")

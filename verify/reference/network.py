@@ -10,7 +10,7 @@ Source: EfficientDet (arXiv:1911.09070); the official code's `efficientdet_keras
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from verify.errors import InputSizeError, ReferenceModelError
 from verify.reference.base import Reference, Tap, import_tensorflow
 from verify.reference.layers import Step, Tensor
+from verify.reference.object_detection_api.names import Names
 from verify.reference.official.hparams import Hparams
 from verify.reference.pyramid import Pyramid
 
@@ -34,6 +35,7 @@ class TensorFlowReference(Reference):
             "efficientnet-b0/blocks_1/conv2d_1/kernel". Read when needed.
         dtype: what it computes in; "float64" tells rounding from mistakes.
         backbone_only: stop at P5; the variables need not have anything else.
+        names: of another code, under which the layers are shown, and what its backbone gives; None: the official ones.
 
     Raises:
         MissingDependencyError: TensorFlow is not installed.
@@ -47,12 +49,18 @@ class TensorFlowReference(Reference):
         variables: Mapping[str, NDArray[Any]],
         dtype: Literal["float32", "float64"] = "float32",
         backbone_only: bool = False,
+        names: Names | None = None,
     ) -> None:
         self._tf = import_tensorflow()
         self._dtype, self._backbone_only = dtype, backbone_only
         self._forward = Forward(self._tf, hparams, variables, dtype)
+        self._scope: Callable[[str], str] = str
+        if names is not None:
+            self._scope, self._forward.feature_blocks = names.scope, names.feature_blocks
+            self.head_scopes = (names.scope(self.head_scopes[0]), names.scope(self.head_scopes[1]))
         # Whether the heads add the input of a repeat to its output.
-        self.has_residual_heads = not backbone_only and hparams.survival_prob and hparams.box_class_repeats > 1
+        detects = not backbone_only and "object_detection" in hparams.heads
+        self.has_residual_heads = detects and hparams.survival_prob and hparams.box_class_repeats > 1
 
     def taps(self, images: NDArray[Any]) -> Iterator[Tap]:
         """Run eagerly and yield every layer as arrays of the reference's dtype; see `Reference.taps`."""
@@ -63,7 +71,7 @@ class TensorFlowReference(Reference):
             for tap in run(self._tf.constant(images, self._dtype)):
                 bias = None if tap.redundant_bias is None else _to_array(tap.redundant_bias)
                 inputs = tuple(_to_array(x) for x in tap.inputs)
-                yield Tap(tap.scope, tap.level, inputs, _to_array(tap.output), bias)
+                yield Tap(self._scope(tap.scope), tap.level, inputs, _to_array(tap.output), bias)
         except self._tf.errors.InvalidArgumentError as error:
             raise ReferenceModelError(
                 f"TensorFlow refuses a layer: {error}. The variables do not fit the variant: choose the right one."
@@ -86,7 +94,14 @@ def _to_array(tensor: Tensor) -> NDArray[Any]:
 
 
 class Forward(Pyramid):
-    """The network: layers in order; call it with a tensor of images (B, H, W, 3) to run it."""
+    """The network: layers in order; call it with a tensor of images (B, H, W, 3) to run it.
+
+    Attributes:
+        feature_blocks: numbers of the blocks whose outputs are P1 to P5; None: the last block before each stride, and
+            the very last one.
+    """
+
+    feature_blocks: Sequence[int] | None = None
 
     def __call__(self, images: Tensor) -> Generator[Tap, None, None]:
         """Yield every layer in execution order."""
@@ -97,28 +112,28 @@ class Forward(Pyramid):
             features.append((yield from self._coarser(features[-1], level)))
         for cell in range(hparams.fpn_cell_repeats):
             features = yield from self._cell(f"fpn_cells/cell_{cell}", features)
-        for head in ("class", "box"):
+        for head in ("class", "box") if "object_detection" in hparams.heads else ():
             for level, feature in zip(hparams.levels, features, strict=True):
                 yield from self._head(head, level, feature)
+        if "segmentation" in hparams.heads:
+            yield from self._segmentation(features)
 
     def backbone(self, images: Tensor) -> Step:
-        """Yield the layers of the backbone, and return the features from `min_level` (P3) to P5.
-
-        P1 to P5 are what the last block before each stride, and the very last one, gives.
-        """
+        """Yield the layers of the backbone, and return the features from `min_level` (P3) to P5."""
         scope = self._hparams.backbone_name
         x = yield from self._conv(f"{scope}/stem/conv2d", images, stride=2)
         x = yield from self._batch_norm(f"{scope}/stem/tpu_batch_normalization", x)
         x = yield from self._activation(f"{scope}/stem/tpu_batch_normalization", x)
         yield Tap(f"{scope}/stem", None, (images,), x)
-        features = []
-        for flat, stride in enumerate(self._block_strides()):
-            if stride == 2:
-                features.append(x)
+        features, strides = [], self._block_strides()
+        ends = [flat - 1 for flat, stride in enumerate(strides) if stride == 2] + [len(strides) - 1]
+        for flat, stride in enumerate(strides):
             inputs, block = x, f"{scope}/blocks_{flat}"
             x = yield from self._block(block, inputs, stride)
             yield Tap(block, None, (inputs,), x)
-        return [*features, x][self._hparams.min_level - 1 :]
+            if flat in (ends if self.feature_blocks is None else self.feature_blocks):
+                features.append(x)
+        return features[self._hparams.min_level - 1 :]
 
     def _block_strides(self) -> list[int]:
         """Return the stride of every block: a stage begins where a block changes the number of channels."""
@@ -181,12 +196,36 @@ class Forward(Pyramid):
         y = self._tf.nn.bias_add(self._conv3x3(scope, x), self._variable(f"{scope}/bias"))
         yield Tap(scope, level, (x,), y)
 
+    def _segmentation(self, features: Sequence[Tensor]) -> Step:
+        """Double the coarsest feature, join it with the next finer one, and so on; once more for the classes."""
+        x, scope = features[-1], "segmentation_head"
+        for number, finer in enumerate(features[-2::-1]):
+            x = yield from self._conv_transpose(_numbered(f"{scope}/conv2d_transpose", number), x)
+            x = yield from self._batch_norm(f"{scope}/bn_{number}", x)
+            x = yield from self._activation(f"{scope}/bn_{number}", x)
+            x = self._tf.concat([x, finer], -1)
+        last = _numbered(f"{scope}/conv2d_transpose", len(features) - 1)
+        yield from self._conv_transpose(last, x, bias=True)
+
     def _check_head_channels(self) -> None:
-        anchors, classes = self._hparams.anchors_per_location, self._hparams.num_classes
-        for head, per_anchor in (("class", classes), ("box", 4)):
-            name, expected = f"{head}_net/{head}-predict/bias", (anchors * per_anchor,)
-            if (found := self._shape(name)) != expected:
+        hparams = self._hparams
+        expected = dict[str, tuple[int, str]]()
+        anchors = hparams.anchors_per_location
+        if "object_detection" in hparams.heads:
+            for head, per_anchor in (("class", hparams.num_classes), ("box", 4)):
+                words = f"{anchors} anchors with {per_anchor} channels each need"
+                expected[f"{head}_net/{head}-predict/bias"] = anchors * per_anchor, words
+        if "segmentation" in hparams.heads:
+            last = _numbered("segmentation_head/conv2d_transpose", len(hparams.levels) - 1)
+            expected[f"{last}/bias"] = hparams.seg_num_classes, "the classes of pixels need"
+        for name, (channels, words) in expected.items():
+            if (found := self._shape(name)) != (channels,):
                 raise ReferenceModelError(
-                    f"{name} has shape {found}; {anchors} anchors with {per_anchor} channels each need {expected}: "
-                    "give the checkpoint's number of classes and anchors"
+                    f"{name} has shape {found}; {words} ({channels},): give the checkpoint's number of classes and "
+                    "anchors"
                 )
+
+
+def _numbered(scope: str, number: int) -> str:
+    """Return the name that Keras gives a layer by its number in the process."""
+    return f"{scope}_{number}" if number else scope

@@ -24,18 +24,21 @@ SATISFYING: Mapping[Requirement, tuple[ClaimKind, ...]] = {
 EVIDENCE: Mapping[str, tuple[ClaimKind, str]] = {
     GRAPH: ("graph read", "TensorFlow's own {}, which was read"),
     "config.yaml": ("config", "{}"),
+    "pipeline.config": ("config", "{}"),
+    "the file's": ("config", "{}"),
     "--hparams": ("config", "settings stated by {}"),
     "the official": ("config", "{}"),
     "table of official files": ("config", "an official file"),
     "the training of effdet": ("config", "{}"),
     "the config of the pickled": ("config", "{}"),
     "its metadata": ("config", "the metadata of its source"),
+    "the TF Object Detection API": ("config", "what {} fixes in its code"),
     "names and shapes": ("config", "names and shapes of the variables"),
     SAVED: ("config", "the settings of the saved model"),
 }
 ALWAYS = "names and shapes"  # an origin that goes without saying beside another one
 # Fields of the config that say what the network computes, and that names and shapes do not show.
-NETWORK = ("activation", "fusion", "fpn_name", "fpn_config", "survival_prob", "conv_after_downsample")
+NETWORK = ("activation", "fusion", "fpn_name", "fpn_config", "survival_prob", "conv_after_downsample", "taps")
 # What the outputs of a network do not show.
 UNSEEN = (
     "image_size",

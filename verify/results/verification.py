@@ -11,7 +11,7 @@ from verify.results.detections import DetectionResult
 
 Mode = Literal["isolated", "cumulative", "fused", "exported"]
 DType = Literal["float32", "float64"]
-Precision = Literal["float64", "float32", "float16"]
+Precision = Literal["float64", "float32", "float16", "int8"]
 Verdict = Literal["PASS", "FAIL", "EVALUATED"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # in this order, each is a cause of what the next ones show
 
@@ -221,14 +221,20 @@ class Verification:
 
     @property
     def outputs(self) -> tuple[LayerResult, ...]:
-        """The class and box outputs per level: comparisons of the prediction layers with those of the reference."""
-        return tuple(x for x in self.layers if x.mode in ("cumulative", "exported") and x.tf.endswith("-predict"))
+        """What the heads predict: comparisons of the prediction layers with those of the reference."""
+        whole = (layer for layer in self.layers if layer.mode in ("cumulative", "exported"))
+        return tuple(layer for layer in whole if layer.tf.endswith("-predict") or layer.torch == "seg_head.predict")
+
+    @property
+    def has_compared(self) -> bool:
+        """Whether outputs of a network were compared: of its layers, or with those of TensorFlow's own graph."""
+        return bool(self.layers) or (self.graph is not None and bool(self.graph.outputs))
 
     @property
     def passed(self) -> bool:
         """Whether layers, audit, graph and detections passed, something was done, and the claim suffices."""
         parts = (self.audit, self.detection, self.graph)
-        done = bool(self.layers) or self.detection is not None
+        done = self.has_compared or self.detection is not None
         agrees = not self.failures and all(part is None or part.passed for part in parts)
         return done and agrees and self.claim_suffices
 
@@ -237,5 +243,5 @@ class Verification:
         """PASS needs a comparison: an evaluation alone has nothing that could have failed."""
         if not self.passed:
             return "FAIL"
-        compared = bool(self.layers) or (self.detection is not None and self.detection.compared)
+        compared = self.has_compared or (self.detection is not None and self.detection.compared)
         return "PASS" if compared else "EVALUATED"

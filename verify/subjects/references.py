@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from converter.conversion import Preparation
 from converter.hparams.fields import OPTION, stated_hparams
-from converter.identify.families import BACKBONE
+from converter.hparams.pipeline import pipeline_paths
+from converter.identify.effdet_package import no_tensorflow_original
+from converter.identify.families import BACKBONE, OBJECT_DETECTION_API
 from converter.source import VariableSource
 from effdet_torch.config import EfficientDetConfig
+from verify.errors import ReferenceModelError
 from verify.reference.network import TensorFlowReference
+from verify.reference.object_detection_api.variables import ApiVariables, read_coder, seen_in_api
 from verify.reference.official.config_file import CONFIG_FILE, find_config_file, read_config_file
 from verify.reference.official.hparams import Hparams, read_hparams
 from verify.results.verification import DType
@@ -44,9 +48,12 @@ class StoredVariables(Mapping[str, NDArray[Any]]):
 
 def build_reference(preparation: Preparation, dtype: DType) -> TensorFlowReference:
     """Build the TensorFlow reference on the variables of a preparation."""
-    variables, config = StoredVariables(preparation), preparation.settings.config
+    stored, config = StoredVariables(preparation), preparation.settings.config
     hparams = official_hparams(preparation, passed_hparams(preparation, config, preparation.settings.origins))
-    return TensorFlowReference(hparams, variables, dtype, preparation.family is BACKBONE)
+    if preparation.family is not OBJECT_DETECTION_API:
+        return TensorFlowReference(hparams, stored, dtype, preparation.family is BACKBONE)
+    variables = ApiVariables(stored, hparams.num_scales, read_coder(pipeline_paths(preparation.source.facts.folder)))
+    return TensorFlowReference(hparams, variables, dtype, names=variables.names)
 
 
 def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hparams:
@@ -62,12 +69,18 @@ def official_hparams(preparation: Preparation, passed: Mapping[str, Any]) -> Hpa
     Raises:
         ReferenceModelError: One of them cannot be read, or the reference cannot compute it.
     """
-    source, stored = preparation.source, preparation.view.stored
-    given: list[Mapping[str, Any]] = [seen_hparams({name: source.variables[stored[name]].shape for name in stored})]
+    source, stored, config = preparation.source, preparation.view.stored, preparation.settings.config
+    if isinstance(config, EfficientDetConfig) and (reason := no_tensorflow_original(config)):
+        raise ReferenceModelError(
+            f"{config.name} has no TensorFlow original to compare with: {reason}. --mode fused compares the tensors "
+            "with the source's, and the network that runs with the model; see also docs/sources/effdet.md"
+        )
+    see = seen_in_api if preparation.family is OBJECT_DETECTION_API else seen_hparams
+    given: list[Mapping[str, Any]] = [see({name: source.variables[stored[name]].shape for name in stored})]
     if (path := _config_file(source)) is not None:
         given.append(read_config_file(path))
     given += [hparams for _, hparams in source.facts.given]
-    return read_hparams(*given, passed, variant=preparation.settings.config.name)
+    return read_hparams(*given, passed, variant=config.name)
 
 
 def passed_hparams(preparation: Preparation, config: EfficientDetConfig, origins: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 Shapes = Mapping[str, tuple[int, ...]]
 DEFAULT_RATIOS = 3
+FIRST_LEVEL = 3  # the official one
 
 
 def seen_hparams(shapes: Shapes) -> dict[str, Any]:
@@ -19,6 +20,13 @@ def seen_hparams(shapes: Shapes) -> dict[str, Any]:
     if levels and {"class_net/class-predict/bias", "box_net/box-predict/bias"} <= shapes.keys():
         seen |= {"min_level": min(levels), "max_level": max(levels)}
         seen |= _heads(shapes, levels[0]) | _pyramid(shapes, len(levels))
+    if steps := _distinct(r"segmentation_head/bn_(\d+)/beta", shapes):
+        seen["heads"] = ["segmentation", *(["object_detection"] if levels else [])]
+        if not levels:  # nothing shows the first of them
+            seen |= {"max_level": FIRST_LEVEL + len(steps), "fpn_num_filters": shapes["segmentation_head/bn_0/beta"][0]}
+            seen |= _pyramid(shapes, len(steps) + 1)
+        last = f"segmentation_head/conv2d_transpose_{len(steps)}/bias"
+        seen |= {"seg_num_classes": shapes[last][0]} if last in shapes else {}
     return seen
 
 
@@ -31,7 +39,6 @@ def _heads(shapes: Shapes, level: int) -> dict[str, Any]:
         **({} if rest else {"num_scales": scales}),  # only the product with the ratios shows
         "box_class_repeats": len(_distinct(r"class_net/class-(\d+)-bn-", shapes)),
         "fpn_num_filters": shapes[f"class_net/class-0-bn-{level}/beta"][0],
-        "separable_conv": "class_net/class-0/kernel" not in shapes,
     }
 
 
@@ -42,6 +49,7 @@ def _pyramid(shapes: Shapes, levels: int) -> dict[str, Any]:
     is_quad = len(_distinct(r"fpn_cells/cell_0/fnode(\d+)/", names)) == 5 * levels - 4
     return {
         "fpn_cell_repeats": len(_distinct(r"fpn_cells/cell_(\d+)/", names)),
+        "separable_conv": not any(re.search(r"op_after_combine\d+/conv/kernel$", name) for name in names),
         "fpn_name": "qufpn" if is_quad else "bifpn",
         "fpn_weight_method": "sum" if not weights else "channel_fastattn" if weights[0] else "fastattn",
         "conv_bn_act_pattern": not any(re.search(r"op_after_combine\d+/conv/bias$", name) for name in names),

@@ -8,18 +8,19 @@ from typing import Any, Protocol
 
 from converter.conversion import Preparation
 from converter.errors import ViewError
+from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.identify.architecture import DetectorArchitecture, weights_of
 from converter.identify.families import BACKBONE, DETECTOR, family_of
-from converter.identify.settings import DECIDED_BY_SHAPES
 from converter.plan.copies import WORDS, View, select_view, stored_names
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.plan.family import Architecture, Settings
+from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
-from effdet_torch.file_format import PARENT, config_origins
+from effdet_torch.file_format import PARENT, TRAINING, config_origins
 from effdet_torch.network.checkpoint import build_model, fill_backbone
 from effdet_torch.network.model import EfficientDet, create_model
 from effdet_torch.network.model_file import read_model_file
@@ -72,10 +73,11 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
         what = "a backbone alone" if is_alone else "a whole detector"
         raise ParityError(f"{source.path} is not the checkpoint of this model: it holds {what}, the model does not")
     config = model.config
-    plan = DETECTOR.plan(config)
-    if is_alone:  # compared as a part of the detector that carries it
-        plan = plan.within(config.backbone)
+    # A backbone is compared as a part of the detector that carries it.
+    plan = DETECTOR.plan(config).within(config.backbone) if is_alone else family.plan(config, source)
     _require_same(found, config, source.path)
+    source = with_initial_values(source, plan)
+    _require_same_package(source, config)
     view = _same_view(source, plan, model)
     accounting = account(source.variables, plan, view)
     accounting.require_complete(f"{source.path} is not a complete {config.name}")
@@ -84,8 +86,10 @@ def prepare_reference(model: Described, source: VariableSource) -> Preparation:
 
 def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
     """Return the copy that a model was made from; a source whose only copy it does not name gives that one."""
-    parent = model.metadata.get(PARENT, {})  # a saved model began as the copy that its parent was made from
-    wanted = model.metadata.get("view", parent.get("view", {})).get("name")
+    # A trained model says which copy it holds; one that was only saved began as the copy that its parent was made from.
+    parent, trained = model.metadata.get(PARENT, {}), model.metadata.get(TRAINING, {})
+    made_from = model.metadata.get("view", parent.get("view", {})).get("name")
+    wanted = trained.get("weights", made_from)
     averages = stored_names(plan, "ema").values()
     is_nameless = source.facts.raw_reason and not any(name in source.variables for name in averages)
     try:
@@ -98,12 +102,25 @@ def _same_view(source: VariableSource, plan: Plan, model: Described) -> View:
         ) from error
 
 
+def _require_same_package(source: VariableSource, config: EfficientDetConfig) -> None:
+    """Check that a source states no other settings of the `effdet` package, which no tensor shows."""
+    for origin, hparams in source.facts.given:
+        for name in PACKAGE_SETTINGS:
+            if (stated := hparams.get(name)) not in (None, getattr(config, name)):
+                raise ParityError(
+                    f"{source.path} is not the checkpoint of this model: {origin} says {name} {stated}, and the model "
+                    f"has {getattr(config, name)} (model: {config.name})"
+                )
+
+
 def _require_same(found: Architecture, config: EfficientDetConfig, path: Path) -> None:
     """Check that names and shapes show the architecture of a config."""
     expected: dict[str, Any] = {"backbone": config.backbone}
     if isinstance(found, DetectorArchitecture):
+        found = found.from_level(config.min_level)
+        shown = (*found.fields(), *(["anchors_per_location"] if found.anchors_per_location is not None else []))
         expected = {
-            **{name: getattr(config, name) for name in (*DECIDED_BY_SHAPES, "anchors_per_location")},
+            **{name: getattr(config, name) for name in shown},
             "fusion_weights": weights_of(config.fusion),
             "num_nodes": len(config.cell),
         }

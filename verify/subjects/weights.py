@@ -52,12 +52,12 @@ class Weights:
         """Return how many values of a tensor are not, bit for bit, what the checkpoint gives.
 
         Where the table's operation has an exact inverse, the tensor is turned back and compared with the stored
-        variables; a folded mean, whose inverse is not unique, and a constant are derived.
+        variables; others, a folded mean, whose inverse is not unique, and a constant are derived.
         """
         entry, found = self.targets[key], self.found[key]
         if found.shape != entry.target_shape:
             return max(found.size, 1)
-        if entry.folds is not None or not entry.sources:
+        if entry.folds is not None or not entry.sources or not entry.op.is_exact:
             return _count_different(found, self.expected(key))
         stored = (self._read(name) for name in entry.sources)
         return sum(_count_different(one, other) for one, other in zip(revert(entry, found), stored, strict=True))
@@ -141,15 +141,16 @@ class WrongTensor:
 def in_dtype(model: EfficientDet, weights: Weights, dtype: DType) -> EfficientDet:
     """Return a model in a dtype, in eval mode, for comparison: itself in float32, a copy in float64.
 
-    In float64, a folded mean that is the exact float32 rounding of its derivation is replaced by that derivation in
-    float64: the one rounding of the fold would otherwise hide what float64 can show. Other tensors keep their values.
+    In float64, a tensor that is computed (a folded mean, a divided prediction) and is the exact float32 rounding of its
+    derivation is replaced by that derivation in float64: the one rounding would otherwise hide what float64 can show.
+    Other tensors keep their values.
     """
     if dtype == "float32":
         return model.float().eval()
     copy = deepcopy(model).double()  # not a new model: what its layers compute must be compared, too
     tensors = copy.state_dict()
     for key, entry in weights.targets.items():
-        if entry.folds is not None and key not in weights.wrong:
+        if (entry.folds is not None or not entry.op.is_exact) and key not in weights.wrong:
             tensors[key].copy_(torch.from_numpy(weights.expected(key, FLOAT64)))
     return copy.eval()
 

@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from converter.errors import UnsupportedSourceError
-from converter.identify.effdet_package import FUSIONS
-from effdet_torch.architecture.backbone import timm_name
-from effdet_torch.config import VARIANTS
+from converter.identify.effdet_package import FUSIONS, PADDINGS, QUAD, RESAMPLINGS, fpn_name
+from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES, timm_name
+from effdet_torch.architecture.effdet_models import OWN_RATIOS as RATIOS
+from effdet_torch.architecture.effdet_models import UNSUPPORTED_MODELS
+from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS
 
-# The package's own anchors: (width, height) in units of the anchor scale, where the official ones are 2.0 and 0.5.
-OWN_RATIOS = [[1.0, 1.0], [1.4, 0.7], [0.7, 1.4]]
-PREFIX, OWN_PREFIX, ADVPROP = "tf_efficientdet_", "efficientdet_", "_ap"
+OWN_RATIOS = [list(pair) for pair in RATIOS]
+PREFIX, ADVPROP = "tf_efficientdet_", "_ap"
+STYLES = ("tensorflow", "pytorch")
+TIMM_NAMES = {timm_name(name, style) for name in (*BACKBONES, *PACKAGE_BACKBONES) for style in STYLES}
+KNOWN_ARGUMENTS = {"act_layer", "drop_path_rate", "drop_rate"}  # of timm's backbones; others may change the network
 BENCHES = ("detbenchtrain", "detbenchpredict")  # timm's saver names the class, unless the script names the model
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # where a model's settings have none
 ADVPROP_INPUT = {"mean_rgb": 0.0, "stddev_rgb": 1.0, "scale_range": True}  # padded with black before it is scaled
@@ -30,17 +34,11 @@ ALWAYS = {
     "conv_after_downsample": False,
     "conv_bn_act_pattern": False,
     "apply_bn_for_resampling": True,
-    "separable_conv": True,
 }
 # Settings that change what the network computes, or where its tensors belong, without another name or shape.
 SAME_NETWORK: Mapping[str, Any] = {
-    "pad_type": "same",
-    "head_bn_level_first": False,
     "conv_bn_relu_pattern": False,
     "apply_resample_bn": True,
-    "separable_conv": True,
-    "downsample_type": "max",
-    "upsample_type": "nearest",
     "head_act_type": None,
     "fpn_config": None,
 }
@@ -67,10 +65,24 @@ def settings_of_name(name: str) -> dict[str, Any]:
             **(dict.fromkeys(COLOURS, [0.5] * 3) if is_half else {}),
             **({"fill_color": 0} if name.endswith(ADVPROP) else {}),
         }
-    if name.startswith(OWN_PREFIX):
-        variant = name.removeprefix(OWN_PREFIX)
-        known = {"backbone_name": timm_name(VARIANTS[variant].backbone)[3:]} if variant in VARIANTS else {}
-        return {"name": name, "pad_type": "", **known}
+    if (own := PACKAGE_VARIANTS.get(name)) is not None:
+        smaller, larger = RESAMPLINGS[own.resampling]
+        return {
+            "name": name,
+            "backbone_name": timm_name(own.backbone, own.backbone_style),
+            "image_size": list(own.image_size),
+            "num_scales": own.num_scales,
+            "aspect_ratios": [list(r) if isinstance(r, tuple) else r for r in own.aspect_ratios],
+            "anchor_scale": own.anchor_scale,
+            "act_type": own.activation,
+            "fpn_name": fpn_name(own),
+            "pad_type": PADDINGS[own.padding],
+            "downsample_type": smaller,
+            "upsample_type": larger,
+            "separable_conv": own.separable_conv,
+        }
+    if name in UNSUPPORTED_MODELS:
+        return {"name": name}
     return {"aspect_ratios": OWN_RATIOS} if name in BENCHES else {}
 
 
@@ -84,29 +96,49 @@ def training_hparams(settings: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedSourceError: They describe another network than the official one with these tensors.
     """
     _require_same_network(settings)
-    variant = str(settings.get("name", "")).removeprefix(PREFIX).removesuffix(ADVPROP)
+    name = str(settings.get("name", ""))
+    variant = name.removeprefix(PREFIX).removesuffix(ADVPROP)
     hparams: dict[str, Any] = {"name": f"efficientdet-{variant}"} if variant in VARIANTS else {}
+    if name in PACKAGE_VARIANTS:
+        hparams["name"] = name
     for name in ("image_size", "num_scales", "aspect_ratios", "anchor_scale"):
         if settings.get(name) is not None:
             hparams[name] = settings[name]
     if "act_type" in settings:
         hparams["act_type"] = ACTIVATIONS.get(settings["act_type"], settings["act_type"])
     if "fpn_name" in settings:
-        fusions = {fpn: fusion for fusion, fpn in FUSIONS.items()} | {None: "fastattn"}
+        fusions = {fpn: fusion for fusion, fpn in FUSIONS.items()} | {None: "fastattn", QUAD: "fastattn"}
         hparams["fpn_weight_method"] = fusions[settings["fpn_name"]]
+        hparams["fpn_name"] = "qufpn_upwards" if settings["fpn_name"] == QUAD else "bifpn"
     if "name" in settings:
         colours = {name: tuple(settings.get(name) or usual) for name, usual in COLOURS.items()}
         is_advprop = settings.get("fill_color") == 0 and set(colours["mean"] + colours["std"]) == {0.5}
         mean, std = ([round(255 * value, 6) for value in colours[name]] for name in COLOURS)
         hparams |= ADVPROP_INPUT if is_advprop else {"mean_rgb": mean, "stddev_rgb": std, "scale_range": False}
         hparams |= ALWAYS
+        hparams |= _package_settings(settings)
     return hparams
 
 
+def _package_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what no official model has, by our names."""
+    resampled = settings.get("downsample_type") or "max", settings.get("upsample_type") or "nearest"
+    return {
+        "separable_conv": settings.get("separable_conv", True),
+        "padding": {theirs: ours for ours, theirs in PADDINGS.items()}[settings.get("pad_type", "same")],
+        "resampling": {theirs: ours for ours, theirs in RESAMPLINGS.items()}[resampled],
+        "backbone_style": "tensorflow" if settings.get("backbone_name", PREFIX).startswith("tf_") else "pytorch",
+    }
+
+
 def _require_same_network(settings: Mapping[str, Any]) -> None:
+    name = str(settings.get("name", "its own"))[:MAX_SHOWN]
+    if reason := UNSUPPORTED_MODELS.get(name):
+        raise UnsupportedSourceError(f"{name} of the effdet package is not supported: {reason}. Use it with effdet")
     backbone = settings.get("backbone_name", "tf_")
     arguments = settings.get("backbone_args") or {}
-    inside = arguments.get("act_layer", "relu6" if "lite" in backbone else "swish")
+    usual = {"efficientnet_e": "relu", "tf_efficientnet_l": "relu6", "efficientnet_l": "relu6"}
+    inside = arguments.get("act_layer", next((usual[begin] for begin in usual if backbone.startswith(begin)), "swish"))
     activation = settings.get("act_type", inside)
     problems = [
         f"{name} {settings[name]!r} (expected {expected!r})"
@@ -115,15 +147,24 @@ def _require_same_network(settings: Mapping[str, Any]) -> None:
     ]
     if (epsilon := (settings.get("norm_kwargs") or {}).get("eps", EPSILON)) != EPSILON:
         problems.append(f"batch norm epsilon {epsilon} (expected {EPSILON})")
-    if not backbone.startswith("tf_"):
-        problems.append(f"backbone {backbone} (expected tf_{backbone}: padding and batch norm epsilon differ)")
+    if settings.get("pad_type", "same") not in PADDINGS.values():
+        problems.append(
+            f"pad_type {settings['pad_type']!r} (expected one of {', '.join(map(repr, PADDINGS.values()))})"
+        )
+    resampled = settings.get("downsample_type") or "max", settings.get("upsample_type") or "nearest"
+    if resampled not in RESAMPLINGS.values():
+        problems.append(f"resampling {' and '.join(resampled)} (expected max and nearest, or bilinear twice)")
+    if backbone not in ("tf_", *TIMM_NAMES):
+        problems.append(f"backbone {backbone} (expected an EfficientNet of this project)")
+    if others := sorted(set(arguments) - KNOWN_ARGUMENTS):
+        problems.append(f"backbone_args {', '.join(others)} (expected {', '.join(sorted(KNOWN_ARGUMENTS))} only)")
     if ACTIVATIONS.get(activation, activation) != ACTIVATIONS.get(inside, inside):
         problems.append(f"act_type {activation!r} beside the backbone's {inside!r}")
-    if settings.get("fpn_name") not in (None, *FUSIONS.values()):
-        problems.append(f"fpn_name {settings['fpn_name']!r} (expected one of {', '.join(FUSIONS.values())})")
+    if settings.get("fpn_name") not in (None, *FUSIONS.values(), QUAD):
+        problems.append(f"fpn_name {settings['fpn_name']!r} (expected one of {', '.join((*FUSIONS.values(), QUAD))})")
     if problems:
-        name, found = str(settings.get("name", "its own"))[:MAX_SHOWN], "; ".join(problems)[: 5 * MAX_SHOWN]
+        found = "; ".join(problems)[: 5 * MAX_SHOWN]
         raise UnsupportedSourceError(
             f"a model that effdet built as {name}, with {found}: its tensors may fit the official network, but it "
-            "computes something else. Use it with effdet"
+            "computes different outputs. Use it with effdet"
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from converter.errors import UnsupportedSourceError
 from converter.formats.pickled import Call, Name
+from converter.identify.recognition import look_alike
 from converter.readers.pytorch.pickled_model import MAX_ENTRIES, class_of, is_model, state_dict_of
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from effdet_torch.errors import listed
@@ -85,7 +86,7 @@ def find_networks(path: Path, content: Any, last: Collection[str]) -> tuple[list
     Args:
         path: for error texts.
         content: what `read_torch_file` or `read_safetensors_file` returned.
-        last: the keys by one of which a network is recognised: its last tensor.
+        last: the keys by one of which a network is recognised: the last tensors of its heads.
 
     Raises:
         UnsupportedSourceError: There is none, or one that is not a plain state_dict; the text says what there is.
@@ -102,7 +103,7 @@ def find_networks(path: Path, content: Any, last: Collection[str]) -> tuple[list
     if not networks:
         raise UnsupportedSourceError(
             f"{path}: not a state_dict of an EfficientDet with the keys of effdet: no key ends in {' or '.join(last)}; "
-            f"{_describe(dictionaries, content)}. {SAVE}"
+            f"{_describe(dictionaries, content)}. {_next_step(dictionaries)}"
         )
     return networks, dictionaries
 
@@ -158,7 +159,8 @@ def _networks_in(path: Path, held: Held, last: Collection[str]) -> list[Network]
                 tensors[plain] = value
             elif maker := _maker(value):
                 makers[plain] = maker
-    prefixes = [key.removesuffix(name) for key in tensors for name in last if key == name or key.endswith(f".{name}")]
+    ends = ((key, name) for key in tensors for name in last if key == name or key.endswith(f".{name}"))
+    prefixes = list(dict.fromkeys(key.removesuffix(name) for key, name in ends))
     if not prefixes:
         return []
     if len(prefixes) > MAX_PLACES:
@@ -195,6 +197,12 @@ def _maker(value: Any) -> str | None:
     """Return the PyTorch function that would create a tensor of another kind: quantized, sparse, without values."""
     is_tensor = isinstance(value, Call) and isinstance(value.function, Name) and value.function.path.startswith(_MAKERS)
     return class_of(value) if is_tensor else None
+
+
+def _next_step(dictionaries: list[Held]) -> str:
+    """Return what a file without a network probably holds instead, and what to do."""
+    found = look_alike(str(key) for held in dictionaries if has_tensors(held) for key in held.content)
+    return f"It looks like {found[0]}, which is not supported. {found[1]}" if found else SAVE
 
 
 def _describe(dictionaries: list[Held], content: Any) -> str:

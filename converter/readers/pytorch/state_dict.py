@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.formats.file_kind import SAFETENSORS, recognize_content
+from converter.identify.effdet_package import no_tensorflow_original
 from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.own_metadata import (
     parse_metadata,
@@ -33,23 +34,26 @@ from converter.readers.pytorch.find_network import Network, Tensors, find_networ
 from converter.readers.pytorch.safetensors_file import read_safetensors_file
 from converter.readers.pytorch.stored_tensor import StoredTensor
 from converter.readers.pytorch.torch_file import read_torch_file
-from converter.readers.pytorch.training_settings import Training, training_of
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.readers.pytorch.training_settings import Training, fitted, training_of
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 
-NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern")
+NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern", "taps")
 MODEL_CARD = "config.json"  # of a Hugging Face folder, which has no fixed form
 UNREAD_AVERAGES = "what lies under {!r} is called averages, but has no keys of the network: it cannot be read"
+FOLDED_BIASES = "the biases in front of batch norms apart from the moving means"
 BATCH_COUNTER = ".num_batches_tracked"
 NO_METADATA = (
     "the file holds weights only; an AdvProp model needs --hparams mean_rgb=0,stddev_rgb=1,scale_range=true, one that "
     "effdet trained has the anchor ratios (1.4, 0.7) and (0.7, 1.4) instead of 2.0 and 0.5"
 )
+
 NO_BIASES = (
     "no biases in front of batch norms: right if the file was converted from TensorFlow; a model that effdet trained "
-    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation: a different network"
+    "under a name without tf_ (efficientdet_d0) uses different padding and normalisation, and needs that name as "
+    "--variant, or for a custom architecture --hparams padding=symmetric,backbone_style=pytorch"
 )
 
 
@@ -74,9 +78,12 @@ class StateDict(VariableSource):
                 f"{path}: a converted backbone without a detector. Load it with effdet_torch.load_backbone, or convert "
                 "its checkpoint again."
             )
-        last = str(DETECTOR.table.state_dict["class_channels"]["size_of"]).split()
-        copies = choose_copies(self._file, *find_networks(self._file, content, last))
+        rules = DETECTOR.table.state_dict
+        last = [key for head in ("class_channels", "seg_classes") for key in str(rules[head]["size_of"]).split()]
+        networks, dictionaries = find_networks(self._file, content, last)
+        copies = choose_copies(self._file, list(map(_with_usual_keys, networks)), dictionaries)
         facts = with_metadata(SourceFacts("PyTorch file", path, self._file.absolute().parent), metadata)
+        trainings = {} if facts.given else {view: training_of(self._file, n) for view, n in copies.by_view.items()}
         plans = _plans(self._file, copies, stated_config(metadata))
         # Two copies are those of further training, under their own names.
         held_view = facts.held_view if list(plans) == ["raw"] else None
@@ -87,18 +94,20 @@ class StateDict(VariableSource):
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
         }
+        is_folded = not all(plan.config.redundant_bias for plan in plans.values())
         facts = replace(
             facts,
             takes_config_file=False,
             held_view=held_view,
             checksums=_checksums(copies),
-            is_folded=not all(plan.config.redundant_bias for plan in plans.values()),
+            is_folded=is_folded,
+            unrecoverable=(*[OTHER_COPY] * (len(plans) < 2), *[FOLDED_BIASES] * is_folded, OPTIMIZER_STATE),
             raw_reason=UNREAD_AVERAGES.format(copies.unread[:80]) if copies.unread else "",
             notes=(*copies.notes, *(note for network in copies.by_view.values() for note in _tensor_notes(network))),
         )
         if file and (file.parent / MODEL_CARD).is_file():
             facts = replace(facts, notes=(*facts.notes, f"{MODEL_CARD} in the folder is not read"))
-        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans))
+        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans, trainings))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -128,6 +137,12 @@ class StateDict(VariableSource):
             tensor = None if entry.target is None else tensors.get(entry.target)
             for number, name in enumerate(entry.sources):
                 self._places[names[name]] = tensor, entry, number
+
+
+def _with_usual_keys(network: Network) -> Network:
+    """Return the network under this project's keys; if two tensors then had the same key, as it is."""
+    tensors = {DETECTOR.table.usual_key(key): tensor for key, tensor in network.tensors.items()}
+    return replace(network, tensors=tensors) if len(tensors) == len(network.tensors) else network
 
 
 def _plans(path: Path, copies: Copies, stated: EfficientDetConfig | None) -> dict[str, Plan]:
@@ -180,11 +195,17 @@ def _checksums(copies: Copies) -> str:
     return next((tensor.storage.algorithm for tensor in tensors if tensor.storage.checksum is not None), "")
 
 
-def _of_another_tool(file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan]) -> SourceFacts:
+def _of_another_tool(
+    file: Path, facts: SourceFacts, copies: Copies, plans: Mapping[str, Plan], trainings: Mapping[str, Training]
+) -> SourceFacts:
     """Return the facts about a file of another tool: what it says of its training, and what it leaves open."""
-    known = [training_of(file, network, plans[view].config) for view, network in copies.by_view.items()]
+    configs = {view: plan.config for view, plan in plans.items()}
+    known = [fitted(file, training, configs[view]) for view, training in trainings.items()]
     training = next((training for training in known if training.hparams), Training())
-    open_questions = [] if training.is_whole else [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    is_official = not any(map(no_tensorflow_original, configs.values()))
+    open_questions = [NO_METADATA, *([NO_BIASES] if facts.is_folded else [])]
+    if training.is_whole or not is_official:
+        open_questions = []
     notes = [*open_questions, *training.notes, *_place_notes(copies), *facts.notes]
     given = ((training.origin, training.hparams),) if training.hparams else ()
     return replace(facts, given=given, notes=tuple(dict.fromkeys(notes)))

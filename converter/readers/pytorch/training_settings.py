@@ -24,7 +24,7 @@ from converter.readers.pytorch.pickled_model import (
     is_model,
     plain_settings,
 )
-from effdet_torch.config import VARIANTS, EfficientDetConfig
+from effdet_torch.config import MODELS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
 
 NAME, ARGUMENTS, CONFIG = "arch", "args", "config"  # where timm's saver and the models keep them
@@ -57,26 +57,38 @@ class Training:
         return [f"{self.origin}: {values}"[:MAX_NOTE]] if values else []
 
 
-def training_of(path: Path, network: Network, config: EfficientDetConfig) -> Training:
+def training_of(path: Path, network: Network) -> Training:
     """Return what is known about the training of a network.
 
     Args:
         path: for error texts.
         network: with the dictionaries around it.
-        config: what its tensors show.
 
     Raises:
-        UnsupportedSourceError: It is another network than the official one with the same tensors, or the name of its
-            model is that of another backbone.
+        UnsupportedSourceError: It is a model of the `effdet` package that is not supported, or one that computes
+            something else than a supported network with the same tensors.
     """
     try:
-        training = _of_model(network) or _of_checkpoint(network.held.around) or Training()
+        return _of_model(network) or _of_checkpoint(network.held.around) or Training()
     except UnsupportedSourceError as error:
         raise UnsupportedSourceError(f"{path}: {error}.") from error
     except _OF_ANOTHER_TYPE as error:
         problem = f"the settings of its model are not valid ({type(error).__name__})"
         raise UnsupportedSourceError(f"{path}: {problem}. {SAVE}") from error
-    named = VARIANTS.get(str(training.hparams.get("name", "")).removeprefix("efficientdet-"))
+
+
+def fitted(path: Path, training: Training, config: EfficientDetConfig) -> Training:
+    """Return what of a training fits a network.
+
+    Args:
+        path: for error texts.
+        training: what is known about it.
+        config: what the tensors of the network show.
+
+    Raises:
+        UnsupportedSourceError: The name of its model is that of another backbone.
+    """
+    named = MODELS.get(str(training.hparams.get("name", "")).removeprefix("efficientdet-"))
     if named is not None and named.backbone != config.backbone:
         raise UnsupportedSourceError(
             f"{path}: {training.origin} belongs to a model with {named.backbone}, but the tensors are those of "

@@ -24,9 +24,10 @@ from converter.formats.apart import read_apart
 from converter.formats.leveldb_table import extend_crc32c
 from converter.identify.naming import undo_counters
 from converter.identify.own_metadata import parse_metadata, with_metadata
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, SourceFacts, VariableInfo, VariableSource
 
 _ONE_COPY = "a Keras .h5 file holds one copy of every variable and does not say whether it is the averages"
+_LOST = (OTHER_COPY, OPTIMIZER_STATE, STEP_COUNT)
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
 
 
@@ -51,7 +52,8 @@ class KerasH5(VariableSource):
             UnsupportedSourceError: It is not a Keras 2 weights file, or it holds arrays that cannot be read.
             OSError: It cannot be opened.
         """
-        facts = SourceFacts("Keras .h5 file", path, path.absolute().parent, raw_reason=_ONE_COPY)
+        folder = path.absolute().parent
+        facts = SourceFacts("Keras .h5 file", path, folder, raw_reason=_ONE_COPY, unrecoverable=_LOST)
         try:
             found, copies = read_apart(_index, path, may_fork=not _has_open_files())
         except CorruptFileError as error:

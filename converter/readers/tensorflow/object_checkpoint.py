@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.readers.tensorflow.object_graph import Names, read_names
-from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import AVERAGE, SourceFacts, VariableInfo, VariableSource
+from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle, lost_of_training
+from converter.source import AVERAGE, OTHER_COPY, RAW_VALUES, SourceFacts, VariableInfo, VariableSource
 
 ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
 _AVERAGES_PREFIX = "emackpt"
@@ -67,13 +67,13 @@ class ObjectCheckpoint(VariableSource):
 
     def _implied_averages(self, names: Names) -> tuple[dict[str, str], SourceFacts]:
         """Return {name: key} of the averages that have no slot, and what is known about both copies."""
-        facts = self._bundle.facts
+        facts, lost = self._bundle.facts, lost_of_training({*names.model, *names.others})
         averaged = {name: key for name, key in names.model.items() if f"{name}/{AVERAGE}" in names.others}
         if not averaged:
             reason = f"a {facts.kind} {ONE_COPY}"
             if self._bundle.prefix.name.startswith(_AVERAGES_PREFIX):
                 reason += f"; its name ({self._bundle.prefix.name}) says that it is"
-            return {}, replace(facts, raw_reason=reason)
+            return {}, replace(facts, raw_reason=reason, unrecoverable=(OTHER_COPY, *lost))
         pairs = [(key, names.others[f"{name}/{AVERAGE}"]) for name, key in averaged.items()]
         checksums = [(self._bundle.checksum(own), self._bundle.checksum(average)) for own, average in pairs]
         same = all(own is not None and own == average for own, average in checksums)
@@ -84,4 +84,4 @@ class ObjectCheckpoint(VariableSource):
             for name, key in names.model.items()
             if name not in averaged and self._bundle.variables[key].dtype.startswith(("float", "bfloat"))
         }
-        return implied, replace(facts, notes=notes)
+        return implied, replace(facts, notes=notes, unrecoverable=(*([RAW_VALUES] if same else []), *lost))

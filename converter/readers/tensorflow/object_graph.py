@@ -31,14 +31,14 @@ from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.trackable import ROOT, VALUE, Node, local_name, reachable, read_nodes
 from converter.identify.naming import drop_outer, undo_counters
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
-from converter.source import AVERAGE
+from converter.source import AVERAGE, OPTIMIZER, STEP
 
-_OPTIMIZER, _GRAPH, _STEP = "optimizer", "object_graph", "global_step"
+_GRAPH = "object_graph"
 _STEP_COUNTERS = ("iter", "_iterations")
 _SIGNS = {"_variables", "learning_rate", "decay"}  # one of these beside a step counter makes an optimizer
 _AVERAGED, _AVERAGES = "_trainable_variables", "_model_variables_moving_average"
 _SLOTS = {"average": AVERAGE}  # other slots keep their names
-# Training on a TF-Hub module: attribute -> scope. The module's own variables are attributes under their TF1 names.
+# Training on a TF-Hub module: attribute -> scope. A module has its variables as attributes: their TF1 names and ":0".
 _HUB_MODULE, _HUB_HEADS = "base_model/", {"classes": "class_net/class-predict", "boxes": "box_net/box-predict"}
 _NUMBERED = re.compile(f"/{AVERAGE}_[0-9]+$")
 _OUTPUT = ":0"  # TensorFlow's first output of an operation, which ends the name of a variable
@@ -96,7 +96,7 @@ def _unique(keys: Iterable[str], model: Mapping[str, str], namer: _Namer) -> dic
     for key in (*model, *(key for key in keys if key not in model)):
         name = model[key] if key in model else namer.name(key)
         if name in names and key not in model and not name.endswith(f"/{AVERAGE}"):
-            name = f"{_OPTIMIZER}/{key}"
+            name = f"{OPTIMIZER}/{key}"
         if name in names:
             raise UnsupportedSourceError(f"{names[name]} and {key} are both named {name!r}; expected one model")
         names[name] = key
@@ -105,7 +105,7 @@ def _unique(keys: Iterable[str], model: Mapping[str, str], namer: _Namer) -> dic
 
 def _optimizers(nodes: Sequence[Node]) -> set[int]:
     """Return the objects that keep slots, or count steps and have what optimizers have, or are called so."""
-    called = {node.children[_OPTIMIZER] for node in nodes if _OPTIMIZER in node.children}
+    called = {node.children[OPTIMIZER] for node in nodes if OPTIMIZER in node.children}
     counting = {
         place
         for place, node in enumerate(nodes)
@@ -133,17 +133,13 @@ def _given_names(keys: Iterable[str], full_names: Mapping[str, str]) -> dict[str
     """Return {key: name in the file}: the full name where it has a scope, which every variable of a layer has."""
     paths = {key: key.removesuffix(VALUE) for key in keys}
     full = {key: full_names.get(key, "") for key in paths}
-    given = {key: full[key] if "/" in full[key] or full[key] == _STEP else path for key, path in paths.items()}
-    if any(path.startswith(_HUB_MODULE) and path.endswith(_OUTPUT) for path in paths.values()):
-        given |= {key: name for key, path in paths.items() if (name := _hub_name(path))}
-    return given
-
-
-def _hub_name(path: str) -> str:
-    if path.startswith(_HUB_MODULE):
-        return local_name(path).removesuffix(_OUTPUT)
-    head, _, leaf = path.rpartition("/")
-    return f"{_HUB_HEADS[head]}/{leaf}" if head in _HUB_HEADS else ""
+    given = {key: full[key] if "/" in full[key] or full[key] == STEP else path for key, path in paths.items()}
+    tracked = {key: local_name(path) for key, path in paths.items()}
+    named = {key: name.removesuffix(_OUTPUT) for key, name in tracked.items() if name.endswith(_OUTPUT) and "/" in name}
+    if any(paths[key].startswith(_HUB_MODULE) for key in named):
+        heads = ((key, path.rpartition("/")) for key, path in paths.items())
+        named |= {key: f"{_HUB_HEADS[head]}/{leaf}" for key, (head, _, leaf) in heads if head in _HUB_HEADS}
+    return {**given, **named}
 
 
 def _official_names(given: Iterable[str]) -> dict[str, str]:
@@ -176,16 +172,16 @@ class _Namer:
     def name(self, key: str) -> str:
         if not key.endswith(VALUE):
             return _GRAPH if key == OBJECT_GRAPH else f"{_GRAPH}/{key}"
-        if key == self.step and _STEP not in self.official:
-            return _STEP
+        if key == self.step and STEP not in self.official:
+            return STEP
         path = key.removesuffix(VALUE)
         variable, slot = self.slots.get(key) or self._copy(self.full_names.get(key, ""))
         name = self.model.get(variable, self.official.get(variable))
         if name is not None:
             slot = slot or path.split("/")[-2:][0]  # a copy under the variable's own name, in a list of this name
             return f"{name}/{_SLOTS.get(slot, slot)}"
-        inside = f"/{path}".partition(f"/{_OPTIMIZER}/")[2]
-        return f"{_OPTIMIZER}/{inside or path}"
+        inside = f"/{path}".partition(f"/{OPTIMIZER}/")[2]
+        return f"{OPTIMIZER}/{inside or path}"
 
     @cached_property
     def _flat(self) -> dict[str, str]:

@@ -10,9 +10,10 @@ from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.nodes import SAVED_MODEL
 from converter.readers.tensorflow.object_checkpoint import ObjectCheckpoint
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
-from converter.source import VariableSource
+from converter.source import OPTIMIZER_STATE, RAW_VALUES, VariableSource
 
 _AVERAGES = "a TF1 SavedModel holds the averages under the raw names; its EMA slots are as they were initialised"
+_LOST = (RAW_VALUES, OPTIMIZER_STATE)
 
 
 def as_saved_model(bundle: TensorBundle, folder: Path) -> VariableSource:
@@ -29,4 +30,4 @@ def as_saved_model(bundle: TensorBundle, folder: Path) -> VariableSource:
     facts = replace(bundle.facts, folder=folder, graph=graph_of(file, SAVED_MODEL) if file.is_file() else None)
     if OBJECT_GRAPH in bundle.variables:
         return ObjectCheckpoint(bundle.with_facts(replace(facts, kind="TF2 SavedModel")))
-    return bundle.with_facts(replace(facts, kind="TF1 SavedModel", raw_reason=_AVERAGES))
+    return bundle.with_facts(replace(facts, kind="TF1 SavedModel", raw_reason=_AVERAGES, unrecoverable=_LOST))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,17 @@ from converter.errors import CorruptFileError, MissingFileError, UnsupportedSour
 from converter.formats.leveldb_table import extend_crc32c, mask_crc32c, unmask_crc32c
 from converter.formats.protobuf import read_varint
 from converter.readers.tensorflow.bundle_index import STORED_DTYPES, BundleEntry, Slice, read_index
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import (
+    AVERAGE,
+    OPTIMIZER,
+    OPTIMIZER_STATE,
+    OTHER_COPY,
+    STEP,
+    STEP_COUNT,
+    SourceFacts,
+    VariableInfo,
+    VariableSource,
+)
 from effdet_torch.untrusted.files import map_file
 
 if TYPE_CHECKING:
@@ -56,7 +66,10 @@ class TensorBundle(VariableSource):
             self._index = read_index(_read_file(self._index_path))
         self._variables = {name: entry.info for name, entry in self._index.entries.items()}
         kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
-        super().__init__(SourceFacts(kind, Path(path or prefix), self.prefix.parent, checksums="CRC-32C"))
+        names = self._variables.keys()
+        lost = (*([] if AVERAGE in slots_of(names) else [OTHER_COPY]), *lost_of_training(names))
+        folder = self.prefix.parent
+        super().__init__(SourceFacts(kind, Path(path or prefix), folder, checksums="CRC-32C", unrecoverable=lost))
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:
@@ -141,6 +154,17 @@ class TensorBundle(VariableSource):
                 f"{shown}: {error.strerror or error}. Keep all files of the checkpoint in one folder: "
                 f"{self.prefix.name}.index and {self.prefix.name}.data-*."
             ) from error
+
+
+def slots_of(names: Collection[str]) -> set[str]:
+    """Return the slots that variables have among some names: "Momentum" of X/Momentum beside X."""
+    return {slot for variable, _, slot in (name.rpartition("/") for name in names) if variable in names}
+
+
+def lost_of_training(names: Collection[str]) -> list[str]:
+    """Return what a checkpoint with these names lacks of the state of its training."""
+    has_state = slots_of(names) - {AVERAGE} or any(name.startswith(f"{OPTIMIZER}/") for name in names)
+    return [*([] if has_state else [OPTIMIZER_STATE]), *([] if STEP in names else [STEP_COUNT])]
 
 
 def _read_file(path: Path) -> bytes:

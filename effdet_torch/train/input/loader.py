@@ -186,7 +186,7 @@ class _Reader:
         """Draw an image on a canvas, (3, H, W); return its boxes, (N, 4) xyxy in pixels, and labels, (N,)."""
         example = self._example(key)
         size = example.image.shape[0], example.image.shape[1]
-        placement = Placement.of(size, example.view, self._config.image_size)
+        placement = Placement.of(size, example.view, self._config.image_size, resize=self._config.resize)
         placement.draw(example.image, canvas, self._empty, self._config)
         boxes, kept = placement.boxes(example.boxes)
         return boxes, example.labels[kept]

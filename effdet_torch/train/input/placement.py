@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, Resize
 from effdet_torch.processing.numpy_preprocess import axis, resample
 from effdet_torch.processing.sampling import scaled_size
 from effdet_torch.train.input.example import Boxes, Pixels, View
@@ -32,7 +32,9 @@ class Placement:
     flip: bool
 
     @classmethod
-    def of(cls, size: Size, view: View, output: Size, target: Size | None = None) -> Placement:
+    def of(
+        cls, size: Size, view: View, output: Size, target: Size | None = None, resize: Resize = "half_pixel"
+    ) -> Placement:
         """Return where an image of a size lies.
 
         Args:
@@ -40,9 +42,10 @@ class Placement:
             view: see `View`.
             output: size of the canvas.
             target: size that `view.scale` scales; None is that of the canvas.
+            resize: see `EfficientDetConfig`.
         """
         fitted = [max(1, int(np.float32(view.scale) * np.float32(side))) for side in target or output]
-        height, width, _ = scaled_size(size, (fitted[0], fitted[1]))
+        height, width, _ = scaled_size(size, (fitted[0], fitted[1]), resize)
         spare = max(0, height - output[0]), max(0, width - output[1])
         y, x = (int(np.float32(side) * np.float32(share)) for side, share in zip(spare, view.offsets, strict=True))
         return cls(output, (height, width), (y, x), view.flip)
@@ -56,11 +59,11 @@ class Placement:
             image: (height, width, 3).
             canvas: (3, H, W), overwritten.
             empty: (3, 1, 1), the normalised colour beside the image.
-            config: supplies the normalization.
+            config: supplies the normalization and how images are resized.
         """
         height, width = (min(pair) for pair in zip(self.output, self.scaled, strict=True))
-        y = axis(image.shape[0], self.scaled[0], self.offset[0], height)
-        x = axis(image.shape[1], self.scaled[1], self.offset[1], width, self.flip)
+        y = axis(image.shape[0], self.scaled[0], self.offset[0], height, resize=config.resize)
+        x = axis(image.shape[1], self.scaled[1], self.offset[1], width, self.flip, config.resize)
         resample(image, canvas[:, :height, :width], y, x, config)
         canvas[:, height:] = empty
         canvas[:, :height, width:] = empty

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from converter.conversion import FORMAT_VERSION, build_metadata, convert_checkpoint, prepare
 from converter.errors import AccountingError, ConversionError, UnsupportedSourceError, ViewError
 from converter.plan.engine import convert
-from converter.report import conversion_report
 from effdet_torch import __version__
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
@@ -42,6 +41,22 @@ def test_options_and_the_config_beside_the_checkpoint_are_used(tmp_path: Path) -
     expected = small_config(image_size=(384, 640), anchor_scale=3.0, redundant_bias=True)
     assert prepared.settings.config == expected
     assert "class_net.conv_rep.0.conv_pw.bias" in prepared.plan.targets
+
+
+def test_a_detector_with_an_unfinished_segmentation_head_is_converted_without_it() -> None:
+    arrays = placeholders(plan_of(small_config(heads=("object_detection", "segmentation"))))
+    head = {name for name in arrays if name.startswith("segmentation_head/")}
+    assert prepare(MemorySource(arrays)).settings.config.heads == ("object_detection", "segmentation")
+    last = max(name for name in head if name.endswith("/bias")).removesuffix("bias")
+    unfinished = {name: array for name, array in arrays.items() if not name.startswith(last)}
+    prepared = prepare(MemorySource(unfinished))
+    assert prepared.settings.config.heads == ("object_detection",)
+    reasons = {reason for name, reason in prepared.accounting.ignored.items() if name in head}
+    assert reasons == {"segmentation head without its last layer: incomplete, so it is not converted"}
+    with pytest.raises(ConversionError, match=r"sets heads to .*segmentation.*, but the checkpoint's shapes show"):
+        prepare(MemorySource(unfinished), hparams="heads=object_detection*segmentation")
+    with pytest.raises(AccountingError, match="0 missing, 1 unexpected"):  # its last layer is damaged
+        prepare(MemorySource(unfinished | {f"{last}kernel": arrays[f"{last}kernel"]}))
 
 
 BIAS = "box_net/box-0/bias"
@@ -146,12 +161,3 @@ def test_an_impossible_output_is_refused_before_anything_is_read(tmp_path: Path)
     with pytest.raises(UsageError):
         convert_checkpoint(prepared, tmp_path / "absent" / "model.pth")
     assert len(source.reads) == before
-
-
-def test_a_segmentation_head_is_left_out_with_a_note() -> None:
-    head = {f"segmentation_head/bn_{place}/gamma": np.ones(8, np.float32) for place in range(4)}
-    prepared = prepare(MemorySource({**CHECKPOINT, **head}))
-    assert set(head) <= set(prepared.accounting.ignored)
-    note = "the file also holds a segmentation head, which is not converted: 4 variables"
-    assert note in conversion_report(prepared, None, None)["notes"]
-    assert note not in conversion_report(prepare(MemorySource(CHECKPOINT)), None, None)["notes"]

@@ -264,8 +264,8 @@ def test_a_file_that_turns_unreadable(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_format_is_added_by_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "model.tflite"
-    path.write_bytes(b"\x1c\0\0\0TFL3")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x07")
     found: Format = recognize(path)
     assert found not in READERS
     source = TensorBundle(bundle_of(3, tmp_path / "stand-in"))

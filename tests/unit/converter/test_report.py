@@ -49,6 +49,22 @@ def test_an_untrained_network_is_called_so() -> None:
     assert "note         UNTRAINED: every batch norm holds its initial values" in conversion_text(report)
 
 
+def test_what_a_source_lost_is_told_and_nothing_where_nothing_is_lost() -> None:
+    lost = ("gamma apart from the kernel", "raw values")
+    assert "lost         cannot be recovered: gamma apart from the kernel, raw values\n" in inspected(
+        {"a": np.zeros(1)}, unrecoverable=lost
+    )
+    assert inspect_source(MemorySource(CHECKPOINT, unrecoverable=lost))["unrecoverable"] == list(lost)
+    assert "cannot be recovered" not in inspected(CHECKPOINT)  # negative control
+
+
+def test_a_model_that_pads_unlike_its_variant_says_so() -> None:
+    assert "padding" not in converted()  # negative control
+    assert "128 pixels, padding symmetric, resampling bilinear, 3." in converted(
+        hparams="image_size=128,padding=symmetric,resampling=bilinear"
+    )
+
+
 def test_the_list_of_official_files_fits_a_terminal() -> None:
     lines = official_text(official_files().values()).split("\n")
     assert max(map(len, lines)) <= 80

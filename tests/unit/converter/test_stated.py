@@ -40,6 +40,14 @@ def convert(source: Path, out: Path, **options: Any) -> dict[str, Any]:
         return convert_checkpoint(prepare(opened, **options), out, target=None if out.suffix else TARGETS["tf1"])
 
 
+@pytest.mark.parametrize(("bare", "variants"), [(False, ["d0"]), (True, ["d0", "efficientdet_d0"])])
+def test_metadata_exclude_a_variant_with_the_same_tensors(bare: bool, variants: list[str], tmp_path: Path) -> None:
+    prepared = prepare(MemorySource(placeholders(plan_of("d0"))))
+    convert_checkpoint(prepared, tmp_path / "m.pth", bare=bare, allow_nonfinite=True)
+    with open_checkpoint(tmp_path / "m.pth") as source:
+        assert inspect_source(source)["variants"] == variants
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw values and averages that differ."""

@@ -17,7 +17,8 @@ from converter.identify import families
 from converter.inspection import inspect_source
 from converter.plan.engine import convert
 from converter.plan.family import Family, Request, Settings
-from converter.plan.table import parse_table
+from converter.plan.grammar import parse_table
+from converter.source import VariableSource
 from converter.writers.targets import TARGETS
 from effdet_torch.errors import UsageError
 from support.sources import MemorySource
@@ -77,7 +78,7 @@ class Tower:
     def describe(self) -> str:
         return f"a {self.shape} tower with {self.floors} floors"
 
-    def variants(self) -> list[str]:
+    def variants(self, source: VariableSource | None = None) -> list[str]:
         return ["high-rise"] if self.floors > 1 else []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from effdet_torch.architecture.backbone import BACKBONES, backbone_channels, feature_sizes
-from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config, list_models
+from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
 
 PUBLISHED = {
@@ -52,7 +52,7 @@ def test_variants_are_the_published_ones() -> None:
         for name, config in VARIANTS.items()
     }
     assert found == PUBLISHED
-    assert list_models() == list(PUBLISHED)
+    assert list_models() == [*PUBLISHED, *PACKAGE_VARIANTS]
     for name, config in VARIANTS.items():
         lite = name.startswith("lite")
         assert config.activation == ("relu6" if lite else "swish")
@@ -64,13 +64,11 @@ def test_variants_are_the_published_ones() -> None:
 def test_dict_round_trip_through_json(variant: str) -> None:
     config = get_config(variant, num_classes=7, image_size=(384, 640), redundant_bias=True)
     assert EfficientDetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    assert get_config(f"EfficientDet-{variant.upper()}", image_size=640) == get_config(variant, image_size=(640, 640))
+    assert get_config(variant.upper(), image_size=640) == get_config(variant, image_size=(640, 640))
 
 
-@pytest.mark.parametrize(
-    "pattern", ["{}", "efficientdet-{}", "efficientdet_{}", "tf_efficientdet_{}", "EfficientDet-{}"]
-)
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("pattern", ["{}", "efficientdet-{}", "tf_efficientdet_{}", "EfficientDet-{}"])
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) -> None:
     assert get_config(pattern.format(variant)) == get_config(pattern.format(variant.upper())) == get_config(variant)
 
@@ -78,10 +76,10 @@ def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) 
 @pytest.mark.parametrize(
     ("variant", "overrides", "text"),
     [
-        ("d9", {}, "unknown variant 'd9'; known variants: d0, d1, .*, lite4$"),
+        ("d9", {}, "unknown variant 'd9'; known variants: d0, d1, .*, efficientdetv2_ds$"),
         ("lite5", {}, "did you mean 'lite"),
         ("tf_efficientdet_d00", {}, "did you mean 'd0'?"),
-        ("resnet50", {}, "known variants: d0, .*, lite4$"),
+        ("resnet50", {}, "known variants: d0, .*, efficientdetv2_ds$"),
         (
             "tf_efficientdet_d0_ap",
             {},
@@ -166,6 +164,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({name: 101}, f"{name} is 101; expected a positive integer, at most 100") for name in REPEATED),
     *(({name: 1_000_001}, "expected a positive integer, at most 1000000") for name in ("num_classes", "fpn_channels")),
     ({"aspect_ratios": (1.0,) * 101}, "aspect_ratios is"),
+    ({"resize": "area"}, "resize is 'area'; expected one of half_pixel, legacy"),
+    ({"taps": ((2, "1"),)}, r"taps is .*; expected pairs \(stage, block\), or nothing"),
+    (
+        {"taps": ((2, 1), (4, 2))},
+        r"expected \(stage, block\) of efficientnet-b0 for every level: \(2, 0 to 1\), \(4, 0",
+    ),
+    ({"taps": ((2, 1), (4, 3), (6, 0))}, r"taps is \(\(2, 1\), \(4, 3\), \(6, 0\)\); expected"),
+    ({"taps": ((2, 1), (3, 2), (6, 0))}, "taps is"),
+    ({"nms_configs": (("profile", "serving"),)}, "nms_configs is"),
     ({"fpn_config": ((3, (0,)),) * 101}, "expected nodes .*, at most 100"),
 ]
 
@@ -199,3 +206,16 @@ def test_qufpn_has_four_paths_and_sums() -> None:
     levels = [*range(3, 8), *(level for level, _ in cell)]
     for level, offsets in cell[-5:]:  # the sums add two features of their own level
         assert {levels[offset] for offset in offsets} == {level}
+    upwards = get_config("d0", fpn_name="qufpn_upwards").cell
+    assert upwards == (*cell[:-5], *reversed(cell[-5:]))
+
+
+def test_names_of_the_effdet_package() -> None:
+    """With an underscore the package's own model; the official name has a hyphen."""
+    assert get_config("efficientdet_d0").backbone_style == get_config("EfficientDet_D0").backbone_style == "pytorch"
+    assert get_config("efficientdet-d0") == get_config("tf_efficientdet_d0") == get_config("d0")
+    assert get_config("efficientdet-q0") == get_config("efficientdet_q0")
+    with pytest.raises(ConfigError, match=r"did you mean 'efficientdet_q2'\?"):
+        get_config("efficientdet_q22")
+    with pytest.raises(ConfigError, match="'resdet50' of the effdet package is not supported: its backbone ResNet-50"):
+        get_config("resdet50")

@@ -27,6 +27,7 @@ DEFAULTS: Mapping[str, Any] = {
     "num_classes": 90,
     "num_scales": 3,
     "scale_range": False,
+    "seg_num_classes": 3,
     "separable_conv": True,
     "stddev_rgb": (58.395, 57.12, 57.375),
     "survival_prob": None,

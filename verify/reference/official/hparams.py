@@ -21,6 +21,7 @@ from verify.reference.official.values import (
     read_aspects,
     read_color,
     read_flag,
+    read_heads,
     read_nodes,
     read_numbers,
     read_size,
@@ -45,6 +46,7 @@ class Hparams:
         anchor_scale: anchor size in strides; one for all levels, or one per level.
         scale_range: map what the normalisation gave from 0..255 to -1..1, after padding.
         survival_prob: whether there was one in training: then the heads add the input of a repeat, from repeat 1 on.
+        heads: which of "object_detection" and "segmentation" there are.
         fpn_config: the nodes of a cell, where they are listed; then `fpn_name` has no effect.
     """
 
@@ -72,6 +74,8 @@ class Hparams:
     apply_bn_for_resampling: bool
     conv_after_downsample: bool
     conv_bn_act_pattern: bool
+    heads: frozenset[str]
+    seg_num_classes: int
 
     @property
     def levels(self) -> range:
@@ -127,8 +131,6 @@ def _override(values: dict[str, Any], mapping: Values) -> None:
 
 def _refuse_unsupported(values: Values) -> None:
     """Refuse what no field of `Hparams` can say."""
-    if not isinstance(heads := values["heads"], (str, list, tuple)) or "object_detection" not in heads:
-        raise ReferenceModelError(f"heads is {shorten(heads)}: the reference computes object_detection only")
     for stage, (found, expected) in enumerate(zip(_block_list(values["backbone_config"]), BLOCKS, strict=True)):
         for name, value, default in zip(BLOCK_ARGS, found, expected, strict=True):
             if value != default:
@@ -209,4 +211,6 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "apply_bn_for_resampling": read_flag,
     "conv_after_downsample": read_flag,
     "conv_bn_act_pattern": read_flag,
+    "heads": read_heads,
+    "seg_num_classes": read_whole,
 }

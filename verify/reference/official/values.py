@@ -39,6 +39,14 @@ def _items(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def read_heads(value: Any) -> frozenset[str]:
+    """Read the names of the heads, at least one; there are two."""
+    known = {"object_detection", "segmentation"}
+    if not (found := set(_items(value))) or not found <= known:
+        raise ValueError(f"expected some of {', '.join(sorted(known))}")
+    return frozenset(found)
+
+
 def read_size(value: Any) -> tuple[int, int]:
     """Read (height, width) from a side, "WIDTHxHEIGHT", or (height, width)."""
     if isinstance(value, str) and "x" in value.lower():

@@ -10,7 +10,13 @@ from typing import get_args
 from verify.report.content.text import number
 from verify.results.verification import MODES, LayerResult, Mode, Precision, Verification
 
-PARTS: Mapping[str, str] = {"backbone": "Backbone", "fpn": "BiFPN", "class_net": "Class head", "box_net": "Box head"}
+PARTS: Mapping[str, str] = {
+    "backbone": "Backbone",
+    "fpn": "BiFPN",
+    "class_net": "Class head",
+    "box_net": "Box head",
+    "seg_head": "Segmentation head",
+}
 RUN_ORDER: tuple[tuple[Mode, Precision], ...] = tuple(product(MODES, get_args(Precision)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from itertools import product
 from pathlib import PurePath
 
+from effdet_torch.file_format import untrained
 from verify.report.content.detections.checks import checks
 from verify.report.content.layers import by_layer, part, runs
 from verify.report.content.section import Section
@@ -53,6 +54,8 @@ def headline(verification: Verification) -> str:
         return f"TensorFlow's own graph ({graph.name}) computes other outputs: {_listed_outputs(graph)}."
     if detection is not None and not (verification.layers and detection.passed):
         return _detection_headline(detection)
+    if verification.audit is None and graph is not None and graph.outputs:
+        return f"The outputs are those of {graph.name}; tensors and layers were not compared with it."
     return _agreement(verification) if verification.layers else "Nothing was compared."
 
 
@@ -77,7 +80,9 @@ def other_input_size(verification: Verification) -> Iterator[str]:
 
 
 def advice(verification: Verification) -> Iterator[str]:
-    """Yield how a verdict can rest on more, where it must."""
+    """Yield which parts of the network hold no knowledge, and how a verdict can rest on more, where it must."""
+    if text := untrained(verification.model.get("metadata", {})):
+        yield f"{text}."
     if not verification.claim_suffices:
         yield ADVICE[verification.required or "config"]
     detection = verification.detection
@@ -118,7 +123,8 @@ def _agreement(verification: Verification) -> str:
 def _listed_outputs(graph: GraphResult) -> str:
     """Return the outputs that differ: "class P3, P4; box P3"."""
     heads = {part(output): [x for x in graph.failures if part(x) == part(output)] for output in graph.failures}
-    return "; ".join(f"{head.lower()} {', '.join(f'P{x.level}' for x in found)}" for head, found in heads.items())
+    levels = {head: ", ".join(f"P{x.level}" for x in found if x.level is not None) for head, found in heads.items()}
+    return "; ".join(f"{head.lower()} {which}".rstrip() for head, which in levels.items())
 
 
 def _detection_headline(detection: DetectionResult) -> str:

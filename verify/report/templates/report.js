@@ -57,8 +57,7 @@
     show();
   }
 
-  // Sizes change with the window, with filters, and when what holds a table is opened.
-  const sizes = new ResizeObserver(() => {
+  function markWiderTables() {
     for (const box of document.querySelectorAll(".scroll")) {
       const isWider = box.scrollWidth > box.clientWidth + 1;  // rounded
       const before = box.previousElementSibling;
@@ -72,7 +71,11 @@
         hint?.remove();
       }
     }
-  });
+  }
+
+  // Once now, and when sizes change: with the window, with filters, and when what holds a table is opened.
+  markWiderTables();
+  const sizes = new ResizeObserver(markWiderTables);
   for (const box of document.querySelectorAll(".scroll")) {
     sizes.observe(box);
     for (const content of box.children) sizes.observe(content);

@@ -18,7 +18,7 @@ _TOLERANCE = 5e-3  # pixels: corners are float32 numbers of up to some thousand
 Floats = NDArray[np.float64]
 
 
-class _Level(NamedTuple):
+class Level(NamedTuple):
     """One level: cells down and across, image size (height, width), and the anchors of a cell.
 
     Attributes:
@@ -41,7 +41,7 @@ def explain_anchors(boxes: NDArray[Any]) -> dict[str, Any] | None:
     if boxes.ndim != 2 or boxes.dtype.kind != "f" or not np.isfinite(boxes).all():
         return None
     corners = boxes.astype(np.float64)
-    levels: list[_Level] = []
+    levels: list[Level] = []
     start = 0
     while start < len(corners):
         level = _read_level(corners[start:], len(levels[0].sizes) if levels else None)
@@ -51,11 +51,11 @@ def explain_anchors(boxes: NDArray[Any]) -> dict[str, Any] | None:
         start += level.cells[0] * level.cells[1] * len(level.sizes)
     if not levels:
         return None
-    found = _hparams(levels)
-    return found if found and np.abs(_generate(levels, found) - corners).max() < _TOLERANCE else None
+    found = hparams_of_levels(levels)
+    return found if found and np.abs(generate(levels, found) - corners).max() < _TOLERANCE else None
 
 
-def _read_level(corners: Floats, per_cell: int | None) -> _Level | None:
+def _read_level(corners: Floats, per_cell: int | None) -> Level | None:
     """Return the level that rows begin with."""
     centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     stride = 2 * centres[0]
@@ -72,7 +72,7 @@ def _read_level(corners: Floats, per_cell: int | None) -> _Level | None:
         return None
     relative = sides[:per_cell] / stride
     size = (down * stride[0], across * stride[1])
-    return _Level((down, across), size, np.sqrt(relative.prod(axis=1)), relative[:, 1] / relative[:, 0])
+    return Level((down, across), size, np.sqrt(relative.prod(axis=1)), relative[:, 1] / relative[:, 0])
 
 
 def _leading(fits: NDArray[np.bool_]) -> int:
@@ -80,27 +80,28 @@ def _leading(fits: NDArray[np.bool_]) -> int:
     return len(fits) if fits.all() else int(np.argmin(fits))
 
 
-def _hparams(levels: list[_Level]) -> dict[str, Any] | None:
+def hparams_of_levels(levels: list[Level], decimals: int = _DECIMALS) -> dict[str, Any] | None:
+    """Return the hyperparameters that the first cells of all levels show, rounded; None if octaves do not repeat."""
     first = levels[0]
     per_cell = len(first.sizes)
-    ratios_count = _leading(np.abs(first.sizes / first.sizes[0] - 1) < 10**-_DECIMALS)
+    ratios_count = _leading(np.abs(first.sizes / first.sizes[0] - 1) < 10**-decimals)
     if per_cell % ratios_count:
         return None
-    scales = [_rounded(level.sizes[0]) for level in levels]
+    scales = [_rounded(level.sizes[0], decimals) for level in levels]
     height, width = (round(side) for side in first.image_size)
     return {
         "anchor_scale": scales[0] if len(set(scales)) == 1 else scales,
-        "aspect_ratios": [_rounded(ratio) for ratio in first.ratios[:ratios_count]],
+        "aspect_ratios": [_rounded(ratio, decimals) for ratio in first.ratios[:ratios_count]],
         "num_scales": per_cell // ratios_count,
         "image_size": height if height == width else f"{width}x{height}",
     }
 
 
-def _rounded(value: Any) -> float:
-    return round(float(value), _DECIMALS)
+def _rounded(value: Any, decimals: int) -> float:
+    return round(float(value), decimals)
 
 
-def _generate(levels: list[_Level], hparams: dict[str, Any]) -> Floats:
+def generate(levels: list[Level], hparams: dict[str, Any]) -> Floats:
     """Return the anchors of hyperparameters: (anchors, 4)."""
     scales = np.broadcast_to(np.asarray(hparams["anchor_scale"], np.float64), len(levels))
     ratios, octaves = np.asarray(hparams["aspect_ratios"]), hparams["num_scales"]
@@ -109,7 +110,8 @@ def _generate(levels: list[_Level], hparams: dict[str, Any]) -> Floats:
     for level, scale in zip(levels, scales, strict=True):
         stride = np.array([height / level.cells[0], width / level.cells[1]])
         grid = np.stack(np.meshgrid(*(np.arange(count) + 0.5 for count in level.cells), indexing="ij"), axis=-1)
-        shape = np.stack([1 / np.sqrt(ratios), np.sqrt(ratios)], axis=-1)  # (ratios, 2)
+        # (ratios, 2): height, width; a pair is (width, height).
+        shape = ratios[:, ::-1] if ratios.ndim == 2 else np.stack([1 / np.sqrt(ratios), np.sqrt(ratios)], axis=-1)
         octave = 2 ** (np.arange(octaves) / octaves)
         half = scale * stride * octave[:, None, None] * shape / 2  # (octaves, ratios, 2)
         centres = (grid * stride)[:, :, None, None, :]

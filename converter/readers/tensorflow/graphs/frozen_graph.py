@@ -16,12 +16,13 @@ from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.graph_def import GraphParts, decode_constant, read_graph
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, SourceFacts, VariableInfo, VariableSource
 from effdet_torch.untrusted.files import map_file
 
 _QUANTISED = ("FakeQuant", "Quantize", "Dequantize", "Requantize")  # how such operations begin
 _TF2_RESOURCE = "/ReadVariableOp/resource"
 _ONE_COPY = "a frozen graph holds one copy of every variable, the one that it computes with"
+_LOST = (OTHER_COPY, OPTIMIZER_STATE, STEP_COUNT)
 _ADVICE = "Pass the checkpoint or the SavedModel that it was made from."
 
 
@@ -36,7 +37,8 @@ class FrozenGraph(VariableSource):
             UnsupportedSourceError: The graph is quantised or folded, or the names of its variables are lost.
         """
         folder, graph = path.absolute().parent, graph_of(path, GRAPH_DEF)
-        super().__init__(SourceFacts("frozen graph", path, folder, raw_reason=_ONE_COPY, graph=graph))
+        facts = SourceFacts("frozen graph", path, folder, raw_reason=_ONE_COPY, unrecoverable=_LOST, graph=graph)
+        super().__init__(facts)
         try:
             parts = read_graph(map_file(path), _is_wanted)
         except CorruptFileError as error:

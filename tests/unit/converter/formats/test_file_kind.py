@@ -34,7 +34,6 @@ SAVED_SLICES = tiny.table({b"": tiny.nested(1, b"\x0a\x00" * 100), b"\x00w": b""
         ("download", zip_of("metadata.json"), "a Keras 3 model archive"),
         ("graph.pb", b"node { name: 'input' }", "of unknown kind"),
         ("d0.zip", zip_of("d0/checkpoint"), "a zip archive.*Unpack"),
-        ("d0.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(50), "a TensorFlow Lite model"),
         ("d0.onnx", b"\x08\x08\x12\x07tf2onnx", "an ONNX model"),
         ("d0.tar.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs.*git lfs pull"),
         ("d0.tar.gz", b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),

@@ -234,7 +234,7 @@ def bounded(megabytes: int) -> Iterator[None]:
     yield
     seconds, peak_bytes = time.perf_counter() - begin, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 3
+    assert seconds < 10  # minutes, without the limits
     assert peak_bytes < megabytes << 20
 
 

@@ -13,9 +13,10 @@ import yaml
 from converter.errors import MissingFileError
 from converter.hparams.fields import MEANINGS
 from converter.identify import official
-from converter.identify.official import MIRROR_VARIABLE, find_official, nearest_official, official_files
+from converter.identify.official import LIST, MIRROR_VARIABLE, find_official, nearest_official, official_files
 from converter.locate import open_checkpoint
-from effdet_torch.config import VARIANTS, get_config
+from effdet_torch.architecture.backbone import BACKBONES
+from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 
 BASE = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/"
@@ -58,18 +59,62 @@ def test_what_is_known_of_a_file(name: str, path: str, ap: float, size: int, sca
 def test_which_files_exist() -> None:
     d, lite = [f"d{n}" for n in range(8)] + ["d7x"], ["lite0", "lite1", "lite2", "lite3", "lite3x", "lite4"]
     small, advprop = [f"d{n}-640" for n in range(2, 7)], [f"d{n}-advprop" for n in range(6)]
-    expected = [*d, *lite, *small, *advprop, *(f"{name}.h5" for name in d + small)]
-    files = official_files().values()
+    first = [f"d{n}-coco1" for n in range(8)]
+    expected = [*d, *lite, *small, *advprop, *first, *(f"{name}.h5" for name in d + small)]
+    files = [file for file in official_files().values() if not file.is_backbone]
     assert sorted(file.short_name for file in files) == sorted(expected)
     assert {file.variant for file in files} == set(VARIANTS)
     assert len({file.url for file in files}) == len(expected)
 
 
+def test_which_backbones_exist() -> None:
+    files = [file for file in official_files().values() if file.is_backbone]
+    endings = {"": "01234567", "-baseline": "012345", "-randaug": "578", "-advprop": "012345678"}
+    expected = [f"efficientnet-b{n}{ending}" for ending, numbers in endings.items() for n in numbers]
+    expected += [f"efficientnet-b{n}-noisystudent" for n in range(8)] + [f"efficientnet-lite{n}" for n in range(5)]
+    expected += ["efficientnet-l2-noisystudent", "efficientnet-l2-475-noisystudent"]
+    assert sorted(file.name for file in files) == sorted(expected)
+    assert {file.variant for file in files} == set(BACKBONES)
+    assert len({file.url for file in files}) == len(expected)
+    for file in files:
+        assert find_official(file.name) == find_official(file.url) == file
+        assert (file.short_name, file.config, file.ap, file.input_scaling) == (
+            file.name,
+            BackboneConfig(file.variant),
+            None,
+            "",
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("efficientnet-b0", "ckptsaug/efficientnet-b0.tar.gz"),
+        ("efficientnet-lite4", "lite/efficientnet-lite4.tar.gz"),
+        ("efficientnet-b5-baseline", "ckpts/efficientnet-b5.tar.gz"),
+        ("efficientnet-b7-randaug", "randaug/efficientnet-b7-randaug.tar.gz"),
+        ("efficientnet-b8-advprop", "advprop/efficientnet-b8.tar.gz"),
+        ("efficientnet-b3-noisystudent", "noisystudent/noisy_student_efficientnet-b3.tar.gz"),
+        ("efficientnet-l2-475-noisystudent", "noisystudent/noisy_student_efficientnet-l2_475.tar.gz"),
+    ],
+)
+def test_where_a_backbone_is(name: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = BASE.replace("/efficientdet/", "/efficientnet/") + path
+    assert official_files()[name].url == url
+    monkeypatch.setenv(MIRROR_VARIABLE, "http://mirror")
+    assert (official_files()[name].url, official_files()[name].original_url) == (
+        f"http://mirror/efficientnet/{path}",
+        url,
+    )
+
+
 def test_every_entry_is_usable() -> None:
     for file in official_files().values():
+        if file.is_backbone:
+            continue
         assert find_official(file.name) == find_official(file.short_name) == find_official(file.url) == file
         assert re.fullmatch(re.escape(BASE) + r"[a-z0-9]+/[a-z0-9-]+(\.h5|\.tgz|\.tar\.gz)", file.url)
-        assert isinstance(file.ap, float)
+        assert (file.ap is None) == file.name.endswith("-coco1")
         assert file.hparams["name"] == f"efficientdet-{file.variant}"
         assert set(file.hparams) <= {"name", *(meaning.name for meaning in MEANINGS)}  # others would be ignored
         expected = get_config(file.variant)
@@ -107,13 +152,18 @@ def test_a_mirror_has_the_same_paths(mirror: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_documentation_lists_every_file() -> None:
-    text = (Path(__file__).resolve().parents[4] / "docs" / "sources.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[4] / "docs" / "sources" / "official.md").read_text(encoding="utf-8")
     rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     for file in official_files().values():
-        row, (height, width) = rows[file.short_name.removesuffix(".h5")], file.config.image_size
-        assert f"| {height} x {width} | {file.input_scaling} | {file.ap} |" in row
-        is_h5 = file.short_name.endswith(".h5")
-        assert ("(+ `.h5`)" in row) if is_h5 else file.original_url.endswith(row.split("`")[-2])
+        name, path, config = file.short_name.removesuffix(".h5"), file.original_url, file.config
+        if file.is_backbone or name.endswith("-coco1"):  # one row for every N
+            number = r"(?<=b)\d|(?<=lite)\d|(?<=\bd)\d"
+            name, path = re.sub(number, "N", name), re.sub(number, "N", path)
+        elif isinstance(config, EfficientDetConfig):
+            height, width = config.image_size
+            assert f"| {height} x {width} | {file.input_scaling} | {file.ap} |" in rows[name]
+        is_h5 = file.name.endswith(".h5")
+        assert ("(+ `.h5`)" in rows[name]) if is_h5 else path.endswith(f"/{rows[name].split('`')[-2]}")
 
 
 # Names.
@@ -123,7 +173,7 @@ def test_the_documentation_lists_every_file() -> None:
     ("given", "name"),
     [
         ("EfficientDet-D0", "efficientdet-d0"),
-        ("efficientdet_d0", "efficientdet-d0"),
+        ("efficientdet_d6", "efficientdet-d6"),
         ("efficientdet-d0.tar.gz", "efficientdet-d0"),
         ("D7X", "efficientdet-d7x"),
         ("tf_efficientdet_d0", "efficientdet-d0"),
@@ -132,6 +182,18 @@ def test_the_documentation_lists_every_file() -> None:
         ("d4-640.h5", "efficientdet-d4-640.h5"),
         ("d0_advprop", "efficientdet-d0-advprop"),
         ("lite3x.tgz", "efficientdet-lite3x"),
+        ("d0-coco1", "efficientdet-d0-coco1"),
+        (f"{BASE}coco/efficientdet-d7.tar.gz", "efficientdet-d7-coco1"),
+        ("EfficientNet-B0", "efficientnet-b0"),
+        ("efficientnet_b0.tar.gz", "efficientnet-b0"),
+        ("tf_efficientnet_b0", "efficientnet-b0"),
+        ("tf_efficientnet_b0_aa", "efficientnet-b0"),
+        ("tf_efficientnet_b0.aa_in1k", "efficientnet-b0"),
+        ("tf_efficientnet_b8_ap", "efficientnet-b8-advprop"),
+        ("tf_efficientnet_b8.ra_in1k", "efficientnet-b8-randaug"),
+        ("tf_efficientnet_b0_ns", "efficientnet-b0-noisystudent"),
+        ("tf_efficientnet_l2.ns_jft_in1k", "efficientnet-l2-noisystudent"),
+        ("tf_efficientnet_lite0", "efficientnet-lite0"),
         (ADVPROP.replace("https", "http"), "efficientdet-d0-advprop"),
         (ADVPROP.replace("storage.googleapis.com", "Storage.GoogleAPIs.com:443"), "efficientdet-d0-advprop"),
         (f"{ADVPROP}?generation=1#x", "efficientdet-d0-advprop"),
@@ -147,7 +209,16 @@ def test_names_and_urls_in_any_spelling(given: str, name: str) -> None:
     "name",
     [
         *["", "mine", "d", "dx", "efficientdet", "efficientdet-mine", "d0.pth", "models/d0", "./d0", "model.ckpt-640"],
-        *["my-efficientdet-d0", "d0-finetuned", "https://host/efficientdet-d0.tar.gz"],
+        *[
+            "my-efficientdet-d0",
+            "d0-ra",
+            "efficientnet",
+            "efficientnet-v2-s",
+            "efficientnetv2-b0",
+            "mnasnet-a1",
+            "d0-finetuned",
+            "https://host/efficientdet-d0.tar.gz",
+        ],
         *[ADVPROP.replace("advprop/", "other/"), ADVPROP.replace("cloud-tpu", "my-tpu")],
     ],
 )
@@ -160,15 +231,28 @@ def test_other_names_are_not_official(name: str) -> None:
     [
         (
             "d0-640",
-            "'d0-640' is not an official file; available for d0: d0, d0.h5, d0-advprop; available with -640: d2-640, ",
+            "'d0-640' is not an official file; available for d0: d0, d0.h5, d0-advprop, d0-coco1; available with",
         ),
-        ("d6-advprop", "for d6: d6, d6.h5, d6-640, d6-640.h5; available with -advprop: d0-advprop, "),
-        ("d0-512", "available for d0: d0, d0.h5, d0-advprop$"),
-        ("d0-640-advprop", "available for d0: d0, d0.h5, d0-advprop$"),
+        ("d6-advprop", "for d6: d6, d6.h5, d6-640, d6-640.h5, d6-coco1; available with -advprop: d0-advprop, "),
+        ("d0-512", "available for d0: d0, d0.h5, d0-advprop, d0-coco1$"),
+        ("d0-640-advprop", "available for d0: d0, d0.h5, d0-advprop, d0-coco1$"),
         ("tf_efficientdet_d6_ap", "'tf_efficientdet_d6_ap' is not an official file; available for d6: d6, d6.h5, "),
         ("d8", r"the official variants are d0, d1, .*, lite4$"),
         ("lite9", r"the official variants are .*; did you mean 'lite4'\?$"),
+        (
+            "d0-noisystudent",
+            r"d0-coco1; no official detector was trained like that \(-noisystudent\); available for its backbone: "
+            "efficientnet-b0-noisystudent$",
+        ),
+        ("d6_ap", r"available with -advprop: d0-advprop, .*; available for its backbone: efficientnet-b6-advprop$"),
+        ("efficientnet-b8", "for efficientnet-b8: efficientnet-b8-randaug, efficientnet-b8-advprop$"),
+        ("efficientnet-b9", r"the official variants are efficientnet-b0, .*, efficientnet-l2$"),
+        ("tf_efficientnet_lite0_ns", "for efficientnet-lite0: efficientnet-lite0; available with -noisystudent: "),
+        ("efficientnet-b0.h5", "available for efficientnet-b0: efficientnet-b0, efficientnet-b0-baseline, "),
         ("lite0.h5", "available for lite0: lite0$"),
+        ("EfficientDet_D0", r"^efficientdet_d0 is a model of the effdet package, .* \.pth file; .* model is 'd0'$"),
+        ("efficientdet_q0", r"^efficientdet_q0 is a model of the effdet package, .* \.pth file$"),
+        ("resdet50", "^resdet50 of the effdet package is not supported: its backbone ResNet-50 "),
         ("lite0.tar.gz", "'lite0.tar.gz' is not an official file; available for lite0: lite0$"),
     ],
 )
@@ -182,7 +266,10 @@ def test_a_name_without_a_file_lists_those_that_exist(name: str, text: str) -> N
     [
         ("efficientdet-lit0", "; did you mean 'lite0'?"),
         ("tf_efficientdet_light0", "; did you mean 'lite0'?"),
-        ("efficientdet-mine", ""),
+        ("efficientnet-b0-noisystudnet", "; did you mean 'efficientnet-b0-noisystudent'?"),
+        ("tf_efficientnet_es", f"; {LIST}"),
+        ("efficientnet-bo", f"; {LIST}"),
+        ("efficientdet-mine", f"; {LIST}"),
         ("do", ""),  # it may be any file
         ("d0.pth", ""),
     ],
@@ -191,4 +278,4 @@ def test_a_name_that_is_nearly_official_is_answered_with_the_nearest(name: str, 
     assert nearest_official(name) == question
     with pytest.raises(MissingFileError) as caught:
         open_checkpoint(name)
-    assert (" It is not an official name either; did you mean " in str(caught.value)) == bool(question)
+    assert str(caught.value).endswith(f" It is not an official name either{question}" if question else "the path.")

@@ -13,7 +13,7 @@ import pytest
 from converter.errors import ConversionError
 from converter.hparams.fields import hparams_of
 from converter.identify.evidence import ASSUMED
-from converter.identify.settings import FROM_SHAPES, settle_detector
+from converter.identify.settings import FROM_SHAPES, NO_SETTINGS, settle_detector
 from converter.plan.family import Request, Settings
 from converter.source import GraphEvidence
 from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
@@ -23,7 +23,7 @@ from support.sources import MemorySource, architecture_of, placeholders, plan_of
 
 SHAPE_FIELDS = {
     *("backbone", "fpn_channels", "fpn_cells", "head_repeats", "min_level", "max_level", "num_classes"),
-    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern"),
+    *("separable_conv", "apply_bn_for_resampling", "conv_bn_act_pattern", "heads", "seg_num_classes"),
 }
 architecture = cache(lambda config: architecture_of(placeholders(plan_of(config))))
 
@@ -52,7 +52,7 @@ def test_a_variant_alone_gives_its_config(variant: str) -> None:
     assert shown - {"fusion"} == SHAPE_FIELDS
     assert ("fusion" in shown) == (get_config(variant).fusion == "sum")
     assert set(result.origins.values()) == {FROM_SHAPES, f"the official {variant}"}
-    fields = get_config(variant).to_dict().keys() - {"name", "redundant_bias", "label_map"}
+    fields = get_config(variant).to_dict().keys() - set(NO_SETTINGS)
     assert result.origins.keys() == fields | {"backbone_config"}
     assert settled(variant, redundant_bias=True).config.redundant_bias
 
@@ -388,3 +388,45 @@ def test_a_converted_file_hands_its_origins_on() -> None:
     assert settle_detector(architecture("d0"), Request(nothing)).assumed.keys() >= {"act_type", "survival_prob"}
     source = MemorySource({}, given=(metadata,), origins={**of_file, "image_size": "variant default"})
     assert "image_size" in settle_detector(architecture("d0"), Request(source)).assumed
+
+
+@pytest.mark.parametrize("lacking", ["", "seg_num_classes"])  # of a file from before that setting
+def test_a_file_that_is_converted_again_states_no_new_assumptions(lacking: str) -> None:
+    first = settled(get_config("d0"), ("config.yaml", hparams_of(get_config("d0"))))
+    of_file = {name: origin for name, origin in first.origins.items() if name not in (*NO_SETTINGS, lacking)}
+    source = MemorySource({}, given=(("its metadata", hparams_of(first.config)),), origins=of_file)
+    again = settle_detector(architecture("d0"), Request(source))
+    assert again.assumed == {}
+    assert {name: origin for name, origin in again.origins.items() if of_file.get(name) != origin} == (
+        {lacking: FROM_SHAPES} if lacking else {}
+    )
+
+
+def test_the_demo_of_segmentation_has_another_input() -> None:
+    config = small_config(heads=("segmentation",))
+    result = settled(config)
+    assert any("mean_rgb=0,stddev_rgb=255 if it trained this" in note for note in result.notes)
+    told = settled(config, hparams="mean_rgb=0,stddev_rgb=255")
+    assert not any("demo" in note for note in told.notes)
+    assert (told.config.mean_rgb, told.config.std_rgb) == ((0.0,) * 3, (255.0,) * 3)
+    assert not any("demo" in note for note in settled(small_config()).notes)
+
+
+def test_levels_that_only_the_heads_would_show() -> None:
+    config = small_config(heads=("segmentation",), min_level=2, max_level=5)
+    assert settled(config).config.levels == range(3, 7)
+    assert settled(config).assumed["min_level"] == 3
+    stated = settled(config, from_file(min_level=2, max_level=5))
+    assert (stated.config.levels, stated.config.image_size) == (range(2, 6), (512, 512))
+    assert "min_level" not in stated.assumed
+    with pytest.raises(ConversionError, match="sets seg_num_classes to 9, but the checkpoint's shapes show 3"):
+        settled(config, from_file(seg_num_classes=9))
+    with pytest.raises(ConversionError, match=r"sets heads to .*object_detection"):
+        settled(config, from_file(heads=["object_detection"]))
+
+
+def test_an_image_size_that_does_not_fit_the_head() -> None:
+    config = get_config("lite0", heads=("segmentation",), image_size=384)
+    with pytest.raises(ConfigError, match="use sides that are multiples of 128 pixels"):
+        settled(config)
+    assert settled(config, hparams="image_size=384").config.image_size == (384, 384)

@@ -10,7 +10,7 @@ import pytest
 from converter.errors import MappingError
 from converter.plan.axes import detector_axes, detector_constants
 from converter.plan.expand import Plan, expand
-from converter.plan.table import parse_table
+from converter.plan.grammar import parse_table
 from effdet_torch.config import get_config
 from support.sources import plan_of, small_config
 
@@ -160,6 +160,13 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "has_scalar_weights, when",
         "is True, which is",
     ),
+    "no initial value": (
+        ", bias: predict_bias}",
+        "}",
+        "separable_bias, {k: 3",
+        "'absent' has no initial value for bias",
+    ),
+    "unknown initial value": ("bias: predict_bias}", "bias: zeros}", "separable_bias, {k: 3", "'zeros' is an unknown"),
     "bias lost": (
         ", folds: conv2d/bias, when: resampling_has_bn}",
         ", when: resampling_has_bn}",

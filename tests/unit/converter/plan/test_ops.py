@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from converter.plan.ops import OPS, Array, Op
+from converter.plan.ops import OPS, Array, Channels, Op, arranged
 
 kernels = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=4, max_dims=4, max_side=5), elements=st.floats(-9, 9, width=32)
@@ -112,3 +113,32 @@ def test_a_wrong_inverse_is_noticed() -> None:
     kernel = np.arange(2 * 2 * 3 * 4, dtype=np.float32).reshape(2, 2, 3, 4)
     assert is_reversible(right, [kernel])
     assert not is_reversible(swapped, [kernel])
+
+
+def test_a_column_becomes_a_row_of_numbers_and_back() -> None:
+    assert OPS["column"].convert([np.array([[1.0], [2.0]], np.float32)]).tolist() == [1.0, 2.0]
+    assert is_reversible(OPS["column"], [np.array([[1.0], [2.0]], np.float32)])
+
+
+@given(kernels, st.randoms(use_true_random=False))
+@fast
+def test_channels_are_arranged_and_back(kernel: Array, chance: random.Random) -> None:
+    order = list(range(kernel.shape[3]))
+    chance.shuffle(order)
+    op = arranged("arranged_conv", Channels(tuple(order), (1.0,) * len(order)))
+    converted = op.convert([kernel])
+    for ours, theirs in enumerate(order):
+        assert np.array_equal(converted[ours], OPS["conv"].convert([kernel])[theirs])
+    assert op.is_exact
+    assert is_reversible(op, [kernel])
+    divided = arranged("arranged_conv", Channels(tuple(order), (10.0,) * len(order)))
+    assert not divided.is_exact
+    assert np.array_equal(divided.convert([kernel]), converted / np.float32(10))
+    (back,) = divided.revert(divided.convert([kernel]), [kernel.shape])
+    np.testing.assert_allclose(back, kernel, rtol=1e-6, atol=1e-36)
+
+
+def test_a_bias_is_arranged() -> None:
+    op = arranged("arranged", Channels((2, 0, 1), (1.0, 2.0, 5.0)))
+    assert op.convert([np.array([1, 5, 3], np.float32)]).tolist() == [3.0, 0.5, 1.0]
+    assert is_reversible(op, [np.array([1, 5, 3], np.float32)])

@@ -9,7 +9,7 @@ import pytest
 
 from converter.errors import MappingError
 from converter.identify.families import DETECTOR
-from converter.plan.table import load_table, parse_table
+from converter.plan.grammar import load_table, parse_table
 
 TABLE = """\
 version: 1
@@ -73,7 +73,7 @@ def test_reads_every_part_of_a_table() -> None:
     assert norm.folds == "{backbone}/blocks_{flat}/conv2d/bias"
     assert (second.rows[0].tf, second.rows[0].torch, second.for_each) == ("root/scope", "module", ())
     assert table.views == {"raw": "{variable}", "ema": "{variable}/EMA"}
-    assert table.ignored == (("{variable}/slot", "why"), ("step", "because"))
+    assert table.ignored == (("{variable}/slot", "why", ""), ("step", "because", ""))
     assert table.recognition["fpn_cells"] == {"count": "cell_{n}", "first": 0}
 
 
@@ -117,13 +117,39 @@ def test_the_checksum_depends_on_the_text_and_the_included_table(monkeypatch: py
     before = checksum(MORE)
     assert before != checksum(MORE.replace("this", "that"))
     other = replace(load_table("efficientnet"), sha256="0" * 64)
-    monkeypatch.setattr("converter.plan.table.load_table", lambda _: other)
+    monkeypatch.setattr("converter.plan.grammar.load_table", lambda _: other)
     assert checksum(MORE) != before
+
+
+def test_a_table_like_another_one_has_its_kinds_and_not_its_rows() -> None:
+    base = load_table("efficientdet")
+    text = b"""version: 1
+like: efficientdet
+kinds:
+  arranged:
+    weight: {from: kernel, op: arranged_conv, shape: [k, k, in, out]}
+groups:
+- {name: one, tf: a, torch: b, rows: [[c, d, arranged, {k: 1, in: 2, out: 3, channels: order}], [e, f, block, {}]]}
+ignored:
+- ["g_{number}/", why, level]
+recognition: {weighted: {exists: a}}
+"""
+    table = parse_table(text, "mine")
+    assert table.kinds == base.kinds | {"arranged": table.kinds["arranged"]}
+    assert (len(table.groups), list(table.recognition), table.state_dict) == (1, ["weighted"], {})
+    assert [row.channels for row in table.groups[0].rows] == ["order", ""]
+    assert table.ignored == (*base.ignored, ("g_{number}/", "why", "level"))
+    assert (table.views, table.training_step) == (base.views, base.training_step)
+    assert table.sha256 != parse_table(text.replace(b"why", b"because"), "mine").sha256
+    with pytest.raises(MappingError, match=r"line 7: .*'channels' is missing"):
+        parse_table(text.replace(b", channels: order", b""), "mine")
 
 
 # What is wrong -> (old text, new text, line of the error, words of the error).
 MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "duplicate key": ("views:\n", "views:\n  raw: x\n", 28, "duplicate key 'raw'"),
+    "absence without values": ("  tf: root\n", "  tf: root\n  absent: [part]\n", 23, "expected [part, initial values]"),
+    "absence with a number": ("  tf: root\n", "  tf: root\n  absent: [part, {A: 0}]\n", 23, "put it in quotes"),
     "duplicate section": ("ignored:\n", "version: 2\nignored:\n", 29, "duplicate key 'version'"),
     "duplicate tensor": ("    bias:", "    weight:", 5, "duplicate key 'weight'"),
     "section unknown": ("version: 1", "vresion: 1", 1, "unknown key 'vresion'"),
@@ -167,6 +193,9 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
     "ignored by a number": ("[step,", "[7,", 31, "expected a name, found '7'"),
     "rule unknown": ("exists: a/WSM", "is: a/WSM", 39, "this rule has is; expected one of: which;"),
     "rule empty": ("{exists: a/WSM}", "{}", 39, "this rule has nothing"),
+    "condition unknown": ("exists: a/WSM", "exists: a/WSM, when: x", 39, "the condition 'x' is not a question above"),
+    "condition below": ("exists: a/WSM", "exists: a/WSM, when: box_channels", 39, "is not a question above this one"),
+    "condition itself": ("exists: a/WSM", "exists: a/WSM, when: weighted", 39, "is not a question above this one"),
     "rule incomplete": ("a/b, axis: 3", "a/b", 35, "this rule has size_of; expected one of"),
     "rule axis": ("a/b, axis: 3", "a/b, axis: x", 35, "expected an integer, found 'x'"),
     "rule first": ('cell_{n}", first: 0', 'cell_{n}", first: highest', 36, "expected an integer, found 'highest'"),
@@ -183,7 +212,8 @@ MISTAKES: dict[str, tuple[str, str, int, str]] = {
         "cannot take 2 sources",
     ),
     "count without number": ("cell_{n}", "cell_0", 36, "'count' needs the placeholder {n}"),
-    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "the only placeholder allowed here is {n}"),
+    "count of something else": ("cell_{n}", "cell_{n}_{m}", 36, "unknown placeholder {m} in 'count'; expected {n}"),
+    "channels of a kind that needs none": ("{k: 1, in: 3", "{channels: order, k: 1, in: 3", 19, "channels"),
     "which without placeholder": ("{backbone}/stem", "stem", 34, "'which' needs one placeholder"),
 }
 MISTAKES_OF_INCLUDES: dict[str, tuple[str, str, int, str]] = {
@@ -191,6 +221,14 @@ MISTAKES_OF_INCLUDES: dict[str, tuple[str, str, int, str]] = {
     "include unknown": ("[efficientnet,", "[mobilenet,", 2, "'mobilenet' cannot be included"),
     "include of a path": ("[efficientnet,", "[../efficientnet,", 2, "cannot be included"),
     "include of itself": ("[efficientnet,", "[mine,", 2, "'mine' cannot be included"),
+    "like beside include": ("include:", "like: efficientdet\ninclude:", 2, "like another one, or includes one"),
+    "like a path": ("include: [efficientnet, under.this]", "like: ../efficientdet", 2, "cannot be included"),
+    "ignored over an axis, and more": (
+        "kinds:",
+        "ignored: [[a/, why, block, more]]\nkinds:",
+        3,
+        "expected [name, reason",
+    ),
     "kind of the included table": ("own", "block", 4, "'block' is already defined in the included"),
 }
 
@@ -217,3 +255,15 @@ def test_refuses_anything_but_one_yaml_document(text: str) -> None:
 def test_refuses_a_document_that_is_not_a_mapping(text: str) -> None:
     with pytest.raises(MappingError, match=r"^mappings/mine.yaml(, line 1)?: expected a mapping"):
         parse_table(text.encode(), "mine")
+
+
+def test_other_keys_of_a_state_dict() -> None:
+    table = parse_table((TABLE + "spellings:\n- ['^a(b)', 'c\\1']\n").encode(), "mine")
+    assert [table.usual_key(key) for key in ("ab.ab", "ba")] == ["cb.ab", "ba"]
+    assert parse_table(TABLE.encode(), "mine").usual_key("ab.ab") == "ab.ab"
+
+
+@pytest.mark.parametrize("row", ["['(', a]", "['(a)', '\\2']", "[a]"])
+def test_a_spelling_that_cannot_be_used_is_refused(row: str) -> None:
+    with pytest.raises(MappingError, match=r"mappings/mine\.yaml, line \d+"):
+        parse_table(f"{TABLE}spellings:\n- {row}\n".encode(), "mine")

@@ -12,7 +12,7 @@ import support.tiny_bundle as tiny
 from converter.conversion import prepare
 from converter.errors import CorruptFileError, UnsupportedSourceError, ViewError
 from converter.locate import open_checkpoint
-from converter.source import VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, VariableInfo, VariableSource
 from support.sources import plan_of, seeded, small_config
 from support.tiny_protos import graph_def, node, tensor
 
@@ -41,6 +41,7 @@ def test_a_whole_network(tmp_path: Path) -> None:
             tmp_path,
             (path,),
         )
+        assert source.facts.unrecoverable == (OTHER_COPY, OPTIMIZER_STATE, STEP_COUNT)
         assert source.checksum("box_net/box-0/bias") is None
         assert source.variables.keys() == variables.keys()
         prepared = prepare(source)

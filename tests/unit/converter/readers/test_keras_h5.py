@@ -19,7 +19,7 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import select_view
 from converter.plan.engine import account
 from converter.readers.tensorflow.keras_h5 import KerasH5
-from converter.source import SourceFacts, VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, SourceFacts, VariableInfo, VariableSource
 from support.sources import plan_of
 
 Arrays = dict[str, Any]
@@ -159,6 +159,7 @@ def test_describes_itself(tmp_path: Path) -> None:
         tmp_path,
         (path,),
     )
+    assert source.facts.unrecoverable == (OTHER_COPY, OPTIMIZER_STATE, STEP_COUNT)
     assert source.variables["fpn_cells/cell_0/fnode0/WSM"] == VariableInfo("float32", ())
     assert source.checksum("fpn_cells/cell_0/fnode0/WSM") is None
     with pytest.raises(KeyError):

@@ -13,6 +13,7 @@ from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.readers.tensorflow.object_graph import read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT
 from support.sources import EMA
 from support.tiny_bundle import nested, number, write_bundle
 from support.tiny_protos import VALUE, ObjectGraph
@@ -148,6 +149,15 @@ def test_training_on_a_hub_module() -> None:
     assert found["box_net/box-predict/bias"].startswith("boxes/")
 
 
+def test_a_hub_module_itself() -> None:
+    graph = ObjectGraph()
+    graph.add("box_net.Sbox-0.Sbias:0", "")
+    graph.add("classes/bias", "dense/bias")
+    found = names_of(graph)
+    assert found["box_net/box-0/bias"] == f"box_net.Sbox-0.Sbias:0/{VALUE}"
+    assert "class_net/class-predict/bias" not in found  # without base_model/ it is any attribute
+
+
 def test_attributes_of_these_names_alone_are_no_hub_module() -> None:
     graph = ObjectGraph()
     graph.add("base_model/kernel", "conv2d/kernel")
@@ -213,6 +223,24 @@ def test_without_averages_the_file_name_is_a_hint(tmp_path: Path, name: str, is_
         assert ("its name (emackpt-3) says that it is" in source.facts.raw_reason) is is_said
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_what_a_checkpoint_of_training_lost(tmp_path: Path, same: bool) -> None:
+    graph = ObjectGraph()
+    gamma = graph.add("model/gamma", "x/gamma", 1.0)
+    graph.add_slot(gamma, "average", "model/gamma", 1.0 if same else 2.0)
+    with open_checkpoint(graph.write(tmp_path / "ckpt-1")) as source:
+        lost = ("the raw values",) if same else ()
+        assert source.facts.unrecoverable == (*lost, "the optimizer's state", "the number of training steps")
+    graph.add("optimizer/iter", "SGD/iter")
+    graph.add("optimizer/decay", "SGD/decay")
+    with open_checkpoint(graph.write(tmp_path / "ckpt-2")) as source:
+        assert source.facts.unrecoverable == lost
+    slots = ObjectGraph()
+    slots.add_slot(slots.add("model/gamma", "x/gamma", 1.0), "momentum", "model/gamma", 2.0)
+    with open_checkpoint(slots.write(tmp_path / "ckpt-3")) as source:
+        assert source.facts.unrecoverable == (OTHER_COPY, STEP_COUNT)
+
+
 def test_official_checkpoint(shared: Path) -> None:
     folder = shared / "trained_d0_256" / "tf2_object_checkpoint"
     with open_checkpoint(folder) as source:
@@ -223,4 +251,6 @@ def test_official_checkpoint(shared: Path) -> None:
         assert set(source.variables) == {*prepared.plan.variables, "object_graph"}
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
             prepare(source, weights="ema")
-        assert inspect_source(source)["problems"] == []
+        facts = inspect_source(source)
+    assert facts["problems"] == []
+    assert facts["unrecoverable"] == [OTHER_COPY, OPTIMIZER_STATE, STEP_COUNT]

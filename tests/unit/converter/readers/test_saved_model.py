@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from converter.conversion import prepare
-from converter.errors import ViewError
+from converter.errors import CorruptFileError, ViewError
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.plan.copies import differing, is_untrained, select_view
@@ -48,6 +48,7 @@ def test_tf1_uses_the_raw_names(tmp_path: Path) -> None:
             select_view(source, PLAN, "ema")
         facts = inspect_source(source)
     assert (facts["problems"], facts["step"]) == ([], 7)
+    assert facts["unrecoverable"] == ["the raw values", "the optimizer's state"]
     assert facts["views"]["ema"]["untrained"] is True
     assert facts["notes"][0].startswith("raw values are the default: a TF1 SavedModel holds the averages")
 
@@ -65,6 +66,29 @@ def test_tf2_names_are_in_the_bundle(tmp_path: Path) -> None:
         assert prepared.view.name == "raw"
         assert "does not say whether it is the averages" in prepared.view.reason
         assert all(source.read(name).tobytes() == value.tobytes() for name, value in VALUES.items())
+
+
+def test_a_detection_module_whose_index_is_compressed(tmp_path: Path) -> None:
+    """As TF Hub has `efficientdet/lite0/detection`: variables in lists, blocks that Google's TensorFlow compressed."""
+    raw = pytest.importorskip("cramjam", reason="no other implementation of snappy here").snappy
+    lite = {name.replace("efficientnet-b0", "efficientnet-lite0"): value for name, value in VALUES.items()}
+    values = {name: value for name, value in lite.items() if "/se/" not in name and "/WSM" not in name}
+    graph = ObjectGraph()
+    for place, (name, value) in enumerate(values.items()):
+        graph.add(f"model/trainable_variables/{place}", name, value)
+    prefix = saved_model(tmp_path / "lite0")
+    graph.write(prefix, compression=1, compress=lambda content: bytes(raw.compress_raw(content)))
+    index = Path(f"{prefix}.index")
+    assert index.stat().st_size < len(graph.values) * 60
+    with open_checkpoint(tmp_path / "lite0") as source:
+        config = prepare(source).settings.config
+        assert (config.name, config.backbone, config.num_classes) == ("lite0", "efficientnet-lite0", 2)
+        assert all(source.read(name).tobytes() == value.tobytes() for name, value in values.items())
+    content = bytearray(index.read_bytes())
+    content[100] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(CorruptFileError, match=r"variables\.index: the block at byte 0"):
+        open_checkpoint(tmp_path / "lite0")
 
 
 # Untrained slots are recognised by checksums, without the data file.

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from converter.conversion import convert_checkpoint, prepare
 from converter.errors import UnsupportedSourceError, ViewError
 from converter.locate import open_checkpoint
-from converter.readers.pytorch.state_dict import NO_BIASES, NO_METADATA, StateDict
-from converter.source import VariableInfo
+from converter.readers.pytorch.state_dict import FOLDED_BIASES, NO_BIASES, NO_METADATA, StateDict
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, VariableInfo
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import VARIANTS, get_config
 from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config
@@ -137,6 +137,7 @@ def test_a_bare_state_dict(tmp_path: Path, values: Mapping[str, Any], suffix: st
     path = convert(tmp_path / f"a{suffix}", MemorySource(values), bare=True, kept=kept)
     with open_checkpoint(path) as source:
         assert source.facts.notes == ((NO_METADATA,) if kept else (NO_METADATA, NO_BIASES))
+        assert source.facts.unrecoverable == (OTHER_COPY, *([] if kept else [FOLDED_BIASES]), OPTIMIZER_STATE)
         assert (source.facts.given, source.facts.provenance) == ((), {})
         assert prepare(source).view.name == "raw"
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
@@ -167,6 +168,7 @@ def test_a_training_checkpoint_has_two_copies(tmp_path: Path, state: State, keys
         assert np.array_equal(source.read(f"{STEM}/{EMA}"), kernel + 1)
         assert prepare(source).view.name == "ema"
         assert prepare(source, weights="raw").view.name == "raw"
+        assert OTHER_COPY not in source.facts.unrecoverable
     with open_checkpoint(saved(tmp_path / "b.pth", {keys[1]: other})) as source:
         assert all(name.endswith(EMA) for name in source.variables)
         assert prepare(source).view.name == "ema"

@@ -117,8 +117,17 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "on a ResNet": (lambda: of_effdet("resdet50"), "backbone fit no EfficientNet"),
     "on a MobileNet": (lambda: of_effdet("mobiledetv3_large"), "backbone fit no EfficientNet"),
-    "on an EfficientNetV2": (lambda: of_effdet("efficientdetv2_dt"), "backbone fit no EfficientNet"),
-    "another BiFPN": (lambda: of_effdet("efficientdet_q0"), INCOMPLETE),
+    "on a MixNet": (lambda: of_effdet("mixdet_m"), r"backbone fit no EfficientNet.*such as resdet50, .*, mixdet_m\)"),
+    "on inner features": (lambda: of_effdet("efficientdet_w0"), INCOMPLETE),
+    "another BiFPN": (lambda: of_effdet("cspresdext50pan"), "backbone fit no EfficientNet"),
+    "zylo117's": (
+        lambda: {"backbone_net.model._conv_stem.conv.weight": torch.ones(1), "classifier.header.weight": torch.ones(1)},
+        r"no key ends in .*It looks like the EfficientDet of zylo117 .*, which is not supported\.",
+    ),
+    "MMDetection's": (
+        lambda: {"meta": {"epoch": 3}, "state_dict": {"neck.bifpn.0.conv6_up.bn.weight": torch.ones(1)}},
+        "It looks like the EfficientDet of MMDetection, which is not supported",
+    ),
     "some of the biases": (lambda: with_tensors(**{"class_net.conv_rep.0.conv_pw.bias": 8}), INCOMPLETE),
     "a custom head": (
         lambda: with_tensors(**{"box_net.predict.conv_pw.bias": 35}),

@@ -48,6 +48,20 @@ def test_knows_its_files_and_kind(tmp_path: Path) -> None:
     assert TensorBundle(graph).kind == "TF2 object checkpoint"
 
 
+def test_what_a_checkpoint_lacks_of_its_training(tmp_path: Path) -> None:
+    names = {
+        "x/gamma": "",
+        "x/gamma/ExponentialMovingAverage": "raw values or averages",
+        "x/gamma/Momentum": "optimizer",
+    }
+    names |= {"global_step": "steps"}
+    for left_out, lost in names.items():
+        kept = {name: np.zeros(1, np.float32) for name in names if name != left_out or not lost}
+        with TensorBundle(write_bundle(tmp_path / "model", kept)) as bundle:
+            assert len(bundle.facts.unrecoverable) == bool(lost)
+            assert all(lost in text for text in bundle.facts.unrecoverable)
+
+
 def test_numbers_are_views_of_the_file_unless_they_are_not_aligned(tmp_path: Path) -> None:
     tensors = {"a": np.ones(4, np.float32), "b": np.ones(1, np.uint8), "c": np.arange(3, dtype=np.float32)}
     bundle = TensorBundle(write_bundle(tmp_path / "m", tensors))

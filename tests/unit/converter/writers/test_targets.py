@@ -140,6 +140,15 @@ def test_a_folder_that_cannot_be_created(prepared: Preparation, tmp_path: Path) 
         convert_checkpoint(prepared, tmp_path / "file" / "out", target=TARGETS["tf1"])
 
 
+# What the official code's `default_detection_configs` sets, of what is written.
+OFFICIAL = """
+    name image_size num_classes num_scales aspect_ratios anchor_scale act_type backbone_name backbone_config min_level
+    max_level mean_rgb stddev_rgb scale_range fpn_num_filters fpn_cell_repeats fpn_weight_method fpn_name fpn_config
+    box_class_repeats survival_prob heads seg_num_classes separable_conv apply_bn_for_resampling conv_after_downsample
+    conv_bn_act_pattern nms_configs label_map
+"""
+
+
 def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Preparation, tmp_path: Path) -> None:
     convert_checkpoint(prepared, tmp_path / "out", target=TARGETS["tf1"])
     copies = list(zip(stored_names(PLAN, "raw").values(), stored_names(PLAN, "ema").values(), strict=True))
@@ -147,8 +156,10 @@ def test_a_checkpoint_has_both_names_a_step_and_hyperparameters(prepared: Prepar
         assert sorted(source.variables) == sorted([*(name for copy in copies for name in copy), "global_step"])
         assert all(np.array_equal(source.read(raw), source.read(ema)) for raw, ema in copies)
     hparams = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert {"taps", "resize", "padding", "backbone_style", "resampling"}.isdisjoint(hparams)  # the official code fails
     config = prepared.settings.config
     assert get_config("d0", **config_fields(hparams), redundant_bias=True) == config
+    assert hparams.keys() <= set(OFFICIAL.split())  # the official code refuses any other name
 
 
 def test_bare_files_have_no_metadata(prepared: Preparation, tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ QUICK = (
     ("onnx", "network", "static"),
     ("onnx", "detections", "batch"),
     ("openvino", "network", "static"),
-    ("torch", "network", "batch"),
-    ("torchscript", "network", "static"),
 )
 SLOW = (
+    ("torch", "network", "batch"),
+    ("torchscript", "network", "static"),
     ("onnx", "network", "batch"),
     ("onnx", "detections", "static"),
     ("openvino", "network", "batch"),

@@ -41,6 +41,7 @@ def test_a_model_s_own_profile_goes_into_the_file() -> None:
     [
         ({"profile": "serving"}, "profile serving has no effect without NMS"),
         ({"nms": "soft", "profile": "serving-hard"}, "the profile serving-hard uses hard NMS; pass --nms hard"),
+        ({"nms": "hard", "profile": "object-detection-api"}, "object-detection-api end at the border of every image"),
         ({"nms": "soft", "profile": "hart"}, "unknown postprocessing profile 'hart'"),
     ],
 )

@@ -73,11 +73,14 @@ def assert_same(first: ImageDetections, second: ImageDetections) -> None:
 @pytest.mark.parametrize("profile", [*PROFILES, PROFILES["official-eval"]])
 def test_shapes_types_and_names(model: EfficientDet, images: list[Pixels], profile: Any) -> None:
     results = detector(model, profile=profile)(images)
-    assert [len(result) for result in results] == [100, 100, 100]
+    # What lies beside an image is left out by one profile, which then has no others to take.
+    least = 50 if profile == "object-detection-api" else 100
+    assert all(least <= len(result) <= 100 for result in results)
     for result in results:
-        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((100, 4), np.float32)
-        assert (result.scores.shape, result.scores.dtype) == ((100,), np.float32)
-        assert (result.category_ids.shape, result.category_ids.dtype) == ((100,), np.int64)
+        count = len(result)
+        assert (result.boxes_xyxy.shape, result.boxes_xyxy.dtype) == ((count, 4), np.float32)
+        assert (result.scores.shape, result.scores.dtype) == ((count,), np.float32)
+        assert (result.category_ids.shape, result.category_ids.dtype) == ((count,), np.int64)
         assert (np.diff(result.scores) <= 0).all()
         assert set(result.category_ids.tolist()) <= {1, 2, 3}
         assert result.names == [f"class {number}" for number in result.category_ids.tolist()]

@@ -15,7 +15,7 @@ from effdet_torch import load_model, save_model
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.integrations.huggingface import NOT_CHECKED, HubModel
 from support.coco_samples import small_model
-from support.hub import Hub, local_hub
+from support.hugging_face import Hub, local_hub
 
 REPORT = {
     "verdict": "PASS",

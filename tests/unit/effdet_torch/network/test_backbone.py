@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet_torch.architecture.backbone import backbone_channels, is_lite
+from effdet_torch.architecture.backbone import backbone_channels, is_lite, usual_taps
 from effdet_torch.network.backbone import Backbone
 
 
@@ -71,3 +71,33 @@ def test_drop_path_only_when_asked(lite0: nn.Module) -> None:
     rates = [getattr(module, "drop_prob", 0.0) for module in dropping.modules()]
     assert 0.15 < max(rates) < 0.2  # proportional to the block's number, so below the rate itself
     assert not any(getattr(module, "drop_prob", 0.0) for module in lite0.modules())
+
+
+TAPS = ((2, 1), (4, 2), (6, 0))
+
+
+def test_taps_inside_stages_give_the_outputs_of_their_blocks() -> None:
+    whole, tapped = Backbone("efficientnet-b1").eval(), Backbone("efficientnet-b1", taps=TAPS).eval()
+    known = tapped.state_dict()
+    assert whole.state_dict().keys() - known.keys() == {
+        key for key in whole.state_dict() if key.startswith("blocks.6.1.")
+    }
+    tapped.load_state_dict({key: tensor for key, tensor in whole.state_dict().items() if key in known})
+    seen = dict[str, Tensor]()
+    for stage, block in TAPS:
+        name = f"blocks.{stage}.{block}"
+        whole.get_submodule(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        ends, features = whole(images), tapped(images)
+    for (stage, block), feature, end in zip(TAPS, features, ends, strict=True):
+        assert torch.equal(feature, seen[f"blocks.{stage}.{block}"])
+        assert not torch.equal(feature, end)  # negative control
+
+
+def test_usual_taps_change_nothing() -> None:
+    taps = usual_taps("efficientnet-b1", 3)
+    assert taps == ((2, 2), (4, 3), (6, 1))
+    one, other = Backbone("efficientnet-b1"), Backbone("efficientnet-b1", taps=taps)
+    assert one.state_dict().keys() == other.state_dict().keys()
+    assert one.output_blocks == other.output_blocks

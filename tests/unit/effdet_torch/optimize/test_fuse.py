@@ -33,7 +33,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "relu6": {"activation": "relu6"},
     "hswish": {"activation": "hswish"},
     "mish": {"activation": "mish"},
+    "taps inside stages": {"backbone": "efficientnet-b1", "taps": ((2, 1), (4, 2), (6, 0))},
     "other levels": {"min_level": 2, "max_level": 6},
+    "two kinds of heads": {"heads": ("object_detection", "segmentation"), "max_level": 5},
+    "segmentation head": {"heads": ("segmentation",), "max_level": 5, "activation": "relu6"},
 }
 
 
@@ -48,7 +51,8 @@ def test_outputs_are_equal(settings: dict[str, Any]) -> None:
         **settings,
     }
     model = alive(create_model(**options)).double()
-    images = torch.randn(2, 3, 130, 97, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    size = (128, 96) if model.config.segments else (130, 97)
+    images = torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with torch.inference_mode():
         expected = model(images)

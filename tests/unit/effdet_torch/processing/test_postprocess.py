@@ -15,7 +15,17 @@ from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.processing.postprocess import Detections, best_class, flatten_levels, postprocess, top_k
+from effdet_torch.geometry.nms import non_max_suppression
+from effdet_torch.processing.numpy_postprocess import postprocess as numpy_postprocess
+from effdet_torch.processing.postprocess import (
+    Candidates,
+    Detections,
+    _selected,
+    best_class,
+    flatten_levels,
+    postprocess,
+    top_k,
+)
 from effdet_torch.processing.profiles import PROFILES, Profile, get_profile
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
@@ -94,13 +104,17 @@ def test_every_profile_detects(profile: str | Profile) -> None:
     assert torch.equal(scaled.scores, detections.scores)
     height, width = CONFIG.image_size
     inside = (detections.boxes_xyxy >= 0) & (detections.boxes_xyxy <= torch.tensor([width, height] * 2))
-    assert bool(inside.all()) == (isinstance(profile, str) and PROFILES[profile].clip)
+    assert bool(inside.all()) == (isinstance(profile, str) and (PROFILES[profile].clip or PROFILES[profile].to_image))
 
 
 def test_hard_profiles_agree_and_others_differ() -> None:
     assert_equal(detect("official-eval-hard"), detect("hard"))
+    assert_equal(detect("tflite-regular"), detect("hard"))  # more candidates than needed here
+    clipped, whole = detect("serving-hard"), detect("tflite")
+    assert torch.equal(clipped.scores, whole.scores)
+    assert not torch.equal(clipped.boxes_xyxy, whole.boxes_xyxy)
     scores = {tuple(detect(name).scores.flatten().tolist()) for name in PROFILES}
-    assert len(scores) == len(PROFILES) - 1
+    assert len(scores) == len(PROFILES) - 3
 
 
 def test_class_is_channel_plus_one_and_box_is_its_anchors() -> None:
@@ -208,3 +222,45 @@ def test_a_model_has_a_profile_of_its_own(given: dict[str, Any], expected: Profi
     assert get_profile("serving", config) == PROFILES["serving"]
     with pytest.raises(ConfigError, match="unknown postprocessing profile 'model'; expected one of official-eval"):
         get_profile("model")
+
+
+def selected(profile: Profile, scales: Tensor, outputs: Outputs) -> tuple[Detections, list[Any]]:
+    """What a profile detects: in torch, and image by image in NumPy."""
+    found = postprocess(*outputs, ANCHORS, scales, CONFIG.image_size, profile)
+    logits, deltas = ([level.numpy() for level in head] for head in outputs)
+    images = zip(zip(*logits, strict=True), zip(*deltas, strict=True), scales.numpy(), strict=True)
+    alone = [numpy_postprocess(*image[:2], ANCHORS.numpy(), image[2], CONFIG.image_size, profile) for image in images]
+    return found, alone
+
+
+@pytest.mark.parametrize("per_class", [0, 3, 200])
+@pytest.mark.parametrize("to_image", [True, False])
+def test_what_a_profile_selects_further_is_the_same_in_numpy(per_class: int, to_image: bool) -> None:
+    profile = Profile(score_threshold=1e-8, max_detections=40, max_per_class=per_class, to_image=to_image)
+    scales = torch.tensor([[2.0, 3.0, 100.0, 50.0], [0.5, 0.5, 160.0, 96.0]])
+    found, alone = selected(profile, scales, random_outputs())
+    for image, single in enumerate(alone):
+        count = int(found.num_detections[image])
+        assert count == len(single.scores)
+        assert torch.equal(found.classes[image, :count], torch.from_numpy(single.classes))
+        torch.testing.assert_close(found.scores[image, :count], torch.from_numpy(single.scores))
+        torch.testing.assert_close(found.boxes_xyxy[image, :count], torch.from_numpy(single.boxes_xyxy))
+        if per_class:
+            assert np.bincount(single.classes).max() <= per_class
+        x_scale, y_scale, width, height = scales[image].tolist()
+        ends = np.array([width * x_scale, height * y_scale] * 2) + 1e-3
+        assert ((single.boxes_xyxy >= 0) & (single.boxes_xyxy <= ends)).all() == to_image
+    assert not found.scores[0, int(found.num_detections[0]) :].any()
+
+
+def test_boxes_outside_the_image_suppress_and_do_not_count() -> None:
+    """Three boxes: one in the padding, one that it suppresses, one in the image; in the API's order of steps."""
+    boxes = torch.tensor([[[60.0, 0.0, 80.0, 20.0], [56.0, 0.0, 76.0, 20.0], [0.0, 0.0, 20.0, 20.0]]])
+    candidates = Candidates(torch.tensor([[3.0, 2.0, 1.0]]), torch.zeros(1, 3).long(), torch.zeros(1, 3).long())
+    scales = torch.tensor([[1.0, 1.0, 58.0, 96.0]])
+    for profile, expected in (
+        (Profile(score_threshold=0.0, to_image=True), [[0.0, 0.0, 20.0, 20.0]]),
+        (Profile(score_threshold=0.0), [[60.0, 0.0, 80.0, 20.0], [0.0, 0.0, 20.0, 20.0]]),  # negative control
+    ):
+        found = _selected(boxes, candidates, scales, CONFIG.image_size, profile, non_max_suppression)
+        assert found.boxes_xyxy[0, : int(found.num_detections)].tolist() == expected

@@ -119,6 +119,7 @@ def test_a_model_states_how_it_was_trained(undisturbed: Path) -> None:
     assert best["AP"] == max(values["AP"] for row in results for values in row["metrics"].values())
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal_and_the_seed_counts(place: Path, undisturbed: Path, tmp_path: Path) -> None:
     run(place, tmp_path / "again", workers=1)
     assert not different(everything(tmp_path / "again"), everything(undisturbed))
@@ -130,7 +131,10 @@ class Killed(BaseException):
     """What no code catches."""
 
 
-@pytest.mark.parametrize("updates", [1, 2, 3])  # in the first epoch, at its end, in the second one
+# In the first epoch, at its end, in the second one.
+@pytest.mark.parametrize(
+    "updates", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3]
+)
 def test_a_killed_run_continues_bit_for_bit(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int
 ) -> None:
@@ -162,7 +166,9 @@ def test_a_killed_run_continues_bit_for_bit(
 def test_ctrl_c_finishes_the_update_and_saves_it(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, handler = TrainStep.__call__, signal.getsignal(signal.SIGINT)
+    # A shell starts what runs in its background without this signal.
+    handler = signal.default_int_handler
+    before, real = signal.signal(signal.SIGINT, handler), TrainStep.__call__
 
     def interrupted(self: TrainStep, batches: Any) -> Any:
         if self.step == 2:
@@ -176,7 +182,7 @@ def test_ctrl_c_finishes_the_update_and_saves_it(
         ):
             run(place, tmp_path / "run")
     assert load_state(tmp_path / "run").updates == 1
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.signal(signal.SIGINT, before) is handler
     resume(tmp_path / "run")
     assert not different(everything(tmp_path / "run"), everything(undisturbed))
 
@@ -257,12 +263,28 @@ def test_fewer_images_than_a_batch(place: Path, tmp_path: Path) -> None:
     assert results.epochs[0].images == 4
 
 
+def test_taps_and_resize_of_a_model_are_kept(place: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.pth"
+    model = small_model(backbone="efficientnet-b1", taps=((2, 1), (4, 2), (6, 0)), resize="legacy")
+    save_model(model, start)
+    trainer.train(request(place, tmp_path / "run", replace(RECIPE, epochs=1), source=str(start)))
+    trained = load_model(tmp_path / "run" / "best.pth")
+    assert (trained.config.taps, trained.config.resize) == (model.config.taps, "legacy")
+    assert trained.state_dict().keys() == model.state_dict().keys()
+
+
 def test_another_head_is_made_for_other_classes(place: Path, tmp_path: Path) -> None:
     save_model(small_model(num_classes=7), tmp_path / "seven.pth")
+    content = torch.load(tmp_path / "seven.pth", weights_only=True)
+    content["metadata"]["untrained"] = ["class and box predictions"]
+    torch.save(content, tmp_path / "seven.pth")
     recipe = replace(RECIPE, epochs=1, lr=1e-12, ema=None)
     results = run(place, tmp_path / "run", recipe, source=str(tmp_path / "seven.pth"))
     assert any(note.startswith("class head: 2 classes in place of 7") for note in results.notes)
-    old, new = (load_model(path).state_dict() for path in (tmp_path / "seven.pth", tmp_path / "run" / "last.pth"))
+    assert any(note.startswith("UNTRAINED class and box predictions") for note in results.notes)
+    trained = load_model(tmp_path / "run" / "last.pth")
+    assert ("untrained" in trained.metadata, "untrained" in trained.metadata["parent"]) == (False, True)
+    old, new = load_model(tmp_path / "seven.pth").state_dict(), trained.state_dict()
     changed = {key for key in old if old[key].shape != new[key].shape}
     assert changed == {"class_net.predict.conv_pw.weight", "class_net.predict.conv_pw.bias"}
     kernels = {key for key in old if key.endswith("weight") and old[key].ndim == 4} - changed

@@ -50,6 +50,11 @@ def test_other_models_have_no_published_ap(name: str, variant: str, more: dict[s
 
 def test_every_official_file_has_its_published_ap() -> None:
     for file in official_files().values():
+        if not isinstance(file.config, EfficientDetConfig):
+            continue
+        if file.ap is None:
+            assert published(file.name, file.config) is None
+            continue
         for name in (file.name, file.url.rpartition("/")[2]):
             found = published(name, file.config)
             assert found is not None

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from converter.identify.families import DETECTOR
-from converter.plan.table import load_table
+from converter.identify.families import DETECTOR, OBJECT_DETECTION_API
+from converter.plan.expand import Plan
+from converter.plan.grammar import load_table
 from support.sources import plan_of, small_config
 from support.tables import edit_tables, rename_kind
 from verify.errors import ParityError
@@ -23,8 +24,15 @@ OTHERS = (
     CONFIG,
     small_config(fusion="channel_attn", survival_prob=0.8, head_repeats=2),
     small_config(conv_bn_act_pattern=True),
+    small_config(heads=("segmentation",)),
 )
 HEAD = "class_net.bn_rep.0.0.bn"
+
+
+def plans() -> Iterator[Plan]:
+    """Plans that together have every kind of every table."""
+    yield from map(DETECTOR.plan, OTHERS)
+    yield OBJECT_DETECTION_API.plan(CONFIG)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +44,7 @@ def _own_tables() -> Iterator[None]:
 @pytest.mark.parametrize("kind", [*COMPARED, *SHOWN_BY])
 def test_a_renamed_kind_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     edit_tables(monkeypatch, tmp_path / "mappings", rename_kind(kind))
-    plans = map(DETECTOR.plan, OTHERS)
-    plan = next(plan for plan in plans if any("renamed" in layer.kind for layer in plan.layers))
+    plan = next(plan for plan in plans() if any("renamed" in layer.kind for layer in plan.layers))
     first = next(layer for layer in plan.layers if "renamed" in layer.kind)
     # Fusion weights are shown by `combine`: without it, they are refused as well.
     words = (
@@ -51,7 +58,7 @@ def test_a_renamed_kind_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_every_kind_of_the_tables_is_known_and_used() -> None:
-    assert {layer.kind for config in OTHERS for layer in plan_of(config).layers} == {*COMPARED, *SHOWN_BY}
+    assert {layer.kind for plan in plans() for layer in plan.layers} == {*COMPARED, *SHOWN_BY}
 
 
 def test_completeness_counts_the_rows_of_the_plan() -> None:

@@ -85,7 +85,13 @@ def test_a_closed_stderr_stays_closed() -> None:
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("environment", [{}, {"TF_CPP_MIN_LOG_LEVEL": "0"}], ids=["unset", "set by the user"])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({}, id="unset", marks=pytest.mark.slow),
+        pytest.param({"TF_CPP_MIN_LOG_LEVEL": "0"}, id="set by the user"),
+    ],
+)
 def test_the_level_that_the_user_set_is_respected(environment: dict[str, str]) -> None:
     done = run(IMPORT, **environment)
     assert done.returncode == 0

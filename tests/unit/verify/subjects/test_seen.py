@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.config import get_config, list_models
+from effdet_torch.config import VARIANTS, get_config
 from support.variable_shapes import Shape, variable_shapes
 from tests.support.reference import config_hparams
 from verify.reference.official.hparams import read_hparams
 from verify.subjects.seen import seen_hparams
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_is_seen_whole(variant: str) -> None:
     """Everything but activation, colours, image size and anchor scale: these are the variant's."""
     assert read_hparams(seen_hparams(variable_shapes(get_config(variant))), variant=variant) == read_hparams(
@@ -41,7 +41,7 @@ def renamed(shapes: dict[str, Shape], part: str, other: str | None) -> dict[str,
 @pytest.mark.parametrize(
     ("name", "value", "part", "other"),
     [
-        ("separable_conv", False, "/class-0/depthwise_kernel", "/class-0/kernel"),
+        ("separable_conv", False, "/conv/depthwise_kernel", "/conv/kernel"),
         ("conv_bn_act_pattern", True, "/conv/bias", None),
         ("apply_bn_for_resampling", False, "/bn/", None),
         ("fpn_weight_method", "sum", "/WSM", None),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from converter.hparams.fields import hparams_of
-from effdet_torch.config import get_config, list_models
+from effdet_torch.config import VARIANTS, get_config
 from verify.errors import ReferenceModelError
 from verify.reference.official.defaults import BLOCKS
 from verify.reference.official.hparams import Hparams, read_hparams
@@ -22,7 +22,7 @@ def d0(**values: Any) -> Hparams:
     return read_hparams(values, variant="d0")
 
 
-@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_both_tables_of_variants_agree(variant: str) -> None:
     """Written twice, from the same official code."""
     assert read_hparams(variant=variant) == read_hparams(hparams_of(get_config(variant)))
@@ -50,7 +50,8 @@ def test_both_tables_of_variants_agree(variant: str) -> None:
         ({"min_level": 2, "max_level": 5}, "levels", range(2, 6)),
         ({"aspect_ratios": [1.0], "num_scales": 2}, "anchors_per_location", 2),
         ({"backbone_config": {"blocks": [tuple(block) for block in BLOCKS]}}, "backbone_name", "efficientnet-b0"),
-        ({"heads": ["object_detection", "segmentation"]}, "name", "d0"),
+        ({"heads": ["object_detection", "segmentation"]}, "heads", {"object_detection", "segmentation"}),
+        ({"heads": "segmentation"}, "heads", {"segmentation"}),
     ],
 )
 def test_a_value(values: Mapping[str, Any], field: str, expected: object) -> None:
@@ -94,7 +95,8 @@ def test_a_part_overrides_a_part(passed: Mapping[str, Any]) -> None:
         ({"fpn_weight_method": "fast"}, "fpn_weight_method is 'fast'"),
         ({"fpn_name": "fpn"}, "fpn_name is 'fpn'"),
         ({"backbone_name": "efficientnetv2-b0"}, "backbone_name"),
-        ({"heads": ["segmentation"]}, "heads is .*object_detection only"),
+        ({"heads": ["depth"]}, "heads is .*object_detection, segmentation"),
+        ({"heads": []}, "heads is .*object_detection, segmentation"),
         ({"heads": None}, "heads is None"),
         ({"num_classes": 0}, "num_classes is 0.*positive whole number"),
         ({"num_classes": True}, "num_classes is True"),

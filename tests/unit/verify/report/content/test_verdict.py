@@ -105,3 +105,9 @@ def test_an_image_size_of_ones_own_stands_beside_the_settings() -> None:
 def test_another_profile_is_the_first_guess_where_detections_differ() -> None:
     assert "made with another profile than official-eval" in " ".join(advice(SAMPLES["evaluated_wrong"]))
     assert not list(advice(EVALUATED))  # negative control
+
+
+def test_untrained_parts_stand_below_the_verdict() -> None:
+    metadata = {**EVALUATED.model["metadata"], "untrained": ["class and box predictions"]}
+    (text,) = advice(replace(EVALUATED, model={**EVALUATED.model, "metadata": metadata}))
+    assert text.startswith("UNTRAINED class and box predictions: ")

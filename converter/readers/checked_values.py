@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class CheckedSource(VariableSource):
     def variables(self) -> Mapping[str, VariableInfo]:
         """Those of the source."""
         return self._source.variables
+
+    @property
+    def initial(self) -> Collection[str]:
+        """Those of the source."""
+        return self._source.initial
 
     def read(self, name: str) -> NDArray[Any]:
         """Return a variable after a look at its values."""

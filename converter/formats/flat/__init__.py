@@ -1,0 +1,1 @@
+"""FlatBuffers, and the FlexBuffers inside them: the containers of TensorFlow Lite."""

@@ -1,0 +1,1 @@
+"""TensorFlow Lite as a reference."""
