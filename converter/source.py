@@ -173,3 +173,41 @@ class VariableSource(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SourceView(VariableSource):
+    """An open source seen otherwise: a subclass says what differs. Whoever opened the source closes it.
+
+    Args:
+        source: the source itself.
+        facts: those of the source, unless they differ.
+    """
+
+    def __init__(self, source: VariableSource, facts: SourceFacts | None = None) -> None:
+        super().__init__(source.facts if facts is None else facts)
+        self._source = source
+
+    @property
+    def variables(self) -> Mapping[str, VariableInfo]:
+        """Those of the source."""
+        return self._source.variables
+
+    @property
+    def initial(self) -> Collection[str]:
+        """Those of the source."""
+        return self._source.initial
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return a variable of the source."""
+        return self._source.read(name)
+
+    def checksum(self, name: str) -> int | None:
+        """Return the checksum of a variable of the source."""
+        return self._source.checksum(name)
+
+    def files(self) -> tuple[Path, ...]:
+        """Those of the source."""
+        return self._source.files()
+
+    def close(self) -> None:
+        """Leave the source open."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from converter.conversion import convert_checkpoint, prepare
-from converter.hparams.fields import hparams_of
+from converter.hparams.fields import config_file_hparams
 from converter.hparams.given import CONFIG_FILE
 from converter.identify.effdet_package import no_tensorflow_original
 from converter.locate import open_checkpoint
@@ -33,7 +33,8 @@ def write_demo(variant: str, folder: Path) -> tuple[Path, Path]:
         raise ConfigError(f"{config.name} has no TensorFlow original to show: {reason}; choose an official variant, d0")
     checkpoint, model = folder / "checkpoint", folder / f"{config.name}.pth"
     prefix = write_seeded_checkpoint(config, checkpoint)
-    (checkpoint / CONFIG_FILE).write_text(yaml.safe_dump(hparams_of(config), sort_keys=False), encoding="utf-8")
+    hparams = yaml.safe_dump(config_file_hparams(config), sort_keys=False)
+    (checkpoint / CONFIG_FILE).write_text(hparams, encoding="utf-8")
     with open_checkpoint(prefix) as source:
         convert_checkpoint(prepare(source), model)
     return checkpoint, model

@@ -167,6 +167,11 @@ def hparams_of(config: EfficientDetConfig) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in NOT_OFFICIAL or value != NOT_OFFICIAL[name][0]}
 
 
+def config_file_hparams(config: EfficientDetConfig) -> dict[str, Any]:
+    """Return the hyperparameters for a `config.yaml`: the official code refuses other names even if they are null."""
+    return {name: value for name, value in hparams_of(config).items() if name not in PACKAGE_SETTINGS}
+
+
 def not_official(config: EfficientDetConfig) -> str:
     """Return why the official code cannot run a network, in words; empty if it can."""
     values = hparams_of(config)

@@ -22,7 +22,12 @@ from converter.plan.grammar import load_table
 from converter.plan.ops import Shape
 from converter.source import VariableInfo, VariableSource
 from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
-from effdet_torch.config import BackboneConfig
+from effdet_torch.config import BackboneConfig, EfficientDetConfig
+
+
+def _not_tensorflow(config: EfficientDetConfig) -> str:
+    return no_tensorflow_original(config) or not_official(config)
+
 
 DETECTOR = Family(
     name="EfficientDet",
@@ -58,7 +63,7 @@ DETECTOR = Family(
     open_questions=("min_level", "node_biases"),
     questions_of_parts=("class_channels", "box_channels"),
     package_notes=detector_notes,
-    not_tensorflow=lambda config: no_tensorflow_original(config) or not_official(config),
+    not_tensorflow=_not_tensorflow,
 )
 BACKBONE = Family(
     name="EfficientNet backbone",
@@ -94,7 +99,7 @@ OBJECT_DETECTION_API = Family(
     settle=api_settings.settle,
     package_notes=detector_notes,
     axes_of_source=api_settings.axes,
-    not_tensorflow=lambda config: no_tensorflow_original(config) or not_official(config),
+    not_tensorflow=_not_tensorflow,
 )
 FAMILIES: tuple[Family, ...] = (DETECTOR, OBJECT_DETECTION_API, BACKBONE)
 

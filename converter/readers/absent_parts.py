@@ -11,7 +11,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from converter.plan.copies import stored_in
 from converter.plan.expand import Entry, Plan
 from converter.plan.ops import Shape
 from converter.plan.table import DRAWN, VIEWS
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceView, VariableInfo, VariableSource
 
 Array = NDArray[np.float32]
 _CUT_OFF_STD = 0.87962566103423978  # of a normal of variance 1 that is cut off at two sigmas
@@ -53,12 +52,12 @@ def _parts(plan: Plan) -> dict[str, list[tuple[str, Entry]]]:
     return parts
 
 
-class _Completed(VariableSource):
-    """A source beside the initial values of what it lacks; close the source itself."""
+class _Completed(SourceView):
+    """A source beside the initial values of what it lacks."""
 
     def __init__(self, source: VariableSource, absent: Mapping[str, Entry], parts: tuple[str, ...]) -> None:
-        super().__init__(replace(source.facts, untrained=(*source.facts.untrained, *parts)))
-        self._source, self._absent = source, absent
+        super().__init__(source, replace(source.facts, untrained=(*source.facts.untrained, *parts)))
+        self._absent = absent
         self._variables = {
             **source.variables,
             **{name: VariableInfo("float32", entry.shape) for name, entry in absent.items()},
@@ -76,18 +75,11 @@ class _Completed(VariableSource):
 
     def read(self, name: str) -> NDArray[Any]:
         """Return a stored variable, or its initial values."""
-        return _initial(self._absent[name]) if name in self._absent else self._source.read(name)
+        return _initial(self._absent[name]) if name in self._absent else super().read(name)
 
     def checksum(self, name: str) -> int | None:
         """Return the checksum of a stored variable."""
-        return None if name in self._absent else self._source.checksum(name)
-
-    def files(self) -> tuple[Path, ...]:
-        """Those of the source."""
-        return self._source.files()
-
-    def close(self) -> None:
-        """Leave the source open: whoever opened it closes it."""
+        return None if name in self._absent else super().checksum(name)
 
 
 def _initial(entry: Entry) -> Array:

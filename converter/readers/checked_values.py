@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,12 +9,12 @@ from numpy.typing import NDArray
 from converter.errors import UnusableValuesError
 from converter.plan.copies import View
 from converter.plan.expand import Plan
-from converter.source import VariableInfo, VariableSource
+from converter.source import SourceView, VariableSource
 from effdet_torch.values import ValueCheck, described
 
 
-class CheckedSource(VariableSource):
-    """A source whose values are looked at when they are read; close the source itself.
+class CheckedSource(SourceView):
+    """A source whose values are looked at when they are read.
 
     Args:
         source: where the values are.
@@ -25,24 +23,14 @@ class CheckedSource(VariableSource):
     """
 
     def __init__(self, source: VariableSource, plan: Plan, view: View) -> None:
-        super().__init__(source.facts)
-        self._source, self._check = source, ValueCheck()
+        super().__init__(source)
+        self._check = ValueCheck()
         self._stored = tuple(view.stored[name] for name in plan.variables)
         self._variances = {view.stored[name] for name in plan.variances}
 
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """Those of the source."""
-        return self._source.variables
-
-    @property
-    def initial(self) -> Collection[str]:
-        """Those of the source."""
-        return self._source.initial
-
     def read(self, name: str) -> NDArray[Any]:
         """Return a variable after a look at its values."""
-        array = self._source.read(name)
+        array = super().read(name)
         self._check.look(name, array, name in self._variances)
         return array
 
@@ -63,10 +51,3 @@ class CheckedSource(VariableSource):
                 f"{self.path} holds {described(faults)}; nothing was written. Convert an earlier checkpoint of this "
                 "training; --allow-nonfinite converts this one as it is"
             )
-
-    def files(self) -> tuple[Path, ...]:
-        """Those of the source."""
-        return self._source.files()
-
-    def close(self) -> None:
-        """Leave the source open: whoever opened it closes it."""

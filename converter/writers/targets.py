@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from converter.formats.file_kind import STATE_FILE
-from converter.hparams.fields import PACKAGE_SETTINGS, hparams_of
+from converter.hparams.fields import config_file_hparams
 from converter.hparams.given import CONFIG_FILE
 from converter.identify.evidence import stated_only
 from converter.plan.copies import View, stored_names
@@ -187,9 +187,7 @@ def _h5(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadat
 def _checkpoint(out: Path, plan: Plan, specs: Specs, tensors: Tensors, metadata: Metadata) -> Iterator[int]:
     """Write checkpoint and hyperparameters into a folder; if that fails, a new folder is removed again."""
     with _folder(out), replacing(out / CONFIG_FILE) as config:
-        stated = stated_only(hparams_of(plan.config), (metadata or {}).get("assumed", {}))
-        # Names that the official code does not have, which it refuses even where they are null.
-        stated = {name: value for name, value in stated.items() if name not in PACKAGE_SETTINGS}
+        stated = stated_only(config_file_hparams(plan.config), (metadata or {}).get("assumed", {}))
         config.write(yaml.safe_dump(stated, sort_keys=False).encode())
         with writing_tensorbundle(out / PREFIX, specs, tensors) as size_bytes:
             yield size_bytes + size_of(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from converter.readers.tensorflow.tensorbundle import TensorBundle
@@ -44,6 +45,12 @@ def test_the_demo_leaves_a_checkpoint_a_model_and_four_reports(demo: Path) -> No
     assert report["passed"]
     assert {layer["mode"] for layer in report["layers"]} == {"cumulative", "isolated", "fused"}
     assert set(report["audit"]["checksums"].values()) == {"equal"}
+
+
+def test_the_config_of_the_demo_has_only_names_of_the_official_code(demo: Path) -> None:
+    hparams = yaml.safe_load((demo / "demo" / "checkpoint" / "config.yaml").read_text())
+    assert hparams["name"] == "efficientdet-lite0"
+    assert not hparams.keys() & {"padding", "backbone_style", "resampling", "taps", "resize"}
 
 
 def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:

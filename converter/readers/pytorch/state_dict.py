@@ -141,7 +141,8 @@ class StateDict(VariableSource):
 
 def _with_usual_keys(network: Network) -> Network:
     """Return the network under this project's keys; if two tensors then had the same key, as it is."""
-    tensors = {DETECTOR.table.usual_key(key): tensor for key, tensor in network.tensors.items()}
+    table = DETECTOR.table
+    tensors = {table.usual_key(key): tensor for key, tensor in network.tensors.items()}
     return replace(network, tensors=tensors) if len(tensors) == len(network.tensors) else network
 
 
