@@ -1,0 +1,1 @@
+"""TensorFlow Lite files, written as TensorFlow's own converter writes the official models."""
