@@ -1,0 +1,51 @@
+"""Files as effdet-export writes them for TensorFlow Lite: those of `tflite_graphs`, with a document inside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.engines.document import Document, Interface, make_document, plain_profile
+from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.processing.profiles import PROFILES
+from support.tflite_files import build, fill, pack
+from support.tflite_graphs import listing_of
+from support.tflite_samples import centred_anchors
+from support.variable_shapes import random_variables
+
+
+def write_export(path: Path, config: EfficientDetConfig, detects: bool = False, seed: int = 1, **changes: Any) -> Path:
+    """Write a float file of random weights.
+
+    Args:
+        path: of the file.
+        config: of the network, with the image size.
+        detects: whether the detection operation is inside.
+        seed: of the weights.
+        changes: of the interface in the document, which may then state what the file is not.
+    """
+    listing = listing_of(config, detects)
+    if detects:  # the official signature counts backwards
+        numbers = dict(zip(listing.outputs, (3, 2, 1, 0), strict=True))
+        listing = replace(listing, named_outputs=[(f"output_{number}", index) for index, number in numbers.items()])
+    model = build(listing, fill(listing, random_variables(config, seed=seed), centred_anchors(config)))
+    interface = Interface(image_size=config.image_size)
+    if detects:
+        interface = replace(interface, outputs="detections", profile=plain_profile(PROFILES["tflite"]))
+    path.write_bytes(pack(with_document(model, make_document(config, replace(interface, **changes), {}, {}))))
+    return path
+
+
+def with_document(model: schema.ModelT, document: Document) -> schema.ModelT:
+    """Add a document to the metadata of a model."""
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(document.to_json().encode(), np.uint8)
+    entry.name, entry.buffer = METADATA_KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata.append(entry)
+    return model
