@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ANY = "dynamic"
 MODEL_SIZE = "model"
+PRECISIONS = ("float32", "float16", "int8")
 FORMAT_HELP = "Default: by OUT's suffix; .onnx is onnx and .pt2 is torch, unless tensorrt or aoti is chosen."
 
 
@@ -61,13 +62,14 @@ def written_files(out: Path) -> Iterable[Path]:
 
 @click.command(
     cls=Command,
-    short_help="To ONNX, OpenVINO, TorchScript and others.",
+    short_help="To ONNX, OpenVINO, TensorFlow Lite and others.",
     epilog="""\b
 Examples:
   effdet-export d0.pth d0.onnx
   effdet-export d0.pth d0.xml --image-size 640x384 --batch dynamic
   effdet-export d0.pth d0.onnx --nms soft --input uint8 --profile serving
   effdet-export d0.pth d0.pt2 --format aoti
+  effdet-export lite0.pth lite0.tflite --float16
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -76,18 +78,15 @@ Examples:
 @click.option(
     "--nms",
     type=click.Choice(["none", "soft", "hard"]),
-    default="none",
-    show_default=True,
     help="none: the network alone, whose outputs effdet-detect and Predictor turn into detections; soft, hard: "
-    "detections come out of the file.",
+    "detections come out of the file. Default: none; of .tflite files hard, as in the official ones.",
 )
 @click.option(
     "--input",
     "pixels",
     type=click.Choice(["normalized", "uint8"]),
-    default="normalized",
-    show_default=True,
-    help="normalized: (B, 3, H, W) floats; uint8: (B, H, W, 3) bytes, RGB.",
+    help="normalized: (B, 3, H, W) floats, in .tflite files (B, H, W, 3); uint8: (B, H, W, 3) bytes, RGB. Default: "
+    "normalized; with int8 uint8.",
 )
 @click.option(
     "--batch", default="1", show_default=True, callback=batch_size, metavar="N|dynamic", help="Images at a time."
@@ -102,10 +101,17 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of weights and arithmetic; inputs and outputs stay as they are.",
+    type=click.Choice(PRECISIONS),
+    help="Of weights and arithmetic; inputs and outputs stay as they are. Default: float32.",
+)
+@click.option("--float16", is_flag=True, help="The same as --precision float16.")
+@click.option("--int8", is_flag=True, help="The same as --precision int8; needs --calibrate.")
+@click.option(
+    "--calibrate",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="With int8: a folder of photos like those that OUT will see, or one photo; repeatable.",
 )
 @click.option("--opset", type=click.IntRange(18, 23), help="Of .onnx files; default 18.")
 @click.option(
@@ -129,10 +135,10 @@ Examples:
 @reports_errors
 @writes(out=written_files)
 def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
-    """Export the converted file MODEL to OUT, for another runtime: .onnx, .xml (OpenVINO), .pt2, .torchscript or .pte.
+    """Export the converted file MODEL to OUT, for another runtime.
 
-    OUT is run and compared with MODEL before it is kept. effdet-detect, effdet-verify --coco and Predictor take it like
-    MODEL.
+    OUT ends in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it
+    is kept. effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
@@ -141,7 +147,7 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
     if is_exported(model):
         raise UsageError(f"{model} is exported already; pass the converted file (.pth or .safetensors) that it is from")
     # Before torch is imported, which takes seconds.
-    format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**settings)
+    format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**with_precision(settings))
     require_exporter(format_name)
     from effdet_torch.export.export import export_model
     from effdet_torch.export.formats import FORMATS, require_possible
@@ -149,10 +155,19 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
     from effdet_torch.network.checkpoint import load_model
 
     loaded = load_model(model, check_values=True)
-    cell = require_possible(FORMATS[format_name], chosen.interface(loaded.config))
+    cell = require_possible(FORMATS[format_name], FORMATS[format_name].interface(chosen, loaded.config))
     if cell.status != "validated":
         tell(f"{cell.status}: {cell.text}", err=True)
     tell(*report(export_model(loaded, out, chosen, format_name, check, own_names(loaded.config))))
+
+
+def with_precision(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with one precision, which two options and --precision can state."""
+    named = [name for name in PRECISIONS if settings.pop(name, False)]
+    chosen = {*named, *filter(None, [settings["precision"]])}
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(sorted(chosen))} exclude each other; choose one precision")
+    return settings | {"precision": min(chosen, default="float32")}
 
 
 def report(done: Exported) -> list[str]:

@@ -20,14 +20,14 @@ from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
-from effdet_torch.export.detector import exportable
 from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
 from effdet_torch.export.settings import OPSET, ExportSettings
 from effdet_torch.export.writers.program import Job
 from effdet_torch.network.model import EfficientDet
 
 LOG = logging.getLogger("effdet")
-PACKAGES = ("effdet-convert", "torch", "onnx", "onnxscript", "openvino", "executorch")  # what may take part
+# What may take part.
+PACKAGES = ("effdet-convert", "torch", "onnx", "onnxscript", "openvino", "executorch", "ai-edge-litert", "flatbuffers")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def export_model(
     Args:
         model: in float32, on the CPU, in eval mode.
         out: the file.
-        settings: what the file shall be; by default the network alone with the model's image size, one image at a time.
+        settings: what the file shall be; by default the model's image size, one image at a time, and the network
+            alone, but for litert.
         format_name: a key of `FORMATS`; by default of OUT's suffix.
         check: run the file and compare it with the model before it is kept.
         label_map: {category id: name} to note in the file; by default the model's.
@@ -82,11 +83,11 @@ def export_model(
     require_exporter(row.name)
     if settings.opset is not None and row.suffix != ".onnx":
         raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
-    interface = settings.interface(model.config)
+    interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
     document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
-        job = Job(exportable(model, interface, row.detector), document, settings.opset or OPSET)
+        job = Job(model, document, row.detector, settings.opset or OPSET)
         try:
             written = row.write(job, Path(folder, out.name))
         except OSError as error:
