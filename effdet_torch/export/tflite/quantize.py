@@ -122,7 +122,7 @@ class _Quantized:
         return Tensor(kernel.name, kernel.shape, INT8, codes, quantization)
 
     def _bias(self, bias: Tensor, x: Tensor, kernel: Tensor) -> Tensor:
-        """Return the codes of a bias: their scale depends on the input, so one of several operations becomes several."""
+        """Return the codes of a bias: one that several operations use becomes several, with a scale each."""
         assert kernel.quantization is not None
         quantization = of_bias(_scale(x), kernel.quantization)
         codes = encode(_value(bias), quantization, -LARGEST_INT32, LARGEST_INT32).astype(np.int32)

@@ -62,7 +62,7 @@ def of_pixels(config: EfficientDetConfig) -> Quantization:
     mean = min(means)
     if config.normalization != "mean_std" or len(means | {mean}) > 1 or len(deviations) > 1 or mean % 1:
         raise ConfigError(
-            "an int8 file takes pixels as they are, so one scale and one zero point must stand for their normalisation; "
+            "an int8 file takes pixels as they are, so one scale and zero point must stand for their normalisation; "
             f"this model has {config.normalization}, mean {config.mean_rgb}, deviation {config.std_rgb}; expected "
             "mean_std with one whole mean and one deviation for all colours, as in the lite variants. Leave out --int8"
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -31,12 +33,14 @@ class Job:
         document: of the file.
         detector: makes the detections, if the file has them inside.
         opset: of ONNX.
+        calibration: images (1, 3, H, W) float32 each, as the network takes them, to measure ranges with; for int8.
     """
 
     model: EfficientDet
     document: Document
     detector: type[ExportedDetector]
     opset: int
+    calibration: Iterable[NDArray[np.float32]] = ()
 
     @cached_property
     def module(self) -> nn.Module:
