@@ -66,7 +66,8 @@ class Format:
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
         note: what a user must know; "" if nothing.
-        detector: makes the detections inside a file.
+        detector: makes the detections inside a file, where its graph is made from a module.
+        soft: whether it can suppress softly.
         is_run: whether there is an engine that runs it here.
         nms: what it has unless the user says otherwise.
         profile: what the detections inside have unless the user says otherwise.
@@ -80,6 +81,7 @@ class Format:
     precisions: tuple[Precision, ...] = ("float32",)
     note: str = ""
     detector: type[ExportedDetector] = ExportedDetector
+    soft: bool = True
     is_run: bool = True
     nms: Suppression = "none"
     profile: Callable[[EfficientDetConfig], Profile] = own_profile
@@ -96,9 +98,24 @@ class Format:
         return EXPORTERS[self.name][0] if self.name in EXPORTERS else ""
 
     def interface(self, settings: ExportSettings, config: EfficientDetConfig) -> Interface:
-        """Return what a file of this format will take and return; see `ExportSettings.interface`."""
+        """Return what a file of this format will take and return; see `ExportSettings.interface`.
+
+        Raises:
+            ConfigError: Settings and model do not fit.
+        """
         chosen = settings if settings.nms is not None else replace(settings, nms=self.nms)
+        if chosen.nms == "soft":
+            self.require_soft()
         return chosen.interface(config, self.profile)
+
+    def require_soft(self) -> None:
+        """Refuse soft NMS where there is none.
+
+        Raises:
+            ConfigError: The format has hard NMS only.
+        """
+        if not self.soft:
+            raise ConfigError(f"{self.name} has hard NMS only; pass --nms hard")
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -200,8 +217,9 @@ FORMATS: Mapping[str, Format] = {
                 detections=FIXED,
             ),
             ("float32", "float16"),
-            note="TensorFlow Lite's own files; unless --nms none, detections come from TFLite_Detection_PostProcess: "
-            "hard NMS over all classes together (profile tflite), where TensorFlow's graph has soft NMS",
+            note="the NMS inside is that of TFLite_Detection_PostProcess: hard, of all classes together (profile "
+            "tflite), where TensorFlow's own graph has soft NMS; --nms none leaves it out",
+            soft=False,
             nms="hard",
             profile=operation_profile,
             why_not=why_not,
@@ -219,6 +237,7 @@ FORMATS: Mapping[str, Format] = {
             ("float32", "float16"),
             note=f"{NEVER_RUN}; hard NMS by the operator EfficientNMS_TRT of the domain TRT, which TensorRT alone has",
             detector=TensorRtDetector,
+            soft=False,
             is_run=False,
         ),
     )
@@ -247,8 +266,8 @@ def require_possible(row: Format, interface: Interface) -> Cell:
         )
     if reason := row.why_not(interface):
         raise ConfigError(f"{row.name}: {reason}")
-    if not row.detector.soft and interface.profile.get("sigma"):
-        raise ConfigError(f"{row.name} has hard NMS only; pass --nms hard")
+    if interface.profile.get("sigma"):
+        row.require_soft()
     if interface.precision not in row.precisions:
         raise ConfigError(
             f"{row.name} is written in {' or '.join(row.precisions)}, not in {interface.precision}; choose another "
