@@ -27,12 +27,12 @@ from effdet_torch.processing.postprocess import flatten_levels, postprocess
 SEED = 0
 # Largest error of an output, of the rms of that output. float32: sums in another order differ by 1e-5 to 3e-4; a wrong
 # kernel, weight or padding by more than 1e-2. float16 has a mantissa of 10 bits, and errors add up over 80 layers.
-LIMITS: Mapping[Precision, float] = {"float32": 1e-3, "float16": 1e-1}
+LIMITS: Mapping[Precision, float] = {"float32": 1e-3, "float16": 1e-1, "int8": 9}
 OWN_ERRORS = 10  # times the error of PyTorch in float32 is no fault of a runtime either
 # Detections: of the scores, where 1e-3 is the threshold that one of them may just pass; and of the boxes, in units of
 # the longer side of the image, or of the box if that is larger.
-SCORE_LIMITS: Mapping[Precision, float] = {"float32": 2e-3, "float16": 5e-2}
-BOX_LIMITS: Mapping[Precision, float] = {"float32": 1e-3, "float16": 5e-2}
+SCORE_LIMITS: Mapping[Precision, float] = {"float32": 2e-3, "float16": 5e-2, "int8": 9}
+BOX_LIMITS: Mapping[Precision, float] = {"float32": 1e-3, "float16": 5e-2, "int8": 9}
 UNITS = {"scores": "in a score", "boxes": "of the image's longer side, in a box"}  # of errors; of others the rms
 
 
@@ -60,17 +60,18 @@ class Checked:
         return f"{self.runtime}: largest error {self.error:.1e} {_unit(self.where)}, limit {self.limit:.0e}"
 
 
-def check_file(engine: FileEngine, model: EfficientDet) -> Checked:
-    """Compare a file with the model it was made of, on seeded noise.
+def check_file(engine: FileEngine, model: EfficientDet, pixels: Array | None = None) -> Checked:
+    """Compare a file with the model it was made of.
 
     Args:
         engine: with the file.
         model: in float32, on the CPU.
+        pixels: (B, 3, H, W) float32, normalised; by default seeded noise.
 
     Raises:
         EffdetError: The outputs differ, or those of the model are not finite.
     """
-    pixels = seeded_pixels(engine)
+    pixels = seeded_pixels(engine) if pixels is None else pixels
     compare = _network_errors if engine.interface.outputs == "network" else _detection_errors
     found = engine.run(pixels)
     errors, limits = compare(engine, found, pixels, model)

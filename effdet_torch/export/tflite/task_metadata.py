@@ -116,9 +116,7 @@ def _detection_output(name: str) -> Table:
 
 def _write(builder: Builder, table: Table) -> int:
     """Write a table behind everything that it refers to, and return where it is."""
-    places = {
-        field: _write_part(builder, value) for field, value in table.items() if not isinstance(value, np.integer)
-    }
+    places = {field: _write_part(builder, value) for field, value in table.items() if not isinstance(value, np.integer)}
     builder.StartObject(max(table, default=-1) + 1)
     for field, value in table.items():
         if isinstance(value, np.integer):

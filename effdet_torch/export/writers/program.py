@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from effdet_torch.engines.document import INPUT, Document
-from effdet_torch.engines.file_engine import quiet
+from effdet_torch.engines.file_engine import Array, quiet
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.detector import ExportedDetector, exportable
 from effdet_torch.network.model import EfficientDet
@@ -40,7 +38,7 @@ class Job:
     document: Document
     detector: type[ExportedDetector]
     opset: int
-    calibration: Iterable[NDArray[np.float32]] = ()
+    calibration: Iterable[Array] = ()
 
     @cached_property
     def module(self) -> nn.Module:
