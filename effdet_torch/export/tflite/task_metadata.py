@@ -50,15 +50,14 @@ def task_metadata(document: Document, output_names: list[str]) -> bytes:
         output_names: in the signature, in the order in which the file lists the outputs.
     """
     config, interface = document.config, document.interface
-    group: list[Table] = []
+    graph: dict[int, Any] = {2: [_input(config, interface.pixels == "uint8")]}
     if interface.outputs == "detections":
         numbered = {f"output_{number}": name for name, number in zip(DETECTIONS, DETECTION_OUTPUTS, strict=True)}
-        outputs = [_detection_output(numbered[name]) for name in output_names]
-        group = [{0: "detection_result", 1: [OUTPUTS[name][0] for name in GROUPED]}]
+        graph[3] = [_detection_output(numbered[name]) for name in output_names]
+        graph[8] = [{0: "detection_result", 1: [OUTPUTS[name][0] for name in GROUPED]}]
     else:
         names = interface.output_names(config)
-        outputs = [{0: names[int(name.rpartition("_")[2])], 3: {0: FEATURES, 1: {}}} for name in output_names]
-    graph: Table = {2: [_input(config, interface.pixels == "uint8")], 3: outputs, 8: group}
+        graph[3] = [{0: names[int(name.rpartition("_")[2])], 3: {0: FEATURES, 1: {}}} for name in output_names]
     description = "Finds objects in an image: their boxes, classes and scores. Written by effdet-convert."
     root: Table = {0: f"EfficientDet {config.name}", 1: description, 3: [graph], 7: PARSER_VERSION}
     builder = Builder(1 << 12)
@@ -110,8 +109,10 @@ def _detection_output(name: str) -> Table:
         content = {0: BOXES, 1: {0: np.array([1, 0, 3, 2], np.uint32), 1: BOUNDARIES}}
     if name in GROUPED:
         content[2] = {0: np.int32(2), 1: np.int32(2)}  # the axis of the detections
-    files = [{0: LABEL_FILE, 1: "Names of the classes, in order.", 2: VALUE_LABELS}] if name == "classes" else []
-    return {0: called, 1: description, 3: content, 5: {}, 6: files}
+    table: dict[int, Any] = {0: called, 1: description, 3: content, 5: {}}
+    if name == "classes":
+        table[6] = [{0: LABEL_FILE, 1: "Names of the classes, in order.", 2: VALUE_LABELS}]
+    return table
 
 
 def _write(builder: Builder, table: Table) -> int:
