@@ -53,11 +53,12 @@ def rows(narrow, wide, mode="nearest"):
     with contextlib.redirect_stdout(io.StringIO()):  # progress
         converted = litert_torch.convert(module, (row,))
         converted.export("m.tflite")
+        found = np.asarray(converted(row)).ravel().astype(int).tolist()
     with open("m.tflite", "rb") as file:
         graph = schema.ModelT.InitFromPackedBuf(file.read(), 0).subgraphs[0]
     options = [operator.builtinOptions for operator in graph.operators]
     (centred,) = [option.halfPixelCenters for option in options if hasattr(option, "halfPixelCenters")]
-    return module(row).flatten().int().tolist(), np.asarray(converted(row)).ravel().astype(int).tolist(), centred
+    return module(row).flatten().int().tolist(), found, centred
 
 
 ours, theirs, centred = rows(3, 5)
