@@ -45,7 +45,8 @@ class ExportSettings:
     """How to export a model.
 
     Attributes:
-        nms: "none": the network alone; otherwise decoding and NMS are part of the file; None: what the format has.
+        nms: "none": the network alone; otherwise decoding and NMS are part of the file; None: what
+            `Format.nms` says, or "none".
         pixels: what the file takes, see `Interface`; None: "uint8" with int8, else "normalized".
         batch: batch size of the file; None: any.
         image_size: (height, width) in pixels; "model": the model's; None: any.
@@ -74,7 +75,7 @@ class ExportSettings:
 
     def chosen_profile(self, config: EfficientDetConfig, own: OwnProfile = own_profile) -> Profile | None:
         """Return the settings of the postprocessing in the file; None for the network alone."""
-        if self.nms in ("none", None):
+        if self.nms == "none":
             return None
         profile = own(config) if self.profile == OWN else get_profile(self.profile, config)
         if profile.to_image:
@@ -99,7 +100,9 @@ class ExportSettings:
         Raises:
             ConfigError: A model with a segmentation head has no file of this kind.
         """
-        if config.segments and self.nms not in ("none", None):
+        if self.nms is None:
+            return replace(self, nms="none").interface(config, own)
+        if config.segments and self.nms != "none":
             raise ConfigError(
                 "a file with detections has no room for a mask; export the network alone, with --nms none"
             )
