@@ -28,13 +28,16 @@ exports:
 	build/exports/bin/pip install -e '.[dev,executorch]'
 	build/exports/bin/python -m pytest -m slow tests/unit/effdet_torch/export/test_cells.py
 
-# MMDetection's newest release needs setuptools before 81 and a torch that is not the newest.
+# MMDetection's newest release needs setuptools before 81 and a torch that is not the newest. MediaPipe brings an OpenCV.
 integrations:
 	$(PYTHON) -m venv build/integrations
 	build/integrations/bin/pip install 'setuptools<81'
 	build/integrations/bin/pip install --no-build-isolation mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7 'torch<2.14'
 	build/integrations/bin/pip install -e . pytest pytest-timeout torchvision
-	build/integrations/bin/python -m pytest -m guest tests/integrations
+	build/integrations/bin/python -m pytest -m guest tests/integrations --ignore tests/integrations/test_mediapipe.py
+	$(PYTHON) -m venv build/mediapipe
+	build/mediapipe/bin/pip install -e '.[litert]' mediapipe==1.2.3 pytest pytest-timeout
+	build/mediapipe/bin/python -m pytest -m guest tests/integrations/test_mediapipe.py
 
 parity:
 	mkdir -p reports
