@@ -13,6 +13,7 @@ from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
+from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
 
@@ -70,6 +71,7 @@ Examples:
   effdet-export d0.pth d0.onnx --nms soft --input uint8 --profile serving
   effdet-export d0.pth d0.pt2 --format aoti
   effdet-export lite0.pth lite0.tflite --float16
+  effdet-export lite0.pth lite0.tflite --int8 --calibrate photos/
 """,
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -109,9 +111,9 @@ Examples:
 @click.option(
     "--calibrate",
     multiple=True,
-    type=click.Path(path_type=Path),
     metavar="PATH",
-    help="With int8: a folder of photos like those that OUT will see, or one photo; repeatable.",
+    help="With int8: photos like those that OUT will see, some hundreds: a folder, a file or a quoted pattern; "
+    "repeatable.",
 )
 @click.option("--opset", type=click.IntRange(18, 23), help="Of .onnx files; default 18.")
 @click.option(
@@ -134,7 +136,15 @@ Examples:
 @VERSION
 @reports_errors
 @writes(out=written_files)
-def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
+def export(
+    model: Path,
+    out: Path,
+    format_name: str | None,
+    check: bool,
+    calibrate: tuple[str, ...],
+    files: RunFiles,
+    **settings: Any,
+) -> None:
     """Export the converted file MODEL to OUT, for another runtime.
 
     OUT ends in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it
@@ -142,23 +152,29 @@ def export(model: Path, out: Path, format_name: str | None, check: bool, files: 
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
-    from effdet_torch.export.settings import ExportSettings
+    from effdet_torch.export.settings import ExportSettings, require_calibration
 
     if is_exported(model):
         raise UsageError(f"{model} is exported already; pass the converted file (.pth or .safetensors) that it is from")
     # Before torch is imported, which takes seconds.
     format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**with_precision(settings))
     require_exporter(format_name)
+    require_calibration(chosen.precision, len(calibrate))
     from effdet_torch.export.export import export_model
     from effdet_torch.export.formats import FORMATS, require_possible
+    from effdet_torch.inference.calibration import CalibrationImages
     from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model
 
     loaded = load_model(model, check_values=True)
-    cell = require_possible(FORMATS[format_name], FORMATS[format_name].interface(chosen, loaded.config))
+    interface = FORMATS[format_name].interface(chosen, loaded.config)
+    cell = require_possible(FORMATS[format_name], interface)
     if cell.status != "validated":
         tell(f"{cell.status}: {cell.text}", err=True)
-    tell(*report(export_model(loaded, out, chosen, format_name, check, own_names(loaded.config))))
+    with progress_bar("calibration images") as progress:
+        images = CalibrationImages(calibrate, loaded.config, interface.image_size, progress) if calibrate else ()
+        done = export_model(loaded, out, chosen, format_name, check, own_names(loaded.config), images)
+    tell(*report(done))
 
 
 def with_precision(settings: dict[str, Any]) -> dict[str, Any]:
@@ -178,11 +194,14 @@ def report(done: Exported) -> list[str]:
     skipped = "skipped: OUT was not run" if done.format.is_run else f"none: {done.format.runtime} is needed to run OUT"
     checked = skipped if done.checked is None else str(done.checked)
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
+    calibrated = (
+        f"ranges measured on {images} images" if (images := done.document.metadata.get("calibrated_on")) else ""
+    )
     written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
     return [
         f"model    {config.name}, {config.class_counts}",
         f"format   {', '.join(parts)}",
-        *(f"note     {note}" for note in (done.format.note, untrained(done.document.metadata)) if note),
+        *(f"note     {note}" for note in (calibrated, done.format.note, untrained(done.document.metadata)) if note),
         f"check    {checked}",
         f"result   {written}",
     ]

@@ -50,6 +50,7 @@ class LiteRtEngine(FileEngine):
             super().__init__(path, read_document(path, stored_document(content)))
             with quiet(), silent_libraries():
                 self._interpreter: Any = litert.Interpreter(str(path), num_threads=_cores())
+                self._interpreter.allocate_tensors()
                 self._runner: Any = self._interpreter.get_signature_runner()
                 (self._input,) = self._runner.get_input_details()
                 names = list(self._runner.get_output_details())

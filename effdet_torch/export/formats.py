@@ -216,7 +216,7 @@ FORMATS: Mapping[str, Format] = {
                 network=FIXED,
                 detections=FIXED,
             ),
-            ("float32", "float16"),
+            ("float32", "float16", "int8"),
             note="the NMS inside is that of TFLite_Detection_PostProcess: hard, of all classes together (profile "
             "tflite), where TensorFlow's own graph has soft NMS; --nms none leaves it out",
             soft=False,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, get_args
 
 from effdet_torch.checks import CHECKS, Check, integer, one_of
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, Pixels, Precision, plain_profile
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.processing.profiles import OWN, PROFILES, Profile, get_profile, own_profile, profile_name
 
 Suppression = Literal["none", "soft", "hard"]
@@ -54,7 +53,6 @@ class ExportSettings:
         precision: of weights and arithmetic.
         opset: of ONNX, for .onnx files only; None: `OPSET`.
         profile: of the detections inside; "model" is the model's own.
-        calibrate: files and folders of images like those that an int8 file will see.
 
     Raises:
         ConfigError: A value does not fit, or the profile does not exist, or is not one of this kind of NMS.
@@ -67,7 +65,6 @@ class ExportSettings:
     precision: Precision = "float32"
     opset: int | None = None
     profile: str = OWN
-    calibrate: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (fits, expected) in SETTING_CHECKS.items():
@@ -75,13 +72,6 @@ class ExportSettings:
                 raise ConfigError(f"{name} is {value!r}; expected {expected}")
         if self.nms == "none" and self.profile != OWN:
             raise ConfigError(f"profile {self.profile} has no effect without NMS; pass --nms soft or --nms hard")
-        if (self.precision == "int8") != bool(self.calibrate):
-            raise ConfigError(
-                "int8 needs images to measure the range of every tensor with; pass --calibrate, with photos like those "
-                "that the file will see"
-                if self.precision == "int8"
-                else f"calibrate has no effect in {self.precision}; pass --int8, or leave out --calibrate"
-            )
 
     def chosen_profile(self, config: EfficientDetConfig, own: OwnProfile = own_profile) -> Profile | None:
         """Return the settings of the postprocessing in the file; None for the network alone."""
@@ -127,3 +117,18 @@ class ExportSettings:
             precision=self.precision,
             profile={} if profile is None else plain_profile(profile),
         )
+
+
+def require_calibration(precision: str, images: int) -> None:
+    """Refuse int8 without images to calibrate with, and such images without int8.
+
+    Raises:
+        UsageError: One is there without the other.
+    """
+    if precision == "int8" and not images:
+        raise UsageError(
+            "int8 needs images to measure the range of every tensor with: pass --calibrate PHOTOS, photos like those "
+            "that the file will see (calibration in Python)"
+        )
+    if precision != "int8" and images:
+        raise UsageError(f"calibration images have no effect in {precision}; pass --int8, or leave out --calibrate")

@@ -5,57 +5,28 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from converter.locate import open_checkpoint
 from converter.readers.tflite.content.schema import read_model
-from effdet_torch.config import get_config
-from effdet_torch.engines.document import Interface, plain_profile
-from effdet_torch.export.tflite.build.network import build_graph
 from effdet_torch.export.tflite.float16 import with_half_constants
 from effdet_torch.export.tflite.graph import Graph
-from effdet_torch.export.tflite.profile import operation_profile
 from effdet_torch.export.tflite.serialize import serialize
-from effdet_torch.network.model import EfficientDet
 from effdet_torch.untrusted.files import map_file
-from support.golden import GoldenCase, golden_input, load_golden, seeded_view
-from support.sources import converted as converted_tensors
-from support.sources import plan_of
+from support.golden import GoldenCase, golden_input, load_golden
+from support.tflite_exports import graph_of, model_of, seeded_model
 from support.tflite_files import read_listing
 from support.tflite_samples import LISTINGS, sources
 from verify.reference.base import HeadOutputs
 
 FLOAT = 1e-4  # of rms: what is asked of a float file; measured 2e-6
-
-
-@cache
-def model_of(shared: Path, seeded: ModuleType, name: str) -> EfficientDet:
-    """The seeded model whose official file a listing describes."""
-    variant, side = LISTINGS[name]
-    config = get_config(variant, image_size=side)
-    tensors = converted_tensors(plan_of(config), seeded_view(shared, seeded, variant, "ema"), dtype="float32")
-    model = EfficientDet(config)
-    model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in tensors.items()})
-    return model.eval()
-
-
-def graph_of(model: EfficientDet, detects: bool) -> Graph:
-    config = model.config
-    interface = Interface(image_size=config.image_size)
-    if detects:
-        profile = plain_profile(operation_profile(config))
-        interface = replace(interface, outputs="detections", profile=profile)
-    return build_graph(model, config, interface)
 
 
 def run(graph: Graph, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -171,11 +142,8 @@ CASES = [GoldenCase.from_path(path) for path in PATHS]
 @pytest.mark.parametrize("case", CASES, ids=[case.path.stem for case in CASES])
 def test_other_variants(shared: Path, seeded: ModuleType, case: GoldenCase) -> None:
     """In float32, against the official code, in float64 for most; sides of 384 x 640 among them."""
-    variables = seeded_view(shared, seeded, case.config.name, case.view)
-    model = EfficientDet(case.config)
-    tensors = converted_tensors(plan_of(case.config), variables, dtype="float32")
-    model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in tensors.items()})
-    found = run(graph_of(model.eval(), detects=False), golden_input(shared, seeded, case))
+    graph = graph_of(seeded_model(shared, seeded, case.config), detects=False)
+    found = run(graph, golden_input(shared, seeded, case))
     error = load_golden(case.path).compare_heads(heads(found, case.config.levels))
     print(f"{case.path.stem}: {error:.1e}")
     assert error < FLOAT

@@ -1,21 +1,31 @@
-"""Files as effdet-export writes them for TensorFlow Lite: those of `tflite_graphs`, with a document inside."""
+"""Graphs and files as effdet-export makes them for TensorFlow Lite, of seeded models and of random weights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.engines.document import Document, Interface, make_document, plain_profile
+from effdet_torch.export.tflite.build.network import build_graph
+from effdet_torch.export.tflite.graph import Graph
+from effdet_torch.export.tflite.profile import operation_profile
 from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES
+from support.golden import seeded_view
+from support.sources import converted as converted_tensors
+from support.sources import plan_of
 from support.tflite_files import build, fill, pack
 from support.tflite_graphs import listing_of
-from support.tflite_samples import centred_anchors
+from support.tflite_samples import LISTINGS, centred_anchors
 from support.variable_shapes import random_variables
 
 
@@ -49,3 +59,27 @@ def with_document(model: schema.ModelT, document: Document) -> schema.ModelT:
     model.buffers.append(buffer)
     model.metadata.append(entry)
     return model
+
+
+@cache
+def model_of(shared: Path, seeded: ModuleType, name: str) -> EfficientDet:
+    """The seeded model whose official file a listing describes."""
+    variant, side = LISTINGS[name]
+    return seeded_model(shared, seeded, get_config(variant, image_size=side))
+
+
+def seeded_model(shared: Path, seeded: ModuleType, config: EfficientDetConfig) -> EfficientDet:
+    """The model of the variables that the golden files were computed on, averages."""
+    tensors = converted_tensors(plan_of(config), seeded_view(shared, seeded, config.name, "ema"), dtype="float32")
+    model = EfficientDet(config)
+    model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in tensors.items()})
+    return model.eval()
+
+
+def graph_of(model: EfficientDet, detects: bool) -> Graph:
+    config = model.config
+    interface = Interface(image_size=config.image_size)
+    if detects:
+        profile = plain_profile(operation_profile(config))
+        interface = replace(interface, outputs="detections", profile=profile)
+    return build_graph(model, config, interface)

@@ -33,4 +33,6 @@ def why_not(interface: Interface) -> str:
             )
     if interface.pixels == "uint8" and interface.precision != "int8":
         return f"it takes normalised floats in {interface.precision}; leave out --input uint8"
+    if interface.pixels == "normalized" and interface.precision == "int8":
+        return "it takes bytes in int8, as the official files do; leave out --input normalized"
     return ""

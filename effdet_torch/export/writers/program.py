@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from effdet_torch.engines.document import INPUT, Document
-from effdet_torch.engines.file_engine import quiet
+from effdet_torch.engines.file_engine import Array, quiet
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.detector import ExportedDetector, exportable
 from effdet_torch.network.model import EfficientDet
@@ -31,12 +31,14 @@ class Job:
         document: of the file.
         detector: makes the detections, if the file has them inside.
         opset: of ONNX.
+        calibration: images (1, 3, H, W) float32 each, as the network takes them, to measure ranges with; for int8.
     """
 
     model: EfficientDet
     document: Document
     detector: type[ExportedDetector]
     opset: int
+    calibration: Iterable[Array] = ()
 
     @cached_property
     def module(self) -> nn.Module:
