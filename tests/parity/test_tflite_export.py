@@ -20,8 +20,8 @@ from effdet_torch.export.tflite.float16 import with_half_constants
 from effdet_torch.export.tflite.graph import Graph
 from effdet_torch.export.tflite.serialize import serialize
 from effdet_torch.untrusted.files import map_file
-from support.golden import load_golden
-from support.tflite_exports import graph_of, model_of
+from support.golden import GoldenCase, golden_input, load_golden
+from support.tflite_exports import graph_of, model_of, seeded_model
 from support.tflite_files import read_listing
 from support.tflite_samples import LISTINGS, sources
 from verify.reference.base import HeadOutputs
@@ -114,9 +114,9 @@ def test_outputs_are_the_official_ones(shared: Path, seeded: ModuleType) -> None
     assert golden.compare_heads(heads(run(graph_of(changed, detects=False), images))) > 10 * FLOAT
 
 
-def heads(found: Mapping[str, NDArray[Any]]) -> HeadOutputs:
-    ordered = [found[f"output_{number}"] for number in range(10)]
-    return HeadOutputs(*(dict(zip(range(3, 8), part, strict=True)) for part in (ordered[:5], ordered[5:])))
+def heads(found: Mapping[str, NDArray[Any]], levels: range = range(3, 8)) -> HeadOutputs:
+    ordered, half = [found[f"output_{number}"] for number in range(len(found))], len(levels)
+    return HeadOutputs(*(dict(zip(levels, part, strict=True)) for part in (ordered[:half], ordered[half:])))
 
 
 @pytest.mark.parametrize(("name", "limit"), [("none", 1e-5), ("fp16", 1e-4)])
@@ -131,3 +131,19 @@ def test_detections_are_the_official_ones(shared: Path, seeded: ModuleType, name
     assert (found["output_2"] == classes).all()
     assert np.abs(found["output_3"] - boxes).max() < limit
     assert np.abs(np.diff(scores[0])).max() > 100 * limit  # other detections would not pass
+
+
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "reference" / "golden"
+PATHS = [path for path in sorted(GOLDEN.glob("*_ema_rand_*.npz")) if "_taps_" not in path.name]
+CASES = [GoldenCase.from_path(path) for path in PATHS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=[case.path.stem for case in CASES])
+def test_other_variants(shared: Path, seeded: ModuleType, case: GoldenCase) -> None:
+    """In float32, against the official code, in float64 for most; sides of 384 x 640 among them."""
+    graph = graph_of(seeded_model(shared, seeded, case.config), detects=False)
+    found = run(graph, golden_input(shared, seeded, case))
+    error = load_golden(case.path).compare_heads(heads(found, case.config.levels))
+    print(f"{case.path.stem}: {error:.1e}")
+    assert error < FLOAT

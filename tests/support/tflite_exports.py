@@ -65,8 +65,12 @@ def with_document(model: schema.ModelT, document: Document) -> schema.ModelT:
 def model_of(shared: Path, seeded: ModuleType, name: str) -> EfficientDet:
     """The seeded model whose official file a listing describes."""
     variant, side = LISTINGS[name]
-    config = get_config(variant, image_size=side)
-    tensors = converted_tensors(plan_of(config), seeded_view(shared, seeded, variant, "ema"), dtype="float32")
+    return seeded_model(shared, seeded, get_config(variant, image_size=side))
+
+
+def seeded_model(shared: Path, seeded: ModuleType, config: EfficientDetConfig) -> EfficientDet:
+    """The model of the variables that the golden files were computed on, averages."""
+    tensors = converted_tensors(plan_of(config), seeded_view(shared, seeded, config.name, "ema"), dtype="float32")
     model = EfficientDet(config)
     model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in tensors.items()})
     return model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class Operations:
 
     def product(self, x: Tensor, y: Tensor, name: str) -> Tensor:
         """Add a product; one of the two may have fewer axes."""
-        shape = x.shape if len(x.shape) > len(y.shape) or np.prod(x.shape) >= np.prod(y.shape) else y.shape
+        shape = max(x.shape, y.shape, key=math.prod)
         return self.add("MUL", (x, y), shape, name, fusedActivationFunction=NO_ACTIVATION)
 
     def _activated(

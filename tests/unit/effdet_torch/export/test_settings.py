@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,14 +50,10 @@ def test_profiles_that_do_not_fit(settings: dict[str, Any], said: str) -> None:
         ExportSettings(**settings).interface(CONFIG)
 
 
-def test_int8_needs_images_and_takes_bytes() -> None:
-    settings = ExportSettings(precision="int8", calibrate=(Path("photos"),))
-    assert (settings.interface(CONFIG).pixels, settings.interface(CONFIG).precision) == ("uint8", "int8")
+def test_int8_takes_bytes() -> None:
+    interface = ExportSettings(precision="int8").interface(CONFIG)
+    assert (interface.pixels, interface.precision) == ("uint8", "int8")
     assert ExportSettings().interface(CONFIG).pixels == "normalized"
-    with pytest.raises(ConfigError, match=r"int8 needs images .* pass --calibrate"):
-        ExportSettings(precision="int8")
-    with pytest.raises(ConfigError, match="calibrate has no effect in float32; pass --int8, or leave out --calibrate"):
-        ExportSettings(calibrate=(Path("photos"),))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values())
