@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.checks import require_type
-from effdet_torch.config import SCORE_THRESHOLD
+from effdet_torch.config import SCORE_THRESHOLD, EfficientDetConfig
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import own_names, read_labels
 from effdet_torch.inference.runtime import Engine, make_engine
+from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing, image_masks
 from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
@@ -53,6 +55,9 @@ class Predictor:
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
+        iou_threshold: overlap above which a box is removed, 0..1, instead of the profile's; not with soft suppression.
+        max_detections: per image, instead of the profile's.
+        classes: names or category ids of those to report, see `Selection`; by default all.
         precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
         fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
         compiled: run it through `torch.compile`; the first call takes a minute.
@@ -69,7 +74,7 @@ class Predictor:
 
     Raises:
         ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
-            or the threshold is not in 0..1.
+            a number is out of its range, a class does not exist, or a threshold would have no effect.
         UsageError: The file of names cannot be read, or does not fit the model; or an argument is of another type, or
             does not go with an engine.
         ModelFileError: The model file cannot be read.
@@ -84,6 +89,9 @@ class Predictor:
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
         score_threshold: float = SCORE_THRESHOLD,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+        classes: str | int | Iterable[str | int] | None = None,
         precision: Precision = "model",
         fused: bool = True,
         compiled: bool = False,
@@ -91,12 +99,10 @@ class Predictor:
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
-        require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
+        self._selection = Selection(score_threshold, iou_threshold, max_detections)
         switches = {"fused": fused, "compiled": compiled, "check_values": check_values}
         for name, value in switches.items():
             require_type(value, bool, name, "True or False")
-        if not 0 <= score_threshold <= 1:
-            raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.engine = make_engine(
             model,
             device=device,
@@ -114,15 +120,10 @@ class Predictor:
             self.engine.require_size(*self.config.image_size)
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
-        if label_map is None:
-            label_map = own_names(self.config)
-        elif not isinstance(label_map, Mapping):
-            require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
-            label_map = read_labels(label_map, self.config.num_classes)
-        for number, name in label_map.items():
-            require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
-            require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
-        self.label_map = label_map
+        self.label_map = _names(label_map, self.config)
+        if classes is not None:
+            chosen = category_ids_of(classes, self.label_map, self.config.num_classes)
+            self._selection = replace(self._selection, category_ids=chosen)
 
     @property
     def model(self) -> EfficientDet:
@@ -146,6 +147,11 @@ class Predictor:
         return str(self.device).partition(":")[0]
 
     @property
+    def category_ids(self) -> tuple[int, ...] | None:
+        """The categories that are reported, ascending; None: all."""
+        return self._selection.category_ids
+
+    @property
     def has_nms_inside(self) -> bool:
         """Whether detections come out of the model's file, so that no other profile can be chosen."""
         return self._fixed_profile is not None
@@ -165,7 +171,7 @@ class Predictor:
                 f"{profile_name(chosen)}; pass --profile {OWN}, or export it again with another --profile or "
                 "without --nms"
             )
-        return chosen
+        return self._selection.applied_to(chosen, fixed is not None)
 
     def _make_processing(self) -> CpuProcessing | GpuProcessing:
         if self.device_type == "cpu":
@@ -231,8 +237,23 @@ class Predictor:
         _require_count(workers, "workers", 0)
         batch_size = min(batch_size, max(1, len(paths)))
         on_gpu = self.device_type == "cuda"
-        for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
-            found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
+        yield from self.stream_batches(
+            read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
+        )
+
+    def stream_batches(
+        self, batches: Iterable[list[NDArray[np.uint8] | ImageError]]
+    ) -> Iterator[tuple[NDArray[np.uint8], ImageDetections] | ImageError]:
+        """Detect objects in images that come in batches: one batch at a time is in memory, and goes through a GPU.
+
+        Args:
+            batches: lists, which are emptied, of uint8 RGB (height, width, 3), or of why an image cannot be read.
+
+        Yields:
+            See `stream`.
+        """
+        for batch in batches:
+            found = iter(self([image for image in batch if not isinstance(image, ImageError)], max(1, len(batch))))
             while batch:  # an image leaves the batch before the next batch is read
                 image = batch.pop(0)
                 yield image if isinstance(image, ImageError) else (image, next(found))
@@ -260,13 +281,22 @@ class Predictor:
         The default profile is the predictor's.
         """
         chosen = self.profile if profile is None else self._chosen(profile)
-        results = []
-        for found in self._processing.detections(class_logits, box_deltas, image_scales, chosen):
-            kept = found.scores >= self.score_threshold
-            category_ids = found.classes[kept]
-            names = self.names_of(category_ids.tolist())
-            results.append(ImageDetections(found.boxes_xyxy[kept], found.scores[kept], category_ids, names))
-        return results
+        make = partial(self._processing.detections, class_logits, box_deltas, image_scales)
+        found = self._selection.detections(make, chosen, self.has_nms_inside)
+        return [ImageDetections(*columns, self.names_of(columns.classes.tolist())) for columns in found]
+
+
+def _names(label_map: Mapping[int, str] | str | Path | None, config: EfficientDetConfig) -> Mapping[int, str]:
+    """Return the names of the classes, see `Predictor`."""
+    if label_map is None:
+        return own_names(config)
+    if not isinstance(label_map, Mapping):
+        require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
+        return read_labels(label_map, config.num_classes)
+    for number, name in label_map.items():
+        require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
+        require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
+    return label_map
 
 
 def _require_count(value: int, name: str, least: int) -> None:
