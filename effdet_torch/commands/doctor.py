@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, str] = {
     "litert": "effdet-verify --reference model.tflite",
     "tensorboard": "effdet-train --tensorboard",
     "huggingface": "models on the Hugging Face Hub",
+    "video": "effdet-detect on videos, cameras and streams",
 }
 # Packages that cannot be used together in every order: (packages, what happens, what to do).
 CLASHES: tuple[tuple[tuple[str, ...], str, str], ...] = (

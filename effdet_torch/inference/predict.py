@@ -118,6 +118,11 @@ class Predictor:
         self.config = config if image_size is None else replace(config, image_size=image_size)
         if isinstance(self.engine, FileEngine):
             self.engine.require_size(*self.config.image_size)
+        if not self.config.detects and (iou_threshold, max_detections, classes) != (None, None, None):
+            raise ConfigError(
+                "the model predicts no boxes; leave out iou_threshold (--iou), max_detections (--max-detections) and "
+                "classes (--classes)"
+            )
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
         self.label_map = _names(label_map, self.config)
