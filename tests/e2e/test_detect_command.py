@@ -394,6 +394,10 @@ def test_what_is_missing_or_another_image_is_done_again(model_file: Path, interr
         (["--no-exif"], "exif"),
         (["--out", "elsewhere"], "out"),
         (["--labels", "names.txt"], "labels"),
+        (["--classes", "1"], "classes"),
+        (["--max-detections", 7], "profile"),
+        (["--profile", "serving-hard", "--iou", 0.4], "profile"),
+        (["--crops", "crops"], "crops"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(

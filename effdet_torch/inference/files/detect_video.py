@@ -106,7 +106,7 @@ class VideoRun:
         elapsed = max(time.monotonic() - start, 1e-9)
         self.summary = f"{self._source.name}: {count} frames in {elapsed:.1f} s, {count / elapsed:.1f} frames/s"
         if video.frame_count not in (None, video.read) and not self.is_interrupted:
-            self.summary += f"; {_of(video)} frames read"
+            self.summary += f"; it announces {video.frame_count} frames, and {video.read} can be read"
         if writer is not None and count:
             self.summary += f"; {drawn}: {CODEC}, {rate:g} frames/s"
             self.summary += _timing(video, drift)

@@ -65,7 +65,7 @@ def save_pictures(pixels: NDArray[np.uint8], found: ImageDetections, place: Plac
         if path.resolve() in others:
             raise OverwriteError(f"--crops {path} would overwrite another file of the run; {NEXT_STEP}")
         crop = cropped(pixels, box_xyxy)
-        if crop.size:  # a box beside the image has none
+        if crop.size:  # a box beside the image, or without an area, has none
             save_picture(Image.fromarray(np.ascontiguousarray(crop)), path)
 
 

@@ -33,7 +33,7 @@ CONTAINERS = "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,ivf" 
 OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the variable of the environment that OpenCV reads
 FILES_ONLY = f"protocol_whitelist;file|format_whitelist;{CONTAINERS}"
 MOST_FPS = 1000.0  # some containers state the ticks of their clock instead
-SHORTFALL = 0.01  # of the frames that a file announces: some containers only estimate the number
+SHORTFALL = 0.02  # of the length that a file announces, which need not end with a frame
 
 
 class VideoError(EffdetError):
@@ -73,7 +73,8 @@ class Video:
     """
 
     def __init__(self, source: VideoSource, turn: bool = True) -> None:
-        self._source, self.read = source, 0
+        self._source, self._every = source, 1
+        self.read, self._last = 0, 0.0
         self._capture = _opened(source)
         cv2 = opencv()
         if not turn:
@@ -92,6 +93,7 @@ class Video:
     def frames(self, every: int = 1) -> Iterator[Frame]:
         """Yield the frames number 0, `every`, 2 * `every`, ... until the source ends or cannot be read any further."""
         cv2, start = opencv(), None
+        self._every = every
         to_rgb = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
         while self._capture.grab():
             number, self.read = self.read, self.read + 1
@@ -102,8 +104,8 @@ class Video:
                 self.read -= 1
                 return
             start = time.monotonic() if start is None else start
-            seconds = time.monotonic() - start if self.is_live else self._time(number)
-            yield Frame(number, seconds, cv2.cvtColor(pixels, to_rgb[1 if pixels.ndim == 2 else pixels.shape[2]]))
+            self._last = time.monotonic() - start if self.is_live else self._time(number)
+            yield Frame(number, self._last, cv2.cvtColor(pixels, to_rgb[1 if pixels.ndim == 2 else pixels.shape[2]]))
 
     def _time(self, number: int) -> float:
         stated = float(self._capture.get(opencv().CAP_PROP_POS_MSEC)) / 1000
@@ -114,15 +116,19 @@ class Video:
         """Why what was read is not the whole video, after its last frame; None if it is."""
         name, count = self._source.name, self.frame_count
         if self.is_live:
-            return f"{name} ended or cannot be read any further, after {self.read} frames"
+            return f"{name} ended or cannot be read any further; frames so far: {self.read}"
         if self.read == 0:
             return f"{name} holds no frame that can be decoded; it may be damaged. Copy or download it again"
-        if count is not None and count - self.read > max(1, SHORTFALL * count):
-            return (
-                f"{name} is truncated or damaged: {self.read} of the {count} frames that it announces can be read. "
-                "Copy or download it again"
-            )
-        return None
+        # Not the count alone: a container without one, such as MKV, announces what a constant rate would make.
+        if count is None or self.fps is None or count - self.read < 2:
+            return None
+        length, reached = count / self.fps, self._last + self._every / self.fps
+        if length - reached <= max(2 / self.fps, SHORTFALL * length):
+            return None
+        return (
+            f"{name} seems to be truncated or damaged: {self.read} frames can be read, {reached:.2f} s, of {count} "
+            f"announced, {length:.2f} s. Copy or download it again"
+        )
 
 
 def opencv() -> Any:
