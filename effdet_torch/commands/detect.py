@@ -63,23 +63,23 @@ Examples:
     "results",
     callback=json_file,
     metavar="FILE",
-    help="Write all detections in COCO's results format, with names; bbox is xmin, ymin, width, height in pixels; - is "
-    "stdout. Rerun to resume.",
+    help="Write all detections in COCO's results format, with class names; - is stdout. Rerun to resume.",
 )
 @click.option(
     "--score",
     type=click.FloatRange(0, 1),
     default=SCORE_THRESHOLD,
     show_default=True,
+    metavar="MIN",
     help="Minimum score to report; 0 reports all.",
 )
-@click.option("--classes", metavar="LIST", help="Report these only: names or category ids, as in person,cat.")
-@click.option("--max-detections", type=click.IntRange(1), metavar="N", help="Most per image; default: the profile's.")
+@click.option("--classes", metavar="LIST", help="Only these: names or category ids, as in person,cat.")
+@click.option("--max-detections", type=click.IntRange(1), metavar="N", help="Most per image; default: as the profile.")
 @click.option(
     "--iou",
     type=click.FloatRange(0, 1),
-    metavar="IOU",
-    help="Overlap above which hard NMS removes a box; default: the profile's.",
+    metavar="MAX",
+    help="Overlap above which hard NMS removes boxes; default: as the profile.",
 )
 @click.option(
     "--profile",
@@ -89,7 +89,7 @@ Examples:
     help="model (its own), serving, serving-hard, official-eval, official-eval-hard, object-detection-api, tflite, "
     "tflite-regular, hard.",
 )
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Images per GPU batch.")
 @click.option("--every", type=click.IntRange(1), default=1, metavar="N", help="Only every N-th frame of a video.")
 @click.option("--recursive", is_flag=True, help="Also images in folders below those of SOURCES.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
@@ -105,7 +105,9 @@ Examples:
     metavar="FILE",
     help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
-@click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF, and videos.")
+@click.option(
+    "--exif/--no-exif", default=True, show_default=True, help="Rotate images and videos as their metadata say."
+)
 @click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
 @verbosity
 @VERSION
@@ -134,7 +136,7 @@ def detect(
 ) -> None:
     """Detect objects in SOURCES with MODEL, a converted file or one of effdet-export.
 
-    SOURCES are images, folders of them and patterns; and videos, cameras by their number, and streams, rtsp://...
+    SOURCES are images, folders of images, patterns, videos, numbers of cameras, and streams (rtsp://...).
 
     Exit code 0: done; 1: something failed, or a source cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.

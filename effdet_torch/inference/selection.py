@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from numbers import Integral, Real
 
 import numpy as np
@@ -160,6 +159,8 @@ def _unknown(text: str, names: Mapping[int, str], num_classes: int) -> str:
     ids = f"category ids are 1 to {num_classes}"
     if not names:
         return f"unknown class {text!r}; the model has no class names; {ids}, and --labels adds names"
+    from difflib import get_close_matches  # late: for an error only
+
     near = get_close_matches(text.casefold(), {name.casefold(): None for name in names.values()}, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the model has {listed(names.values(), MOST_NAMED)};"
     return f"unknown class {text!r}; {hint} {ids}"
