@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.commands.detect_lines import reported, reported_videos, tell_about, tell_what_is_left_out
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
-from effdet_torch.errors import UsageError, listed
-from effdet_torch.progress.bar import progress_bar
+from effdet_torch.errors import UsageError
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
@@ -22,25 +21,17 @@ from effdet_torch.terminal import (
     input_file,
     itself,
     json_file,
-    on_terminal,
     output_folder,
     refuse_options,
     reports_errors,
-    say,
     write_json,
     writes,
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.inference.files.detect_video import VideoRun
-    from effdet_torch.inference.files.find import VideoSource
-    from effdet_torch.inference.files.found import FileDetections
-    from effdet_torch.inference.files.places import Places
-    from effdet_torch.inference.predict import Predictor
     from effdet_torch.outputs import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
-MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
 @click.command(
@@ -89,7 +80,9 @@ Examples:
     help="model (its own), serving, serving-hard, official-eval, official-eval-hard, object-detection-api, tflite, "
     "tflite-regular, hard.",
 )
-@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Images per GPU batch.")
+@click.option(
+    "--batch", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Images per GPU batch."
+)
 @click.option("--every", type=click.IntRange(1), default=1, metavar="N", help="Only every N-th frame of a video.")
 @click.option("--recursive", is_flag=True, help="Also images in folders below those of SOURCES.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
@@ -152,7 +145,7 @@ def detect(
     if is_swapped(model, Path(sources[0])):
         raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")
     found = find_sources(sources, recursive)
-    _tell_what_is_left_out(sources, recursive)
+    tell_what_is_left_out(sources, recursive)
     if found.videos:
         from effdet_torch.inference.files.video import opencv
 
@@ -163,8 +156,8 @@ def detect(
         require_unique_ids(found)
     outputs = Outputs(out, crops)
     image_places, video_places = planned(found, outputs)
-    drawings = (place.drawing for place in [*image_places, *video_places])
-    files.require_apart(found.files, (("--out", drawing) for drawing in drawings if drawing is not None))
+    drawings = [place.drawing for place in [*image_places, *video_places] if place.drawing is not None]
+    files.require_apart(found.files, (("--out", drawing) for drawing in drawings))
     predictor = Predictor(
         model,
         profile=profile,
@@ -179,7 +172,7 @@ def detect(
     )
     if not predictor.config.detects:
         refuse_options(["crops"], "has no effect: the model predicts no boxes")
-    _tell_about(predictor)
+    tell_about(predictor)
     # What an interrupted run has found is kept as boxes.
     kept = PartialResults(
         results if predictor.config.detects else None, partial(origin, model, predictor, outputs, exif)
@@ -187,11 +180,12 @@ def detect(
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     images = detect_images(predictor, found.images, image_places, batch, exif, kept, files)
-    run = partial(VideoRun, predictor, batch_size=batch, every=every, turn=exif)
+    others = files.resolved([*found.files, *drawings])
+    run = partial(VideoRun, predictor, batch_size=batch, every=every, turn=exif, others=others)
     entries, failed = list[dict[str, Any]](), False
     for one in chain(
         reported(images, lambda: len(found.images)),
-        _videos(run, list(zip(found.videos, video_places, strict=True))),
+        reported_videos(run, list(zip(found.videos, video_places, strict=True))),
     ):
         failed |= one.error is not None
         entries += one.entries if results is not None else []
@@ -199,68 +193,3 @@ def detect(
         write_json(results, entries, indent=None)
         kept.remove()
     sys.exit(1 if failed else 0)
-
-
-def _tell_what_is_left_out(sources: Sequence[str], recursive: bool) -> None:
-    from effdet_torch.inference.files.find import VIDEO_SUFFIXES, left_out
-
-    if not (others := left_out(sources, recursive)):
-        return
-    counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
-    hint = "; name videos themselves" if VIDEO_SUFFIXES & others.keys() else ""
-    tell(f"left out: files in folders whose suffix is not that of an image ({counts}){hint}", err=True)
-
-
-def _tell_about(predictor: Predictor) -> None:
-    """Tell what a user has to know of a model before its detections."""
-    from effdet_torch.file_format import assumptions_briefly, untrained
-
-    metadata = predictor.engine.metadata
-    if text := untrained(metadata):
-        say(f"Warning: {text}", err=True)
-    if assumed := assumptions_briefly(metadata):
-        tell(f"assumed: {assumed}", err=True)
-    if predictor.has_nms_inside and predictor.category_ids is not None:
-        tell("the file makes its detections itself, and --classes chooses among them", err=True)
-
-
-def _videos(run: Callable[..., VideoRun], rows: Sequence[tuple[VideoSource, Places]]) -> Iterator[FileDetections]:
-    """Detect in videos, one after another, until Ctrl-C ends one of them."""
-    from effdet_torch.inference.files.found import FileDetections
-    from effdet_torch.inference.files.video import VideoError
-
-    for number, (video, place) in enumerate(rows, 1):
-        frames = run(source=video, place=place)
-        yield from reported(frames, partial(getattr, frames, "total"), video.name, is_video=True)
-        if frames.summary:
-            tell(frames.summary, err=True)
-        if frames.is_interrupted:
-            others = [name for (_, name, _), _ in rows[number:]]
-            errors = [FileDetections(name, error=VideoError(f"{name} was not begun")) for name in others]
-            yield from reported(errors, lambda: None)
-            return
-
-
-def reported(
-    files: Iterable[FileDetections],
-    total: Callable[[], int | None],
-    description: str = "images",
-    is_video: bool = False,
-) -> Iterator[FileDetections]:
-    """Print every result as it comes, and pass it on.
-
-    On a terminal the lines themselves show the progress of images, and a bar stands for those of a video whose length
-    is known.
-    """
-    terminal = on_terminal(sys.stdout)
-    least = MANY_IMAGES if not terminal else 0 if is_video else sys.maxsize
-    with progress_bar(description, least, rate=is_video) as progress:
-        for done, file in enumerate(files, 1):
-            count = total()
-            if file.error is not None:
-                say(f"Error: {file.summary}", err=True)
-            elif not (is_video and terminal and progress is not None and count is not None):
-                tell(file.summary)
-            if progress is not None and count is not None:
-                progress(min(done, count), count)
-            yield file

@@ -192,6 +192,16 @@ def test_crops_follow_exif(model_file: Path, folder: Path) -> None:
     assert names == {path.name for path in Path("c").iterdir()} != set()
 
 
+def test_a_crop_replaces_no_file_of_the_run(model_file: Path, folder: Path) -> None:
+    assert detect(model_file, "a.png", "--crops", ".").exit_code == 0
+    crop = next(folder.glob("a_*.png"))
+    before = crop.read_bytes()
+    done = detect(model_file, "a.png", crop.name, "--crops", ".")
+    assert done.exit_code == 2
+    assert f"--crops {crop.name} would overwrite another file of the run" in done.stderr
+    assert crop.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

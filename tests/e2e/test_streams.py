@@ -102,9 +102,9 @@ def on_terminal(folder: Path, size: tuple[int, int], name: str, *arguments: str)
 def test_a_terminal_wraps_words_and_a_pipe_does_not(folder: Path, command: tuple[str, ...]) -> None:
     done = run(folder, *command)
     piped = (done.stderr + done.stdout).splitlines()
-    assert max(map(len, piped)) > 50
-    shown = on_terminal(folder, (24, 50), *command)
-    assert max(map(len, shown)) <= 50
+    assert max(map(len, piped)) > 40
+    shown = on_terminal(folder, (24, 40), *command)
+    assert max(map(len, shown)) <= 40
     assert "".join(shown).replace(" ", "") == "".join(piped).replace(" ", "")
     assert sum(not line.startswith(" ") for line in shown) == len(piped)  # the others are indented
     assert on_terminal(folder, (24, 5000), *command) == piped  # negative control

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -54,7 +53,7 @@ def detect_images(
     rows = [_Row(*row, predictor) for row in zip(paths, places, strict=True)]
     pictures = [picture for row in rows for picture in row.pictures]
     files.require_apart(paths, pictures)
-    others = {Path(os.path.realpath(path)) for path in [*paths, *(path for _, path in pictures)]}
+    others = files.resolved([*paths, *(path for _, path in pictures)])
     done = [row.is_done(kept) for row in rows]
     open_paths = [path for path, is_done in zip(paths, done, strict=True) if not is_done]
     start, results = time.monotonic(), predictor.stream(open_paths, batch_size, apply_exif=apply_exif)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class VideoRun:
         batch_size: how many frames are in memory at once, and go through a GPU at once; of a live source one.
         every: take every n-th frame only.
         turn: rotate frames as the video's metadata say.
+        others: files of the run that no crop may replace, see `RunFiles.resolved`.
 
     Attributes:
         total: how many frames there will be, as far as the file knows; None if it does not.
@@ -55,7 +57,9 @@ class VideoRun:
         batch_size: int = 8,
         every: int = 1,
         turn: bool = True,
+        others: Collection[Path] = (),
     ) -> None:
+        self._others = others
         self._predictor, self._source, self._place = predictor, source, place
         self._batch_size, self._every, self._turn = batch_size, every, turn
         self._interruption = Interruption()
@@ -100,7 +104,7 @@ class VideoRun:
                 (number, seconds), (pixels, found) = pending.popleft(), result
                 if writer is not None:
                     writer.add(np.asarray(draw_detections(pixels, found)), seconds)
-                save_pictures(pixels, found, self._place.of_frame(number), ())
+                save_pictures(pixels, found, self._place.of_frame(number), self._others)
                 count, drift = count + 1, max(drift, abs(seconds - number / (video.fps or USUAL_FPS)))
                 yield self._found(number, seconds, found)
         elapsed = max(time.monotonic() - start, 1e-9)
