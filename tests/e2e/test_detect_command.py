@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from pycocotools.coco import COCO
 
 import cli
 from effdet_torch.errors import UsageError
@@ -20,8 +21,9 @@ from effdet_torch.inference.files import pictures
 from effdet_torch.inference.files.find import find_images, image_id, left_out
 from effdet_torch.inference.files.places import drawing_paths
 from effdet_torch.inference.images import read_image
-from support.coco_samples import convert_trained, write_model
+from support.coco_samples import annotation_file, convert_trained, write_coco, write_model
 from support.commands import run
+from verify.detections.results_file import read_results
 
 Done = subprocess.CompletedProcess[str]
 
@@ -121,6 +123,19 @@ def test_results_and_class_names(model_file: Path, folder: Path) -> None:
     done = detect(model_file, "a.png", "--json", "r.json", "--score", 1)
     assert (done.exit_code, done.stdout) == (0, "a.png: no detections\n")
     assert json.loads((folder / "r.json").read_text()) == []
+
+
+def test_readers_of_cocos_format_leave_out_the_names(
+    model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco(folder / "coco")
+    assert detect(model_file, "coco/val2017", "--score", 0, "--json", "r.json").exit_code == 0
+    entries = json.loads((folder / "r.json").read_text())
+    assert all(entry.pop("category_name") == f"class {entry['category_id']}" for entry in entries)
+    assert read_results(folder / "r.json") == entries
+    loaded = COCO(annotation_file(folder / "coco")).loadRes("r.json")
+    capsys.readouterr()  # pycocotools prints
+    assert [entry["score"] for entry in loaded.loadAnns(loaded.getAnnIds())] == [entry["score"] for entry in entries]
 
 
 def test_pictures_that_are_not_jpeg_are_drawn_as_png(model_file: Path, folder: Path) -> None:

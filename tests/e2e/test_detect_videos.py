@@ -16,6 +16,9 @@ from PIL import Image
 
 import cli
 from effdet_torch.inference.files import detect_video
+from effdet_torch.inference.files.detect_video import VideoRun
+from effdet_torch.inference.files.find import VideoSource
+from effdet_torch.inference.files.places import Places
 from effdet_torch.inference.images import read_image
 from effdet_torch.inference.predict import Predictor
 from support.coco_samples import write_model
@@ -89,6 +92,28 @@ def test_some_frames(model_file: Path, folder: Path) -> None:
     assert [entry["frame"] for entry in found_in("r.json")] == [0] * 4 + [3] * 4 + [6] * 4
     rate, frames = read_video(Path("drawn/clip.mp4"))
     assert (rate, len(frames)) == (pytest.approx(12.5 / 3, abs=1e-3), 3)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_batches_as_on_a_gpu(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """The same frames in the same order; 7 do not make whole batches of 3."""
+    predictor, clip = Predictor(model_file, score_threshold=0.5), VideoSource("clip.mp4", "clip.mp4", Path("clip.mp4"))
+    alone = list(VideoRun(predictor, clip, Places(), every=every))
+    monkeypatch.setattr(Predictor, "device_type", "cuda")
+    sizes, call = list[int](), Predictor.__call__
+
+    def counted(self: Predictor, images: Any, batch_size: int = 8) -> Any:
+        sizes.append(len(images))
+        return call(self, images, batch_size)
+
+    monkeypatch.setattr(Predictor, "__call__", counted)
+    together = list(VideoRun(predictor, clip, Places(), 3, every))
+    assert sizes == ([3, 3, 1] if every == 1 else [3, 1])
+    assert [one.name for one in together] == [one.name for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.place == other.place
+        assert [entry["score"] for entry in one.coco] == pytest.approx([entry["score"] for entry in other.coco])
+    assert alone[0].coco != alone[-1].coco  # negative control
 
 
 def test_an_unreadable_video_is_left_out(model_file: Path, folder: Path) -> None:
