@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.checks import require_type
-from effdet_torch.config import SCORE_THRESHOLD, EfficientDetConfig
+from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import own_names, read_labels
+from effdet_torch.inference.labels import chosen_names
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.optimize.precision import Precision
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from effdet_torch.engines.torch_engine import TorchEngine
     from effdet_torch.network.model import EfficientDet
     from effdet_torch.processing.gpu import GpuProcessing
-
-LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 
 
 class Predictor:
@@ -125,7 +122,7 @@ class Predictor:
             )
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
-        self.label_map = _names(label_map, self.config)
+        self.label_map = chosen_names(label_map, self.config)
         if classes is not None:
             chosen = category_ids_of(classes, self.label_map, self.config.num_classes)
             self._selection = replace(self._selection, category_ids=chosen)
@@ -289,19 +286,6 @@ class Predictor:
         make = partial(self._processing.detections, class_logits, box_deltas, image_scales)
         found = self._selection.detections(make, chosen, self.has_nms_inside)
         return [ImageDetections(*columns, self.names_of(columns.classes.tolist())) for columns in found]
-
-
-def _names(label_map: Mapping[int, str] | str | Path | None, config: EfficientDetConfig) -> Mapping[int, str]:
-    """Return the names of the classes, see `Predictor`."""
-    if label_map is None:
-        return own_names(config)
-    if not isinstance(label_map, Mapping):
-        require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
-        return read_labels(label_map, config.num_classes)
-    for number, name in label_map.items():
-        require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
-        require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
-    return label_map
 
 
 def _require_count(value: int, name: str, least: int) -> None:
