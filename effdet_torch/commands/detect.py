@@ -61,7 +61,6 @@ Examples:
     type=click.FloatRange(0, 1),
     default=SCORE_THRESHOLD,
     show_default=True,
-    metavar="MIN",
     help="Minimum score to report; 0 reports all.",
 )
 @click.option("--classes", metavar="LIST", help="Only these: names or category ids, as in person,cat.")
@@ -80,9 +79,7 @@ Examples:
     help="model (its own), serving, serving-hard, official-eval, official-eval-hard, object-detection-api, tflite, "
     "tflite-regular, hard.",
 )
-@click.option(
-    "--batch", type=click.IntRange(1), default=8, show_default=True, metavar="N", help="Images per GPU batch."
-)
+@click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
 @click.option("--every", type=click.IntRange(1), default=1, metavar="N", help="Only every N-th frame of a video.")
 @click.option("--recursive", is_flag=True, help="Also images in folders below those of SOURCES.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")

@@ -18,9 +18,9 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import chosen_names
+from effdet_torch.inference.results import ImageDetections
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.optimize.precision import Precision
@@ -198,11 +198,15 @@ class Predictor:
             ConfigError: The batch size is below 1.
         """
         _require_count(batch_size, "batch_size", 1)
-        sources, found = iter(as_many(images)), list[ImageDetections]()
+        sources, found = iter(many := as_many(images)), list[ImageDetections]()
+        # What an iterator makes belongs to nobody else, and keeping thousands of images would fill the memory.
+        keeps = not isinstance(many, Iterator)
         while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
             rgb = [to_rgb(image) for image in batch]
             pixels, image_scales = self._processing.prepare(rgb)
-            found += self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            results = self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            kept = [source if keeps or isinstance(source, (str, Path)) else None for source in batch]
+            found += [replace(one, source=source) for one, source in zip(results, kept, strict=True)]
         return found
 
     def _found(self, outputs: Any, image_scales: Any, sizes: Sequence[tuple[int, int]]) -> list[ImageDetections]:
@@ -210,6 +214,7 @@ class Predictor:
         detects, found = self.config.detects, [ImageDetections.none()] * len(sizes)
         if detects:
             found = self.detections(outputs[0], outputs[1], image_scales)
+        found = [replace(one, size=size) for one, size in zip(found, sizes, strict=True)]
         if not self.config.segments:
             return found
         masks = image_masks(outputs[2] if detects else outputs, sizes, self.config.image_size)
@@ -238,10 +243,11 @@ class Predictor:
         _require_count(batch_size, "batch_size", 1)
         _require_count(workers, "workers", 0)
         batch_size = min(batch_size, max(1, len(paths)))
-        on_gpu = self.device_type == "cuda"
-        yield from self.stream_batches(
-            read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
-        )
+        on_gpu, files = self.device_type == "cuda", iter(paths)
+        batches = read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
+        for result in self.stream_batches(batches):
+            path = next(files)
+            yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=path))
 
     def stream_batches(
         self, batches: Iterable[list[NDArray[np.uint8] | ImageError]]
@@ -252,10 +258,10 @@ class Predictor:
             batches: lists, which are emptied, of uint8 RGB (height, width, 3), or of why an image cannot be read.
 
         Yields:
-            See `stream`.
+            See `stream`; the detections do not keep the image.
         """
         for batch in batches:
-            found = iter(self([image for image in batch if not isinstance(image, ImageError)], max(1, len(batch))))
+            found = iter(self((image for image in batch if not isinstance(image, ImageError)), max(1, len(batch))))
             while batch:  # an image leaves the batch before the next batch is read
                 image = batch.pop(0)
                 yield image if isinstance(image, ImageError) else (image, next(found))

@@ -103,8 +103,8 @@ def test_batches_as_on_a_gpu(model_file: Path, folder: Path, monkeypatch: pytest
     sizes, call = list[int](), Predictor.__call__
 
     def counted(self: Predictor, images: Any, batch_size: int = 8) -> Any:
-        sizes.append(len(images))
-        return call(self, images, batch_size)
+        sizes.append(len(batch := list(images)))
+        return call(self, batch, batch_size)
 
     monkeypatch.setattr(Predictor, "__call__", counted)
     together = list(VideoRun(predictor, clip, Places(), 3, every))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.find import image_id
 from effdet_torch.inference.files.found import NAME, FileDetections, mask_entry, named
 from effdet_torch.inference.files.pictures import save_pictures
@@ -100,7 +100,7 @@ class _Row:
         names = self._predictor.names_of(entry["category_id"] for entry in entries)
         return FileDetections(str(self.path), named(entries, names))
 
-    def found(self, found: ImageDetections) -> FileDetections:
+    def found(self, found: Detections) -> FileDetections:
         """Return what this run has found."""
         number, drawing = image_id(self.path), self.place.drawing
         mask = mask_entry(number, found, None if drawing is None else mask_path(drawing).name)

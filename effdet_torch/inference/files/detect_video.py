@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.find import VideoSource, video_id
 from effdet_torch.inference.files.found import FileDetections, mask_entry, named
 from effdet_torch.inference.files.pictures import save_pictures
@@ -125,7 +125,7 @@ class VideoRun:
             pending.extend((frame.number, frame.time) for frame in batch)
             yield [frame.pixels for frame in batch]
 
-    def _found(self, number: int, seconds: float, found: ImageDetections) -> FileDetections:
+    def _found(self, number: int, seconds: float, found: Detections) -> FileDetections:
         name = f"{video_id(self._source)}#{number}"
         place = {"frame": number, "time": round(seconds, DIGITS)}
         return FileDetections(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.counts import counted
 from effdet_torch.metrics.columns import CocoResult
 
@@ -58,7 +58,7 @@ def named(entries: Sequence[CocoResult], names: Sequence[str]) -> list[CocoResul
     return [{**entry, NAME: name} for entry, name in zip(entries, names, strict=True)]
 
 
-def mask_entry(image_id: int | str, found: ImageDetections, mask_file: str | None) -> dict[str, Any] | None:
+def mask_entry(image_id: int | str, found: Detections, mask_file: str | None) -> dict[str, Any] | None:
     """Return what is told of the mask of an image, see `FileDetections`; None if there is none."""
     if found.mask is None:
         return None

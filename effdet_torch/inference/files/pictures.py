@@ -10,41 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from effdet_torch.atomic import replacing
-from effdet_torch.errors import OutputError, OverwriteError
-from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.errors import OverwriteError
+from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.places import Places, mask_path
+from effdet_torch.inference.saved_results import save_picture
 from effdet_torch.inference.visualize import draw_detections
 from effdet_torch.outputs import NEXT_STEP
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write an image file completely or not at all; folders are created.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    make_folder(path)
-    with replacing(path) as stream:
-        if path.suffix.lower() == ".png":
-            picture.save(stream, "PNG")
-        else:
-            picture.save(stream, "JPEG", quality=92, subsampling=0)
-
-
-def make_folder(path: Path) -> None:
-    """Create the folder of a file.
-
-    Raises:
-        OutputError: It cannot be created.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
-
-
-def save_pictures(pixels: NDArray[np.uint8], found: ImageDetections, place: Places, others: Collection[Path]) -> None:
+def save_pictures(pixels: NDArray[np.uint8], found: Detections, place: Places, others: Collection[Path]) -> None:
     """Write the drawing of an image, its mask and its crops, as far as they have a place.
 
     Args:

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.errors import OutputError
-from effdet_torch.inference.files.pictures import make_folder
 from effdet_torch.inference.files.video import opencv
 
 CODEC = "mp4v"
@@ -75,8 +74,8 @@ class VideoWriter:
 
     def _begin(self, width: int, height: int) -> None:
         cv2 = opencv()
-        make_folder(self._path)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._folder = tempfile.TemporaryDirectory(dir=self._path.parent, prefix=f".{self._path.name}.")
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror}; choose another folder") from error

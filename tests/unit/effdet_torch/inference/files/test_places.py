@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from effdet_torch.errors import OverwriteError, UsageError
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.files.find import Sources, VideoSource, find_sources, require_unique_ids
 from effdet_torch.inference.files.pictures import cropped, save_pictures
 from effdet_torch.inference.files.places import Outputs, Places, planned
 from effdet_torch.inference.images import read_image
+from effdet_torch.inference.results import ImageDetections
 
 STREAM = "rtsp://user:secret@host:554/live?token=1"
 
