@@ -110,6 +110,17 @@ def test_a_terminal_wraps_words_and_a_pipe_does_not(folder: Path, command: tuple
     assert on_terminal(folder, (24, 5000), *command) == piped  # negative control
 
 
+def test_on_a_terminal_a_bar_stands_for_the_lines_of_frames(folder: Path) -> None:
+    from support.videos import RED, plain, write_video  # late: only this test needs OpenCV
+
+    write_video(folder / "clip.mp4", [plain(RED)] * 5)
+    shown = "\n".join(on_terminal(folder, (24, 90), "effdet-detect", "model.pth", "clip.mp4"))
+    assert "100%" in shown
+    assert "clip.mp4: 5 frames in " in shown
+    assert "clip.mp4#" not in shown
+    assert "clip.mp4#4: " in run(folder, "effdet-detect", "model.pth", "clip.mp4").stdout  # negative control
+
+
 def test_a_terminal_without_a_size_has_80_columns(folder: Path) -> None:
     shown = on_terminal(folder, (0, 0), "effdet-inspect", "model.pth")
     assert 60 < max(map(len, shown)) <= 80
