@@ -21,6 +21,7 @@ from effdet_torch.terminal import (
     input_file,
     itself,
     json_file,
+    model_file,
     on_terminal,
     output_folder,
     reports_errors,
@@ -47,7 +48,7 @@ Examples:
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
 )
-@click.argument("model", type=INPUT)
+@click.argument("model", callback=model_file)
 @click.argument("images", nargs=-1, required=True)
 @click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes, names and masks here.")
 @click.option(
@@ -110,7 +111,7 @@ def detect(
 ) -> None:
     """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
 
-    IMAGES are files, folders and patterns.
+    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. IMAGES are files, folders and patterns.
 
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.

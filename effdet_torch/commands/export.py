@@ -14,7 +14,7 @@ from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
 from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
+from effdet_torch.terminal import VERSION, Command, model_file, named_file, reports_errors, say, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +70,7 @@ Examples:
   effdet-export d0.pth d0.pt2 --format aoti
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", callback=model_file)
 @click.argument("out", callback=named_file)
 @click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help=FORMAT_HELP)
 @click.option(
@@ -131,8 +131,8 @@ Examples:
 def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
     """Export the converted file MODEL to OUT, for another runtime: .onnx, .xml (OpenVINO), .pt2, .torchscript or .pte.
 
-    OUT is run and compared with MODEL before it is kept. effdet-detect, effdet-verify --coco and Predictor take it like
-    MODEL.
+    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. OUT is run and compared with MODEL before it is
+    kept. effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
