@@ -9,10 +9,12 @@ effdet-convert wrote, or `hf:user/repository` on the Hugging Face Hub. Without i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch.hub lists everything here that can be called
+    from collections.abc import Callable
+    from typing import Any
+
     from effdet_torch import EfficientDet
 
 dependencies = ["numpy", "safetensors", "torch"]

@@ -19,6 +19,7 @@ COMMIT = "a" * 40
 # Part of an address -> status and code of the Hub's error, as the real one sends them.
 ERRORS = {
     "/user/gated/": (403, "GatedRepo"),
+    "/user/empty/": (404, "EntryNotFound"),
     "/user/missing/": (404, "RepoNotFound"),
     "/resolve/no-such-revision/": (404, "RevisionNotFound"),
     "": (404, "EntryNotFound"),
@@ -101,7 +102,7 @@ def environment(folder: Path, endpoint: str) -> dict[str, str]:
     return os.environ | names
 
 
-def in_process(code: str, folder: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+def in_process(code: str, folder: Path, endpoint: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own."""
-    words, env = [sys.executable, "-c", code], environment(folder, endpoint)
+    words, env = [sys.executable, "-c", code], environment(folder, endpoint) | variables
     return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
