@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from effdet_torch.inference.predict import Predictor
     from effdet_torch.inference.results import ImageDetections
     from effdet_torch.integrations.torchvision_detector import as_torchvision
-    from effdet_torch.network.checkpoint import load_backbone, load_model
-    from effdet_torch.network.model import EfficientDet, create_model
+    from effdet_torch.network.checkpoint import create_model, load_backbone, load_model
+    from effdet_torch.network.model import EfficientDet
     from effdet_torch.network.saving import save_model
 
 _LAZY = {
@@ -31,7 +31,7 @@ _LAZY = {
     "ImageDetections": "inference.results",
     "Predictor": "inference.predict",
     "as_torchvision": "integrations.torchvision_detector",
-    "create_model": "network.model",
+    "create_model": "network.checkpoint",
     "export_model": "export.export",
     "load_backbone": "network.checkpoint",
     "load_model": "network.checkpoint",

@@ -317,12 +317,17 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
             )
         question = did_you_mean(name, VARIANTS) or did_you_mean(variant.lower(), PACKAGE_VARIANTS)
         raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(MODELS)}{question}")
+    return changed_config(MODELS[name], **overrides)
+
+
+def changed_config(config: EfficientDetConfig, **overrides: Any) -> EfficientDetConfig:
+    """Return a config with some values replaced; see `get_config` for their forms and the errors."""
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     if isinstance(names := overrides.get("label_map"), Mapping):
         overrides["label_map"] = tuple(names.items())
     _require_fields(overrides)
-    return replace(MODELS[name], **overrides)
+    return replace(config, **overrides)
 
 
 def _require_fields(names: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, OutputError, OverwriteError
+from effdet_torch.hugging_face import local_file
 from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_stream
 from effdet_torch.untrusted.text import printable, wrapped
 
@@ -200,6 +201,11 @@ def _spelled(name: str) -> str:
     """Return a parameter as users write it: --report, OUT."""
     parameter = next(item for item in click.get_current_context().command.params if item.name == name)
     return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def model_file(_: click.Context, __: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a model file to read; one on the Hugging Face Hub is downloaded, see `local_file`."""
+    return None if text is None else local_file(text)
 
 
 def input_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:

@@ -21,6 +21,7 @@ from effdet_torch.terminal import (
     input_file,
     itself,
     json_file,
+    model_file,
     output_folder,
     refuse_options,
     reports_errors,
@@ -45,7 +46,7 @@ Examples:
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
 )
-@click.argument("model", type=INPUT)
+@click.argument("model", callback=model_file)
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes, names and masks here.")
 @click.option("--crops", callback=output_folder, metavar="DIR", help="Write what is in every box here.")
@@ -126,7 +127,8 @@ def detect(
 ) -> None:
     """Detect objects in SOURCES with MODEL, a converted file or one of effdet-export.
 
-    SOURCES are images, folders of images, patterns, videos, numbers of cameras, and streams (rtsp://...).
+    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. SOURCES are images, folders of images, patterns,
+    videos, numbers of cameras, and streams (rtsp://...).
 
     Exit code 0: done; 1: something failed, or a source cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
