@@ -1,9 +1,9 @@
 PYTHON ?= python
 CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test slow exports integrations parity bench
+.PHONY: check format lint types test docs gallery slow exports integrations parity bench
 
-check: lint types test
+check: lint types docs test
 
 format:
 	$(PYTHON) -m ruff format .
@@ -18,6 +18,13 @@ types:
 
 test:
 	$(PYTHON) -m pytest -n logical
+
+# Into build/site, with the gallery's pictures if they are there; `python -m http.server -d build/site` shows it.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
+gallery:
+	$(PYTHON) docs/site/gallery.py
 
 slow:
 	$(PYTHON) -m pytest -n logical -m slow
