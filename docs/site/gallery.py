@@ -101,9 +101,8 @@ def page(photos: list[Mapping[str, Any]]) -> Iterator[str]:
     yield "</div>\n\n## Reports\n"
     for name, (title, command) in REPORTS.items():
         yield f"* [{title}](gallery/{name}): `{command}`"
-    yield '\n<div class="gallery" markdown>\n'
+    yield ""
     yield from figure("curves.png", "The curves of that training: 20 epochs on the photographs above and a few more")
-    yield "</div>\n"
 
 
 def figure(name: str, caption: str) -> Iterator[str]:

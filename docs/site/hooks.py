@@ -32,7 +32,8 @@ def on_files(files: Files, config: Any) -> Files:
         for path in sorted(ROOT.glob(pattern)):
             add(files, config, path.relative_to(ROOT).as_posix(), path)
     for path in sorted(PICTURES.glob("*")):
-        add(files, config, f"gallery/{path.name}", path)
+        if path.suffix != ".md":
+            add(files, config, f"gallery/{path.name}", path)
     return files
 
 
