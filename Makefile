@@ -1,7 +1,7 @@
 PYTHON ?= python
 CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test docs gallery slow exports integrations parity bench
+.PHONY: check format lint types test docs gallery slow exports integrations peers parity bench
 
 check: lint types docs test
 
@@ -42,6 +42,13 @@ integrations:
 	build/integrations/bin/pip install --no-build-isolation mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7 'torch<2.14'
 	build/integrations/bin/pip install -e . pytest pytest-timeout torchvision
 	build/integrations/bin/python -m pytest -m guest tests/integrations
+
+# What docs/comparison.md compares with, and the server of docs/examples.
+peers:
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/pip install -e '.[tf,onnx,openvino,bench]' libreyolo==1.6.0 keras-cv-attention-models==1.4.3 tf-keras
+	build/peers/bin/pip install litserve pytest pytest-timeout
+	build/peers/bin/python -m pytest -m guest tests/integrations/test_comparison_page.py tests/integrations/test_litserve.py
 
 parity:
 	mkdir -p reports

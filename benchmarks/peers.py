@@ -14,7 +14,8 @@ Speed     medians of rounds in which the contestants take turns: an image file t
 Start-up  import and load, in fresh processes that take turns.
 AP        of `--coco`; then each stage of ours is exchanged for the peer's, one at a time.
 
-Prints Markdown, writes JSON with `--json`, and exits with 1 if a bound is missed.
+Prints Markdown, writes it into docs/comparison.md with `--write` and JSON with `--json`, and exits with 1 if a bound is
+missed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ from effdet_torch.export.export import export_model
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.network.checkpoint import load_model
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+PAGE = ROOT / "docs" / "comparison.md"
+BEGIN, END = "<!-- peers: begin -->\n", "<!-- peers: end -->\n"
 WORKER = Path(__file__).with_name("peer_worker.py")
 STAGES = ("pixels", "network", "detections")
 LEAST_SPEED = 2.5  # x the images/s of each peer's eager path
@@ -81,12 +85,17 @@ def main() -> int:
     for peer in PEERS:
         parser.add_argument(f"--{peer}-python", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/comparison.md")
     options = parser.parse_args()
     pythons = {"ours": sys.executable} | {peer: getattr(options, f"{peer}_python") for peer in options.only}
     with tempfile.TemporaryDirectory() as folder:
         write_models(options.checkpoint, Path(folder), options.size)
         results = measure(Bench(Path(folder), pythons, options.size), read_split(options.coco), options)
-    print("\n".join(markdown(results)))
+    table = "\n".join(markdown(results)) + "\n"
+    print(table)
+    if options.write:
+        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}{table}{END}{rest.partition(END)[2]}", encoding="utf-8")
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0 if all(bound["met"] for bound in results["bounds"]) else 1
@@ -271,8 +280,9 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of all tables."""
     setting, speed = results["setting"], results["milliseconds"]
     packages = sorted({f"{name} {number}" for row in results["versions"].values() for name, number in row.items()})
-    yield f"d0, {setting['size']} x {setting['size']} pixels, {setting['images']} images, {setting['cores']} cores"
-    yield f"{', '.join(packages)}; load {results['load'][0]:.1f} before, {results['load'][1]:.1f} after"
+    yield f"d0, {setting['size']} x {setting['size']} pixels; {setting['images']} images, {setting['rounds']} rounds,"
+    yield f"{setting['cores']} cores, load {results['load'][0]:.1f} before, {results['load'][1]:.1f} after."
+    yield f"{', '.join(packages)}."
     yield ""
     yield "| contestant | images/s, file to boxes | ms: file | pixels | network | boxes | start-up, s | AP |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
@@ -284,10 +294,9 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     for peer, rows in results["exchanged"].items():
         yield from ("", f"| taken from {peer} | AP | difference |", "| --- | --- | --- |")
         yield from (f"| {what} | {value:.2f} | {value - rows['nothing']:+.2f} |" for what, value in rows.items())
-    yield ""
+    yield from ("", "| bound | measured | met |", "| --- | --- | --- |")
     for bound in results["bounds"]:
-        verdict = "met" if bound["met"] else "MISSED"
-        yield f"{verdict}: {bound['what']} is {bound['measured']:.2f}; bound: {bound['bound']}"
+        yield f"| {bound['what']}: {bound['bound']} | {bound['measured']:.2f} | {'yes' if bound['met'] else 'NO'} |"
 
 
 if __name__ == "__main__":
