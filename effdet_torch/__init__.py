@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from effdet_torch.export.export import export_model
     from effdet_torch.export.settings import ExportSettings
     from effdet_torch.geometry.anchors import make_anchors_yxyx
-    from effdet_torch.inference.detections import ImageDetections
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
     from effdet_torch.inference.predict import Predictor
+    from effdet_torch.inference.results import ImageDetections
     from effdet_torch.integrations.torchvision_detector import as_torchvision
     from effdet_torch.network.checkpoint import load_backbone, load_model
     from effdet_torch.network.model import EfficientDet, create_model
@@ -28,7 +28,7 @@ _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
     "ExportSettings": "export.settings",
-    "ImageDetections": "inference.detections",
+    "ImageDetections": "inference.results",
     "Predictor": "inference.predict",
     "as_torchvision": "integrations.torchvision_detector",
     "create_model": "network.model",

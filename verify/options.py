@@ -28,7 +28,9 @@ INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is 
 # The options of an evaluation, the last one first in the help.
 EVALUATION = (
     click.option(
+        "--json",
         "--results",
+        "results",
         callback=json_file_or_folder,
         metavar="FILE.json",
         help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",

@@ -14,14 +14,15 @@ from typing import Any
 
 from PIL import Image
 
-from effdet_torch.atomic import replacing
 from effdet_torch.data.files import IMAGE_SUFFIXES
-from effdet_torch.errors import OutputError, UsageError, listed
+from effdet_torch.errors import UsageError, listed
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.detections import FileDetections, ImageDetections
+from effdet_torch.inference.detections import FileDetections
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.saved_results import save_picture
 from effdet_torch.inference.visualize import draw_detections
 from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
 
@@ -228,20 +229,3 @@ def _key(path: Path) -> str:
     except OSError:  # it will be reported when the file is read
         return ""
     return f"{status.st_mtime_ns} {status.st_size} {path.resolve()}"
-
-
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write an image file completely or not at all; folders are created.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
-    with replacing(path) as stream:
-        if path.suffix.lower() == ".png":
-            picture.save(stream, "PNG")
-        else:
-            picture.save(stream, "JPEG", quality=92, subsampling=0)

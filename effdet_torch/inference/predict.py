@@ -18,9 +18,9 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import own_names, read_labels
+from effdet_torch.inference.results import ImageDetections
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing, image_masks
@@ -190,11 +190,15 @@ class Predictor:
             ConfigError: The batch size is below 1.
         """
         _require_count(batch_size, "batch_size", 1)
-        sources, found = iter(as_many(images)), list[ImageDetections]()
+        sources, found = iter(many := as_many(images)), list[ImageDetections]()
+        # What an iterator makes belongs to nobody else, and keeping thousands of images would fill the memory.
+        keeps = not isinstance(many, Iterator)
         while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
             rgb = [to_rgb(image) for image in batch]
             pixels, image_scales = self._processing.prepare(rgb)
-            found += self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            results = self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            kept = [source if keeps or isinstance(source, (str, Path)) else None for source in batch]
+            found += [replace(one, source=source) for one, source in zip(results, kept, strict=True)]
         return found
 
     def _found(self, outputs: Any, image_scales: Any, sizes: Sequence[tuple[int, int]]) -> list[ImageDetections]:
@@ -202,6 +206,7 @@ class Predictor:
         detects, found = self.config.detects, [ImageDetections.none()] * len(sizes)
         if detects:
             found = self.detections(outputs[0], outputs[1], image_scales)
+        found = [replace(one, size=size) for one, size in zip(found, sizes, strict=True)]
         if not self.config.segments:
             return found
         masks = image_masks(outputs[2] if detects else outputs, sizes, self.config.image_size)
@@ -230,12 +235,12 @@ class Predictor:
         _require_count(batch_size, "batch_size", 1)
         _require_count(workers, "workers", 0)
         batch_size = min(batch_size, max(1, len(paths)))
-        on_gpu = self.device_type == "cuda"
+        on_gpu, files = self.device_type == "cuda", iter(paths)
         for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
-            found = iter(self([image for image in batch if not isinstance(image, ImageError)], batch_size))
+            found = iter(self((image for image in batch if not isinstance(image, ImageError)), batch_size))
             while batch:  # an image leaves the batch before the next batch is read
-                image = batch.pop(0)
-                yield image if isinstance(image, ImageError) else (image, next(found))
+                image, path = batch.pop(0), next(files)
+                yield image if isinstance(image, ImageError) else (image, replace(next(found), source=path))
 
     def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Any, Any]:
         """Return images as one batch of network input (B, 3, H, W), and their scales (B,): arrays, on a GPU tensors.

@@ -17,8 +17,8 @@ from effdet_torch import Predictor, save_model
 from effdet_torch.commands.detect import detect
 from effdet_torch.errors import OverwriteError
 from effdet_torch.inference.detect_files import detect_files, mask_path
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.partial_results import PartialResults
+from effdet_torch.inference.results import ImageDetections
 from effdet_torch.inference.visualize import class_color, draw_detections, tinted
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.cpu import image_masks
