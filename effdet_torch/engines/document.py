@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 from effdet_torch.checks import SEGMENTATION
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
-from effdet_torch.file_format import METADATA_KEY, newer_format
+from effdet_torch.file_format import FORMAT_VERSION, METADATA_KEY, newer_format
 from effdet_torch.processing.profiles import Profile
 from effdet_torch.untrusted.documents import parse_json
 
@@ -122,7 +122,7 @@ def make_document(
     }
     names = dict(config.label_map if label_map is None else label_map)
     parts = {"config": config.to_dict(), "label_map": names, "anchors": anchors, "export": export}
-    return Document(config, interface, {**metadata, **parts})
+    return Document(config, interface, {"format_version": FORMAT_VERSION, **metadata, **parts})
 
 
 def read_document(path: Path, text: str | bytes | None) -> Document:

@@ -21,7 +21,7 @@ from converter.readers.tflite.content.schema import Model, Subgraph, read_model
 from converter.readers.tflite.dialect import load_dialect
 from converter.readers.tflite.names import require_names
 from converter.readers.tflite.placement import make, place
-from converter.readers.tflite.stated import evidence_of, kernel_types, read_stated
+from converter.readers.tflite.stated import BLOCKS, evidence_of, kernel_types, read_stated
 from converter.readers.tflite.strangers import refuse
 from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
@@ -82,7 +82,7 @@ class TfliteFile(VariableSource):
         )
         if document := model.metadata.get(METADATA_KEY):  # effdet-export wrote the file
             own = with_metadata(facts, parse_metadata(path, bytes(document).decode("utf-8", "replace")))
-            facts = replace(own, provenance={**own.provenance, **facts.provenance})
+            facts = replace(own, given=(*own.given, BLOCKS), provenance={**own.provenance, **facts.provenance})
         super().__init__(facts)
 
     @property
