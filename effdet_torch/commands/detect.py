@@ -111,7 +111,8 @@ def detect(
 ) -> None:
     """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
 
-    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. IMAGES are files, folders and patterns.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub.
+    IMAGES are files, folders and patterns.
 
     Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.

@@ -131,8 +131,8 @@ Examples:
 def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
     """Export the converted file MODEL to OUT, for another runtime: .onnx, .xml (OpenVINO), .pt2, .torchscript or .pte.
 
-    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. OUT is run and compared with MODEL before it is
-    kept. effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. OUT is
+    run and compared with MODEL before it is kept. effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
