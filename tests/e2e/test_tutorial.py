@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from effdet_torch import save_model
-from support.coco_samples import small_model, write_coco
+from support.coco_samples import small_model, write_coco, write_three_classes
 from support.sessions import MINUTES, alike, printed, sessions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
-CLASSES = ("person", "car", "bus")
 LEAST_AP = 0.4
 
 
@@ -39,18 +38,6 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     both, measured = scores(tmp_path)
     assert set(both) == {"ema", "raw"}
     assert measured == max(both.values())
-
-
-def write_three_classes(shared: Path, root: Path) -> None:
-    """Write the persons, cars and buses of 50 images, which are trained and validated on."""
-    (root / "annotations").mkdir(parents=True)
-    data = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
-    data["categories"] = [row for row in data["categories"] if row["name"] in CLASSES]
-    kept = {row["id"] for row in data["categories"]}
-    data["annotations"] = [row for row in data["annotations"] if row["category_id"] in kept]
-    for split in ("train2017", "val2017"):
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(data))
-        (root / split).symlink_to(shared / "coco50" / "val2017")
 
 
 @pytest.mark.slow
