@@ -292,6 +292,11 @@ def model_name(name: str) -> str:
     return underscored if is_own else short
 
 
+def is_official(name: str) -> bool:
+    """Whether a name is that of an official model, settings included: "d0", "tf_efficientdet_d0", "d4-640"."""
+    return split_ending(model_name(name))[0] in VARIANTS
+
+
 def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     """Return the config of a variant, with some values replaced.
 

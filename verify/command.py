@@ -106,7 +106,7 @@ def verify(
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
     Or that an exported file (effdet-export) computes what the checkpoint or the converted file computes. MODEL may be
-    hf:user/repository[@revision] on the Hugging Face Hub.
+    the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub.
 
     With --coco, --annotations or --data: evaluate its detections, and compare them with those of the checkpoint or of a
     results file. The data set is checked before the first image.

@@ -127,8 +127,8 @@ def detect(
 ) -> None:
     """Detect objects in SOURCES with MODEL, a converted file or one of effdet-export.
 
-    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. SOURCES are images, folders of images, patterns,
-    videos, numbers of cameras, and streams (rtsp://...).
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. SOURCES
+    are images, folders of images, patterns, videos, numbers of cameras, and streams (rtsp://...).
 
     Exit code 0: done; 1: something failed, or a source cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.

@@ -147,9 +147,9 @@ def export(
 ) -> None:
     """Export the converted file MODEL to OUT, for another runtime.
 
-    MODEL may be hf:user/repository[@revision] on the Hugging Face Hub. OUT ends in .onnx, .xml (OpenVINO), .pt2,
-    .torchscript, .pte or .tflite. It is run and compared with MODEL before it is kept. effdet-detect, effdet-verify
-    --coco and Predictor take it like MODEL.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. OUT ends
+    in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it is kept.
+    effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
