@@ -20,7 +20,7 @@ from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import chosen_names
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.optimize.precision import Precision

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from effdet_torch import Predictor
 from effdet_torch.geometry.nms import non_max_suppression
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.checkpoint import create_model
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize import cuda_graph

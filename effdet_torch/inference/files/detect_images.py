@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.file_format import sha256
-from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.find import image_id
 from effdet_torch.inference.files.found import NAME, FileDetections, mask_entry, named
 from effdet_torch.inference.files.pictures import save_pictures
@@ -18,6 +17,7 @@ from effdet_torch.inference.files.places import Outputs, Places, mask_path
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.inference.results.detections import Detections
 from effdet_torch.outputs import NO_FILES, RunFiles
 
 LOG = logging.getLogger("effdet")

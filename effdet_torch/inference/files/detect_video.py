@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.find import VideoSource, video_id
 from effdet_torch.inference.files.found import FileDetections, mask_entry, named
 from effdet_torch.inference.files.pictures import save_pictures
@@ -22,7 +21,8 @@ from effdet_torch.inference.files.video import Video, VideoError
 from effdet_torch.inference.files.video_writer import CODEC, USUAL_FPS, VideoWriter
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
-from effdet_torch.inference.visualize import draw_detections
+from effdet_torch.inference.results.detections import Detections
+from effdet_torch.inference.results.visualize import draw_detections
 from effdet_torch.progress.interruption import Interruption
 
 DIGITS = 3  # of a time in seconds

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.counts import counted
+from effdet_torch.inference.results.detections import Detections
 from effdet_torch.metrics.columns import CocoResult
 
 NAME = "category_name"  # in an entry, beside what COCO's results format asks for; its readers leave it out

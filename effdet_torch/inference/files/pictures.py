@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effdet_torch.errors import OverwriteError
-from effdet_torch.inference.detections import Detections
 from effdet_torch.inference.files.places import Places, mask_path
-from effdet_torch.inference.saved_results import save_picture
-from effdet_torch.inference.visualize import draw_detections
+from effdet_torch.inference.results.detections import Detections
+from effdet_torch.inference.results.saved import save_picture
+from effdet_torch.inference.results.visualize import draw_detections
 from effdet_torch.outputs import NEXT_STEP
 
 

@@ -21,8 +21,8 @@ from effdet_torch.inference.files.find import Sources
 from effdet_torch.inference.files.found import named
 from effdet_torch.inference.files.places import Outputs, Places, mask_path, planned
 from effdet_torch.inference.partial_results import PartialResults
-from effdet_torch.inference.results import ImageDetections
-from effdet_torch.inference.visualize import class_color, draw_detections, tinted
+from effdet_torch.inference.results.image_detections import ImageDetections
+from effdet_torch.inference.results.visualize import class_color, draw_detections, tinted
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.cpu import image_masks
 from effdet_torch.processing.sampling import scaled_size

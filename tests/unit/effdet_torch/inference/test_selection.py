@@ -14,7 +14,7 @@ from effdet_torch import Predictor
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.geometry.numpy_nms import non_max_suppression
 from effdet_torch.inference.labels import COCO_NAMES
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.gpu import GpuProcessing

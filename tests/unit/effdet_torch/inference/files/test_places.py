@@ -12,7 +12,7 @@ from effdet_torch.inference.files.find import Sources, VideoSource, find_sources
 from effdet_torch.inference.files.pictures import cropped, save_pictures
 from effdet_torch.inference.files.places import Outputs, Places, planned
 from effdet_torch.inference.images import read_image
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.results.image_detections import ImageDetections
 
 STREAM = "rtsp://user:secret@host:554/live?token=1"
 
