@@ -20,8 +20,8 @@ from effdet_torch.engines.document import EXPORT_AGAIN
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ModelFileError
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.predict import Predictor
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.model import inner_name
 from effdet_torch.processing.cpu import CpuProcessing
 from effdet_torch.processing.profiles import profile_name

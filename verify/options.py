@@ -29,6 +29,8 @@ INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is 
 EVALUATION = (
     click.option(
         "--results",
+        "--json",
+        "results",
         callback=json_file_or_folder,
         metavar="FILE.json",
         help="Write the detections, - for stdout; rerun the same command to resume. testdev: the submission.",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import click
 
 from effdet_torch import __version__
+from effdet_torch.errors import install_command
 from effdet_torch.progress.verbosity import verbosity
 from effdet_torch.terminal import VERSION, Command, reports_errors, say
 
@@ -27,6 +28,7 @@ EXTRAS: Mapping[str, str] = {
     "litert": "effdet-detect and effdet-verify with .tflite files",
     "tensorboard": "effdet-train --tensorboard",
     "huggingface": "models on the Hugging Face Hub",
+    "video": "effdet-detect on videos, cameras and streams",
 }
 # Packages that cannot be used together in every order: (packages, what happens, what to do).
 CLASHES: tuple[tuple[tuple[str, ...], str, str], ...] = (
@@ -78,7 +80,7 @@ def doctor() -> None:
     for extra, purpose in EXTRAS.items():
         needed = packages.get(extra, ())
         wrong += [package for package in needed if package.found and not package.fits]
-        missing = "" if all(package.fits for package in needed) else f"; pip install '{PROJECT}[{extra}]'"
+        missing = "" if all(package.fits for package in needed) else f"; {install_command(extra)}"
         say(_line(f"[{extra}]", f"{', '.join(map(str, needed))}: {purpose}{missing}"), hanging=LABEL)
     say(_line("devices", ", ".join(_devices())), hanging=LABEL)
     for names, what, next_step in CLASHES:

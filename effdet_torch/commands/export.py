@@ -15,7 +15,7 @@ from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
 from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
+from effdet_torch.terminal import VERSION, Command, model_file, named_file, reports_errors, say, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +74,7 @@ Examples:
   effdet-export lite0.pth lite0.tflite --int8 --calibrate photos/
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", callback=model_file)
 @click.argument("out", callback=named_file)
 @click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help=FORMAT_HELP)
 @click.option(
@@ -147,8 +147,9 @@ def export(
 ) -> None:
     """Export the converted file MODEL to OUT, for another runtime.
 
-    OUT ends in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it
-    is kept. effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. OUT ends
+    in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it is kept.
+    effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.inference.detect_files import find_images
+from effdet_torch.errors import UsageError
+from effdet_torch.inference.files.find import find_sources
 from effdet_torch.inference.images import to_rgb
 from effdet_torch.processing.cpu import CpuProcessing
 
@@ -19,13 +20,13 @@ class CalibrationImages:
     """Photos, read and prepared as the network takes them whenever they are iterated over.
 
     Args:
-        names: files, folders and patterns, see `find_images`.
+        names: image files, folders and patterns, see `find_sources`.
         config: of the model.
         image_size: (height, width) of the network input; by default the model's.
         progress: called with (done, total) after every image.
 
     Raises:
-        UsageError: There is no image.
+        UsageError: There is no image, or one is a video.
     """
 
     def __init__(
@@ -35,7 +36,10 @@ class CalibrationImages:
         image_size: tuple[int, int] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.paths, self._progress = find_images(names), progress
+        found = find_sources(names)
+        if found.videos:
+            raise UsageError(f"{found.videos[0].name} is a video; calibrate with photos")
+        self.paths, self._progress = found.images, progress
         self._processing = CpuProcessing(replace(config, image_size=image_size or config.image_size))
 
     def __len__(self) -> int:

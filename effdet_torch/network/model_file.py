@@ -22,6 +22,7 @@ from torch import Tensor
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, is_exported, newer_format
+from effdet_torch.hugging_face import local_file
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
@@ -38,7 +39,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     The tensors own their memory, so the file may be replaced while they are in use.
 
     Args:
-        path: a `.pth` or `.safetensors` file written by effdet-convert.
+        path: a `.pth` or `.safetensors` file written by effdet-convert, or `hf:user/repository[@revision]`.
         check_values: compare all values with the checksums in the file, if it has any.
 
     Returns:
@@ -50,7 +51,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         UsageError: `path` is not a path.
     """
     require_type(path, (str, os.PathLike), "path", "the path of a converted file")
-    path = Path(path)
+    path = local_file(path)
     try:
         require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:

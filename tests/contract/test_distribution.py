@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import subprocess
 import sys
 import tarfile
 import zipfile
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-import yaml
 
-import cli
-from effdet_torch import __version__
 from support.commands import script
 
 ROOT = Path(__file__).parents[2]
@@ -53,19 +47,6 @@ def test_other_packages_do_not_matter(tmp_path: Path) -> None:
 def test_types_are_announced() -> None:
     for name in PACKAGES:
         assert (ROOT / name / "py.typed").is_file()
-
-
-def test_the_workflow_in_the_documentation_installs_a_wheel_and_runs_commands_that_exist() -> None:
-    """The name is on no package index yet."""
-    _, _, after = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8").partition("```yaml\n")
-    steps = yaml.safe_load(after.partition("```")[0])["jobs"]["parity"]["steps"]
-    runs = [step["run"] for step in steps if "run" in step]
-    (pattern,) = re.findall(r"wheels/(\S+\.whl)", "\n".join(runs))
-    assert fnmatch(f"effdet_convert-{__version__}-py3-none-any.whl", pattern)
-    commands = [shlex.split(run) for run in runs if run.startswith("effdet-")]
-    assert len(commands) == 2
-    for name, *arguments in commands:
-        getattr(cli, name.removeprefix("effdet-")).make_context(name, arguments)
 
 
 @pytest.mark.slow

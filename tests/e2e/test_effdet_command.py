@@ -83,7 +83,7 @@ def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: p
     text, error = capsys.readouterr()
     assert f"numpy {version('numpy')} (expected >=999), no-such-package missing (expected >=1)" in text
     assert "also-missing missing (expected any version)" in text
-    assert "pip install 'effdet-convert[onnx]'" in text
+    assert "pip install '.[onnx]'" in text
     assert "also-missing" not in error  # an extra that nobody asked for is no fault
     assert "torch" in error
     assert isinstance(doctor.doctor, click.Command)

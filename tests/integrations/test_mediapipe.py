@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from effdet_torch import Predictor, create_model
 from effdet_torch.export.export import export_model
 from support.networks import alive
-from support.tflite_files import pack, unpack
 
 pytestmark = [pytest.mark.guest, pytest.mark.filterwarnings("default")]
 NAMES = ("cat", "blue whale", "bird")
@@ -78,6 +77,8 @@ def test_mediapipe_finds_what_the_predictor_finds(folder: Path, name: str) -> No
 
 def test_without_metadata_it_is_refused(folder: Path, tmp_path: Path) -> None:
     """Negative control: it is the metadata that MediaPipe goes by."""
+    from support.tflite_files import pack, unpack  # late: other environments of guests have no ai-edge-litert
+
     model = unpack((folder / "float.tflite").read_bytes())
     model.metadata = [entry for entry in model.metadata if entry.name != b"TFLITE_METADATA"]
     (tmp_path / "bare.tflite").write_bytes(pack(model))

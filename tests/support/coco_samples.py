@@ -22,6 +22,7 @@ from support.sources import small_config
 from verify.detections import run
 from verify.detections.run import CocoSettings, Evaluation
 
+THREE = ("person", "car", "bus")
 SIZES = ((48, 64), (64, 40), (30, 30), (80, 100))  # height, width
 
 
@@ -107,14 +108,11 @@ def evaluate_coco(
     return run.evaluate(prepared, out, processes, progress)
 
 
-THREE_CLASSES = ("person", "car", "bus")
-
-
 def write_three_classes(shared: Path, root: Path) -> None:
     """Write the persons, cars and buses of 50 images, which are trained and validated on."""
     (root / "annotations").mkdir(parents=True)
     data = json.loads((shared / "coco50" / "annotations" / "instances_val2017.json").read_text())
-    data["categories"] = [row for row in data["categories"] if row["name"] in THREE_CLASSES]
+    data["categories"] = [row for row in data["categories"] if row["name"] in THREE]
     kept = {row["id"] for row in data["categories"]}
     data["annotations"] = [row for row in data["annotations"] if row["category_id"] in kept]
     for split in ("train2017", "val2017"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.commands import script
@@ -32,6 +33,26 @@ def sessions(page: Path) -> dict[str, list[str]]:
             elif line != "...":
                 lines.append(line)
     return found
+
+
+def blocks(page: Path) -> Iterator[str]:
+    """Yield the text of every block of code: fenced, or indented after an empty line."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    yield from fenced.findall(text)
+    for block in re.findall(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+", fenced.sub("", text)):
+        yield re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """Yield the words of every command of ours that a page shows, with or without "$" or another command around it."""
+    for block in blocks(page):
+        lines = block.replace("\\\n", " ").splitlines()
+        if marked := [line.strip()[2:] for line in lines if line.strip().startswith("$ ")]:
+            lines = marked
+        for line in lines:
+            if found := re.search(r"(?:^|&& |--no-python |run: )(effdet(?:-\w+)? (?!\W).*)", line.strip()):
+                yield shlex.split(re.split(r" (?:&&|[|>;]) ?", found[1])[0], comments=True)
 
 
 def alike(text: str) -> str:

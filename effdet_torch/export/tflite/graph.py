@@ -57,8 +57,8 @@ class Operation:
         kind: its name in the schema, "CONV_2D", or that of a custom operation.
         inputs: in the schema's order.
         outputs: in the schema's order.
-        options: fields of the schema's table of options, by their names there ("strideH"), without those that have
-            their default value; of a custom operation the entries of its FlexBuffer.
+        options: fields of the schema's table of options, by their names there ("strideH"), without default values; of
+            a custom operation the entries of its FlexBuffer.
     """
 
     kind: str

@@ -13,6 +13,7 @@ PUBLIC = {
     "ExportSettings",
     "ImageDetections",
     "Predictor",
+    "as_torchvision",
     "create_model",
     "export_model",
     "get_config",

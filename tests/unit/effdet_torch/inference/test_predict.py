@@ -20,9 +20,9 @@ from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.torch_engine import TorchEngine, full_float32, usable_device
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.inference import images as reading
-from effdet_torch.inference.detections import ImageDetections
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES
 from support.coco_samples import small_model

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from effdet_torch.inference.detections import ImageDetections
+from effdet_torch.inference.results.detections import Detections
 from effdet_torch.untrusted.text import printable
 
 Color = tuple[int, int, int]
@@ -23,7 +23,7 @@ MOST_IN_LEGEND = 12  # classes
 GOLDEN_RATIO = 0.618034  # steps of it around the colour circle stay far from the steps just before
 
 
-def draw_detections(image: NDArray[np.uint8], detections: ImageDetections) -> Image.Image:
+def draw_detections(image: NDArray[np.uint8], detections: Detections) -> Image.Image:
     """Draw boxes with class names and scores, over a tinted mask; a class has the same colour in every image.
 
     Args:
