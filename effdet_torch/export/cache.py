@@ -61,7 +61,7 @@ def cached_engine(
         raise EffdetError(
             f"{place.parent} cannot be created: {error.strerror}; set {CACHE_VARIABLE} to another folder"
         ) from error
-    export_model(model, place, ExportSettings(image_size=image_size or "model"), backend)
+    export_model(model, place, ExportSettings(nms="none", image_size=image_size or "model"), backend)
     return open_engine(place)
 
 

@@ -91,6 +91,14 @@ def test_it_is_evaluated_and_converted(folder: Path) -> None:
     np.testing.assert_allclose(back.scores, original.scores, atol=1e-5)
 
 
+def test_as_a_backend_it_leaves_the_profile_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of its own would have TensorFlow Lite's NMS inside."""
+    monkeypatch.setenv("EFFDET_CACHE", str(folder / "cache"))
+    backend = Predictor(folder / "model.pth", backend="litert", score_threshold=0)
+    assert backend.profile == Predictor(folder / "model.pth").profile != Predictor(folder / "float.tflite").profile
+    assert not backend.has_nms_inside
+
+
 def test_what_verify_says_of_8_bits(folder: Path, tmp_path: Path) -> None:
     """Neither more than it compared, nor that single detections should be equal."""
     done = run("effdet-verify", "int8.tflite", "--reference", "model.pth", cwd=folder)
