@@ -52,8 +52,10 @@ effdet = VERSION(
     )
 )
 
-# effdet-train starts from anything that effdet-convert takes, but its package knows nothing of the converter.
-train.context_settings["obj"] = converted_file
+# effdet-train starts from anything that effdet-convert takes, and the others take official models by their names; their
+# package knows nothing of the converter.
+for command in (train, detect, export, verify, evaluate):
+    command.context_settings["obj"] = converted_file
 
 # Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
 # several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.

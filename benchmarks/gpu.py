@@ -34,7 +34,8 @@ import effdet_torch
 from benchmarks.effdet_model import effdet_detections, effdet_images, effdet_model
 from effdet_torch.engines.torch_engine import full_float32
 from effdet_torch.inference.predict import Predictor
-from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.network.checkpoint import create_model
+from effdet_torch.network.model import EfficientDet
 
 COMPARED = 2  # images of a batch whose outputs are compared
 # How much larger than the rounding errors of `effdet` in float32 the errors may be; the first name that fits counts.
@@ -100,7 +101,7 @@ class Bench:
         self, variant: str, side: int | None, device: torch.device, effort: tuple[float, int], compiled: bool
     ) -> None:
         torch.manual_seed(0)
-        model = create_model(variant, **({} if side is None else {"image_size": side}))
+        model = create_model(variant, image_size=side)
         enliven(model)
         self.variant, self.device, self.config = variant, device, model.config
         self.seconds, self.rounds = effort

@@ -88,8 +88,7 @@ def write_subject(subject: Subject, folder: Path, engines: list[str], weights: P
 
     from benchmarks.gpu import enliven
     from effdet_torch.export.export import export_model
-    from effdet_torch.network.checkpoint import load_model
-    from effdet_torch.network.model import create_model
+    from effdet_torch.network.checkpoint import create_model, load_model
     from effdet_torch.network.saving import save_model
 
     folder.mkdir()

@@ -26,7 +26,8 @@ from benchmarks.effdet_model import effdet_model
 from benchmarks.gpu import enliven
 from benchmarks.inference import print_rows, race
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.network.checkpoint import create_model
+from effdet_torch.network.model import EfficientDet
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner, Targets
 from effdet_torch.train.recipe import OFFICIAL
 from effdet_torch.train.step import TrainStep

@@ -107,7 +107,8 @@ Examples:
     type=click.Choice(["effdet_torch", "effdet"]),
     default="effdet_torch",
     show_default=True,
-    help="effdet: the bare state_dict, as published by the effdet package.",
+    help="effdet: the bare state_dict with the biases in front of batch norms, which the tf_efficientdet models of the "
+    "effdet package, and LibreYOLO, load strictly.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Check every variable but write nothing; needs neither data file nor OUT."
@@ -159,7 +160,7 @@ def convert(
         require_bare(target)
     with opened_source(source) as opened, ExitStack() as stack:
         files.require_apart((*inputs, *opened.files()), (("OUT", file) for file in target.files(out)))
-        preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias).for_target(target)
+        preparation = prepare(opened, variant, weights, hparams, keep_redundant_bias).for_target(target, bare)
         written = None
         if out is not None and not dry_run:
             progress = stack.enter_context(progress_bar(out.name, least=BIG_BYTES))

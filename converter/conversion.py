@@ -47,17 +47,24 @@ class Preparation:
         """Values of one copy of the network, redundant biases and batch norm statistics included."""
         return self.plan.parameters
 
-    def for_target(self, target: Target) -> Preparation:
-        """Return the preparation for a target. TensorFlow's formats store every variable, so nothing is folded.
+    def for_target(self, target: Target, bare: bool = False) -> Preparation:
+        """Return the preparation for a target.
+
+        TensorFlow's formats store every variable, and so do the models of the `effdet` package that have the official
+        weights (tf_efficientdet_d0, ...): nothing is folded for them.
 
         Raises:
             UsageError: The target cannot hold a network of this family.
         """
+        reason = self.family.not_tensorflow(self.settings.config)
         if not target.is_tensorflow:
-            return self
-        if reason := self.family.not_tensorflow(self.settings.config):
+            return self._keeping_biases() if bare and not reason else self
+        if reason:
             name = self.settings.config.name
             raise UsageError(f"{name} cannot be written as {target.name}: {reason}; write a .pth or .safetensors file")
+        return self._keeping_biases()
+
+    def _keeping_biases(self) -> Preparation:
         if self.settings.config.redundant_bias:
             return self
         settings = self.settings.keeping_biases()
@@ -143,7 +150,7 @@ def converting(
     if bare:
         require_bare(target)
         tuple(preparation.family.package_notes(preparation.settings.config))  # refuses what the package cannot build
-    preparation = preparation.for_target(target)
+    preparation = preparation.for_target(target, bare)
     metadata = build_metadata(preparation)
     plan, view = preparation.plan, preparation.view
     checked = CheckedSource(preparation.source, plan, view)

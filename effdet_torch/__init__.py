@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from effdet_torch.geometry.anchors import make_anchors_yxyx
     from effdet_torch.inference.labels import COCO_NAMES, read_labels
     from effdet_torch.inference.predict import Predictor
-    from effdet_torch.inference.results import ImageDetections
+    from effdet_torch.inference.results.image_detections import ImageDetections
     from effdet_torch.integrations.torchvision_detector import as_torchvision
-    from effdet_torch.network.checkpoint import load_backbone, load_model
-    from effdet_torch.network.model import EfficientDet, create_model
+    from effdet_torch.network.checkpoint import create_model, load_backbone, load_model
+    from effdet_torch.network.model import EfficientDet
     from effdet_torch.network.saving import save_model
 
 _LAZY = {
     "COCO_NAMES": "inference.labels",
     "EfficientDet": "network.model",
     "ExportSettings": "export.settings",
-    "ImageDetections": "inference.results",
+    "ImageDetections": "inference.results.image_detections",
     "Predictor": "inference.predict",
     "as_torchvision": "integrations.torchvision_detector",
-    "create_model": "network.model",
+    "create_model": "network.checkpoint",
     "export_model": "export.export",
     "load_backbone": "network.checkpoint",
     "load_model": "network.checkpoint",

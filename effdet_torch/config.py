@@ -292,6 +292,11 @@ def model_name(name: str) -> str:
     return underscored if is_own else short
 
 
+def is_official(name: str) -> bool:
+    """Whether a name is that of an official model, settings included: "d0", "tf_efficientdet_d0", "d4-640"."""
+    return split_ending(model_name(name))[0] in VARIANTS
+
+
 def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
     """Return the config of a variant, with some values replaced.
 
@@ -317,12 +322,17 @@ def get_config(variant: str, **overrides: Any) -> EfficientDetConfig:
             )
         question = did_you_mean(name, VARIANTS) or did_you_mean(variant.lower(), PACKAGE_VARIANTS)
         raise ConfigError(f"unknown variant {variant!r}; known variants: {', '.join(MODELS)}{question}")
+    return changed_config(MODELS[name], **overrides)
+
+
+def changed_config(config: EfficientDetConfig, **overrides: Any) -> EfficientDetConfig:
+    """Return a config with some values replaced; see `get_config` for their forms and the errors."""
     if isinstance(size := overrides.get("image_size"), int):
         overrides["image_size"] = (size, size)
     if isinstance(names := overrides.get("label_map"), Mapping):
         overrides["label_map"] = tuple(names.items())
     _require_fields(overrides)
-    return replace(MODELS[name], **overrides)
+    return replace(config, **overrides)
 
 
 def _require_fields(names: Iterable[str]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from effdet_torch.errors import listed
+from effdet_torch.untrusted.files import map_file
 
 FORMAT_VERSION = 2  # 1: without `assumed`, and with fewer settings in `config`
 METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold their metadata, as JSON
@@ -15,7 +17,11 @@ METADATA_KEY = "effdet_convert"  # under which .safetensors and .h5 files hold t
 # digits} as JSON; .h5: an attribute of every layer, numbers in the order of its weights. .pth has those of its archive.
 CHECKSUMS_KEY = "effdet_crc32c"
 MODEL_SUFFIXES = (".pth", ".pt", ".safetensors")
-EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript", ".pte")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".torchscript", ".pte", ".tflite")
+TFLITE_SUFFIX = ".tflite"  # of files from elsewhere as well, which effdet-convert reads
+_TFLITE_MARK = re.compile(
+    b"%s%s\0" % (len(METADATA_KEY).to_bytes(4, "little"), METADATA_KEY.encode())
+)  # in a FlatBuffer
 PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
 TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
 UNTRAINED = "untrained"  # in the metadata: the parts of the network that hold initial values
@@ -30,6 +36,16 @@ GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
 def is_swapped(model: Path, other: Path) -> bool:
     """Whether a model was probably meant by the other of two arguments: only that one is called as a model is."""
     return other.suffix in MODEL_SUFFIXES and model.suffix not in MODEL_SUFFIXES
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is one of effdet-export's, by its suffix; a `.tflite` also has to hold our metadata."""
+    if path.suffix.lower() != TFLITE_SUFFIX:
+        return path.suffix.lower() in EXPORTED_SUFFIXES
+    try:
+        return _TFLITE_MARK.search(map_file(path)) is not None
+    except OSError:
+        return False  # whoever opens it says why
 
 
 def sha256(path: Path) -> str:

@@ -31,6 +31,11 @@ class RunFiles:
     outputs: tuple[Row, ...] = ()
     inputs: tuple[Path, ...] = ()
 
+    def resolved(self, others: Iterable[Path] = ()) -> frozenset[Path]:
+        """Return all files of the run, and others, without links in their names."""
+        paths = [*self.inputs, *(path for _, path in self.outputs), *others]
+        return frozenset(Path(os.path.realpath(path)) for path in paths)
+
     def require_apart(self, inputs: Iterable[Path] = (), outputs: Iterable[Row] = ()) -> None:
         """Check that no output is an input or another output, under whatever name: links count as the same file.
 

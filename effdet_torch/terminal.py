@@ -16,7 +16,9 @@ import click
 from click.core import ParameterSource
 
 from effdet_torch import __version__
+from effdet_torch.config import is_official
 from effdet_torch.errors import EffdetError, OutputError, OverwriteError
+from effdet_torch.hugging_face import local_file
 from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_folder, is_stream
 from effdet_torch.untrusted.text import printable, wrapped
 
@@ -200,6 +202,18 @@ def _spelled(name: str) -> str:
     """Return a parameter as users write it: --report, OUT."""
     parameter = next(item for item in click.get_current_context().command.params if item.name == name)
     return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def model_file(context: click.Context, _: click.Parameter, text: str | None) -> Path | None:
+    """Parse the name of a model file to read; one on the Hugging Face Hub is downloaded, see `local_file`.
+
+    An official model, by its name, is downloaded and converted for as long as the command runs, by the function that
+    the entry point handed down.
+    """
+    if text is None or context.obj is None or Path(text).exists() or not is_official(text):
+        return None if text is None else local_file(text)
+    converted: Path = context.with_resource(context.obj(text))
+    return converted
 
 
 def input_file(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:

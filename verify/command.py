@@ -15,6 +15,7 @@ from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
     Command,
+    model_file,
     refuse_options,
     reports_errors,
     unless_folder,
@@ -59,7 +60,7 @@ Examples:
   effdet-verify mine.pth --data VOC2012/ --compare older.pth --report-dir report/
 """,
 )
-@click.argument("model", type=INPUT, required=False)
+@click.argument("model", callback=model_file, required=False)
 @click.option("--reference", metavar="SOURCE", help="TensorFlow checkpoint of MODEL, or the .pth of an export.")
 @click.option(
     "--demo",
@@ -104,7 +105,8 @@ def verify(
 ) -> None:
     """Prove that the converted file MODEL computes what its TensorFlow checkpoint computes, layer by layer.
 
-    Or that an exported file (effdet-export) computes what the checkpoint or the converted file computes.
+    Or that an exported file (effdet-export) computes what the checkpoint or the converted file computes. MODEL may be
+    the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub.
 
     With --coco, --annotations or --data: evaluate its detections, and compare them with those of the checkpoint or of a
     results file. The data set is checked before the first image.
@@ -142,7 +144,7 @@ Examples:
   effdet evaluate d0.onnx --annotations val.json --images photos/ --limit 100
 """,
 )
-@click.argument("model", type=INPUT)
+@click.argument("model", callback=model_file)
 @SIZE
 @REPORT_DIR
 @coco_options

@@ -28,8 +28,8 @@ INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is 
 # The options of an evaluation, the last one first in the help.
 EVALUATION = (
     click.option(
-        "--json",
         "--results",
+        "--json",
         "results",
         callback=json_file_or_folder,
         metavar="FILE.json",

@@ -113,7 +113,8 @@ def detector_notes(config: EfficientDetConfig) -> Iterator[str]:
             "omit --layout effdet"
         )
     yield f"for effdet: {effdet_code(config)}"
-    if not config.redundant_bias and config.name not in PACKAGE_VARIANTS:
+    other = PACKAGE_VARIANTS.get(f"efficientdet_{config.name}")
+    if other is not None and other.redundant_bias == config.redundant_bias:
         yield (
             f"efficientdet_{config.name}, without tf_, may load the file as well, but it uses different padding, so it "
             "is a different network"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from effdet_torch.commands.detect_lines import reported, reported_videos, tell_about, tell_what_is_left_out
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
-from effdet_torch.errors import UsageError, listed
-from effdet_torch.progress.bar import progress_bar
+from effdet_torch.errors import UsageError
 from effdet_torch.progress.verbosity import tell, verbosity
 from effdet_torch.terminal import (
     VERSION,
@@ -21,42 +21,41 @@ from effdet_torch.terminal import (
     input_file,
     itself,
     json_file,
-    on_terminal,
+    model_file,
     output_folder,
+    refuse_options,
     reports_errors,
-    say,
     write_json,
     writes,
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.inference.detections import FileDetections
     from effdet_torch.outputs import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
-MANY_IMAGES = 10  # fewer are done before anybody has read a bar
 
 
 @click.command(
     cls=Command,
-    short_help="Objects in images.",
+    short_help="Objects in images and videos.",
     epilog="""\b
 Examples:
   effdet-detect d0.pth photo.jpg -o drawn/
-  effdet-detect d0.pth photos/ 'more/**/*.png' --out drawn/ --score 0.5
+  effdet-detect d0.pth photos/ 'more/**/*.png' --classes person,cat --json - --quiet
+  effdet-detect d0.pth clip.mp4 -o drawn/
   effdet-detect d0.pth val2017/ --json results.json --score 0 --profile official-eval --no-exif
 """,
 )
-@click.argument("model", type=INPUT)
-@click.argument("images", nargs=-1, required=True)
+@click.argument("model", callback=model_file)
+@click.argument("sources", nargs=-1, required=True)
 @click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Draw boxes, names and masks here.")
+@click.option("--crops", callback=output_folder, metavar="DIR", help="Write what is in every box here.")
 @click.option(
     "--json",
     "results",
     callback=json_file,
     metavar="FILE",
-    help="Write all detections in COCO's results format: bbox is xmin, ymin, width, height in pixels; - for stdout. "
-    "Rerun the same command to resume.",
+    help="Write all detections in COCO's results format, with class names; - is stdout. Rerun to resume.",
 )
 @click.option(
     "--score",
@@ -64,6 +63,14 @@ Examples:
     default=SCORE_THRESHOLD,
     show_default=True,
     help="Minimum score to report; 0 reports all.",
+)
+@click.option("--classes", metavar="LIST", help="Only these: names or category ids, as in person,cat.")
+@click.option("--max-detections", type=click.IntRange(1), metavar="N", help="Most per image; default: as the profile.")
+@click.option(
+    "--iou",
+    type=click.FloatRange(0, 1),
+    metavar="MAX",
+    help="Overlap above which hard NMS removes boxes; default: as the profile.",
 )
 @click.option(
     "--profile",
@@ -74,6 +81,8 @@ Examples:
     "tflite-regular, hard.",
 )
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Images per GPU batch.")
+@click.option("--every", type=click.IntRange(1), default=1, metavar="N", help="Only every N-th frame of a video.")
+@click.option("--recursive", is_flag=True, help="Also images in folders below those of SOURCES.")
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option(
     "--backend",
@@ -87,20 +96,28 @@ Examples:
     metavar="FILE",
     help="Class names: one per line, .json, .yaml, .pbtxt; default: the model's, or COCO's for 90 classes.",
 )
-@click.option("--exif/--no-exif", default=True, show_default=True, help="Rotate images according to EXIF.")
+@click.option(
+    "--exif/--no-exif", default=True, show_default=True, help="Rotate images and videos as their metadata say."
+)
 @click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
 @verbosity
 @VERSION
 @reports_errors
-@writes(results=itself, out=lambda _: ())
+@writes(results=itself, out=lambda _: (), crops=lambda _: ())
 def detect(
     model: Path,
-    images: tuple[str, ...],
+    sources: tuple[str, ...],
     out: Path | None,
+    crops: Path | None,
     results: Path | None,
     score: float,
+    classes: str | None,
+    max_detections: int | None,
+    iou: float | None,
     profile: str,
     batch: int,
+    every: int,
+    recursive: bool,
     device: str | None,
     backend: str | None,
     labels: Path | None,
@@ -108,68 +125,70 @@ def detect(
     check_values: bool,
     files: RunFiles,
 ) -> None:
-    """Detect objects in IMAGES with MODEL, a converted file or one of effdet-export.
+    """Detect objects in SOURCES with MODEL, a converted file or one of effdet-export.
 
-    IMAGES are files, folders and patterns.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. SOURCES
+    are images, folders of images, patterns, videos, numbers of cameras, and streams (rtsp://...).
 
-    Exit code 0: done; 1: something failed, or an image cannot be read (it is reported and left out); 2: wrong usage, or
+    Exit code 0: done; 1: something failed, or a source cannot be read (it is reported and left out); 2: wrong usage, or
     no image at all.
     """
-    from effdet_torch.file_format import assumptions_briefly, is_swapped, untrained
-    from effdet_torch.inference.detect_files import (
-        detect_files,
-        drawing_paths,
-        find_images,
-        left_out,
-        origin,
-        require_unique_ids,
-    )
+    from effdet_torch.file_format import is_swapped
+    from effdet_torch.inference.files.detect_images import detect_images, origin
+    from effdet_torch.inference.files.detect_video import VideoRun
+    from effdet_torch.inference.files.find import find_sources, require_unique_ids
+    from effdet_torch.inference.files.places import Outputs, planned
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
 
-    if is_swapped(model, Path(images[0])):
-        raise UsageError(f"{images[0]} is called as a model is, and {model} is not; did you swap MODEL and IMAGES?")
-    paths = find_images(images)
-    if others := left_out(images):
-        counts = listed(f"{suffix or 'none'} {count}" for suffix, count in others.most_common())
-        tell(f"left out: files in folders whose suffix is not that of an image ({counts})", err=True)
+    if is_swapped(model, Path(sources[0])):
+        raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")
+    found = find_sources(sources, recursive)
+    tell_what_is_left_out(sources, recursive)
+    if found.videos:
+        from effdet_torch.inference.files.video import opencv
+
+        opencv()  # where it is missing, that is said before a model is read
+    else:
+        refuse_options(["every"], "is for videos, and there is none")
     if results is not None:
-        require_unique_ids(paths)
-    drawings = [] if out is None else drawing_paths(paths, out)
-    files.require_apart(paths, (("--out", drawing) for drawing in drawings))
+        require_unique_ids(found)
+    outputs = Outputs(out, crops)
+    image_places, video_places = planned(found, outputs)
+    drawings = [place.drawing for place in [*image_places, *video_places] if place.drawing is not None]
+    files.require_apart(found.files, (("--out", drawing) for drawing in drawings))
     predictor = Predictor(
         model,
         profile=profile,
         device=device,
         score_threshold=score,
+        iou_threshold=iou,
+        max_detections=max_detections,
+        classes=None if classes is None else classes.split(","),
         backend=backend,
         label_map=labels,
         check_values=check_values,
     )
-    if text := untrained(predictor.engine.metadata):
-        say(f"Warning: {text}", err=True)
-    if assumed := assumptions_briefly(predictor.engine.metadata):
-        tell(f"assumed: {assumed}", err=True)
+    if not predictor.config.detects:
+        refuse_options(["crops"], "has no effect: the model predicts no boxes")
+    tell_about(predictor)
     # What an interrupted run has found is kept as boxes.
-    kept = PartialResults(results if predictor.config.detects else None, partial(origin, model, predictor, out, exif))
+    kept = PartialResults(
+        results if predictor.config.detects else None, partial(origin, model, predictor, outputs, exif)
+    )
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
-    found = list(reported(detect_files(predictor, paths, out, batch, exif, kept, files), len(paths)))
+    images = detect_images(predictor, found.images, image_places, batch, exif, kept, files)
+    others = files.resolved([*found.files, *drawings])
+    run = partial(VideoRun, predictor, batch_size=batch, every=every, turn=exif, others=others)
+    entries, failed = list[dict[str, Any]](), False
+    for one in chain(
+        reported(images, lambda: len(found.images)),
+        reported_videos(run, list(zip(found.videos, video_places, strict=True))),
+    ):
+        failed |= one.error is not None
+        entries += one.entries if results is not None else []
     if results is not None:
-        write_json(results, [entry for file in found for entry in file.entries], indent=None)
+        write_json(results, entries, indent=None)
         kept.remove()
-    sys.exit(1 if any(file.error for file in found) else 0)
-
-
-def reported(files: Iterable[FileDetections], total: int) -> Iterator[FileDetections]:
-    """Print every result as it comes, and pass it on."""
-    # On a terminal the lines themselves show the progress.
-    with progress_bar("images", sys.maxsize if on_terminal(sys.stdout) else MANY_IMAGES) as progress:
-        for done, file in enumerate(files, 1):
-            if file.error is None:
-                tell(file.summary)
-            else:
-                say(f"Error: {file.summary}", err=True)
-            if progress is not None:
-                progress(done, total)
-            yield file
+    sys.exit(1 if failed else 0)

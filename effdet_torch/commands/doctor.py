@@ -25,9 +25,10 @@ EXTRAS: Mapping[str, str] = {
     "onnx": "effdet-export to .onnx, and running it",
     "openvino": "effdet-export to .xml, and running it",
     "executorch": "effdet-export to .pte, and running it",
-    "litert": "effdet-verify --reference model.tflite",
+    "litert": "effdet-detect and effdet-verify with .tflite files",
     "tensorboard": "effdet-train --tensorboard",
     "huggingface": "models on the Hugging Face Hub",
+    "video": "effdet-detect on videos, cameras and streams",
 }
 # Packages that cannot be used together in every order: (packages, what happens, what to do).
 CLASHES: tuple[tuple[tuple[str, ...], str, str], ...] = (

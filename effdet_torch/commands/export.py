@@ -13,8 +13,9 @@ from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
+from effdet_torch.progress.bar import progress_bar
 from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, named_file, reports_errors, say, writes
+from effdet_torch.terminal import VERSION, Command, model_file, named_file, reports_errors, say, writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ANY = "dynamic"
 MODEL_SIZE = "model"
+PRECISIONS = ("float32", "float16", "int8")
 FORMAT_HELP = "Default: by OUT's suffix; .onnx is onnx and .pt2 is torch, unless tensorrt or aoti is chosen."
 
 
@@ -61,33 +63,32 @@ def written_files(out: Path) -> Iterable[Path]:
 
 @click.command(
     cls=Command,
-    short_help="To ONNX, OpenVINO, TorchScript and others.",
+    short_help="To ONNX, OpenVINO, TensorFlow Lite and others.",
     epilog="""\b
 Examples:
   effdet-export d0.pth d0.onnx
   effdet-export d0.pth d0.xml --image-size 640x384 --batch dynamic
   effdet-export d0.pth d0.onnx --nms soft --input uint8 --profile serving
   effdet-export d0.pth d0.pt2 --format aoti
+  effdet-export lite0.pth lite0.tflite --float16
+  effdet-export lite0.pth lite0.tflite --int8 --calibrate photos/
 """,
 )
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", callback=model_file)
 @click.argument("out", callback=named_file)
 @click.option("--format", "format_name", type=click.Choice(FORMAT_NAMES), help=FORMAT_HELP)
 @click.option(
     "--nms",
     type=click.Choice(["none", "soft", "hard"]),
-    default="none",
-    show_default=True,
     help="none: the network alone, whose outputs effdet-detect and Predictor turn into detections; soft, hard: "
-    "detections come out of the file.",
+    "detections come out of the file. Default: none; of .tflite files hard, as in the official ones.",
 )
 @click.option(
     "--input",
     "pixels",
     type=click.Choice(["normalized", "uint8"]),
-    default="normalized",
-    show_default=True,
-    help="normalized: (B, 3, H, W) floats; uint8: (B, H, W, 3) bytes, RGB.",
+    help="normalized: (B, 3, H, W) floats, in .tflite files (B, H, W, 3); uint8: (B, H, W, 3) bytes, RGB. Default: "
+    "normalized; with int8 uint8.",
 )
 @click.option(
     "--batch", default="1", show_default=True, callback=batch_size, metavar="N|dynamic", help="Images at a time."
@@ -102,10 +103,17 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of weights and arithmetic; inputs and outputs stay as they are.",
+    type=click.Choice(PRECISIONS),
+    help="Of weights and arithmetic; inputs and outputs stay as they are. Default: float32.",
+)
+@click.option("--float16", is_flag=True, help="The same as --precision float16.")
+@click.option("--int8", is_flag=True, help="The same as --precision int8; needs --calibrate.")
+@click.option(
+    "--calibrate",
+    multiple=True,
+    metavar="PATH",
+    help="With int8: photos like those that OUT will see, some hundreds: a folder, a file or a quoted pattern; "
+    "repeatable.",
 )
 @click.option("--opset", type=click.IntRange(18, 23), help="Of .onnx files; default 18.")
 @click.option(
@@ -128,31 +136,55 @@ Examples:
 @VERSION
 @reports_errors
 @writes(out=written_files)
-def export(model: Path, out: Path, format_name: str | None, check: bool, files: RunFiles, **settings: Any) -> None:
-    """Export the converted file MODEL to OUT, for another runtime: .onnx, .xml (OpenVINO), .pt2, .torchscript or .pte.
+def export(
+    model: Path,
+    out: Path,
+    format_name: str | None,
+    check: bool,
+    calibrate: tuple[str, ...],
+    files: RunFiles,
+    **settings: Any,
+) -> None:
+    """Export the converted file MODEL to OUT, for another runtime.
 
-    OUT is run and compared with MODEL before it is kept. effdet-detect, effdet-verify --coco and Predictor take it like
-    MODEL.
+    MODEL may be the name of an official model (d0), or hf:user/repository[@revision] on the Hugging Face Hub. OUT ends
+    in .onnx, .xml (OpenVINO), .pt2, .torchscript, .pte or .tflite. It is run and compared with MODEL before it is kept.
+    effdet-detect, effdet-verify --coco and Predictor take it like MODEL.
 
     Exit code 0: done; 1: something failed, or OUT would give other results; 2: wrong usage.
     """
-    from effdet_torch.export.settings import ExportSettings
+    from effdet_torch.export.settings import ExportSettings, require_calibration
 
     if is_exported(model):
         raise UsageError(f"{model} is exported already; pass the converted file (.pth or .safetensors) that it is from")
     # Before torch is imported, which takes seconds.
-    format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**settings)
+    format_name, chosen = format_of(out.suffix, format_name), ExportSettings(**with_precision(settings))
     require_exporter(format_name)
+    require_calibration(chosen.precision, len(calibrate))
     from effdet_torch.export.export import export_model
     from effdet_torch.export.formats import FORMATS, require_possible
+    from effdet_torch.inference.calibration import CalibrationImages
     from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model
 
     loaded = load_model(model, check_values=True)
-    cell = require_possible(FORMATS[format_name], chosen.interface(loaded.config))
+    interface = FORMATS[format_name].interface(chosen, loaded.config)
+    cell = require_possible(FORMATS[format_name], interface)
     if cell.status != "validated":
         tell(f"{cell.status}: {cell.text}", err=True)
-    tell(*report(export_model(loaded, out, chosen, format_name, check, own_names(loaded.config))))
+    with progress_bar("calibration images") as progress:
+        images = CalibrationImages(calibrate, loaded.config, interface.image_size, progress) if calibrate else ()
+        done = export_model(loaded, out, chosen, format_name, check, own_names(loaded.config), images)
+    tell(*report(done))
+
+
+def with_precision(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with one precision, which two options and --precision can state."""
+    named = [name for name in PRECISIONS if settings.pop(name, False)]
+    chosen = {*named, *filter(None, [settings["precision"]])}
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(sorted(chosen))} exclude each other; choose one precision")
+    return settings | {"precision": min(chosen, default="float32")}
 
 
 def report(done: Exported) -> list[str]:
@@ -163,11 +195,14 @@ def report(done: Exported) -> list[str]:
     skipped = "skipped: OUT was not run" if done.format.is_run else f"none: {done.format.runtime} is needed to run OUT"
     checked = skipped if done.checked is None else str(done.checked)
     parts = [done.format.name, interface.outputs, interface.pixels, batch, size, interface.precision]
+    calibrated = (
+        f"ranges measured on {images} images" if (images := done.document.metadata.get("calibrated_on")) else ""
+    )
     written = ", ".join(f"{path}: {path.stat().st_size / 1e6:.1f} MB" for path in done.files)
     return [
         f"model    {config.name}, {config.class_counts}",
         f"format   {', '.join(parts)}",
-        *(f"note     {note}" for note in (done.format.note, untrained(done.document.metadata)) if note),
+        *(f"note     {note}" for note in (calibrated, done.format.note, untrained(done.document.metadata)) if note),
         f"check    {checked}",
         f"result   {written}",
     ]

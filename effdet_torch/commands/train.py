@@ -86,8 +86,9 @@ Examples:
     "--from",
     "source",
     metavar="SOURCE",
-    help="What to start from: a converted file, anything that effdet-convert takes (checkpoint, official name, URL, "
-    "backbone), or scratch: random weights; default: the official weights of --variant.",
+    help="What to start from: a converted file, hf:user/repository (Hugging Face Hub), anything that effdet-convert "
+    "takes (checkpoint, official name, URL, backbone), or scratch: random weights; default: the official weights of "
+    "--variant.",
 )
 @click.option("--out", "-o", callback=output_folder, metavar="DIR", help="Run folder; default: runs/train, train2, ...")
 @click.option("--resume", is_flag=True, help="Continue the run in --out, with its settings.")

@@ -14,12 +14,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from effdet_torch.checks import SEGMENTATION
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, ModelFileError
-from effdet_torch.file_format import METADATA_KEY, newer_format
+from effdet_torch.file_format import FORMAT_VERSION, METADATA_KEY, newer_format
 from effdet_torch.processing.profiles import Profile
 from effdet_torch.untrusted.documents import parse_json
 
@@ -29,7 +29,7 @@ EXPORT_AGAIN = "Export the model again with effdet-export."
 
 Outputs = Literal["network", "detections"]
 Pixels = Literal["normalized", "uint8"]
-Precision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "int8"]
 
 T = TypeVar("T")
 
@@ -39,14 +39,16 @@ DETECTIONS = ("boxes", "scores", "classes", "count")
 
 @dataclass(frozen=True)
 class Interface:
-    """What an exported file takes and returns.
+    """What an exported file takes and returns; a `.tflite` file as TensorFlow's own, see `LiteRtEngine`.
 
     Attributes:
         outputs: "network": what the heads predict; "detections": boxes, scores, classes and count.
-        pixels: "normalized": (B, 3, H, W) float32, as `preprocess` returns it; "uint8": (B, H, W, 3), RGB.
+        pixels: "normalized": (B, 3, H, W) float32, as `preprocess` returns it, in a `.tflite` file (B, H, W, 3);
+            "uint8": (B, H, W, 3), RGB.
         batch: the only batch size that the file takes; None: any.
         image_size: (height, width) that the file takes; None: any that the network takes.
-        precision: of weights and arithmetic; inputs and outputs are float32 in any case.
+        precision: of weights and arithmetic ("float16" in a `.tflite` file: of weights alone); inputs and outputs are
+            float32 in any case, but for `pixels`.
         profile: the settings of the postprocessing inside; {} for "network".
     """
 
@@ -120,7 +122,7 @@ def make_document(
     }
     names = dict(config.label_map if label_map is None else label_map)
     parts = {"config": config.to_dict(), "label_map": names, "anchors": anchors, "export": export}
-    return Document(config, interface, {**metadata, **parts})
+    return Document(config, interface, {"format_version": FORMAT_VERSION, **metadata, **parts})
 
 
 def read_document(path: Path, text: str | bytes | None) -> Document:
@@ -164,9 +166,9 @@ def _interface(values: dict[str, Any], config: EfficientDetConfig) -> Interface:
         raise ValueError(f"image_size is {size!r}; expected {list(config.image_size)}, as in config, or none")
     values["image_size"] = None if size is None else config.image_size
     choices = {
-        "outputs": ("network", "detections"),
-        "pixels": ("normalized", "uint8"),
-        "precision": ("float32", "float16"),
+        "outputs": get_args(Outputs),
+        "pixels": get_args(Pixels),
+        "precision": get_args(Precision),
     }
     for name, known in choices.items():
         if values[name] not in known:

@@ -15,6 +15,7 @@ FORMAT_SUFFIXES: Mapping[str, str] = {
     "aoti": ".pt2",
     "torchscript": ".torchscript",
     "executorch": ".pte",
+    "litert": ".tflite",
     "tensorrt": ".onnx",
 }
 # Format -> the extra that it needs, and the packages of it that write its files.
@@ -22,6 +23,7 @@ EXPORTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "onnx": ("onnx", ("onnx", "onnxscript")),
     "openvino": ("openvino", ("openvino", "onnx", "onnxscript")),
     "executorch": ("executorch", ("executorch",)),
+    "litert": ("litert", ("ai_edge_litert", "flatbuffers")),
     "tensorrt": ("onnx", ("onnx", "onnxscript")),
 }
 FORMAT_NAMES = tuple(FORMAT_SUFFIXES)

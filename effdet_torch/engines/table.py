@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effdet_torch.file_format import EXPORTED_SUFFIXES
+from effdet_torch.file_format import is_exported as is_exported
 
 if TYPE_CHECKING:
     from effdet_torch.engines.file_engine import FileEngine
@@ -36,6 +36,12 @@ def _executorch(path: Path) -> FileEngine:
     return ExecuTorchEngine(path)
 
 
+def _litert(path: Path) -> FileEngine:
+    from effdet_torch.engines.litert import LiteRtEngine
+
+    return LiteRtEngine(path)
+
+
 # Suffix -> what opens the file; the runtimes are imported there, each only where it is used.
 ENGINES: Mapping[str, Callable[[Path], FileEngine]] = {
     ".onnx": _onnx,
@@ -43,17 +49,13 @@ ENGINES: Mapping[str, Callable[[Path], FileEngine]] = {
     ".pt2": _torch,
     ".torchscript": _torch,
     ".pte": _executorch,
+    ".tflite": _litert,
 }
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """Return an exported file and those that belong to it: OpenVINO keeps the weights apart."""
     return (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
-
-
-def is_exported(path: Path) -> bool:
-    """Return whether a file's suffix is that of an exported file."""
-    return path.suffix.lower() in EXPORTED_SUFFIXES
 
 
 def open_engine(path: Path) -> FileEngine:

@@ -39,13 +39,7 @@ class ExportedNetwork(nn.Module):
 
 
 class ExportedDetector(nn.Module):
-    """Pixels to detections, in pixels of the network input.
-
-    Attributes:
-        soft: whether it can suppress softly.
-    """
-
-    soft = True
+    """Pixels to detections, in pixels of the network input."""
 
     def __init__(self, network: ExportedNetwork, config: EfficientDetConfig, profile: Profile) -> None:
         super().__init__()
@@ -66,8 +60,6 @@ class ExportedDetector(nn.Module):
 
 class TensorRtDetector(ExportedDetector):
     """Pixels to detections with TensorRT's own NMS, which is hard, of all anchors and no operator of ONNX."""
-
-    soft = False
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map images to detections, see `ExportedDetector`."""

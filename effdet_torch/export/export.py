@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import distributions
@@ -16,18 +16,20 @@ from typing import Any
 from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.engines.document import Document, make_document
+from effdet_torch.engines.file_engine import Array
 from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
-from effdet_torch.export.detector import exportable
 from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
-from effdet_torch.export.settings import OPSET, ExportSettings
+from effdet_torch.export.settings import OPSET, ExportSettings, require_calibration
 from effdet_torch.export.writers.program import Job
 from effdet_torch.network.model import EfficientDet
 
 LOG = logging.getLogger("effdet")
-PACKAGES = ("effdet-convert", "torch", "onnx", "onnxscript", "openvino", "executorch")  # what may take part
+CALIBRATED = "calibrated_on"  # in the document: on how many images
+# What may take part.
+PACKAGES = ("effdet-convert", "torch", "onnx", "onnxscript", "openvino", "executorch", "ai-edge-litert", "flatbuffers")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def export_model(
     format_name: str | None = None,
     check: bool = True,
     label_map: Mapping[int, str] | None = None,
+    calibration: Collection[Array] = (),
     **options: Any,
 ) -> Exported:
     """Export a model to a file; everything is written, or nothing.
@@ -63,10 +66,13 @@ def export_model(
     Args:
         model: in float32, on the CPU, in eval mode.
         out: the file.
-        settings: what the file shall be; by default the network alone with the model's image size, one image at a time.
+        settings: what the file shall be; by default the model's image size, one image at a time, and the network
+            alone, but for litert.
         format_name: a key of `FORMATS`; by default of OUT's suffix.
         check: run the file and compare it with the model before it is kept.
         label_map: {category id: name} to note in the file; by default the model's.
+        calibration: for int8, to measure the range of every tensor with: images (1, 3, H, W) float32 each, as the
+            network takes them, such as `inference.calibration.CalibrationImages`.
         **options: fields of `ExportSettings`, instead of those of `settings`: nms="soft", batch=8, ...
 
     Raises:
@@ -82,11 +88,13 @@ def export_model(
     require_exporter(row.name)
     if settings.opset is not None and row.suffix != ".onnx":
         raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
-    interface = settings.interface(model.config)
+    require_calibration(settings.precision, len(calibration))
+    interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
-    document = make_document(model.config, interface, model.metadata, package_versions(), label_map)
+    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if calibration else {})}
+    document = make_document(model.config, interface, metadata, package_versions(), label_map)
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
-        job = Job(exportable(model, interface, row.detector), document, settings.opset or OPSET)
+        job = Job(model, document, row.detector, settings.opset or OPSET, calibration)
         try:
             written = row.write(job, Path(folder, out.name))
         except OSError as error:
@@ -95,7 +103,9 @@ def export_model(
                 "was changed. Set TMPDIR to a folder with more room"
             ) from error
         LOG.info("wrote %s with %s", out.name, row.name)
-        checked = check_file(open_engine(written[0]), model) if check and row.is_run else None
+        # 8 bits hold the values of such images; those of noise go beyond them.
+        pixels = next(iter(calibration), None)
+        checked = check_file(open_engine(written[0]), model, pixels) if check and row.is_run else None
         _put(written, out.parent)
     return Exported([out.parent / path.name for path in written], row, document, cell, checked)
 

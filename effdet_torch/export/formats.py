@@ -7,19 +7,24 @@ with those of the model in PyTorch; it names that test. Otherwise it gives a rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import Interface, Outputs, Precision
 from effdet_torch.engines.names import EXPORTERS, FORMAT_SUFFIXES
 from effdet_torch.errors import ConfigError
 from effdet_torch.export.detector import ExportedDetector, TensorRtDetector
+from effdet_torch.export.settings import ExportSettings, Suppression
+from effdet_torch.export.tflite.profile import operation_profile, why_not
 from effdet_torch.export.writers.executorch_file import write_executorch
 from effdet_torch.export.writers.onnx_file import write_onnx
 from effdet_torch.export.writers.openvino_file import write_openvino
 from effdet_torch.export.writers.program import Job, Written
+from effdet_torch.export.writers.tflite_file import write_tflite
 from effdet_torch.export.writers.torch_files import write_package, write_program, write_script
+from effdet_torch.processing.profiles import Profile, own_profile
 
 Shape = Literal["static", "batch", "size"]
 Status = Literal["validated", "experimental", "impossible"]
@@ -61,8 +66,12 @@ class Format:
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
         note: what a user must know; "" if nothing.
-        detector: makes the detections inside a file.
+        detector: makes the detections inside a file, where its graph is made from a module.
+        soft: whether it can suppress softly.
         is_run: whether there is an engine that runs it here.
+        nms: what it has unless the user says otherwise.
+        profile: what the detections inside have unless the user says otherwise.
+        why_not: why it cannot hold something; "" if it can.
     """
 
     name: str
@@ -72,7 +81,11 @@ class Format:
     precisions: tuple[Precision, ...] = ("float32",)
     note: str = ""
     detector: type[ExportedDetector] = ExportedDetector
+    soft: bool = True
     is_run: bool = True
+    nms: Suppression = "none"
+    profile: Callable[[EfficientDetConfig], Profile] = own_profile
+    why_not: Callable[[Interface], str] = lambda _: ""
 
     @property
     def suffix(self) -> str:
@@ -83,6 +96,26 @@ class Format:
     def extra(self) -> str:
         """What to install for it, as `install_command` says; "" if nothing."""
         return EXPORTERS[self.name][0] if self.name in EXPORTERS else ""
+
+    def interface(self, settings: ExportSettings, config: EfficientDetConfig) -> Interface:
+        """Return what a file of this format will take and return; see `ExportSettings.interface`.
+
+        Raises:
+            ConfigError: Settings and model do not fit.
+        """
+        chosen = settings if settings.nms is not None else replace(settings, nms=self.nms)
+        if chosen.nms == "soft":
+            self.require_soft()
+        return chosen.interface(config, self.profile)
+
+    def require_soft(self) -> None:
+        """Refuse soft NMS where there is none.
+
+        Raises:
+            ConfigError: The format has hard NMS only.
+        """
+        if not self.soft:
+            raise ConfigError(f"{self.name} has hard NMS only; pass --nms hard")
 
 
 def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell]:
@@ -98,6 +131,7 @@ def _cells(name: str, *validated: CellKey, **reasons: str) -> dict[CellKey, Cell
 
 
 ANCHORS = "impossible: the anchors depend on the image size"
+FIXED = "impossible: the official files have one image of fixed size, and so have these"
 NO_LOOP = "impossible: tracing cannot hold the loop of the NMS"
 NEVER_RUN = "it was never run, for want of TensorRT"
 UNTESTED = "experimental: no test runs it"
@@ -172,6 +206,25 @@ FORMATS: Mapping[str, Format] = {
             note="for the XNNPACK backend; the package needs an environment of its own",
         ),
         Format(
+            "litert",
+            "LiteRT",
+            write_tflite,
+            _cells(
+                "litert",
+                ("network", "static"),
+                ("detections", "static"),
+                network=FIXED,
+                detections=FIXED,
+            ),
+            ("float32", "float16", "int8"),
+            note="the NMS inside is that of TFLite_Detection_PostProcess: hard, of all classes together (profile "
+            "tflite), where TensorFlow's own graph has soft NMS; --nms none leaves it out",
+            soft=False,
+            nms="hard",
+            profile=operation_profile,
+            why_not=why_not,
+        ),
+        Format(
             "tensorrt",
             "TensorRT",
             write_onnx,
@@ -184,6 +237,7 @@ FORMATS: Mapping[str, Format] = {
             ("float32", "float16"),
             note=f"{NEVER_RUN}; hard NMS by the operator EfficientNMS_TRT of the domain TRT, which TensorRT alone has",
             detector=TensorRtDetector,
+            soft=False,
             is_run=False,
         ),
     )
@@ -210,8 +264,10 @@ def require_possible(row: Format, interface: Interface) -> Cell:
             f"{row.name} cannot hold {interface.outputs} with {SHAPES[shape]}: {cell.text}; "
             "effdet-export --list shows what each format can hold"
         )
-    if not row.detector.soft and interface.profile.get("sigma"):
-        raise ConfigError(f"{row.name} has hard NMS only; pass --nms hard")
+    if reason := row.why_not(interface):
+        raise ConfigError(f"{row.name}: {reason}")
+    if interface.profile.get("sigma"):
+        row.require_soft()
     if interface.precision not in row.precisions:
         raise ConfigError(
             f"{row.name} is written in {' or '.join(row.precisions)}, not in {interface.precision}; choose another "

@@ -17,6 +17,7 @@ from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAM
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
+LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 NO_NAME = frozenset({"", "n/a", "???"})
 
 # Where a file of more than names has them: COCO annotations, the official config.yaml, YOLO's data.yaml.
@@ -54,6 +55,23 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, s
             f"classes: pass the names of this model; a text file has {num_classes} lines, empty where there is no name"
         )
     return {number: name for number, name in names.items() if name}
+
+
+def chosen_names(label_map: Mapping[int, str] | str | Path | None, config: EfficientDetConfig) -> Mapping[int, str]:
+    """Return the class names that a user chose: a dictionary, the path of a file, or None for those of the model.
+
+    Raises:
+        UsageError: The file cannot be read, or does not fit the model; or an argument is of another type.
+    """
+    if label_map is None:
+        return own_names(config)
+    if not isinstance(label_map, Mapping):
+        require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
+        return read_labels(label_map, config.num_classes)
+    for number, name in label_map.items():
+        require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
+        require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
+    return label_map
 
 
 def own_names(config: EfficientDetConfig) -> Mapping[int, str]:

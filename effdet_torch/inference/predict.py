@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,9 +19,10 @@ from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
-from effdet_torch.inference.labels import own_names, read_labels
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.labels import chosen_names
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.inference.runtime import Engine, make_engine
+from effdet_torch.inference.selection import Selection, category_ids_of
 from effdet_torch.optimize.precision import Precision
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing, image_masks
 from effdet_torch.processing.profiles import OWN, Profile, get_profile, profile_name
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from effdet_torch.engines.torch_engine import TorchEngine
     from effdet_torch.network.model import EfficientDet
     from effdet_torch.processing.gpu import GpuProcessing
-
-LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 
 
 class Predictor:
@@ -53,6 +52,9 @@ class Predictor:
         rank: of this process among several, see `usable_device`.
         image_size: (height, width) of the network input; by default the model's.
         score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
+        iou_threshold: overlap above which a box is removed, 0..1, instead of the profile's; not with soft suppression.
+        max_detections: per image, instead of the profile's.
+        classes: names or category ids of those to report, see `Selection`; by default all.
         precision: of the network: "model" for the model's own, "float32", "bfloat16" or "float16".
         fused: run a faster network with equal outputs, see `optimize.fuse`, instead of `model` itself.
         compiled: run it through `torch.compile`; the first call takes a minute.
@@ -69,7 +71,7 @@ class Predictor:
 
     Raises:
         ConfigError: The profile does not exist, the device cannot be used, the image size is too small for the model,
-            or the threshold is not in 0..1.
+            a number is out of its range, a class does not exist, or a threshold would have no effect.
         UsageError: The file of names cannot be read, or does not fit the model; or an argument is of another type, or
             does not go with an engine.
         ModelFileError: The model file cannot be read.
@@ -84,6 +86,9 @@ class Predictor:
         rank: int | None = None,
         image_size: tuple[int, int] | None = None,
         score_threshold: float = SCORE_THRESHOLD,
+        iou_threshold: float | None = None,
+        max_detections: int | None = None,
+        classes: str | int | Iterable[str | int] | None = None,
         precision: Precision = "model",
         fused: bool = True,
         compiled: bool = False,
@@ -91,12 +96,10 @@ class Predictor:
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
-        require_type(score_threshold, Real, "score_threshold", "a number, 0 to 1")
+        self._selection = Selection(score_threshold, iou_threshold, max_detections)
         switches = {"fused": fused, "compiled": compiled, "check_values": check_values}
         for name, value in switches.items():
             require_type(value, bool, name, "True or False")
-        if not 0 <= score_threshold <= 1:
-            raise ConfigError(f"score_threshold is {score_threshold}; expected 0 to 1")
         self.engine = make_engine(
             model,
             device=device,
@@ -112,17 +115,17 @@ class Predictor:
         self.config = config if image_size is None else replace(config, image_size=image_size)
         if isinstance(self.engine, FileEngine):
             self.engine.require_size(*self.config.image_size)
+        if not self.config.detects and (iou_threshold, max_detections, classes) != (None, None, None):
+            raise ConfigError(
+                "the model predicts no boxes; leave out iou_threshold (--iou), max_detections (--max-detections) and "
+                "classes (--classes)"
+            )
         self.profile, self.score_threshold = self._chosen(profile), score_threshold
         self._processing = self._make_processing()
-        if label_map is None:
-            label_map = own_names(self.config)
-        elif not isinstance(label_map, Mapping):
-            require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
-            label_map = read_labels(label_map, self.config.num_classes)
-        for number, name in label_map.items():
-            require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
-            require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
-        self.label_map = label_map
+        self.label_map = chosen_names(label_map, self.config)
+        if classes is not None:
+            chosen = category_ids_of(classes, self.label_map, self.config.num_classes)
+            self._selection = replace(self._selection, category_ids=chosen)
 
     @property
     def model(self) -> EfficientDet:
@@ -146,6 +149,11 @@ class Predictor:
         return str(self.device).partition(":")[0]
 
     @property
+    def category_ids(self) -> tuple[int, ...] | None:
+        """The categories that are reported, ascending; None: all."""
+        return self._selection.category_ids
+
+    @property
     def has_nms_inside(self) -> bool:
         """Whether detections come out of the model's file, so that no other profile can be chosen."""
         return self._fixed_profile is not None
@@ -165,7 +173,7 @@ class Predictor:
                 f"{profile_name(chosen)}; pass --profile {OWN}, or export it again with another --profile or "
                 "without --nms"
             )
-        return chosen
+        return self._selection.applied_to(chosen, fixed is not None)
 
     def _make_processing(self) -> CpuProcessing | GpuProcessing:
         if self.device_type == "cpu":
@@ -236,11 +244,27 @@ class Predictor:
         _require_count(workers, "workers", 0)
         batch_size = min(batch_size, max(1, len(paths)))
         on_gpu, files = self.device_type == "cuda", iter(paths)
-        for batch in read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu):
-            found = iter(self((image for image in batch if not isinstance(image, ImageError)), batch_size))
+        batches = read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
+        for result in self.stream_batches(batches):
+            path = next(files)
+            yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=path))
+
+    def stream_batches(
+        self, batches: Iterable[list[NDArray[np.uint8] | ImageError]]
+    ) -> Iterator[tuple[NDArray[np.uint8], ImageDetections] | ImageError]:
+        """Detect objects in images that come in batches: one batch at a time is in memory, and goes through a GPU.
+
+        Args:
+            batches: lists, which are emptied, of uint8 RGB (height, width, 3), or of why an image cannot be read.
+
+        Yields:
+            See `stream`; the detections do not keep the image.
+        """
+        for batch in batches:
+            found = iter(self((image for image in batch if not isinstance(image, ImageError)), max(1, len(batch))))
             while batch:  # an image leaves the batch before the next batch is read
-                image, path = batch.pop(0), next(files)
-                yield image if isinstance(image, ImageError) else (image, replace(next(found), source=path))
+                image = batch.pop(0)
+                yield image if isinstance(image, ImageError) else (image, next(found))
 
     def prepare(self, images: Sequence[ImageSource], apply_exif: bool = True) -> tuple[Any, Any]:
         """Return images as one batch of network input (B, 3, H, W), and their scales (B,): arrays, on a GPU tensors.
@@ -265,13 +289,9 @@ class Predictor:
         The default profile is the predictor's.
         """
         chosen = self.profile if profile is None else self._chosen(profile)
-        results = []
-        for found in self._processing.detections(class_logits, box_deltas, image_scales, chosen):
-            kept = found.scores >= self.score_threshold
-            category_ids = found.classes[kept]
-            names = self.names_of(category_ids.tolist())
-            results.append(ImageDetections(found.boxes_xyxy[kept], found.scores[kept], category_ids, names))
-        return results
+        make = partial(self._processing.detections, class_logits, box_deltas, image_scales)
+        found = self._selection.detections(make, chosen, self.has_nms_inside)
+        return [ImageDetections(*columns, self.names_of(columns.classes.tolist())) for columns in found]
 
 
 def _require_count(value: int, name: str, least: int) -> None:

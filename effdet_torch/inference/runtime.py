@@ -11,6 +11,7 @@ from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.table import is_exported, open_engine
 from effdet_torch.errors import UsageError
+from effdet_torch.hugging_face import local_file
 from effdet_torch.optimize.precision import Precision
 
 if TYPE_CHECKING:
@@ -71,10 +72,12 @@ def make_engine(
         options = {"device": device, "rank": rank, "check_values": check_values or None, **computing}
         _refuse({**options, "backend": backend}, "an engine has its own device and precision")
         return model
-    if isinstance(model, (str, os.PathLike)) and (backend is not None or is_exported(Path(model))):
+    if isinstance(model, (str, os.PathLike)):
+        model = local_file(model)
+    if isinstance(model, Path) and (backend is not None or is_exported(model)):
         options = {"device (--device)": None if str(device) == "cpu" else device, **computing}
         _refuse(options, f"{backend or model} runs on the CPU, in the precision of effdet-export --precision")
-        return _file_engine(Path(model), backend, image_size, check_values)
+        return _file_engine(model, backend, image_size, check_values)
     if backend is not None:
         raise UsageError(f"backend {backend} needs a converted file, which is exported once; pass its path")
     from effdet_torch.engines.torch_engine import TorchEngine, default_device, usable_device

@@ -1,34 +1,34 @@
 """Models on the Hugging Face Hub: push one with a card of what is known about it, and pull it again.
 
-    HubModel.of(load_model("d0.pth")).push_to_hub("user/my-detector", model_card_kwargs={"report": "report.json"})
+    HubModel.of(load_model("d0.pth")).push_to_hub(
+        "user/my-detector",
+        model_card_kwargs={"file": "d0.pth", "reports": ["report/report.json"], "licence": "apache-2.0"},
+    )
     model = HubModel.from_pretrained("user/my-detector")
 
-A repository holds `model.safetensors`, which every command and `load_model` take, `config.json` and the card.
+A repository holds `model.safetensors`, `config.json` and the card. `load_model`, `create_model` and every command take
+its weights as `hf:user/my-detector`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.errors import UsageError
-from effdet_torch.file_format import PARENT, TRAINING, assumptions, trained
+from effdet_torch.hugging_face import WEIGHTS, downloaded
+from effdet_torch.integrations.model_card import TASK, model_card
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.saving import save_model
-from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import read_text
 
-WEIGHTS, CONFIG, TASK = "model.safetensors", "config.json", "object-detection"
-TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
-NOT_CHECKED = "Nothing is on record: no report of effdet-verify was given when this card was written."
+CONFIG = "config.json"
 
 
 class HubModel(
@@ -53,6 +53,12 @@ class HubModel(
         hub.metadata = model.metadata
         return hub.train(model.training)
 
+    def push_to_hub(self, repo_id: str, *, model_card_kwargs: Mapping[str, Any] | None = None, **options: Any) -> str:
+        """Push weights, config and card; see huggingface_hub, and `generate_model_card` for what the card is told."""
+        told = {"repo_id": repo_id, **(model_card_kwargs or {})}
+        url: str = super().push_to_hub(repo_id, model_card_kwargs=told, **options)
+        return url
+
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, save_directory / WEIGHTS)
         values = {"model_type": "efficientdet", **self.config.to_dict()}
@@ -60,101 +66,33 @@ class HubModel(
 
     @classmethod
     def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, cache_dir: str | Path | None, token: Any = None, **options: Any
+        cls, *, model_id: str, revision: str | None, map_location: Any = "cpu", **options: Any
     ) -> HubModel:
         """Return the model of a repository or folder, in eval mode; see `load_model` for what is refused."""
         if (Path(model_id) / WEIGHTS).is_file():
-            return cls.of(load_model(Path(model_id) / WEIGHTS))
-        shared = {name: options[name] for name in ("force_download", "local_files_only") if name in options}
-        file = hf_hub_download(model_id, WEIGHTS, revision=revision, cache_dir=cache_dir, token=token, **shared)
-        return cls.of(load_model(file))
+            return cls.of(load_model(Path(model_id) / WEIGHTS, device=map_location))
+        names = ("cache_dir", "token", "force_download", "local_files_only")
+        file = downloaded(model_id, revision, **{name: options[name] for name in names if name in options})
+        return cls.of(load_model(file, device=map_location))
 
     def generate_model_card(
-        self, report: str | Path | None = None, licence: str | None = None, repo_id: str = "USER/NAME", **_: Any
+        self,
+        file: str | Path | None = None,
+        reports: Sequence[str | Path] = (),
+        licence: str | None = None,
+        repo_id: str = "USER/NAME",
+        **_: Any,
     ) -> ModelCard:
         """Return the card of the model: what it is, where it is from, and what was checked.
 
         Args:
-            report: `report.json` of `effdet-verify`; its verdict and AP go into the card.
-            licence: of the weights, by its name on the Hub; the card leaves it open where it is not given, because a
+            file: the file that effdet-verify checked; the model must have its values, bit for bit.
+            reports: of `effdet-verify` about that file, each `report.json`; what they found goes into the card.
+            licence: of the weights, by its name on the Hub; the card says "unknown" where it is not given, because a
                 model that was trained on other data may have another one than the original.
             repo_id: where the model will be.
 
         Raises:
-            UsageError: The report cannot be read.
+            UsageError: A report cannot be read, or is about another file; or the model has other values than the file.
         """
-        found = None if report is None else _read_report(Path(report))
-        data = ModelCardData(
-            library_name="effdet-convert",
-            pipeline_tag=TASK,
-            license=licence,
-            tags=["efficientdet", "pytorch", self.config.name],
-            model_name=f"efficientdet-{self.config.name}",
-            eval_results=list(_eval_results(found)) or None,
-        )
-        card: ModelCard = ModelCard.from_template(
-            data,
-            template_path=str(TEMPLATE),
-            title=f"EfficientDet {self.config.name.upper()}, {self.config.num_classes} classes",
-            repo_id=repo_id,
-            facts=list(_facts(self)),
-            provenance="\n".join(f"* {line}" for line in _provenance(self.metadata)),
-            checked="\n".join(f"* {line}" for line in _checked(found)) or NOT_CHECKED,
-        )
-        return card
-
-
-def _facts(model: EfficientDet) -> Iterator[tuple[str, str]]:
-    config = model.config
-    height, width = config.image_size
-    yield "network input", f"{width} x {height} pixels (width x height), RGB"
-    yield "parameters", f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M"
-    names = ", ".join(name for _, name in config.label_map)
-    yield "classes", f"{config.num_classes}{': ' + names if names else ''}"
-
-
-def _provenance(metadata: Mapping[str, Any]) -> Iterator[str]:
-    source = metadata.get("source") or (metadata.get(PARENT) or {}).get("source")
-    if isinstance(source, Mapping):
-        yield f"converted from {source.get('name')} ({source.get('kind')})"
-        for file in source.get("files", ()):
-            yield f"`{file.get('name')}`, SHA-256 `{file.get('sha256')}`"
-    if training := trained(metadata.get(TRAINING)):
-        yield f"trained: {training}"
-    if source is None and training is None:
-        yield "not on record: the model was not converted by effdet-convert, or was changed since"
-    if metadata and (assumed := assumptions(metadata)):
-        yield f"assumed: {assumed}"
-
-
-def _read_report(path: Path) -> Mapping[str, Any]:
-    try:
-        report = parse_json(read_text(path))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}; pass report.json of effdet-verify --report-dir") from error
-    if not isinstance(report, dict) or not {"verdict", "claim", "layers"} <= report.keys():
-        raise UsageError(f"{path} is no report: expected report.json of effdet-verify --report-dir")
-    return report
-
-
-def _checked(report: Mapping[str, Any] | None) -> Iterator[str]:
-    if report is None:
-        return
-    passed = sum(bool(layer.get("passed")) for layer in report["layers"])
-    yield f"effdet-verify: {report['verdict']}, rests on {report['claim'].get('text')}"
-    if report["layers"]:
-        yield f"{passed} of {len(report['layers'])} comparisons of layers with TensorFlow agree"
-    for name, value in _metrics(report).items():
-        yield f"{name} {100 * value:.1f}"
-
-
-def _metrics(report: Mapping[str, Any] | None) -> dict[str, float]:
-    detection = (report or {}).get("detection") or {}
-    metrics = detection.get("metrics") or {}
-    return {name: metrics[name] for name in ("AP", "AP50", "AP75") if isinstance(metrics.get(name), float)}
-
-
-def _eval_results(report: Mapping[str, Any] | None) -> Iterator[EvalResult]:
-    dataset = ((report or {}).get("detection") or {}).get("dataset") or "own data"
-    for name, value in _metrics(report).items():
-        yield EvalResult(TASK, "coco", str(dataset), metric_type=name, metric_value=round(100 * value, 1))
+        return model_card(self, None if file is None else Path(file), list(map(Path, reports)), licence, repo_id)

@@ -13,14 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_torch.errors import UsageError
-from effdet_torch.inference.labels import own_names
+from effdet_torch.integrations.class_labels import label_categories, labelled
 from effdet_torch.integrations.torchvision_detector import WHITE, as_torchvision
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.processing.profiles import OWN
@@ -59,7 +57,7 @@ class EffdetDetector(BaseDetector):  # type: ignore[misc]
         super().__init__(data_preprocessor=data_preprocessor or PREPROCESSOR, init_cfg=init_cfg)
         model = load_model(checkpoint)
         self.detector = as_torchvision(model, profile=profile, score_threshold=score_threshold)
-        self.register_buffer("categories", _categories(classes, model.config, str(checkpoint)), persistent=False)
+        self.register_buffer("categories", label_categories(classes, model.config, str(checkpoint)), persistent=False)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Return `loss_cls` and `loss_bbox` of images (B, 3, H, W), 0..255, with their `gt_instances`."""
@@ -78,13 +76,11 @@ class EffdetDetector(BaseDetector):  # type: ignore[misc]
         found = self.detector.detect(self._images(batch_inputs, batch_data_samples))
         results = []
         for detections, sample in zip(found, batch_data_samples, strict=True):
-            is_label = detections["labels"][:, None] == self.categories
-            kept = is_label.any(dim=1)
-            boxes = detections["boxes"][kept]
+            own = labelled(detections, self.categories)
+            boxes = own["boxes"]
             if rescale and "scale_factor" in sample:
                 boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
-            labels = is_label[kept].int().argmax(dim=1)
-            results.append(InstanceData(bboxes=boxes, scores=detections["scores"][kept], labels=labels))
+            results.append(InstanceData(bboxes=boxes, scores=own["scores"], labels=own["labels"]))
         samples: Sequence[Any] = self.add_pred_to_datasample(batch_data_samples, results)
         return samples
 
@@ -106,18 +102,6 @@ class EffdetDetector(BaseDetector):  # type: ignore[misc]
         """Return the images of a batch without MMDetection's padding, in 0..1."""
         sizes = [sample.img_shape[:2] for sample in samples]
         return [image[:, :height, :width] / WHITE for image, (height, width) in zip(batch_inputs, sizes, strict=True)]
-
-
-def _categories(classes: Sequence[str] | None, config: Any, checkpoint: str) -> Tensor:
-    """Return the model's category of every label."""
-    if classes is None:
-        return torch.arange(1, config.num_classes + 1)
-    numbers = {name: number for number, name in own_names(config).items()}
-    if unknown := [name for name in classes if name not in numbers]:
-        raise UsageError(
-            f"{checkpoint} has no class {unknown[0]!r}; it has {', '.join(numbers) or 'no names'}: pass these names"
-        )
-    return torch.tensor([numbers[name] for name in classes])
 
 
 def _plain(boxes: Any) -> Tensor:

@@ -7,7 +7,7 @@ Source: torchvision's documentation of `torchvision.models.detection.retinanet_r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from effdet_torch.checks import require_type
 from effdet_torch.errors import UsageError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
+from effdet_torch.inference.labels import own_names
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.processing.postprocess import postprocess
+from effdet_torch.processing.postprocess import postprocess, scales_of_boxes
 from effdet_torch.processing.preprocess import preprocess
 from effdet_torch.processing.profiles import OWN, Profile, get_profile
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
@@ -31,6 +32,7 @@ class TorchvisionDetector(nn.Module):
 
     Attributes:
         model: the network, which this module moves and trains with itself.
+        names: {label: name} of all labels.
     """
 
     anchors_yxyx: Tensor
@@ -38,9 +40,19 @@ class TorchvisionDetector(nn.Module):
     def __init__(self, model: EfficientDet, profile: Profile, score_threshold: float, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.profile, self.score_threshold = model, profile, score_threshold
+        named = own_names(model.config)
+        self.names = {label: named.get(label, f"class {label}") for label in range(1, model.config.num_classes + 1)}
         self.assign, self.loss = TargetAssigner(model.config), DetectionLoss(recipe, model.config)
-        self.register_buffer("anchors_yxyx", make_anchors_yxyx(model.config), persistent=False)
+        device = next(model.parameters()).device
+        self.register_buffer("anchors_yxyx", make_anchors_yxyx(model.config, device), persistent=False)
         self.train(model.training)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchvisionDetector:
+        """Move or cast the module as usual, but never round the anchors: `half()` would move boxes by pixels."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.anchors_yxyx = make_anchors_yxyx(self.model.config, self.anchors_yxyx.device)
+        self.loss.anchors_yxyx = self.anchors_yxyx
+        return self
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
@@ -48,14 +60,16 @@ class TorchvisionDetector(nn.Module):
         """Detect objects, or return losses in training mode.
 
         Args:
-            images: RGB, (3, height, width) each, floating point in 0..1 or uint8; they are resized to the model's size.
-            targets: in training mode, for every image `boxes` (N, 4) as (xmin, ymin, xmax, ymax) in its pixels and
-                `labels` (N,) int64 from 1.
+            images: RGB, (3, height, width) each, floating point in 0..1 or uint8, on any device; they are resized to
+                the model's size.
+            targets: in training mode, for every image `boxes` (N, 4) as (xmin, ymin, xmax, ymax) in its pixels, with
+                an area, and `labels` (N,) int64 from 1; N may be 0. In evaluation mode they are not looked at.
 
         Returns:
-            In evaluation mode for every image `boxes` (N, 4) float32 in its pixels and inside it, `labels` (N,) int64
-            (class channel + 1: COCO's ids for the official models) and `scores` (N,) float32, best first. In training
-            mode the losses `classification` and `bbox_regression`, whose sum is the loss of the recipe.
+            In evaluation mode for every image `boxes` (N, 4) float32 in its pixels, inside it and with an area,
+            `labels` (N,) int64 (class channel + 1: COCO's ids for the official models) and `scores` (N,) float32, best
+            first. In training mode the losses `classification` and `bbox_regression`, whose sum is the loss of the
+            recipe.
 
         Raises:
             UsageError: An image or target has another shape, type or range; or targets are missing in training mode.
@@ -71,11 +85,12 @@ class TorchvisionDetector(nn.Module):
         found = postprocess(logits, deltas, self.anchors_yxyx, scales, size, self.profile)
         results = []
         for image, boxes, scores, labels in zip(images, found.boxes_xyxy, found.scores, found.classes, strict=True):
-            kept = (labels > 0) & (scores >= self.score_threshold)  # padding has the label 0
             height, width = image.shape[-2:]
             largest = torch.tensor([width, height, width, height], dtype=boxes.dtype, device=boxes.device)
-            inside = boxes[kept].clamp(min=0).minimum(largest)
-            results.append({"boxes": inside, "labels": labels[kept], "scores": scores[kept]})
+            inside = boxes.clamp(min=0).minimum(largest)
+            has_area = (inside[:, 2:] > inside[:, :2]).all(dim=1)
+            kept = has_area & (labels > 0) & (scores >= self.score_threshold)  # padding has the label 0
+            results.append({"boxes": inside[kept], "labels": labels[kept], "scores": scores[kept]})
         return results
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None) -> dict[str, Tensor]:
@@ -85,26 +100,23 @@ class TorchvisionDetector(nn.Module):
             found = "none" if targets is None else str(len(targets))
             raise UsageError(f"{len(batch)} images and targets: {found}; expected targets for every image")
         for index, target in enumerate(targets):
-            self._require_labels(target["labels"], index)
+            _require_target(target, index, self.model.config.num_classes)
+        factors = scales_of_boxes(scales)[:, 0]  # (B, 1) or (B, 4)
         boxes = [
-            target["boxes"].to(batch.device).float() / scale for target, scale in zip(targets, scales, strict=True)
+            target["boxes"].to(batch.device).float() / factor for target, factor in zip(targets, factors, strict=True)
         ]
         assigned = self.assign(boxes, [target["labels"].to(batch.device) for target in targets])
         losses = self.loss(*self.model(batch), assigned)
         return {"classification": losses.classes, "bbox_regression": losses.total - losses.classes}
 
     def prepared(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return images as network input (B, 3, H, W) and their scales (B,), see `preprocess`."""
+        """Return images as network input (B, 3, H, W) and their scales (B,) or (B, 4), see `preprocess`."""
         for index, image in enumerate(images):
             _require_image(image, index)
-        pixels = [image if image.dtype == torch.uint8 else image * WHITE for image in images]
-        return preprocess([image.permute(1, 2, 0) for image in pixels], self.model.config, self.anchors_yxyx.device)
-
-    def _require_labels(self, labels: Tensor, index: int) -> None:
-        most = self.model.config.num_classes
-        if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= most):
-            found = f"{int(labels.min())} to {int(labels.max())}"
-            raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {most}")
+        pixels = [image if image.dtype == torch.uint8 else image.float() * WHITE for image in images]
+        device = self.anchors_yxyx.device
+        batch, scales = preprocess([image.permute(1, 2, 0) for image in pixels], self.model.config, device)
+        return batch.to(next(self.model.parameters()).dtype), scales
 
 
 def as_torchvision(
@@ -123,15 +135,21 @@ def as_torchvision(
         recipe: supplies the settings of the losses; by default those of `effdet-train`.
 
     Raises:
-        UsageError: `model` is something else.
+        UsageError: `model` is something else, or has a segmentation head, for which torchvision has no output.
         ConfigError: The profile does not exist.
     """
     require_type(model, EfficientDet, "model", "an EfficientDet, which load_model and create_model return")
+    if model.config.segments:
+        raise UsageError(
+            f"{model.config.name} has a segmentation head, for which torchvision's detection models have no output; "
+            "Predictor returns boxes and masks"
+        )
     chosen = get_profile(profile, model.config)
     return TorchvisionDetector(model, chosen, score_threshold, make_recipe() if recipe is None else recipe)
 
 
 def _require_image(image: Tensor, index: int) -> None:
+    require_type(image, Tensor, f"images[{index}]", "a tensor (3, height, width), RGB")
     if image.ndim != 3 or image.shape[0] != 3:
         raise UsageError(f"images[{index}] has the shape {tuple(image.shape)}; expected (3, height, width), RGB")
     if image.dtype == torch.uint8:
@@ -142,4 +160,22 @@ def _require_image(image: Tensor, index: int) -> None:
         raise UsageError(
             f"images[{index}] has values from {float(image.min()):g} to {float(image.max()):g}; expected 0..1, not "
             "normalised: the model does that itself"
+        )
+
+
+def _require_target(target: Mapping[str, Tensor], index: int, num_classes: int) -> None:
+    if missing := [key for key in ("boxes", "labels") if key not in target]:
+        raise UsageError(f"targets[{index}] has no {missing[0]!r}; expected boxes (N, 4) and labels (N,)")
+    boxes, labels = target["boxes"], target["labels"]
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
+        found = f"boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)}"
+        raise UsageError(f"targets[{index}] has {found}; expected (N, 4) and (N,)")
+    if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {num_classes}")
+    empty = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    if empty.any():
+        raise UsageError(
+            f"targets[{index}] has the box {boxes[empty][0].tolist()}; expected (xmin, ymin, xmax, ymax) with an area: "
+            "leave empty boxes out, and convert those by width and height"
         )

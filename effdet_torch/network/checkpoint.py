@@ -1,8 +1,9 @@
-"""Build a model from a converted file, or fill a backbone from one."""
+"""Build a model: untrained, from a converted file, or partly from one."""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,87 @@ import torch
 from torch import Tensor
 
 from effdet_torch.checks import require_type
-from effdet_torch.config import EfficientDetConfig, is_backbone
+from effdet_torch.config import EfficientDetConfig, changed_config, get_config, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
+from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.values import ValueCheck, described
 
 LOG = logging.getLogger("effdet")
 VARIANCE = ".running_var"
+CONVERT_AGAIN = "Convert the checkpoint again with effdet-convert."
+CLASS_PREDICT = "class_net.predict."
+DEPTHWISE = "conv_dw.weight"  # its shape does not depend on the number of classes
 BATCH_COUNTER = ".num_batches_tracked"  # TensorFlow has no such counter, so a file may lack it
+
+
+def create_model(
+    variant: str,
+    *,
+    pretrained: str | Path | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_path_rate: float = 0.0,
+    **overrides: Any,
+) -> EfficientDet:
+    """Build an EfficientDet, initialised for training from scratch or with the values of a converted file.
+
+    With `pretrained`, settings that are not given are the file's, and the model is in eval mode, as by `load_model`.
+    Where `num_classes` is another than the file's, the last convolution of the class head starts from random values; a
+    warning of the logger "effdet" and the metadata say so.
+
+    Args:
+        variant: see `get_config`; names of the `effdet` package, such as "tf_efficientdet_d0", are known.
+        pretrained: a converted file of this variant, or `hf:user/repository[@revision]` on the Hugging Face Hub.
+        num_classes: classes to predict; None takes the file's, or the variant's (90, COCO).
+        image_size: (height, width) in pixels or the side of a square; None takes the file's or the variant's.
+        drop_path_rate: see `EfficientDet`.
+        **overrides: further fields of `EfficientDetConfig`.
+
+    Raises:
+        ConfigError: The variant or a field does not exist, a value does not fit, or the file is of another variant.
+        ModelFileError: The file cannot be downloaded or used, or its tensors do not fit the settings that were given.
+        UsageError: `pretrained` is neither a path nor a name.
+    """
+    given = {"num_classes": num_classes, "image_size": image_size}
+    overrides.update({name: value for name, value in given.items() if value is not None})
+    if pretrained is None:
+        return EfficientDet(get_config(variant, **overrides), drop_path_rate=drop_path_rate)
+    require_type(
+        pretrained, (str, os.PathLike), "pretrained", "the path of a converted file, or hf:user/repository on the Hub"
+    )
+    loaded, expected = load_model(pretrained), get_config(variant).name
+    if loaded.config.name != expected:
+        raise ConfigError(f"{pretrained} is {loaded.config.name}, not {expected}; pass the file's own variant")
+    if num_classes not in (None, loaded.config.num_classes):
+        overrides = {"label_map": (), **overrides}  # the file's names are those of its own classes
+    model = EfficientDet(changed_config(loaded.config, **overrides), drop_path_rate=drop_path_rate)
+    return _fill(model, loaded, str(pretrained)).eval()
+
+
+def class_kernels(model: EfficientDet) -> frozenset[str]:
+    """Return the tensors whose shapes depend on the number of classes: the official trainer draws only these anew."""
+    return frozenset(key for key in model.state_dict() if key.startswith(CLASS_PREDICT) and not key.endswith(DEPTHWISE))
+
+
+def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
+    """Give a model the values and the metadata of another one, but for the kernels of other classes."""
+    model.metadata, tensors = dict(loaded.metadata), loaded.state_dict()
+    if model.config.num_classes != loaded.config.num_classes:
+        fresh = class_kernels(model)
+        tensors = {key: tensor for key, tensor in tensors.items() if key not in fresh}
+        tensors |= {key: tensor for key, tensor in model.state_dict().items() if key in fresh}
+        model.metadata[UNTRAINED] = [*model.metadata.get(UNTRAINED, ()), "the last convolution of the class head"]
+        LOG.warning(
+            "class head: %d classes in place of %d; its last convolution starts from random values, the rest is that "
+            "of %s",
+            *(model.config.num_classes, loaded.config.num_classes, name),
+        )
+    advice = "Leave out the settings that change the network."
+    _require_fit(Path(name), "config with the settings that were given", model.state_dict(), tensors, advice)
+    model.load_state_dict(tensors, strict=True)
+    return model
 
 
 def load_model(
@@ -33,7 +106,8 @@ def load_model(
     """Build the model that a converted file describes and load its weights, strictly.
 
     Args:
-        path: a `.pth` or `.safetensors` file written by effdet-convert.
+        path: a `.pth` or `.safetensors` file written by effdet-convert, or `hf:user/repository[@revision]` on the
+            Hugging Face Hub.
         device: where the model goes.
         dtype: floating-point type of the model; None keeps the file's.
         allow_nonfinite: load values that no network can use: NaN, infinite ones, negative variances, only zeros.
@@ -145,7 +219,9 @@ def _counters(expected: Iterable[str]) -> dict[str, Tensor]:
     return {key: torch.zeros((), dtype=torch.int64) for key in expected if key.endswith(BATCH_COUNTER)}
 
 
-def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _require_fit(
+    path: Path, what: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], advice: str = CONVERT_AGAIN
+) -> None:
     signatures = [{key: _signature(tensor) for key, tensor in tensors.items()} for tensors in (found, expected)]
     both = [(key, signatures[0][key], signatures[1][key]) for key in expected if key in found]
     problems = {
@@ -155,9 +231,7 @@ def _require_fit(path: Path, what: str, expected: Mapping[str, Tensor], found: M
     }
     if any(problems.values()):
         text = "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)
-        raise ModelFileError(
-            f"the tensors of {path} do not fit its {what}: {text}. Convert the checkpoint again with effdet-convert."
-        )
+        raise ModelFileError(f"the tensors of {path} do not fit its {what}: {text}. {advice}")
 
 
 def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:

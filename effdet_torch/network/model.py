@@ -27,7 +27,7 @@ from torch.jit import is_scripting  # type: ignore[attr-defined]
 
 from effdet_torch.architecture.backbone import feature_sizes, require_doubling
 from effdet_torch.checks import require_type
-from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.network.backbone import Backbone
 from effdet_torch.network.bifpn import BiFPN
@@ -149,28 +149,3 @@ def require_images(images: Tensor) -> None:
         raise UsageError(f"images have the shape {tuple(images.shape)}; expected (B, 3, H, W){hint}")
     if not images.is_floating_point():
         raise UsageError(f"images hold {images.dtype}; expected normalised floats, as Predictor.prepare returns them")
-
-
-def create_model(
-    variant: str,
-    *,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    drop_path_rate: float = 0.0,
-    **overrides: Any,
-) -> EfficientDet:
-    """Build an untrained EfficientDet, initialised for training from scratch.
-
-    Args:
-        variant: see `get_config`.
-        num_classes: classes to predict; None takes the variant's (90, COCO).
-        image_size: (height, width) in pixels or the side of a square; None takes the variant's.
-        drop_path_rate: see `EfficientDet`.
-        **overrides: further fields of `EfficientDetConfig`.
-
-    Raises:
-        ConfigError: The variant or a field does not exist, or a value does not fit.
-    """
-    given = {"num_classes": num_classes, "image_size": image_size}
-    overrides.update({name: value for name, value in given.items() if value is not None})
-    return EfficientDet(get_config(variant, **overrides), drop_path_rate=drop_path_rate)

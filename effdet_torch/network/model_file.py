@@ -21,7 +21,8 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, newer_format
+from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, is_exported, newer_format
+from effdet_torch.hugging_face import local_file
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
@@ -38,7 +39,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     The tensors own their memory, so the file may be replaced while they are in use.
 
     Args:
-        path: a `.pth` or `.safetensors` file written by effdet-convert.
+        path: a `.pth` or `.safetensors` file written by effdet-convert, or `hf:user/repository[@revision]`.
         check_values: compare all values with the checksums in the file, if it has any.
 
     Returns:
@@ -50,7 +51,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         UsageError: `path` is not a path.
     """
     require_type(path, (str, os.PathLike), "path", "the path of a converted file")
-    path = Path(path)
+    path = local_file(path)
     try:
         require_regular(path, MAX_MODEL_BYTES)
         with path.open("rb") as file:
@@ -59,7 +60,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
-    if path.suffix.lower() in EXPORTED_SUFFIXES:
+    if is_exported(path):
         raise ModelFileError(
             f"{path} is exported already: Predictor, effdet-detect and effdet-verify take it as it is. For anything "
             "else pass the converted file (.pth or .safetensors) that it was exported from."
@@ -69,7 +70,10 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         tensors, metadata = _read_torch(path, start, check_values)
     elif start[4:8] == TFLITE_MAGIC:
-        raise ModelFileError(f"{path} is a TensorFlow Lite model. {CONVERT_FIRST}")
+        raise ModelFileError(
+            f"{path} is a TensorFlow Lite model that effdet-export did not write: convert it first (effdet-convert "
+            f"{path} {path.with_suffix('.pth').name}) and pass the result"
+        )
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(

@@ -102,9 +102,13 @@ def _selected(
     elif profile.clip:
         found = found._replace(boxes_xyxy=clip_boxes_xyxy(found.boxes_xyxy, image_size))
     valid = torch.arange(found.scores.shape[1], device=indices.device) < found.num_detections[:, None]
-    factors = image_scales[:, None, None] if image_scales.ndim == 1 else image_scales[:, None, :2].repeat(1, 1, 2)
-    boxes_xyxy = torch.where(valid[:, :, None], found.boxes_xyxy * factors, 0.0)
+    boxes_xyxy = torch.where(valid[:, :, None], found.boxes_xyxy * scales_of_boxes(image_scales), 0.0)
     return Detections(boxes_xyxy, found.scores, torch.where(valid, found.classes, 0), found.num_detections)
+
+
+def scales_of_boxes(image_scales: Tensor) -> Tensor:
+    """Return what boxes (B, N, 4) are multiplied by, (B, 1, 1) or (B, 1, 4), for the scales of `preprocess`."""
+    return image_scales[:, None, None] if image_scales.ndim == 1 else image_scales[:, None, :2].repeat(1, 1, 2)
 
 
 def _select_further(

@@ -14,8 +14,9 @@ from effdet_torch.config import EfficientDetConfig, get_config, is_backbone
 from effdet_torch.data.training.class_map import ClassMap
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.file_format import MODEL_SUFFIXES, untrained
+from effdet_torch.hugging_face import local_file
 from effdet_torch.inference.labels import own_names
-from effdet_torch.network.checkpoint import build_model, fill_backbone
+from effdet_torch.network.checkpoint import build_model, class_kernels, fill_backbone
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.train.recipe import Recipe
@@ -25,8 +26,6 @@ from effdet_torch.train.updates.ema import averaged
 SCRATCH = "scratch"
 DEFAULT_VARIANT = "d0"
 DROP_PATH = 0.2  # of all official backbones but b0
-CLASS_PREDICT = "class_net.predict."
-DEPTHWISE = "conv_dw.weight"  # its shape does not depend on the number of classes
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSourc
     """Read what a training starts from.
 
     Args:
-        request: `source` is a converted or saved file, "scratch", or what `open_source` takes; None is the official
-            file of `variant`. `variant` must agree with a detector. With `recipe.freeze_bn`, biases in front of batch
-            norms are kept, because they would be trained.
+        request: `source` is a converted or saved file, `hf:user/repository[@revision]`, "scratch", or what
+            `open_source` takes; None is the official file of `variant`. `variant` must agree with a detector. With
+            `recipe.freeze_bn`, biases in front of batch norms are kept, because they would be trained.
         both_copies: start the averages from those of a TensorFlow checkpoint, and the weights from the raw ones.
         open_source: converts other sources; None: there are none.
 
@@ -91,7 +90,7 @@ def read_source(request: TrainRequest, both_copies: bool, open_source: OpenSourc
     """
     variant, keeps_biases = request.variant, request.recipe.freeze_bn
     name = request.source or variant or DEFAULT_VARIANT
-    own = _own_file(Path(name))
+    own = _own_file(local_file(name))
     if request.hparams is not None and (name == SCRATCH or own is not None):
         raise ConfigError(
             f"--hparams describes a checkpoint without a config.yaml, but {name} needs no settings; leave it out, and "
@@ -156,7 +155,7 @@ def start_from(source: Source, classes: ClassMap, image_size: tuple[int, int] | 
     if source.backbone is not None:
         fill_backbone(model, *source.backbone)
     if source.detector is not None:
-        fresh = frozenset[str]() if classes.head_kept else _class_kernels(model)
+        fresh = frozenset[str]() if classes.head_kept else class_kernels(model)
         _fill(model, source.detector.state_dict(), fresh)
         if source.averages is not None:
             averages = _without(averaged(source.averages), fresh)
@@ -176,11 +175,6 @@ def start_from(source: Source, classes: ClassMap, image_size: tuple[int, int] | 
 def official_drop_path(config: EfficientDetConfig) -> float:
     """Return the official stochastic depth of the backbone: 0 for names with "b0", else 0.2; thus 0.2 for lite0."""
     return 0.0 if "b0" in config.backbone else DROP_PATH
-
-
-def _class_kernels(model: EfficientDet) -> frozenset[str]:
-    """Return the tensors whose shapes depend on the number of classes: the official trainer draws only these anew."""
-    return frozenset(key for key in model.state_dict() if key.startswith(CLASS_PREDICT) and not key.endswith(DEPTHWISE))
 
 
 def _own_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -15,13 +15,13 @@ from effdet_torch.errors import TrainingError
 from effdet_torch.network.saving import save_model
 from effdet_torch.processes import ALONE, processes
 from effdet_torch.progress.bar import progress_bar
+from effdet_torch.progress.interruption import Interruption, terminated_as_interrupted
 from effdet_torch.progress.verbosity import tell
 from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data
 from effdet_torch.train.monitor.estimate import Estimate, estimate
 from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported
-from effdet_torch.train.monitor.interruption import Interruption, terminated_as_interrupted
 from effdet_torch.train.monitor.memory import peak_bytes
 from effdet_torch.train.monitor.samples import found_png, trained_png
 from effdet_torch.train.norms import average_statistics

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from effdet_torch import Predictor
 from effdet_torch.geometry.nms import non_max_suppression
-from effdet_torch.inference.results import ImageDetections
-from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.inference.results.image_detections import ImageDetections
+from effdet_torch.network.checkpoint import create_model
+from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize import cuda_graph
 from effdet_torch.optimize.fuse import fuse
 from support.networks import alive, max_over_rms

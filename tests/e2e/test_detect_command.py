@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,14 +13,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from pycocotools.coco import COCO
 
 import cli
 from effdet_torch.errors import UsageError
-from effdet_torch.inference import detect_files
-from effdet_torch.inference.detect_files import drawing_paths, find_images, image_id, left_out
+from effdet_torch.inference.files import pictures
+from effdet_torch.inference.files.find import find_images, image_id, left_out
+from effdet_torch.inference.files.places import drawing_paths
 from effdet_torch.inference.images import read_image
-from support.coco_samples import convert_trained, write_model
+from support.coco_samples import annotation_file, convert_trained, write_coco, write_model
 from support.commands import run
+from verify.detections.results_file import read_results
 
 Done = subprocess.CompletedProcess[str]
 
@@ -46,9 +50,9 @@ def done(trained: Path) -> Done:
 def test_every_image_is_reported_and_an_unreadable_one_is_left_out(done: Done, trained: Path) -> None:
     assert done.returncode == 1, done.stderr
     first, second, third = done.stdout.splitlines()
-    assert first == "photos/000000006818.jpg: 1 detection (toilet 1)"
-    assert second.startswith("photos/000000037777.jpg: 13 detections (oven 1, chair 3, orange 4")
-    assert third.startswith("more/deep/000000403385.jpg: 2 detections (")
+    assert first == "photos/000000006818.jpg: 1 toilet"
+    assert second.startswith("photos/000000037777.jpg: 1 oven, 3 chairs, 4 oranges")
+    assert third.startswith("more/deep/000000403385.jpg: 1 ")
     assert done.stderr == (
         "left out: files in folders whose suffix is not that of an image (.txt 1)\n"
         "Error: photos/broken.jpg is not an image, or its format is not supported; "
@@ -59,6 +63,7 @@ def test_every_image_is_reported_and_an_unreadable_one_is_left_out(done: Done, t
     assert found[0] | {"score": 0} == {
         "image_id": 6818,
         "category_id": 70,
+        "category_name": "toilet",
         "bbox": pytest.approx([187.5, 472.1, 99.6, 57.1], abs=0.5),
         "score": 0,
     }
@@ -109,15 +114,28 @@ def test_results_and_class_names(model_file: Path, folder: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == ["a.png", "b.bmp"]
-    assert all("100 detections (class " in line for line in lines)
+    assert all(sum(map(int, re.findall(r"(\d+) x class \d", line))) == 100 for line in lines)
     found = json.loads((folder / "r.json").read_text())
     assert [entry["image_id"] for entry in found] == ["a.png"] * 100 + ["b.bmp"] * 100
     named = detect(model_file, "a.png", "--score", 0, "--labels", "names.txt").stdout
     assert "class" not in named
-    assert any(name in named for name in ("cat", "dog", "bird"))
+    assert any(name in named for name in ("cats", "dogs", "birds"))
     done = detect(model_file, "a.png", "--json", "r.json", "--score", 1)
-    assert (done.exit_code, done.stdout) == (0, "a.png: 0 detections\n")
+    assert (done.exit_code, done.stdout) == (0, "a.png: no detections\n")
     assert json.loads((folder / "r.json").read_text()) == []
+
+
+def test_readers_of_cocos_format_leave_out_the_names(
+    model_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_coco(folder / "coco")
+    assert detect(model_file, "coco/val2017", "--score", 0, "--json", "r.json").exit_code == 0
+    entries = json.loads((folder / "r.json").read_text())
+    assert all(entry.pop("category_name") == f"class {entry['category_id']}" for entry in entries)
+    assert read_results(folder / "r.json") == entries
+    loaded = COCO(annotation_file(folder / "coco")).loadRes("r.json")
+    capsys.readouterr()  # pycocotools prints
+    assert [entry["score"] for entry in loaded.loadAnns(loaded.getAnnIds())] == [entry["score"] for entry in entries]
 
 
 def test_pictures_that_are_not_jpeg_are_drawn_as_png(model_file: Path, folder: Path) -> None:
@@ -161,7 +179,7 @@ def test_exif_orientation_can_be_ignored(model_file: Path, folder: Path) -> None
         (["a.png", "--json", "nowhere/r.json"], "the folder nowhere does not exist"),
         (["a.png", "--out", "."], "a.png would overwrite a.png, which is read; choose another name or folder"),
         (["a.png", "empty/a.png", "--json", "r.json"], "a.png and empty/a.png would both be image 'a.png'"),
-        ([], "Missing argument 'IMAGES"),
+        ([], "Missing argument 'SOURCES"),
     ],
 )
 def test_wrong_usage(model_file: Path, folder: Path, arguments: list[str], message: str) -> None:
@@ -177,7 +195,7 @@ def test_wrong_usage(model_file: Path, folder: Path, arguments: list[str], messa
 def test_swapped_arguments(model_file: Path, folder: Path) -> None:
     for model in ("a.png", "."):
         done = detect(folder / model, model_file)
-        assert (done.exit_code, "did you swap MODEL and IMAGES?" in done.stderr) == (2, True)
+        assert (done.exit_code, "did you swap MODEL and SOURCES?" in done.stderr) == (2, True)
     done = detect(model_file, "a.png", model_file)  # negative control
     assert (done.exit_code, "swap" in done.stderr) == (1, False)
 
@@ -195,7 +213,7 @@ def test_verbose_with_stdout_names_no_device(model_file: Path, folder: Path) -> 
 def test_a_missing_image_among_others_is_reported(model_file: Path, folder: Path) -> None:
     done = detect(model_file, "missing.jpg", "nothing*.jpg", "a.png", "--json", "r.json", "--score", 0)
     assert done.exit_code == 1
-    assert done.stdout.startswith("a.png: 100 detections")
+    assert " x class " in done.stdout
     assert [line.split(":")[1] for line in done.stderr.splitlines()] == [
         " cannot read the image missing.jpg",
         " cannot read the image nothing*.jpg",
@@ -323,7 +341,7 @@ WORDS = ("--score", 0, "--json", "r.json", "--out", "drawn", "--device", "cpu")
 def interrupted(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run on two images and a damaged one, stopped after the first one; the folder that it leaves."""
     (folder / "c.jpg").write_text("not an image")
-    save, saved = detect_files.save_picture, list[Path]()
+    save, saved = pictures.save_picture, list[Path]()
 
     def stop_at_the_second(picture: Image.Image, path: Path) -> None:
         if saved:
@@ -332,7 +350,7 @@ def interrupted(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch)
         save(picture, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detect_files, "save_picture", stop_at_the_second)
+        patch.setattr(pictures, "save_picture", stop_at_the_second)
         assert detect(model_file, ".", *WORDS).exit_code == 1
     assert (folder / "r.json.partial").is_file()
     assert not (folder / "r.json").exists()
@@ -364,7 +382,7 @@ def test_what_is_done_is_not_done_again(model_file: Path, interrupted: Path) -> 
     header, line = partial.read_text().splitlines()
     partial.write_text(f"{header}\n{json.dumps(json.loads(line) | {'detections': []})}\n")
     done = detect(model_file, ".", *WORDS)
-    assert done.stdout.startswith("a.png: 0 detections\n")
+    assert done.stdout.startswith("a.png: no detections\n")
     assert {entry["image_id"] for entry in json.loads((interrupted / "r.json").read_text())} == {"b.bmp"}
 
 
@@ -391,6 +409,10 @@ def test_what_is_missing_or_another_image_is_done_again(model_file: Path, interr
         (["--no-exif"], "exif"),
         (["--out", "elsewhere"], "out"),
         (["--labels", "names.txt"], "labels"),
+        (["--classes", "1"], "classes"),
+        (["--max-detections", 7], "profile"),
+        (["--profile", "serving-hard", "--iou", 0.4], "profile"),
+        (["--crops", "crops"], "crops"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(

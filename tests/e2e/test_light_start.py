@@ -14,7 +14,7 @@ from support.coco_samples import write_coco, write_model
 from support.commands import run
 
 # Slow to load, and needed by none of the runs below, but for what `NEEDED` loads.
-HEAVY = {"matplotlib", "sympy", "tensorflow", "timm", "torch._dynamo", "torchvision"}
+HEAVY = {"cv2", "matplotlib", "sympy", "tensorflow", "timm", "torch._dynamo", "torchvision"}
 RUNS = {
     "detect": ("model.pth", "coco/val2017/000000000007.jpg", "--out", "drawn", "--json", "found.json"),
     "verify": ("model.pth", "--coco", "coco", "--limit", "1", "--results", "results.json"),

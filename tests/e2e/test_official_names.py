@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from converter.identify.families import BACKBONE
 from effdet_torch.config import BackboneConfig
@@ -152,6 +153,28 @@ def test_a_classifier_is_converted_as_a_backbone(mirror: Mirror, with_classifier
     metadata = read_model_file(tmp_path / "b0.pth")[1]
     assert metadata["source"]["official"] == "efficientnet-b0-noisystudent"
     assert (metadata["config"], metadata["view"]["name"]) == ({"backbone": "efficientnet-b0"}, "ema")
+
+
+def test_a_model_is_named_where_its_file_is_expected(mirror: Mirror, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    (tmp_path / "temporary").mkdir()
+    mirror.environment["TMPDIR"] = str(tmp_path / "temporary")
+    words = ["photo.png", "--score", "0", "--json", "found.json"]
+    done = mirror.run("effdet-detect", "tf_efficientdet_d0", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert mirror.handler.requests == [f"/{PATHS[0]}"]
+    found = (tmp_path / "found.json").read_text()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
+    (tmp_path / "found.json").unlink()
+    mirror.run("effdet-detect", "d0.pth", *words, cwd=tmp_path)
+    assert (tmp_path / "found.json").read_text() == found
+    (tmp_path / "d0").mkdir()  # what is there counts, whatever it is called
+    done = mirror.run("effdet-detect", "d0", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr[:24]) == (1, "Error: d0 is a folder, n")
+    done = mirror.run("effdet-detect", "d1", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "d1" in done.stderr
 
 
 @pytest.mark.slow

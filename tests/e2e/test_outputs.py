@@ -169,7 +169,7 @@ def test_a_name_that_is_too_long_is_an_error(folder: Path, line: str, code: int)
     [
         ("convert ckpt m.pth", "--report", "m.pth: ", 0),
         ("convert ckpt m.pth --weights ema", "--report", "Error: ", 1),
-        ("detect model.pth photo.jpg --score 0", "--json", "photo.jpg: 100 detections", 0),
+        ("detect model.pth photo.jpg --score 0", "--json", "photo.jpg: 45 x class 2, ", 0),
         ("verify model.pth --coco coco --workers 0", "--results", "EVALUATED", 0),
     ],
 )

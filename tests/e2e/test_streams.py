@@ -102,12 +102,23 @@ def on_terminal(folder: Path, size: tuple[int, int], name: str, *arguments: str)
 def test_a_terminal_wraps_words_and_a_pipe_does_not(folder: Path, command: tuple[str, ...]) -> None:
     done = run(folder, *command)
     piped = (done.stderr + done.stdout).splitlines()
-    assert max(map(len, piped)) > 50
-    shown = on_terminal(folder, (24, 50), *command)
-    assert max(map(len, shown)) <= 50
+    assert max(map(len, piped)) > 40
+    shown = on_terminal(folder, (24, 40), *command)
+    assert max(map(len, shown)) <= 40
     assert "".join(shown).replace(" ", "") == "".join(piped).replace(" ", "")
     assert sum(not line.startswith(" ") for line in shown) == len(piped)  # the others are indented
     assert on_terminal(folder, (24, 5000), *command) == piped  # negative control
+
+
+def test_on_a_terminal_a_bar_stands_for_the_lines_of_frames(folder: Path) -> None:
+    from support.videos import RED, plain, write_video  # late: only this test needs OpenCV
+
+    write_video(folder / "clip.mp4", [plain(RED)] * 5)
+    shown = "\n".join(on_terminal(folder, (24, 90), "effdet-detect", "model.pth", "clip.mp4"))
+    assert "100%" in shown
+    assert "clip.mp4: 5 frames in " in shown
+    assert "clip.mp4#" not in shown
+    assert "clip.mp4#4: " in run(folder, "effdet-detect", "model.pth", "clip.mp4").stdout  # negative control
 
 
 def test_a_terminal_without_a_size_has_80_columns(folder: Path) -> None:

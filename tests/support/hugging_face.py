@@ -5,13 +5,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 COMMIT = "a" * 40
+# Part of an address -> status and code of the Hub's error, as the real one sends them.
+ERRORS = {
+    "/user/gated/": (403, "GatedRepo"),
+    "/user/empty/": (404, "EntryNotFound"),
+    "/user/missing/": (404, "RepoNotFound"),
+    "/resolve/no-such-revision/": (404, "RevisionNotFound"),
+    "": (404, "EntryNotFound"),
+}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -43,8 +55,11 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self, with_body: bool = True) -> None:
         content = self.files.get(self.path.rpartition("/")[2])
-        if "/resolve/" not in self.path or content is None:
-            self.send_response(404)
+        part = next(part for part in ERRORS if part in self.path)
+        if "/resolve/" not in self.path or content is None or part:
+            status, code = ERRORS[part]
+            self.send_response(status)
+            self.send_header("x-error-code", code)
             self.send_header("content-length", "0")
             self.end_headers()
             return
@@ -79,3 +94,15 @@ def local_hub() -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def environment(folder: Path, endpoint: str) -> dict[str, str]:
+    """Return the environment of a process that uses a hub: huggingface_hub reads the address when it is imported."""
+    names = {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_test", "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
+    return os.environ | names
+
+
+def in_process(code: str, folder: Path, endpoint: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own."""
+    words, env = [sys.executable, "-c", code], environment(folder, endpoint) | variables
+    return subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)

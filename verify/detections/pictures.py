@@ -12,7 +12,7 @@ from PIL import Image
 
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.inference.images import ImageError, read_image
-from effdet_torch.inference.visualize import Color, draw_boxes
+from effdet_torch.inference.results.visualize import Color, draw_boxes
 from verify.results.details import Picture, ShownBox, ShownImage, Side
 
 MAX_SIDE_PX = 640  # of a drawn image: a report holds many

@@ -27,6 +27,7 @@ TOLERANCES: Mapping[tuple[Mode, Precision], tuple[float, str]] = {
         5e-4,
         "ONNX Runtime and OpenVINO are up to 5e-5 (random input) or 3e-4 (photograph) from float64",
     ),
+    ("exported", "int8"): (2.0, "single values of 8-bit codes are far off: measured up to 1.2 on a trained network"),
     ("exported", "float16"): (1e-1, "a mantissa of 10 bits, and roundings add up: measured up to 4e-2"),
 }
 

@@ -6,6 +6,7 @@ A batch norm that was folded into the layer before it becomes one that only adds
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 
 from converter.errors import CorruptFileError, SourceError, UnsupportedSourceError
 from converter.identify.families import DETECTOR
+from converter.identify.own_metadata import parse_metadata, with_metadata
 from converter.plan.expand import Plan
 from converter.readers.tflite.content.graph import Graph
 from converter.readers.tflite.content.schema import Model, Subgraph, read_model
 from converter.readers.tflite.dialect import load_dialect
 from converter.readers.tflite.names import require_names
 from converter.readers.tflite.placement import make, place
-from converter.readers.tflite.stated import evidence_of, kernel_types, read_stated
+from converter.readers.tflite.stated import BLOCKS, evidence_of, kernel_types, read_stated
 from converter.readers.tflite.strangers import refuse
 from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
@@ -27,6 +29,7 @@ from converter.readers.tflite.walk.network import find_network
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import get_config, variants_with
 from effdet_torch.errors import ConfigError
+from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import map_file
 
 KIND = "TensorFlow Lite model"
@@ -66,19 +69,21 @@ class TfliteFile(VariableSource):
             ) from error
         self._variables = {name: VariableInfo("float32", recipe.shape) for name, recipe in self._recipes.items()}
         evidence = evidence_of(path.name, self._network)
-        super().__init__(
-            SourceFacts(
-                KIND,
-                path,
-                path.absolute().parent,
-                raw_reason=ONE_COPY,
-                is_folded=True,
-                notes=(named, f"class and box heads are told apart by {self._network.told_apart}", *stated.notes),
-                given=stated.given,
-                provenance={"precision": self.precision},
-                graph=lambda: evidence,
-            )
+        facts = SourceFacts(
+            KIND,
+            path,
+            path.absolute().parent,
+            raw_reason=ONE_COPY,
+            is_folded=True,
+            notes=(named, f"class and box heads are told apart by {self._network.told_apart}", *stated.notes),
+            given=stated.given,
+            provenance={"precision": self.precision},
+            graph=lambda: evidence,
         )
+        if document := model.metadata.get(METADATA_KEY):  # effdet-export wrote the file
+            own = with_metadata(facts, parse_metadata(path, bytes(document).decode("utf-8", "replace")))
+            facts = replace(own, given=(*own.given, BLOCKS), provenance={**own.provenance, **facts.provenance})
+        super().__init__(facts)
 
     @property
     def variables(self) -> Mapping[str, VariableInfo]:

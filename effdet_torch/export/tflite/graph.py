@@ -77,6 +77,7 @@ class Graph:
         output_names: of the outputs in the signature.
         operations: in the order in which they run.
         signature: its name.
+        metadata: {name: bytes}, beside the graph in the file.
     """
 
     inputs: dict[str, Tensor]
@@ -84,6 +85,7 @@ class Graph:
     output_names: list[str]
     operations: list[Operation]
     signature: str
+    metadata: dict[str, bytes] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor once: inputs, then what operations read and write."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from effdet_torch.engines.document import INPUT, Document
-from effdet_torch.engines.file_engine import quiet
+from effdet_torch.engines.file_engine import Array, quiet
 from effdet_torch.errors import EffdetError
+from effdet_torch.export.detector import ExportedDetector, exportable
+from effdet_torch.network.model import EfficientDet
 
 SMALLEST_SIDE, LARGEST_SIDE = 257, 4096  # of images of any size, in pixels: all levels halve both sides
 EXAMPLE_SIDE = 640  # of an image of any size, in pixels
@@ -24,14 +27,23 @@ class Job:
     """What to write.
 
     Attributes:
-        module: takes and returns what the document states.
+        model: in float32, on the CPU, in eval mode.
         document: of the file.
+        detector: makes the detections, if the file has them inside.
         opset: of ONNX.
+        calibration: images (1, 3, H, W) float32 each, as the network takes them, to measure ranges with; for int8.
     """
 
-    module: nn.Module
+    model: EfficientDet
     document: Document
+    detector: type[ExportedDetector]
     opset: int
+    calibration: Iterable[Array] = ()
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """Takes and returns what the document states."""
+        return exportable(self.model, self.document.interface, self.detector)
 
     @property
     def example(self) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.inference.visualize import class_color, draw_boxes
+from effdet_torch.inference.results.visualize import class_color, draw_boxes
 from effdet_torch.untrusted.text import printable
 
 MOST = 16  # images in a picture

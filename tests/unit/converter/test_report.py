@@ -35,7 +35,7 @@ ADVPROP = "image_size=640x384,mean_rgb=0,stddev_rgb=1,scale_range=true"
 def converted(target: str = "pth", bare: bool = False, hparams: str | None = None, **options: Any) -> str:
     official = {"official": "efficientdet-d0-advprop", "url": "https://there/d0.tar.gz"}
     source = MemorySource(CHECKPOINT, provenance=official if hparams else {})
-    prepared = prepare(source, hparams=hparams, **options)
+    prepared = prepare(source, hparams=hparams, **options).for_target(TARGETS[target], bare)
     return conversion_text(conversion_report(prepared, None, None, TARGETS[target], bare))
 
 

@@ -23,11 +23,14 @@ SUFFIXES = {
     "aoti": "pt2",
     "torchscript": "torchscript",
     "executorch": "pte",
+    "litert": "tflite",
 }
 QUICK = (
     ("onnx", "network", "static"),
     ("onnx", "detections", "batch"),
     ("openvino", "network", "static"),
+    ("litert", "network", "static"),
+    ("litert", "detections", "static"),
 )
 SLOW = (
     ("torch", "network", "batch"),
@@ -74,11 +77,10 @@ def same_outputs(engine: FileEngine, model: EfficientDet, batch: int) -> bool:
 
 
 NMS: dict[tuple[str, str], dict[str, Any]] = {
-    ("network", "static"): {},
-    ("network", "batch"): {},
     ("detections", "static"): {"nms": "hard", "profile": "official-eval"},
     ("detections", "batch"): {"nms": "soft", "profile": "serving"},
 }
+OWN_NMS: dict[str, dict[str, Any]] = {"litert": {"nms": "hard"}}  # of formats with one kind only
 CASES = [
     *(pytest.param(*case, id="-".join(case)) for case in QUICK),
     *(pytest.param(*case, id="-".join(case), marks=pytest.mark.slow) for case in SLOW),
@@ -90,13 +92,9 @@ CASES = [
 def test_cell(model: EfficientDet, name: str, outputs: str, shape: str, tmp_path: Path) -> None:
     if name == "executorch":
         pytest.importorskip("executorch", reason="executorch needs an environment of its own: make exports")
-    engine = exported(
-        model,
-        tmp_path / f"model.{SUFFIXES[name]}",
-        name,
-        **NMS[outputs, shape],
-        batch=None if shape == "batch" else 1,
-    )
+    nms = OWN_NMS.get(name, NMS[outputs, shape]) if outputs == "detections" else {"nms": "none"}
+    batch = None if shape == "batch" else 1
+    engine = exported(model, tmp_path / f"model.{SUFFIXES[name]}", name, **nms, batch=batch)
     assert (engine.interface.outputs, engine.interface.batch is None) == (outputs, shape == "batch")
     assert same_outputs(engine, model, batch=1)
     assert same_outputs(engine, model, batch=3)

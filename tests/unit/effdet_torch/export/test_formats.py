@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ import click
 import pytest
 
 import cli
-from effdet_torch.engines.document import Interface
+from effdet_torch.config import get_config
+from effdet_torch.engines.document import Interface, plain_profile, profile_from
 from effdet_torch.engines.names import BACKENDS, format_of, require_exporter
 from effdet_torch.engines.table import ENGINES
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export.cache import cached_engine
 from effdet_torch.export.formats import COLUMNS, FORMATS, require_possible
 from effdet_torch.export.listing import markdown, table_lines
+from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import EXPORTED_SUFFIXES
+from effdet_torch.processing.profiles import PROFILES
 from support.coco_samples import write_model
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -82,7 +86,7 @@ def test_the_format_is_chosen(suffix: str, name: str | None, found: str) -> None
 @pytest.mark.parametrize(
     ("suffix", "name", "said"),
     [
-        (".tflite", None, r"no format has the suffix '.tflite'; .* onnx \(.onnx\), .*tensorrt \(.onnx\)$"),
+        (".mlmodel", None, r"no format has the suffix '.mlmodel'; .* onnx \(.onnx\), .*tensorrt \(.onnx\)$"),
         ("", None, "no format has the suffix ''"),
         (".xml", "onnx", r"a file of the format onnx ends in .onnx, not '.xml'; rename OUT"),
         (".onnx", "tflite", r"unknown format 'tflite'; expected one of onnx \(.onnx\), "),
@@ -118,6 +122,9 @@ def test_a_missing_exporter_is_found_before_the_model_is_read(
         ("tensorrt", {"outputs": "network"}, "tensorrt cannot hold network .*: without NMS it is the format onnx"),
         ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt has hard NMS only; pass --nms hard"),
         ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
+        ("litert", {"image_size": (64, 64), "batch": None}, "litert cannot hold network with any batch: the official"),
+        ("litert", {"image_size": (64, 64), "pixels": "uint8"}, "litert: it takes normalised floats in float32"),
+        ("litert", {**DETECTIONS, "profile": plain_profile(PROFILES["serving-hard"])}, "has a profile of its own"),
     ],
 )
 def test_what_a_format_cannot_hold_is_refused(name: str, interface: dict[str, Any], said: str) -> None:
@@ -125,3 +132,17 @@ def test_what_a_format_cannot_hold_is_refused(name: str, interface: dict[str, An
         require_possible(FORMATS[name], Interface(**interface))
     works = Interface(**DETECTIONS) if name == "tensorrt" else Interface(image_size=(64, 64))
     assert require_possible(FORMATS[name], works).text
+
+
+def test_what_a_format_has_unless_told_otherwise() -> None:
+    """An official .tflite file has the operation's NMS inside, with the model's own thresholds."""
+    config = get_config("lite0", nms_configs=(("iou_thresh", 0.4), ("score_thresh", 0.1), ("sigma", 0.7)))
+    assert FORMATS["onnx"].interface(ExportSettings(), config).outputs == "network"
+    found = FORMATS["litert"].interface(ExportSettings(), config)
+    wanted = replace(PROFILES["tflite"], iou_threshold=0.4, score_threshold=0.1)
+    assert (found.outputs, profile_from(found.profile)) == ("detections", wanted)
+    assert require_possible(FORMATS["litert"], found).status == "validated"
+    assert FORMATS["litert"].interface(ExportSettings(nms="none"), config).outputs == "network"
+    for name in ("litert", "tensorrt"):
+        with pytest.raises(ConfigError, match=f"{name} has hard NMS only; pass --nms hard"):
+            FORMATS[name].interface(ExportSettings(nms="soft"), config)

@@ -78,7 +78,7 @@ def test_an_exported_head_is_compared_layer_by_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"nms": "soft"}, "no room for a mask; export the network alone, without --nms"),
+        ({"nms": "soft"}, "no room for a mask; export the network alone, with --nms none"),
         ({"image_size": None}, "not every image size fits a segmentation head"),
         ({"image_size": (80, 96)}, "does not fit a segmentation head"),
     ],

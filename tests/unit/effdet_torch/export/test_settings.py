@@ -50,6 +50,12 @@ def test_profiles_that_do_not_fit(settings: dict[str, Any], said: str) -> None:
         ExportSettings(**settings).interface(CONFIG)
 
 
+def test_int8_takes_bytes() -> None:
+    interface = ExportSettings(precision="int8").interface(CONFIG)
+    assert (interface.pixels, interface.precision) == ("uint8", "int8")
+    assert ExportSettings().interface(CONFIG).pixels == "normalized"
+
+
 @pytest.mark.parametrize("profile", PROFILES.values())
 def test_profiles_survive_json(profile: Profile) -> None:
     values = plain_profile(profile)

@@ -16,10 +16,13 @@ from PIL import Image
 from effdet_torch import Predictor, save_model
 from effdet_torch.commands.detect import detect
 from effdet_torch.errors import OverwriteError
-from effdet_torch.inference.detect_files import detect_files, mask_path
+from effdet_torch.inference.files.detect_images import detect_images
+from effdet_torch.inference.files.find import Sources
+from effdet_torch.inference.files.found import named
+from effdet_torch.inference.files.places import Outputs, Places, mask_path, planned
 from effdet_torch.inference.partial_results import PartialResults
-from effdet_torch.inference.results import ImageDetections
-from effdet_torch.inference.visualize import class_color, draw_detections, tinted
+from effdet_torch.inference.results.image_detections import ImageDetections
+from effdet_torch.inference.results.visualize import class_color, draw_detections, tinted
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.cpu import image_masks
 from effdet_torch.processing.sampling import scaled_size
@@ -120,13 +123,17 @@ def test_the_command_writes_masks(model: EfficientDet, tmp_path: Path) -> None:
         assert mask.mode == "L"
         np.testing.assert_array_equal(np.asarray(mask), expected.mask)
     assert "pixels: class 0 " in done.output
-    assert ("detection" in done.output) == model.config.detects
+    assert (" x class " in done.output) == model.config.detects
     found = json.loads((tmp_path / "found.json").read_text())
     if model.config.detects:
-        assert found == json.loads(json.dumps(expected.to_coco("a.png")))
+        assert found == json.loads(json.dumps(named(expected.to_coco("a.png"), expected.names)))
     else:
         shares = {str(number): share for number, share in expected.mask_shares().items()}
         assert found == [{"image_id": "a.png", "mask": "a.png.mask.png", "shares": shares}]
+
+
+def placed(paths: list[Path], folder: Path) -> list[Places]:
+    return planned(Sources(paths, []), Outputs(folder))[0]
 
 
 def test_a_mask_does_not_replace_an_original(model: EfficientDet, tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_a_mask_does_not_replace_an_original(model: EfficientDet, tmp_path: Path
     for given in (paths[:1], paths):
         folder = tmp_path if given == paths[:1] else tmp_path / "out"
         with pytest.raises(OverwriteError):
-            list(detect_files(predictor, given, folder))
+            list(detect_images(predictor, given, placed(given, folder)))
     assert not (tmp_path / "out").exists()
 
 
@@ -169,10 +176,13 @@ def test_a_mask_that_is_missing_is_made_when_a_run_resumes(tmp_path: Path) -> No
     paths, folder = [tmp_path / name for name in names], tmp_path / "drawn"
     predictor = Predictor(EfficientDet(CONFIG))
     kept = PartialResults(tmp_path / "found.json", dict)
-    assert all(file.mask for file in detect_files(predictor, paths, folder, kept=kept))
+    assert all(file.mask for file in detect_images(predictor, paths, placed(paths, folder), kept=kept))
     mask_path(folder / "a.png").unlink()
     kept = PartialResults(tmp_path / "found.json", dict)
     assert len(kept.done) == 2
     # Only what is done again has a mask to report.
-    assert [file.mask is not None for file in detect_files(predictor, paths, folder, kept=kept)] == [True, False]
+    assert [file.mask is not None for file in detect_images(predictor, paths, placed(paths, folder), kept=kept)] == [
+        True,
+        False,
+    ]
     assert mask_path(folder / "a.png").is_file()

@@ -22,7 +22,7 @@ from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.inference import images as reading
 from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.labels import COCO_NAMES
-from effdet_torch.inference.results import ImageDetections
+from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES
 from support.coco_samples import small_model

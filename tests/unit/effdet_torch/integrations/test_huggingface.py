@@ -1,11 +1,7 @@
-"""Push and pull with huggingface_hub, against a hub on this machine; what the card says."""
+"""Push and pull with huggingface_hub, against a hub on this machine."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,23 +9,9 @@ import torch
 
 from effdet_torch import load_model, save_model
 from effdet_torch.errors import ModelFileError, UsageError
-from effdet_torch.integrations.huggingface import NOT_CHECKED, HubModel
+from effdet_torch.integrations.huggingface import HubModel
 from support.coco_samples import small_model
-from support.hugging_face import Hub, local_hub
-
-REPORT = {
-    "verdict": "PASS",
-    "claim": {"text": "config.yaml"},
-    "layers": [{"passed": True}, {"passed": False}],
-    "detection": {"metrics": {"AP": 0.343, "AP50": 0.5}},
-}
-
-
-def in_process(code: str, folder: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own: huggingface_hub reads the address when it is imported."""
-    names = {"HF_ENDPOINT": endpoint, "HF_TOKEN": "hf_test", "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
-    words = [sys.executable, "-c", code]
-    return subprocess.run(words, cwd=folder, env=os.environ | names, capture_output=True, text=True, check=False)
+from support.hugging_face import Hub, in_process, local_hub
 
 
 def test_what_was_pushed_comes_back(tmp_path: Path) -> None:
@@ -45,6 +27,8 @@ def test_what_was_pushed_comes_back(tmp_path: Path) -> None:
     with local_hub() as endpoint:
         done = in_process(push, tmp_path, endpoint)
         assert done.returncode == 0, done.stderr
+        assert b"effdet-detect hf:user/mine photo.jpg" in Hub.files["README.md"]
+        assert b"license: unknown" in Hub.files["README.md"]
         assert set(Hub.files) == {"model.safetensors", "config.json", "README.md"}
         assert Hub.tokens == {"Bearer hf_test"}
         done = in_process(pull, tmp_path, endpoint)
@@ -80,24 +64,7 @@ def test_tensors_are_shared_not_copied() -> None:
         HubModel.of(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
-def test_the_card_says_what_is_known(tmp_path: Path) -> None:
-    hub = HubModel.of(small_model(label_map=((1, "cat"), (2, "dog"))))
-    plain = str(hub.generate_model_card())
-    assert NOT_CHECKED in plain
-    assert "license" not in plain
-    assert "cat, dog" in plain
-    assert "not on record" in plain
-    (tmp_path / "report.json").write_text(json.dumps(REPORT))
-    card = hub.generate_model_card(report=tmp_path / "report.json", licence="apache-2.0", repo_id="user/mine")
-    assert "1 of 2 comparisons of layers with TensorFlow agree" in str(card)
-    assert "PASS, rests on config.yaml" in str(card)
-    assert 'from_pretrained("user/mine")' in str(card)
-    assert card.data.license == "apache-2.0"
-    assert [(row.metric_type, row.metric_value) for row in card.data.eval_results] == [("AP", 34.3), ("AP50", 50.0)]
-
-
-@pytest.mark.parametrize("text", ["[]", "{", '{"verdict": "PASS"}'])
-def test_what_is_no_report(text: str, tmp_path: Path) -> None:
-    (tmp_path / "report.json").write_text(text)
-    with pytest.raises(UsageError, match=r"report\.json"):
-        HubModel.of(small_model()).generate_model_card(report=tmp_path / "report.json")
+def test_a_device_is_where_the_model_goes(tmp_path: Path) -> None:
+    HubModel.of(small_model()).save_pretrained(tmp_path)
+    model = HubModel.from_pretrained(str(tmp_path), map_location="meta")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from effdet_torch import Predictor
 from effdet_torch.errors import EffdetError
-from effdet_torch.network.model import create_model
+from effdet_torch.network.checkpoint import create_model
 from effdet_torch.optimize.compile import CompiledNetwork, require_equal
 from effdet_torch.optimize.fuse import fuse
 from support.networks import alive, max_over_rms

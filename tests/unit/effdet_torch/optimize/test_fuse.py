@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from effdet_torch.errors import UsageError
-from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.network.checkpoint import create_model
+from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.current import TensorState
 from effdet_torch.optimize.fuse import FusedEfficientDet, fuse
 from effdet_torch.optimize.layers import WidenedConv

@@ -14,9 +14,9 @@ import pytest
 from effdet_torch import save_model
 from effdet_torch.errors import UsageError
 from effdet_torch.processes import Processes
+from effdet_torch.progress.interruption import terminated_as_interrupted
 from effdet_torch.train import setup as setting_up
 from effdet_torch.train import trainer
-from effdet_torch.train.monitor.interruption import terminated_as_interrupted
 from effdet_torch.train.recipe import Recipe, make_recipe
 from effdet_torch.train.request import TrainRequest
 from effdet_torch.train.run import folder

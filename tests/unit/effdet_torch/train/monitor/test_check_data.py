@@ -14,7 +14,7 @@ from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import read_split
 from effdet_torch.errors import EvaluationError, OutputError
-from effdet_torch.inference.visualize import class_color
+from effdet_torch.inference.results.visualize import class_color
 from effdet_torch.train.monitor.check_data import check_data
 from effdet_torch.train.monitor.samples import annotated_png
 from effdet_torch.train.run.pictures import CAPTION_PX

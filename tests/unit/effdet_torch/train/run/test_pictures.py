@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from effdet_torch.config import EfficientDetConfig, get_config
-from effdet_torch.inference.visualize import class_color
+from effdet_torch.inference.results.visualize import class_color
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.train.run.curves import curves_png
 from effdet_torch.train.run.pictures import CAPTION_PX, Boxes, training_png, validation_png, visible

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from effdet_torch.network.model import EfficientDet, create_model
+from effdet_torch.network.checkpoint import create_model
+from effdet_torch.network.model import EfficientDet
 from effdet_torch.train.updates.decay import L2, is_decayed
 from support.sources import small_config
 

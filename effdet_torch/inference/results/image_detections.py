@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from effdet_torch.errors import EffdetError, UsageError
-from effdet_torch.inference.detections import Detections, as_array
 from effdet_torch.inference.images import ImageSource, to_rgb
-from effdet_torch.inference.saved_results import (
+from effdet_torch.inference.results.detections import Detections, as_array
+from effdet_torch.inference.results.saved import (
     PICTURES,
     csv_text,
     json_text,
@@ -21,7 +21,7 @@ from effdet_torch.inference.saved_results import (
     voc_text,
     yolo_text,
 )
-from effdet_torch.inference.visualize import draw_detections
+from effdet_torch.inference.results.visualize import draw_detections
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from effdet_torch.inference.detections import Detections
+from effdet_torch.inference.results.detections import Detections
 from effdet_torch.untrusted.text import printable
 
 Color = tuple[int, int, int]

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from effdet_torch.inference.labels import COCO_NAMES
-from effdet_torch.inference.results import ImageDetections
-from effdet_torch.inference.visualize import Color, class_color, draw_detections, text_color
+from effdet_torch.inference.results.image_detections import ImageDetections
+from effdet_torch.inference.results.visualize import Color, class_color, draw_detections, text_color
 
 GREY = np.full((240, 320, 3), 128, np.uint8)
 DOG = class_color(18)

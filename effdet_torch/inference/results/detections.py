@@ -1,20 +1,17 @@
-"""What was found in one image, and in one image file."""
+"""What was found in one image."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
-from effdet_torch.inference.images import ImageError, ImageSource
-from effdet_torch.metrics.columns import CocoResult
+from effdet_torch.inference.images import ImageSource
 
 if TYPE_CHECKING:
     import torch
@@ -135,45 +132,3 @@ class Detections:
 def as_array(values: Any) -> Any:
     """Return a tensor on any device as an array, and anything else as it is."""
     return values.numpy(force=True) if hasattr(values, "detach") else values
-
-
-@dataclass(frozen=True)
-class FileDetections:
-    """One image file and what was found in it, or why it could not be read.
-
-    Attributes:
-        path: the file.
-        coco: the detections as entries of a COCO results file, best first.
-        names: of their classes.
-        error: why the file could not be read.
-        mask: of a model with a segmentation head: "image_id", "mask" (the name of the file with the mask, or None) and
-            "shares" ({class: share of the pixels}).
-        detects: whether the model predicts boxes.
-    """
-
-    path: Path
-    coco: Sequence[CocoResult] = ()
-    names: Sequence[str] = ()
-    error: ImageError | None = None
-    mask: dict[str, Any] | None = None
-    detects: bool = True
-
-    @property
-    def entries(self) -> Sequence[CocoResult]:
-        """What a JSON file lists: COCO results, or without boxes the mask."""
-        return self.coco if self.detects or self.mask is None else [self.mask]
-
-    @property
-    def summary(self) -> str:
-        """One line: the number of detections of each class, the class of the best detection first; shares of pixels."""
-        if self.error is not None:
-            return str(self.error)
-        parts = []
-        if self.detects:
-            counts = ", ".join(f"{name} {count}" for name, count in Counter(self.names).items())
-            plural = "" if len(self.coco) == 1 else "s"
-            parts.append(f"{len(self.coco)} detection{plural}" + (f" ({counts})" if counts else ""))
-        if self.mask is not None:
-            shares = (f"class {number} {share:.1%}" for number, share in self.mask["shares"].items())
-            parts.append(f"pixels: {', '.join(shares)}")
-        return f"{self.path}: {'; '.join(parts)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from effdet_torch.train.monitor.interruption import Interruption
+from effdet_torch.progress.interruption import Interruption
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What `effdet-detect` does: images, videos and cameras in; lines, JSON, pictures and videos out."""

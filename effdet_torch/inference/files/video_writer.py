@@ -1,0 +1,119 @@
+"""Annotated videos, written with OpenCV: MPEG-4 part 2 (`mp4v`) in MP4, without sound.
+
+OpenCV's packages bring no encoder of H.264, which is licensed. Players show `mp4v`, browsers do not:
+`ffmpeg -i drawn/clip.mp4 -c:v libx264 web.mp4` turns it into one that they show.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effdet_torch.errors import OutputError
+from effdet_torch.inference.files.video import opencv
+
+CODEC = "mp4v"
+USUAL_FPS = 25.0  # of a source that states none
+
+
+class VideoWriter:
+    """Writes a video completely, and moves it into its place at the end of the block; nothing stays of a failed block.
+
+    Args:
+        path: of the video.
+        fps: frames per second.
+        keeps_pace: write frames as often as it takes for the video to be as long as the time of the frames: those of a
+            camera come when they come.
+
+    Attributes:
+        written: frames in the video.
+
+    Raises:
+        OutputError: The video cannot be written, or frames differ in size.
+    """
+
+    def __init__(self, path: Path, fps: float, keeps_pace: bool = False) -> None:
+        self._path, self._fps, self._keeps_pace = path, fps, keeps_pace
+        self._writer: Any = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._size, self.written = (0, 0), 0
+
+    @property
+    def _temporary(self) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / "video.mp4"
+
+    def add(self, picture: NDArray[np.uint8], seconds: float) -> None:
+        """Add a frame.
+
+        Args:
+            picture: (height, width, 3), RGB, 0..255; an odd height or width gets one more row or column.
+            seconds: since the first frame.
+        """
+        cv2 = opencv()
+        height, width = picture.shape[:2]
+        if self._writer is None:
+            self._begin(width, height)
+        if (width, height) != self._size:
+            raise OutputError(
+                f"{self._path} cannot be written: the frames change their size from {self._size[0]} x {self._size[1]} "
+                f"to {width} x {height}; leave out --out"
+            )
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = cv2.cvtColor(even, cv2.COLOR_RGB2BGR)
+        missing = round(seconds * self._fps) + 1 - self.written if self._keeps_pace else 1
+        for _ in range(missing):
+            self._writer.write(frame)
+            self.written += 1
+
+    def _begin(self, width: int, height: int) -> None:
+        cv2 = opencv()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._folder = tempfile.TemporaryDirectory(dir=self._path.parent, prefix=f".{self._path.name}.")
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error.strerror}; choose another folder") from error
+        self._size, even = (width, height), (width + width % 2, height + height % 2)
+        code = cv2.VideoWriter_fourcc(*CODEC)
+        self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, code, self._fps, even)
+        if not self._writer.isOpened():
+            raise OutputError(
+                f"{self._path} cannot be written: OpenCV has no encoder for {CODEC}, or not for {even[0]} x {even[1]} "
+                f"pixels at {self._fps:g} frames/s; leave out --out"
+            )
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        try:
+            if self._writer is not None:
+                self._writer.release()
+                if failed is None:
+                    self._move()
+        finally:
+            if self._folder is not None:
+                with suppress(OSError):
+                    self._folder.cleanup()
+
+    def _move(self) -> None:
+        """Put the video in its place if all frames are in it: OpenCV does not tell of a disk that is full."""
+        cv2 = opencv()
+        capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found != self.written:
+            raise OutputError(
+                f"{self._path} cannot be written: {found} of {self.written} frames arrived in the file; the disk may "
+                "be full. Nothing was changed"
+            )
+        try:
+            self._temporary.replace(os.path.realpath(self._path))
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error.strerror}; nothing was changed") from error

@@ -1,0 +1,1 @@
+"""What was found: its data, drawings, files, and the types of other packages."""
