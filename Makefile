@@ -20,8 +20,9 @@ test:
 	$(PYTHON) -m pytest -n logical
 
 # Into build/site, with the gallery's pictures if they are there; `python -m http.server -d build/site` shows it.
+# Not --quiet: with it, mkdocs does not see the warnings that --strict makes errors.
 docs:
-	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 gallery:
 	$(PYTHON) docs/site/gallery.py
