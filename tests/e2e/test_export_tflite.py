@@ -76,6 +76,10 @@ def test_it_is_a_model_like_any_other(folder: Path) -> None:
     done = run("effdet-detect", "int8.tflite", photo(folder), cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "detections" in done.stdout
+
+
+@pytest.mark.slow
+def test_it_is_evaluated_and_converted(folder: Path) -> None:
     done = run("effdet-verify", "int8.tflite", "--coco", "coco", "--compare", "float.tflite", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Two models were evaluated on the same images" in done.stdout

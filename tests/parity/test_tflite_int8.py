@@ -118,7 +118,7 @@ def test_kernels_and_biases(shared: Path, seeded: ModuleType) -> None:
 
 
 def test_every_scale_is_the_official_one_or_explained(shared: Path, seeded: ModuleType) -> None:
-    """TensorFlow's calibration lets a sum overwrite its first input before it looks at that input's range."""
+    """TensorFlow gives the first input of a sum the range of both: `findings/tflite_calibration_sum.sh`."""
     (graph, ranges, ours), official = calibrated(shared, seeded, CALIBRATED_ON), official_file(shared)
     found = activations(ours, official)
     differing = [pair for pair in found if not is_equal(*pair)]

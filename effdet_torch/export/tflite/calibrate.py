@@ -19,8 +19,8 @@ from effdet_torch.export.tflite.serialize import serialize
 def calibrate(graph: Graph, images: Iterable[NDArray[np.float32]]) -> dict[Tensor, Range]:
     """Return the least and the largest value of every float tensor that an operation writes, over all images.
 
-    The interpreter keeps all tensors apart. TensorFlow's own calibration lets a sum overwrite its first input, whose
-    range then becomes that of the sum.
+    The interpreter keeps all tensors apart. TensorFlow's own calibration gives the first input of a sum the range of
+    the sum, see `findings/tflite_calibration_sum.sh`.
 
     Args:
         graph: in float32, with one image as its input.
