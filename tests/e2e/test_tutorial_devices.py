@@ -30,6 +30,11 @@ def run_page(folder: Path, **changes: str) -> dict[str, list[str]]:
     return found
 
 
+def same(line: str) -> str:
+    """Return a line as every training prints it: what is found in a photograph, and which class first, varies."""
+    return re.sub(r"\.jpg: .*|^(car|person|bus)( 0)+$", "found", alike(line))
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     """The whole way at 128 pixels, for one epoch."""
@@ -46,9 +51,9 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
 def test_the_page_is_true(shared: Path, tmp_path: Path) -> None:
     write_three_classes(shared, tmp_path / "my_data")
     for command, lines in run_page(tmp_path).items():
-        found = {alike(line) for line in lines}
+        found = {same(line) for line in lines}
         shown = sessions(PAGE)[command]
-        assert [line for line in shown if alike(line) not in found] == [], f"{command} prints\n{found}"
+        assert [line for line in shown if same(line) not in found] == [], f"{command} prints\n{found}"
     scores = []
     for name in ("mine.tflite", "mine_int8.tflite"):
         printed(f"effdet-verify {name} --data my_data --report-dir {name}.report", tmp_path)
