@@ -43,7 +43,9 @@ def convert(source: Path, out: Path, **options: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("bare", "variants"), [(False, ["d0"]), (True, ["d0", "efficientdet_d0"])])
 def test_metadata_exclude_a_variant_with_the_same_tensors(bare: bool, variants: list[str], tmp_path: Path) -> None:
     prepared = prepare(MemorySource(placeholders(plan_of("d0"))))
-    convert_checkpoint(prepared, tmp_path / "m.pth", bare=bare, allow_nonfinite=True)
+    convert_checkpoint(prepared, tmp_path / "m.pth", allow_nonfinite=True)
+    if bare:
+        torch.save(torch.load(tmp_path / "m.pth", weights_only=True)["state_dict"], tmp_path / "m.pth")
     with open_checkpoint(tmp_path / "m.pth") as source:
         assert inspect_source(source)["variants"] == variants
 

@@ -134,7 +134,13 @@ def test_swapped_tensors_come_back_swapped(tmp_path: Path, own: Path, state: Sta
 @SUFFIXES
 @KEPT
 def test_a_bare_state_dict(tmp_path: Path, values: Mapping[str, Any], suffix: str, kept: bool) -> None:
-    path = convert(tmp_path / f"a{suffix}", MemorySource(values), bare=True, kept=kept)
+    path = convert(tmp_path / "own.pth", MemorySource(values), kept=kept)
+    tensors: State = torch.load(path, weights_only=True)["state_dict"]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        saved(path, tensors)
+    else:
+        save_file(tensors, path)
     with open_checkpoint(path) as source:
         assert source.facts.notes == ((NO_METADATA,) if kept else (NO_METADATA, NO_BIASES))
         assert source.facts.unrecoverable == (OTHER_COPY, *([] if kept else [FOLDED_BIASES]), OPTIMIZER_STATE)
@@ -143,6 +149,18 @@ def test_a_bare_state_dict(tmp_path: Path, values: Mapping[str, Any], suffix: st
         with pytest.raises(ViewError, match=r"no averages \(EMA\)"):
             prepare(source, weights="ema")
         assert source.read(STEM).tobytes() == values[STEM].tobytes()
+
+
+@SUFFIXES
+@KEPT
+def test_the_layout_of_the_effdet_package_has_all_biases(
+    tmp_path: Path, values: Mapping[str, Any], suffix: str, kept: bool
+) -> None:
+    path = convert(tmp_path / f"a{suffix}", MemorySource(values), bare=True, kept=kept)
+    assert not differing(path, convert(tmp_path / "kept.pth", MemorySource(values), kept=True))
+    with open_checkpoint(path) as source:
+        assert source.facts.notes == (NO_METADATA,)
+        assert source.facts.unrecoverable == (OTHER_COPY, OPTIMIZER_STATE)
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "module.model."])
