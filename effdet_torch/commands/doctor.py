@@ -6,7 +6,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NamedTuple
 
 import click
@@ -93,6 +92,8 @@ def doctor() -> None:
 
 def required_packages() -> dict[str, list[Package]]:
     """Return {extra, "" for what every command needs: its packages}, as the project's own metadata list them."""
+    from importlib.metadata import requires  # late: it takes a third of the time of --help
+
     from packaging.requirements import Requirement
 
     found: dict[str, list[Package]] = {}
@@ -111,6 +112,8 @@ def required_packages() -> dict[str, list[Package]]:
 
 
 def _installed(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(name)
     except PackageNotFoundError:

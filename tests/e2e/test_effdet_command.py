@@ -76,7 +76,7 @@ def test_doctor_lists_every_package_of_the_project(tmp_path: Path) -> None:
 
 def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     needed = ["numpy>=999", "no-such-package>=1", 'also-missing; extra == "onnx"', 'torch<1; extra == "openvino"']
-    monkeypatch.setattr(doctor, "requires", lambda _: needed)
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: needed)
     with pytest.raises(SystemExit) as ended:
         doctor.doctor.main([], prog_name="doctor")
     assert ended.value.code == 1
