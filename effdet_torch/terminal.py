@@ -90,8 +90,24 @@ class Command(click.Command):
             fail(error)
 
 
+@click.pass_context
+def _help_without_verb(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        write(context.get_help() + "\n", err=True)
+        context.exit(2)
+
+
 class Group(Command, click.Group):
     """A command whose verbs are commands, listed in the order in which they are given."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(
+            *args,
+            **options,
+            callback=_help_without_verb,
+            invoke_without_command=True,
+            subcommand_metavar="COMMAND [ARGS]...",
+        )
 
     def list_commands(self, _: click.Context) -> list[str]:
         """Return the verbs."""

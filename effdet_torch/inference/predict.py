@@ -246,8 +246,9 @@ class Predictor:
         on_gpu, files = self.device_type == "cuda", iter(paths)
         batches = read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
         for result in self.stream_batches(batches):
-            path = next(files)
-            yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=path))
+            # A file is read again to be drawn, and turned then.
+            source = next(files) if apply_exif else None
+            yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=source))
 
     def stream_batches(
         self, batches: Iterable[list[NDArray[np.uint8] | ImageError]]

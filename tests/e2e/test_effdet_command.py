@@ -87,3 +87,12 @@ def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "also-missing" not in error  # an extra that nobody asked for is no fault
     assert "torch" in error
     assert isinstance(doctor.doctor, click.Command)
+
+
+def test_without_a_verb_there_is_help(tmp_path: Path) -> None:
+    done, helped = run("effdet", cwd=tmp_path), run("effdet", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", helped.stdout)
+    assert "Usage: effdet [OPTIONS] COMMAND [ARGS]...\n" in done.stderr
+    done = run("effdet", "detekt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "No such command 'detekt'" in done.stderr

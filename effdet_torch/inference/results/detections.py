@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -79,9 +79,10 @@ class Detections:
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Self: ...
     def __getitem__(self, index: Any) -> Detection | Self:
-        if isinstance(index, Integral):
-            return list(self)[int(index)]
-        places = np.arange(len(self))[as_array(index)]
+        index = as_array(index)
+        if not isinstance(index, slice) and np.ndim(index) == 0:
+            return list(self)[operator.index(index)]
+        places = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
         return replace(
             self,
             boxes_xyxy=self.boxes_xyxy[places],
@@ -96,7 +97,10 @@ class Detections:
         return "\n".join((f"{len(self)} detection{'' if len(self) == 1 else 's'}{size}", *rows))
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the same with tensors on a device in place of arrays; all methods work with them, too."""
+        """Return the same with tensors on a device in place of arrays; all methods work with them, too.
+
+        On the CPU the tensors share their memory with the arrays, as those of `torch.as_tensor` do.
+        """
         import torch
 
         def moved(array: Any) -> Any:

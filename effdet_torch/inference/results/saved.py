@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     content = io.BytesIO()
-    picture.save(content, **PICTURES[path.suffix.lower()])
+    try:
+        picture.save(content, **PICTURES[path.suffix.lower()])
+    except OSError as error:  # JPEG has at most 65535 pixels a side
+        raise OutputError(
+            f"{path} cannot hold a picture of {picture.width} x {picture.height} pixels: {error}"
+        ) from error
     _write(path, content.getvalue())
 
 
@@ -45,10 +51,12 @@ def save_text(found: Detections, path: Path) -> None:
     text = TEXTS.get(path.suffix.lower())
     if text is None:
         raise UsageError(f"{path}: expected one of the suffixes {', '.join((*PICTURES, *TEXTS))}")
-    _write(path, text(found).encode())
+    _write(path, text(found).encode(errors="backslashreplace"))  # half a surrogate pair has no encoding
 
 
 def _write(path: Path, content: bytes) -> None:
+    if "\0" in str(path):
+        raise OutputError(f"{path} cannot be written: a null byte in its name; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,10 +104,17 @@ def voc_text(found: Detections) -> str:
         SubElement(item, "name").text = printable(detection.name)
         SubElement(item, "difficult").text = "0"
         sides = SubElement(item, "bndbox")
-        for name, side in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
-            SubElement(sides, name).text = str(round(side))
+        (left, right), (top, bottom) = _whole(box[0], box[2]), _whole(box[1], box[3])
+        for name, side in zip(("xmin", "ymin", "xmax", "ymax"), (left, top, right, bottom), strict=True):
+            SubElement(sides, name).text = str(side)
     indent(root)
     return tostring(root, encoding="unicode") + "\n"
+
+
+def _whole(low: float, high: float) -> tuple[int, int]:
+    """Return the ends of a side in whole pixels, at least one apart."""
+    ends = round(low), round(high)
+    return ends if ends[0] < ends[1] else (math.floor(low), math.ceil(high))
 
 
 def _size(found: Detections, method: str) -> tuple[int, int]:

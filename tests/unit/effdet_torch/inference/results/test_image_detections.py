@@ -44,11 +44,14 @@ def test_iteration_and_one_detection(found: ImageDetections) -> None:
     assert [(row.score, row.category_id) for row in rows[1:3]] == [(found.scores[1], 17), (0.5, 3)]
     assert found[0] == rows[0]
     assert found[np.int64(-1)] == rows[-1]
+    assert found[np.array(2)] == found.to("cpu")[torch.tensor(2)] == rows[2]
     with pytest.raises(IndexError):
         found[4]
 
 
-@pytest.mark.parametrize("index", [slice(1, 3), [1, 2], np.array([1, 2]), np.array([False, True, True, False])])
+@pytest.mark.parametrize(
+    "index", [slice(1, 3), [1, 2], (1, 2), torch.tensor([1, 2]), np.array([1, 2]), np.array([False, True, True, False])]
+)
 def test_some_of_the_detections(found: ImageDetections, index: Any) -> None:
     some = found[index]
     assert columns(some) == [BOXES[1:3].tolist(), found.scores[1:3].tolist(), [17, 3], NAMES[1:3]]
@@ -133,6 +136,8 @@ def test_predictor_keeps_size_and_image(image: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(kept[:0].plot()), image)  # negative control
     ((_, streamed),) = predictor.stream([tmp_path / "a.png"])  # type: ignore[misc]
     assert streamed.source == tmp_path / "a.png"
+    ((_, stored),) = predictor.stream([tmp_path / "a.png"], apply_exif=False)  # type: ignore[misc]
+    assert stored.source is None  # read again, it would be turned
     (passing,) = predictor(iter([image]))  # images that nobody else keeps are not kept
     assert passing.source is None
     with pytest.raises(UsageError, match=r"plot\(image\)"):
@@ -155,6 +160,25 @@ def test_save_goes_by_the_suffix(found: ImageDetections, image: Any, tmp_path: P
     with pytest.raises(OutputError, match="choose another folder"):
         found.save(tmp_path / "file" / "a.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.jpg", "a.json", "file", "new"]
+
+
+def test_a_box_keeps_an_area_in_whole_pixels(found: ImageDetections, tmp_path: Path) -> None:
+    slivers = np.float32([[10.2, 10.2, 10.4, 40], [49.7, 0, 60, 10], [0, 39.6, 10, 40], [3, 3, 4, 4]])
+    (tmp_path / "a.xml").write_text(replace(found, boxes_xyxy=slivers).to_voc())
+    boxes = [entry["bbox"] for entry in voc_folder(tmp_path).content["annotations"]]
+    assert boxes == [[10, 10, 1, 30], [49, 0, 1, 10], [0, 39, 10, 1], [3, 3, 1, 1]]
+
+
+def test_names_that_no_file_can_hold(found: ImageDetections, tmp_path: Path) -> None:
+    broken = replace(found, names=["a\ud800b", "\0", "\n", "d"])
+    for suffix in (".csv", ".json", ".txt", ".xml"):
+        assert broken.save(tmp_path / f"a{suffix}").read_text(encoding="utf-8")
+    assert "a\\ud800b" in (tmp_path / "a.csv").read_text(encoding="utf-8")
+    with pytest.raises(OutputError, match="null byte"):
+        found.save(tmp_path / "a\0.json")
+    with pytest.raises(OutputError, match="cannot hold a picture of 2 x 70000 pixels"):
+        replace(found, size=None).save(tmp_path / "a.jpg", np.zeros((70000, 2, 3), np.uint8))
+    assert not (tmp_path / "a.jpg").exists()
 
 
 def test_supervision_is_asked_for_by_name(found: ImageDetections, monkeypatch: pytest.MonkeyPatch) -> None:
