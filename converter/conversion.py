@@ -44,7 +44,7 @@ class Preparation:
 
     @property
     def parameters(self) -> int:
-        """Values of one copy of the network, redundant biases and batch norm statistics included."""
+        """Values that training changes by gradients, redundant biases included."""
         return self.plan.parameters
 
     def for_target(self, target: Target, bare: bool = False) -> Preparation:

@@ -182,7 +182,7 @@ def official_text(files: Iterable[OfficialFile]) -> str:
     rows = [
         (
             file.short_name,
-            "backbone" if isinstance(file.config, BackboneConfig) else "{} x {}".format(*file.config.image_size),
+            "backbone" if isinstance(file.config, BackboneConfig) else "{1} x {0}".format(*file.config.image_size),
             "" if file.ap is None else f"{file.ap:.1f}",
             USUAL_SCALING if file.input_scaling == usual else file.input_scaling,
         )
@@ -214,7 +214,7 @@ def _model_text(variant: str, config: Facts, parameters: int) -> str:
     fed = f", the BiFPN fed by the blocks {taps}" if taps else ""
     own = [name for name in PACKAGE_SETTINGS if config[name] != getattr(MODELS[variant], name)]
     parts = [
-        f"{variant}, {classes}, {height} x {width} pixels{scaling}{RESIZED[config['resize']]}{fed}",
+        f"{variant}, {classes}, {width} x {height} pixels{scaling}{RESIZED[config['resize']]}{fed}",
         *(f"{name} {config[name]}" for name in own),
         f"{parameters / 1e6:.2f} M parameters",
     ]

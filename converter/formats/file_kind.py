@@ -22,10 +22,18 @@ VARIABLES = "variables"  # folder and prefix of the bundle in a SavedModel
 SAVED_MODEL_FILE = "saved_model.pb"
 # Of a folder as Hugging Face's tools write it, best first; the index lists the files of a model in several pieces.
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
-PYTORCH_SUFFIXES = (".pth", ".pt", ".pt2", ".bin", ".ckpt")  # of archives that do not begin with their pickle
+PYTORCH_SUFFIXES = (
+    ".pth",
+    ".pt",
+    ".pt2",
+    ".torchscript",
+    ".bin",
+    ".ckpt",
+)  # of archives that do not begin with their pickle
 _INDEX_SUFFIX = ".index.json"
 _HEAD_BYTES = 1024
 _EXPORTED = "Exported weights may be folded or quantised: pass the training checkpoint instead."
+_RUN = "effdet-detect and effdet-verify take one that effdet-export wrote, as MODEL; else pass the training checkpoint."
 _STATE_DICT = "Pass a state_dict with the keys of the effdet package."
 _DOWNLOAD = "Check the address and download the file again."
 _ZIP = b"PK\x03\x04"
@@ -61,8 +69,9 @@ FROZEN_GRAPH = Format("a frozen graph", _EXPORTED)
 TFLITE = Format("a TensorFlow Lite model", _EXPORTED)
 ONNX = Format(
     "an ONNX model",
-    "effdet-detect and effdet-verify take one that effdet-export wrote, as MODEL; else pass the training checkpoint.",
+    _RUN,
 )
+OPENVINO = Format("an OpenVINO model", _RUN)
 SAFETENSORS = Format("a safetensors file", _STATE_DICT)
 PYTORCH_ZIP = Format("a PyTorch file", _STATE_DICT)
 PICKLE = Format("a pickle, probably an old PyTorch file", _STATE_DICT)
@@ -194,6 +203,7 @@ _CONTENTS: tuple[tuple[Format, Callable[[bytes, str], bool]], ...] = (
     (GZIP, lambda head, _: head.startswith(b"\x1f\x8b")),
     (HDF5, lambda head, _: head.startswith(_HDF5)),
     (GIT_LFS_POINTER, lambda head, _: head.startswith(b"version https://git-lfs")),
+    (OPENVINO, lambda head, _: is_web_page(head) and b"<net " in head),
     (WEB_PAGE, lambda head, _: is_web_page(head)),
     (PYTORCH_ZIP, lambda head, suffix: head.startswith(_ZIP) and (b"/data.pkl" in head or suffix in PYTORCH_SUFFIXES)),
     (KERAS_3, lambda head, suffix: head.startswith(_ZIP) and (suffix == ".keras" or b"metadata.json" in head)),

@@ -135,8 +135,8 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """Number of values in one copy of the network, redundant biases and batch norm statistics included."""
-        return sum(math.prod(shape) for shape in self.variables.values())
+        """Number of values that training changes by gradients, redundant biases included."""
+        return sum(math.prod(self.variables[name]) for name in self.trainable)
 
     def within(self, scope: str) -> Plan:
         """Return the part of the plan that lies in a TensorFlow scope: "efficientnet-b0"."""

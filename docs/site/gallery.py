@@ -97,7 +97,7 @@ def page(photos: list[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of the gallery's Markdown."""
     yield '## Detections\n\n<div class="gallery" markdown>\n'
     for photo in photos:
-        yield from figure(photo["file_name"], f"Photograph: [Flickr]({photo['flickr_url']}), CC BY 2.0; boxes drawn in")
+        yield from figure(photo["file_name"], f"Photograph: [Flickr]({photo['flickr_url']}), CC BY 2.0; boxes added")
     yield "</div>\n\n## Reports\n"
     for name, (title, command) in REPORTS.items():
         yield f"* [{title}](gallery/{name}): `{command}`"
@@ -107,7 +107,7 @@ def page(photos: list[Mapping[str, Any]]) -> Iterator[str]:
 
 def figure(name: str, caption: str) -> Iterator[str]:
     """Yield a picture with its caption."""
-    yield f"<figure markdown>\n![](gallery/{name})\n<figcaption markdown>{caption}</figcaption>\n</figure>\n"
+    yield f"<figure markdown>\n![{name}](gallery/{name})\n<figcaption markdown>{caption}</figcaption>\n</figure>\n"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ EXTRAS: Mapping[str, str] = {
     "onnx": "effdet-export to .onnx, and running it",
     "openvino": "effdet-export to .xml, and running it",
     "executorch": "effdet-export to .pte, and running it",
-    "litert": "effdet-detect and effdet-verify with .tflite files",
+    "litert": "effdet-export to .tflite, and running it",
     "tensorboard": "effdet-train --tensorboard",
     "huggingface": "models on the Hugging Face Hub",
     "video": "effdet-detect on videos, cameras and streams",

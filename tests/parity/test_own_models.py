@@ -328,7 +328,7 @@ def test_the_commands(tmp_path: Path) -> None:
     (elsewhere := tmp_path / "elsewhere").mkdir()
     done = run("effdet-convert", "../training", "mine.pth", cwd=elsewhere)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "d0, 20 classes, 9 anchors per location, 384 x 640 pixels, " in done.stdout
+    assert "d0, 20 classes, 9 anchors per location, 640 x 384 pixels, " in done.stdout
     assert "note" not in done.stdout
     options = ("--dtype", "float64", "--image-size", "640x384")
     done = run("effdet-verify", "mine.pth", "--reference", "../training", *options, cwd=elsewhere)

@@ -32,7 +32,7 @@ def check_batch_norms(recipe: Recipe, config: EfficientDetConfig, processes: Pro
     images = recipe.batch * (processes.count if recipe.sync_bn else 1)
     level, (height, width) = max(config.feature_sizes().items())
     if images * height * width == 1:
-        size = " x ".join(map(str, config.image_size))
+        size = "{1} x {0}".format(*config.image_size)
         raise ConfigError(
             f"with 1 image of {size} pixels the features of level P{level} are 1 x 1: {ONE_VALUE}",
             "Pass --batch 2 or more, a larger --image-size, --sync-bn in several processes, or --freeze-bn. "

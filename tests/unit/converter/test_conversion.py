@@ -29,7 +29,8 @@ def test_prepares_without_options(data: bool) -> None:
     assert prepared.settings.config == small_config()
     assert prepared.view.name == "ema"
     assert prepared.accounting.problems == []
-    assert prepared.parameters == sum(array.size for name, array in CHECKPOINT.items() if name.endswith("/Momentum"))
+    momenta = {name: array.size for name, array in CHECKPOINT.items() if name.endswith("/Momentum")}
+    assert prepared.parameters == sum(size for name, size in momenta.items() if "/moving_" not in name)
     assert build_metadata(prepared)["redundant_bias"] == "folded"
 
 

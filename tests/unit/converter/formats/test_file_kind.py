@@ -38,6 +38,11 @@ SAVED_SLICES = tiny.table({b"": tiny.nested(1, b"\x0a\x00" * 100), b"\x00w": b""
         ("d0.tar.gz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git-lfs.*git lfs pull"),
         ("d0.tar.gz", b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
         ("d0.tar.gz", b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "a server's error"),
+        (
+            "d0.xml",
+            b'<?xml version="1.0"?>\n<net name="d0" version="11">',
+            "an OpenVINO model.*effdet-detect and effdet-verify",
+        ),
         ("d0.tar.gz", b"", "an empty file.*download the file again"),
         ("d0.tar", bytes(257) + b"ustar\x0000" + bytes(200), "uncompressed tar"),
         ("notes.txt", b"hello", "of unknown kind"),

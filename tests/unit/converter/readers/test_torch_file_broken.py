@@ -112,7 +112,7 @@ def test_a_torchscript_program(path: Path) -> None:
         read_torch_file(path)
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".ckpt", ".torchscript"])
 def test_programs_are_named_under_any_suffix(tmp_path: Path, suffix: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
