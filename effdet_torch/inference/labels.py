@@ -11,7 +11,7 @@ from typing import Any
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.errors import UsageError
+from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
 
@@ -62,6 +62,7 @@ def chosen_names(label_map: Mapping[int, str] | str | Path | None, config: Effic
 
     Raises:
         UsageError: The file cannot be read, or does not fit the model; or an argument is of another type.
+        ConfigError: The dictionary names a category that the model does not have.
     """
     if label_map is None:
         return own_names(config)
@@ -71,6 +72,8 @@ def chosen_names(label_map: Mapping[int, str] | str | Path | None, config: Effic
     for number, name in label_map.items():
         require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
         require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
+        if not 1 <= number <= config.num_classes:
+            raise ConfigError(f"label_map names category {number}; expected 1 to {config.num_classes}")
     return label_map
 
 

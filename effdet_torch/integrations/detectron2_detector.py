@@ -17,8 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from effdet_torch.checks import require_type
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.integrations.class_labels import label_categories, labelled
+from effdet_torch.integrations.class_labels import categories_of, label_categories, labelled, plain_boxes
 from effdet_torch.integrations.torchvision_detector import WHITE, TorchvisionDetector, as_torchvision
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import OWN, Profile
@@ -65,7 +66,8 @@ class Detectron2Detector(nn.Module):
         Raises:
             UsageError: An image has another shape, type or range; or `instances` are missing in training mode.
         """
-        images = [self._prepared(one["image"], index) for index, one in enumerate(batched_inputs)]
+        require_type(batched_inputs, Sequence, "batched_inputs", "a list with a dictionary for every image")
+        images = [self._prepared(one, index) for index, one in enumerate(batched_inputs)]
         if self.training:
             losses = self.detector.losses(
                 images, [self._target(one, index) for index, one in enumerate(batched_inputs)]
@@ -74,8 +76,13 @@ class Detectron2Detector(nn.Module):
         found = self.detector.detect(images)
         return [self._instances(*pair) for pair in zip(found, batched_inputs, strict=True)]
 
-    def _prepared(self, image: Tensor, index: int) -> Tensor:
+    def _prepared(self, one: Input, index: int) -> Tensor:
         """Return an image as RGB in 0..1, or as uint8."""
+        require_type(one, Mapping, f"the input {index}", "a dictionary with image (3, H, W)")
+        if "image" not in one:
+            raise UsageError(f"the input {index} has no image; expected a tensor (3, H, W)")
+        image: Tensor = one["image"]
+        require_type(image, Tensor, f"the image {index}", "a tensor (3, H, W)")
         if image.ndim != 3 or image.shape[0] != 3:
             raise UsageError(f"the image {index} has the shape {tuple(image.shape)}; expected (3, H, W)")
         rgb = image.flip(0) if self.is_bgr else image
@@ -85,11 +92,9 @@ class Detectron2Detector(nn.Module):
         if "instances" not in one:
             raise UsageError(f"the input {index} has no instances, which are needed in training mode")
         instances = one["instances"]
-        labels = instances.gt_classes.to(self.device)
-        if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(self.categories)):
-            found = f"{int(labels.min())} to {int(labels.max())}"
-            raise UsageError(f"the input {index} has gt_classes {found}; expected 0 to {len(self.categories) - 1}")
-        return {"boxes": instances.gt_boxes.tensor, "labels": self.categories[labels]}
+        boxes, labels = (getattr(instances, name, None) for name in ("gt_boxes", "gt_classes"))
+        categories = categories_of(labels, self.categories, f"gt_classes of the input {index}")
+        return {"boxes": plain_boxes(boxes), "labels": categories}
 
     def _instances(self, found: Mapping[str, Tensor], one: Input) -> dict[str, Any]:
         from detectron2.structures import Boxes, Instances

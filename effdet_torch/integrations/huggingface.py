@@ -22,6 +22,7 @@ from huggingface_hub import ModelCard, PyTorchModelHubMixin
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.errors import OverwriteError, UsageError
 from effdet_torch.hugging_face import WEIGHTS, downloaded
 from effdet_torch.integrations.model_card import TASK, model_card
 from effdet_torch.network.checkpoint import load_model
@@ -29,6 +30,7 @@ from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.saving import save_model
 
 CONFIG = "config.json"
+DOWNLOAD = ("cache_dir", "token", "force_download", "local_files_only")  # huggingface_hub's options
 
 
 class HubModel(
@@ -59,6 +61,19 @@ class HubModel(
         url: str = super().push_to_hub(repo_id, model_card_kwargs=told, **options)
         return url
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write weights, config and card into a folder; see huggingface_hub.
+
+        Raises:
+            UsageError: The card is refused, see `generate_model_card`; or the folder has a card, which huggingface_hub
+                would keep although it may be about another model. Nothing is written.
+        """
+        if (card := Path(save_directory) / "README.md").exists():
+            raise OverwriteError(f"{card} may describe another model: remove it, or choose another folder")
+        self.generate_model_card(**(options.get("model_card_kwargs") or {}))
+        url: str | None = super().save_pretrained(save_directory, **options)
+        return url
+
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, save_directory / WEIGHTS)
         values = {"model_type": "efficientdet", **self.config.to_dict()}
@@ -66,14 +81,33 @@ class HubModel(
 
     @classmethod
     def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, map_location: Any = "cpu", **options: Any
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        map_location: Any = "cpu",
+        config: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> HubModel:
-        """Return the model of a repository or folder, in eval mode; see `load_model` for what is refused."""
-        if (Path(model_id) / WEIGHTS).is_file():
-            return cls.of(load_model(Path(model_id) / WEIGHTS, device=map_location))
-        names = ("cache_dir", "token", "force_download", "local_files_only")
-        file = downloaded(model_id, revision, **{name: options[name] for name in names if name in options})
-        return cls.of(load_model(file, device=map_location))
+        """Return the model of a repository or folder, in eval mode; see `load_model` for what is refused.
+
+        `config` is the content of the repository's config.json, which may not contradict the weights' own.
+        """
+        if unknown := [name for name in options if name not in DOWNLOAD]:
+            raise UsageError(
+                f"from_pretrained has no option {unknown[0]!r}: the model comes as it was saved; create_model("
+                "pretrained='hf:user/repository', ...) changes its settings"
+            )
+        own = Path(model_id) / WEIGHTS
+        file = own if own.is_file() else downloaded(model_id, revision, **options)
+        model = cls.of(load_model(file, device=map_location))
+        require_type(config, (Mapping, type(None)), "config", f"nothing, or the content of {CONFIG}")
+        settings = json.loads(json.dumps(model.config.to_dict()))
+        if other := [name for name, value in (config or {}).items() if settings.get(name, value) != value]:
+            raise UsageError(
+                f"{CONFIG} of {model_id} has another {other[0]} than {WEIGHTS}: they do not belong together"
+            )
+        return model
 
     def generate_model_card(
         self,
@@ -81,18 +115,20 @@ class HubModel(
         reports: Sequence[str | Path] = (),
         licence: str | None = None,
         repo_id: str = "USER/NAME",
-        **_: Any,
     ) -> ModelCard:
         """Return the card of the model: what it is, where it is from, and what was checked.
 
         Args:
-            file: the file that effdet-verify checked; the model must have its values, bit for bit.
+            file: the file that the model was loaded from, and that effdet-verify checked; the model must have its
+                settings, and its values bit for bit. Without it the card says only what the model began as.
             reports: of `effdet-verify` about that file, each `report.json`; what they found goes into the card.
             licence: of the weights, by its name on the Hub; the card says "unknown" where it is not given, because a
                 model that was trained on other data may have another one than the original.
             repo_id: where the model will be.
 
         Raises:
-            UsageError: A report cannot be read, or is about another file; or the model has other values than the file.
+            UsageError: A report cannot be read, or is about another file; the model has other settings or values than
+                the file.
+            ModelFileError: The file cannot be read.
         """
         return model_card(self, None if file is None else Path(file), list(map(Path, reports)), licence, repo_id)

@@ -18,7 +18,7 @@ from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from effdet_torch.integrations.class_labels import label_categories, labelled
+from effdet_torch.integrations.class_labels import categories_of, label_categories, labelled, plain_boxes
 from effdet_torch.integrations.torchvision_detector import WHITE, as_torchvision
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.processing.profiles import OWN
@@ -62,8 +62,11 @@ class EffdetDetector(BaseDetector):  # type: ignore[misc]
     def loss(self, batch_inputs: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:
         """Return `loss_cls` and `loss_bbox` of images (B, 3, H, W), 0..255, with their `gt_instances`."""
         targets = [
-            {"boxes": _plain(sample.gt_instances.bboxes), "labels": self.categories[sample.gt_instances.labels]}
-            for sample in batch_data_samples
+            {
+                "boxes": plain_boxes(sample.gt_instances.bboxes),
+                "labels": categories_of(sample.gt_instances.labels, self.categories, f"gt_instances {index}: labels"),
+            }
+            for index, sample in enumerate(batch_data_samples)
         ]
         losses = self.detector.losses(self._images(batch_inputs, batch_data_samples), targets)
         return {"loss_cls": losses["classification"], "loss_bbox": losses["bbox_regression"]}
@@ -102,9 +105,3 @@ class EffdetDetector(BaseDetector):  # type: ignore[misc]
         """Return the images of a batch without MMDetection's padding, in 0..1."""
         sizes = [sample.img_shape[:2] for sample in samples]
         return [image[:, :height, :width] / WHITE for image, (height, width) in zip(batch_inputs, sizes, strict=True)]
-
-
-def _plain(boxes: Any) -> Tensor:
-    """Return boxes as a tensor; MMDetection has a type of its own for them."""
-    tensor: Tensor = getattr(boxes, "tensor", boxes)
-    return tensor

@@ -7,7 +7,8 @@ Source: torchvision's documentation of `torchvision.models.detection.retinanet_r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from effdet_torch.checks import require_type
 from effdet_torch.errors import UsageError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.labels import own_names
+from effdet_torch.inference.selection import Selection
+from effdet_torch.integrations.class_labels import require_labels
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.postprocess import postprocess, scales_of_boxes
 from effdet_torch.processing.preprocess import preprocess
@@ -55,7 +58,7 @@ class TorchvisionDetector(nn.Module):
         return self
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None = None
+        self, images: Iterable[Tensor], targets: Iterable[Mapping[str, Tensor]] | None = None
     ) -> list[dict[str, Tensor]] | dict[str, Tensor]:
         """Detect objects, or return losses in training mode.
 
@@ -77,8 +80,9 @@ class TorchvisionDetector(nn.Module):
         return self.losses(images, targets) if self.training else self.detect(images)
 
     @torch.no_grad()
-    def detect(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    def detect(self, images: Iterable[Tensor]) -> list[dict[str, Tensor]]:
         """Return detections, as `forward` does in evaluation mode."""
+        images = _listed(images, "images")
         batch, scales = self.prepared(images)
         logits, deltas = self.model(batch)
         size = self.model.config.image_size
@@ -93,11 +97,12 @@ class TorchvisionDetector(nn.Module):
             results.append({"boxes": inside[kept], "labels": labels[kept], "scores": scores[kept]})
         return results
 
-    def losses(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Tensor]] | None) -> dict[str, Tensor]:
+    def losses(self, images: Iterable[Tensor], targets: Iterable[Mapping[str, Tensor]] | None) -> dict[str, Tensor]:
         """Return losses, as `forward` does in training mode."""
         batch, scales = self.prepared(images)
-        if targets is None or len(targets) != len(batch):
-            found = "none" if targets is None else str(len(targets))
+        targets = [] if targets is None else _listed(targets, "targets")
+        if len(targets) != len(batch):
+            found = len(targets) or "none"
             raise UsageError(f"{len(batch)} images and targets: {found}; expected targets for every image")
         for index, target in enumerate(targets):
             _require_target(target, index, self.model.config.num_classes)
@@ -109,8 +114,9 @@ class TorchvisionDetector(nn.Module):
         losses = self.loss(*self.model(batch), assigned)
         return {"classification": losses.classes, "bbox_regression": losses.total - losses.classes}
 
-    def prepared(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def prepared(self, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Return images as network input (B, 3, H, W) and their scales (B,) or (B, 4), see `preprocess`."""
+        images = _listed(images, "images")
         for index, image in enumerate(images):
             _require_image(image, index)
         pixels = [image if image.dtype == torch.uint8 else image.float() * WHITE for image in images]
@@ -135,8 +141,9 @@ def as_torchvision(
         recipe: supplies the settings of the losses; by default those of `effdet-train`.
 
     Raises:
-        UsageError: `model` is something else, or has a segmentation head, for which torchvision has no output.
-        ConfigError: The profile does not exist.
+        UsageError: An argument is of another type, or the model has a segmentation head, for which torchvision has no
+            output.
+        ConfigError: The profile does not exist, or the score is not in 0..1.
     """
     require_type(model, EfficientDet, "model", "an EfficientDet, which load_model and create_model return")
     if model.config.segments:
@@ -144,8 +151,19 @@ def as_torchvision(
             f"{model.config.name} has a segmentation head, for which torchvision's detection models have no output; "
             "Predictor returns boxes and masks"
         )
+    require_type(recipe, (Recipe, type(None)), "recipe", "a Recipe, which make_recipe returns")
+    Selection(score_threshold)  # refuses what is not a score
     chosen = get_profile(profile, model.config)
     return TorchvisionDetector(model, chosen, score_threshold, make_recipe() if recipe is None else recipe)
+
+
+def _listed(given: Iterable[Any], name: str) -> list[Any]:
+    """Return a list of what may be read only once."""
+    expected = "a list with one for every image"
+    require_type(given, Iterable, name, expected)
+    if isinstance(given, str | Mapping):  # both can be read, as letters and keys
+        raise UsageError(f"{name} is of type {type(given).__name__}; expected {expected}")
+    return list(given)
 
 
 def _require_image(image: Tensor, index: int) -> None:
@@ -164,15 +182,16 @@ def _require_image(image: Tensor, index: int) -> None:
 
 
 def _require_target(target: Mapping[str, Tensor], index: int, num_classes: int) -> None:
+    require_type(target, Mapping, f"targets[{index}]", "a dictionary with boxes (N, 4) and labels (N,)")
     if missing := [key for key in ("boxes", "labels") if key not in target]:
         raise UsageError(f"targets[{index}] has no {missing[0]!r}; expected boxes (N, 4) and labels (N,)")
     boxes, labels = target["boxes"], target["labels"]
+    for name, value in (("boxes", boxes), ("labels", labels)):
+        require_type(value, Tensor, f"targets[{index}][{name!r}]", "a tensor")
     if boxes.ndim != 2 or boxes.shape[1] != 4 or labels.shape != boxes.shape[:1]:
         found = f"boxes {tuple(boxes.shape)} and labels {tuple(labels.shape)}"
         raise UsageError(f"targets[{index}] has {found}; expected (N, 4) and (N,)")
-    if len(labels) and not (int(labels.min()) >= 1 and int(labels.max()) <= num_classes):
-        found = f"{int(labels.min())} to {int(labels.max())}"
-        raise UsageError(f"targets[{index}] has labels {found}; expected 1 to {num_classes}")
+    require_labels(labels, f"targets[{index}]['labels']", range(1, num_classes + 1))
     empty = ~(boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     if empty.any():
         raise UsageError(

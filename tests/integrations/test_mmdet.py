@@ -138,6 +138,23 @@ def test_a_name_that_the_model_lacks(checkpoint: Path) -> None:
         build(checkpoint, classes=("horse",))
 
 
+def test_a_name_of_two_classes(checkpoint: Path) -> None:
+    """One label stands for one class; the objects of the other one would be lost."""
+    save_model(create_model("d0", num_classes=3, label_map={1: "cat", 2: "cat", 3: "dog"}), checkpoint)
+    with pytest.raises(UsageError, match="has the class 'cat' twice, as categories 1 and 2"):
+        build(checkpoint, classes=("cat", "dog"))
+    assert build(checkpoint, classes=("dog",)).categories.tolist() == [3]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_without_a_name(checkpoint: Path, image: np.ndarray, label: int) -> None:
+    detector, batch = build(checkpoint, classes=CLASSES), packed(image)
+    batch["data_samples"][0].gt_instances.labels[:] = label
+    data = detector.data_preprocessor(batch, training=True)
+    with pytest.raises(UsageError, match=f"has values {label} to {label}; expected 0 to 1"):
+        detector.loss(data["inputs"], data["data_samples"])
+
+
 def test_pixels_must_not_be_normalised(checkpoint: Path, image: np.ndarray) -> None:
     preprocessor = {"type": "DetDataPreprocessor", "mean": [123.0] * 3, "std": [58.0] * 3, "bgr_to_rgb": True}
     with pytest.raises(UsageError, match="not normalised"):

@@ -75,6 +75,15 @@ CALLS: dict[str, tuple[Call, str]] = {
     "backbone of a name": (lambda: load_backbone("d0", "b0.pth"), "model is of type str; .*create_model returns"),
     "names as names": (lambda: read_labels(["cat", "dog"]), "path is of type list; expected the path of a file"),
     "names as bytes": (lambda: read_labels(b"cat"), "path is of type bytes"),
+    "a label map with a category too many": (
+        lambda: predictor(label_map={500: "a"}, classes="a"),
+        "label_map names category 500; expected 1 to 2",
+    ),
+    "a label map with the background": (
+        lambda: predictor(label_map={0: "b"}),
+        "label_map names category 0; expected 1",
+    ),
+    "a label map of channels": (lambda: predictor(label_map={-3: "b"}), "label_map names category -3; expected 1 to 2"),
     "a list as label map": (
         lambda: predictor(label_map=["cat", "dog"]),
         r"label_map is of type list; expected {category id: name}, which is dict\(enumerate\(names, start=1\)\)",

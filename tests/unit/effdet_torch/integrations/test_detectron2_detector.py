@@ -98,19 +98,63 @@ def test_losses_are_those_of_the_model(model: EfficientDet, rgb: torch.Tensor) -
     assert totals[-1] < totals[0]
 
 
+def fractions() -> Instances:
+    return Instances((48, 64), gt_boxes=Boxes(torch.tensor([[1.0, 2, 3, 4]])), gt_classes=torch.zeros(1))
+
+
 @pytest.mark.parametrize(
     ("one", "expected"),
     [
         ({}, "the input 0 has no instances"),
-        ({"instances": target(2)}, "the input 0 has gt_classes 2 to 2; expected 0 to 1"),
+        ({"instances": target(2)}, "gt_classes of the input 0 has values 2 to 2; expected 0 to 1"),
         ({"instances": target(0, box=(4, 5, 4, 33))}, r"targets\[0\] has the box .* with an area"),
         ({"image": torch.zeros(48, 64, 3), "instances": target(0)}, r"shape \(48, 64, 3\); expected \(3, H, W\)"),
+        ({"image": np.zeros((3, 48, 64), np.uint8)}, "the image 0 is of type ndarray; expected a tensor"),
+        ({"instances": Instances((48, 64), gt_boxes=Boxes(torch.zeros(0, 4)))}, "gt_classes of the input 0 is of type"),
+        ({"instances": fractions()}, "gt_classes of the input 0 holds torch.float32; expected integers"),
         ({"image": torch.full((3, 4, 4), -9.0), "instances": target(0)}, "not normalised"),
     ],
 )
 def test_wrong_inputs(model: EfficientDet, rgb: torch.Tensor, one: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         detector(model).train()([{"image": rgb, **one}])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([{}], "the input 0 has no image"),
+        ([torch.zeros(3, 8, 8)], "the input 0 is of type Tensor; expected a dictionary"),
+        (torch.zeros(1, 3, 8, 8), "batched_inputs is of type Tensor; expected a list"),
+    ],
+)
+def test_what_is_not_a_batch(model: EfficientDet, given: Any, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        detector(model)(given)
+
+
+WRONG_CLASSES: dict[str, tuple[Any, str]] = {
+    "none": ((), "classes is empty"),
+    "twice": (("cat", "cat"), "classes has 'cat' twice"),
+    "a text": ("cat", r"classes is the text 'cat'; expected several names, such as \['cat'\]"),
+    "a set": ({"cat"}, "classes is of type set; expected a sequence of names"),
+    "numbers": ((1, 2), "the class 1 is of type int; expected a name"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_CLASSES)
+def test_names_of_labels_that_are_refused(model: EfficientDet, kind: str) -> None:
+    classes, expected = WRONG_CLASSES[kind]
+    with pytest.raises(UsageError, match=expected):
+        as_detectron2(model, classes=classes)
+
+
+def test_a_name_of_two_categories_is_refused() -> None:
+    """One label stands for one category; the objects of the other one would be lost."""
+    model = small_model(num_classes=3, label_map={1: "chair", 2: "chair", 3: "orange"})
+    with pytest.raises(UsageError, match=r"d0 has the class 'chair' twice, as categories 1 and 2.*label_map"):
+        as_detectron2(model, classes=("chair", "orange"))
+    assert as_detectron2(model, classes=("orange",)).categories.tolist() == [3]  # nothing is lost
 
 
 def test_wrong_arguments(model: EfficientDet) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from effdet_torch import load_model, save_model
-from effdet_torch.errors import ModelFileError, UsageError
+from effdet_torch import get_config, load_model, save_model
+from effdet_torch.errors import ModelFileError, OverwriteError, UsageError
 from effdet_torch.integrations.huggingface import HubModel
 from support.coco_samples import small_model
 from support.hugging_face import Hub, in_process, local_hub
@@ -53,6 +54,40 @@ def test_a_folder_is_what_every_command_takes(tmp_path: Path) -> None:
     (tmp_path / "repo" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelFileError):
         HubModel.from_pretrained(str(tmp_path / "repo"))
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"num_classes": 5}, "from_pretrained has no option 'num_classes'.*create_model"),
+        ({"image_size": 64}, "from_pretrained has no option 'image_size'"),
+        ({"config": {"num_classes": 5}}, "config.json of .* has another num_classes than model.safetensors"),
+        ({"config": get_config("d0")}, "config is of type EfficientDetConfig"),
+    ],
+)
+def test_options_that_would_have_no_effect(tmp_path: Path, option: dict[str, Any], expected: str) -> None:
+    HubModel.of(small_model()).save_pretrained(tmp_path)
+    assert HubModel.from_pretrained(str(tmp_path), force_download=True)
+    with pytest.raises(UsageError, match=expected):
+        HubModel.from_pretrained(str(tmp_path), **option)
+
+
+def test_a_config_of_another_model(tmp_path: Path) -> None:
+    HubModel.of(small_model()).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "efficientdet", "activation": "relu"}')
+    with pytest.raises(UsageError, match="another activation than"):
+        HubModel.from_pretrained(str(tmp_path))
+
+
+def test_nothing_is_written_beside_another_card(tmp_path: Path) -> None:
+    HubModel.of(small_model()).save_pretrained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = HubModel.of(small_model(seed=1))
+    with pytest.raises(OverwriteError, match=r"README\.md may describe another model"):
+        other.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="pass that file as well"):
+        other.save_pretrained(tmp_path / "new", model_card_kwargs={"reports": ["report.json"]})
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_tensors_are_shared_not_copied() -> None:

@@ -125,7 +125,7 @@ def test_targets_that_do_not_fit(images: list[torch.Tensor], targets: list[dict[
     with pytest.raises(UsageError, match="2 images and targets: 1"):
         detector(images, targets[:1])
     wrong = [{"boxes": targets[0]["boxes"], "labels": torch.tensor([0])}, targets[1]]  # background, torchvision's 0
-    with pytest.raises(UsageError, match=r"targets\[0\] has labels 0 to 0; expected 1 to"):
+    with pytest.raises(UsageError, match=r"targets\[0\]\['labels'\] has values 0 to 0; expected 1 to"):
         detector(images, wrong)
 
 
@@ -134,6 +134,29 @@ def test_wrong_arguments() -> None:
         as_torchvision(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="fast"):
         as_torchvision(calm_model(), profile="fast")
+    with pytest.raises(UsageError, match="recipe is of type str; expected a Recipe"):
+        as_torchvision(calm_model(), recipe="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", [2, -1, float("nan"), "a", None])
+def test_what_is_not_a_score(score: Any) -> None:
+    with pytest.raises(UsageError, match="score_threshold is"):
+        as_torchvision(calm_model(), score_threshold=score)
+
+
+def test_images_and_targets_may_be_read_once(
+    images: list[torch.Tensor], targets: list[dict[str, torch.Tensor]]
+) -> None:
+    detector = as_torchvision(calm_model(), score_threshold=0.0)
+    for one, other in zip(detector(iter(images)), detector(images), strict=True):
+        assert torch.equal(one["boxes"], other["boxes"])
+    assert detector.train()(iter(images), iter(targets)).keys() == {"classification", "bbox_regression"}
+
+
+@pytest.mark.parametrize("given", [None, 3, "ab", {"a": 1}])
+def test_what_are_not_images(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"images is of type .*; expected a list with one for every image"):
+        as_torchvision(calm_model())(given)
 
 
 def test_boxes_have_an_area_and_lie_inside(images: list[torch.Tensor]) -> None:
@@ -192,6 +215,11 @@ def test_images_without_objects_train_the_background(images: list[torch.Tensor])
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"boxes": torch.zeros(0, 4)}, "has no 'labels'"),
     "shapes": ({"boxes": torch.zeros(2, 4), "labels": torch.ones(1)}, r"boxes \(2, 4\) and labels \(1,\); expected"),
+    "no dictionary": (None, "is of type NoneType; expected a dictionary with boxes"),  # type: ignore[dict-item]
+    "lists": ({"boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": [1]}, r"\['boxes'\] is of type list; expected a tensor"),
+    "arrays": ({"boxes": np.zeros((0, 4)), "labels": np.zeros(0)}, r"\['boxes'\] is of type ndarray"),
+    "no tensor": ({"boxes": torch.zeros(0, 4), "labels": None}, r"\['labels'\] is of type NoneType"),
+    "float labels": ({"boxes": torch.tensor([[1, 2, 3, 4]]), "labels": torch.ones(1)}, r"holds torch.float32; .*int64"),
     "one box": ({"boxes": torch.zeros(4), "labels": torch.ones(1)}, r"boxes \(4,\)"),
     "degenerate": ({"boxes": torch.tensor([[3.0, 4.0, 3.0, 9.0]]), "labels": torch.tensor([1])}, "with an area"),
     "xywh": ({"boxes": torch.tensor([[30.0, 4.0, 5.0, 9.0]]), "labels": torch.tensor([1])}, "width and height"),
