@@ -39,10 +39,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with _copied_at_the_end(path) as stream:
                 yield stream
         else:
-            with _moved_at_the_end(path) as stream:
+            with _moved_at_the_end(path) as (handle, _), os.fdopen(os.dup(handle), "w+b") as stream:
                 yield stream
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}; {outcome}") from error
+
+
+@contextmanager
+def replacing_by_name(path: Path) -> Iterator[Path]:
+    """As `replacing`, for a library that opens the file itself; not for devices and pipes.
+
+    Yields:
+        The name of the temporary file, which has the suffix of `path`: libraries choose the format by it.
+    """
+    with _moved_at_the_end(path, f".part{path.suffix}") as (_, temporary):
+        yield temporary
 
 
 def size_of(stream: IO[bytes]) -> int:
@@ -67,28 +78,30 @@ def _copied_at_the_end(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _moved_at_the_end(path: Path) -> Iterator[IO[bytes]]:
+def _moved_at_the_end(path: Path, suffix: str = ".part") -> Iterator[tuple[int, Path]]:
+    """Create a temporary file, which is locked until it is in its place; yield its descriptor and its name."""
     place = Path(os.path.realpath(path))
     try:
         if place.is_symlink():  # what it leads to is not a file, but the link itself
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        handle, temporary = _new_part(place)
+        handle, temporary = _new_part(place, suffix)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
-    locked = os.dup(handle)  # until the file is in its place
     try:
-        with os.fdopen(handle, "w+b") as stream:
-            yield stream
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(place)
+        yield handle, temporary
+        try:
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(place)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}; nothing was changed") from error
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(locked)
+        os.close(handle)
 
 
-def _new_part(path: Path) -> tuple[int, Path]:
+def _new_part(path: Path, suffix: str) -> tuple[int, Path]:
     """Create and lock a temporary file beside a path; what a killed run left there is used again, and so disappears."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{suffix}")
     with suppress(OSError):  # another user's file, a link, ...: see below
         handle, is_new = _opened(part)
         is_locked = _lock(handle)
@@ -97,7 +110,7 @@ def _new_part(path: Path) -> tuple[int, Path]:
             return handle, part
         os.close(handle)
     # Another run writes the same file, or may do so where locks do not exist.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent)
     return handle, Path(name)
 
 

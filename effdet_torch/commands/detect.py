@@ -64,7 +64,9 @@ Examples:
     show_default=True,
     help="Minimum score to report; 0 reports all.",
 )
-@click.option("--classes", metavar="LIST", help="Only these: names or category ids, as in person,cat.")
+@click.option(
+    "--classes", metavar="LIST", help="Only these: names or category ids, as in person,cat or '\"bolt, large\",2'."
+)
 @click.option("--max-detections", type=click.IntRange(1), metavar="N", help="Most per image; default: as the profile.")
 @click.option(
     "--iou",
@@ -140,6 +142,7 @@ def detect(
     from effdet_torch.inference.files.places import Outputs, planned
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
+    from effdet_torch.inference.selection import listed_classes
 
     if is_swapped(model, Path(sources[0])):
         raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")
@@ -164,7 +167,7 @@ def detect(
         score_threshold=score,
         iou_threshold=iou,
         max_detections=max_detections,
-        classes=None if classes is None else classes.split(","),
+        classes=None if classes is None else listed_classes(classes),
         backend=backend,
         label_map=labels,
         check_values=check_values,

@@ -8,6 +8,7 @@ classes suppress each other, and the scores of soft suppression would be other o
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -121,6 +122,20 @@ class Selection:
         return Detections(found.boxes_xyxy[places], found.scores[places], found.classes[places])
 
 
+def listed_classes(text: str) -> list[str]:
+    """Return the classes of a list with commas, as in a line of CSV: `person,"bolt, large"` are two.
+
+    Raises:
+        ConfigError: Quotation marks are misplaced.
+    """
+    try:
+        return next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise ConfigError(
+            f"cannot read the list of classes {text!r}: {error}; quote a name as in CSV, or pass category ids"
+        ) from error
+
+
 def category_ids_of(
     classes: str | int | Iterable[str | int], names: Mapping[int, str], num_classes: int
 ) -> tuple[int, ...]:
@@ -143,12 +158,14 @@ def category_ids_of(
     for number, name in names.items():
         by_name.setdefault(name.strip().casefold(), []).append(int(number))
     chosen: set[int] = set()
-    for one in given:
+    for place, one in enumerate(given, 1):
         require_type(one, (str, Integral), f"the class {one!r}", "a name or a category id")
         text = str(one).strip()
         found = by_name.get(text.casefold(), []) if isinstance(one, str) else []
         if not found and text.isdecimal() and 1 <= int(text) <= num_classes:
             found = [int(text)]
+        if not found and not text:
+            raise ConfigError(f"class {place} of {len(given)} is empty; name it, or remove its comma")
         if not found:
             raise ConfigError(_unknown(text, names, num_classes))
         chosen.update(found)
@@ -163,4 +180,5 @@ def _unknown(text: str, names: Mapping[int, str], num_classes: int) -> str:
 
     near = get_close_matches(text.casefold(), {name.casefold(): None for name in names.values()}, n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the model has {listed(names.values(), MOST_NAMED)};"
-    return f"unknown class {text!r}; {hint} {ids}"
+    quote = ", and a name with a comma needs quotation marks" if any("," in name for name in names.values()) else ""
+    return f"unknown class {text!r}; {hint} {ids}{quote}"

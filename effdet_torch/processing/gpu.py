@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -46,6 +47,9 @@ class GpuProcessing:
     ) -> list[Detections]:
         """Turn outputs of a batch per level into the detections of every image."""
         scales, size = torch.as_tensor(image_scales).to(self._device, non_blocking=True), self._config.image_size
+        possible = profile.max_candidates if profile.candidates == "top_k" else len(self._anchors_yxyx)
+        # Every detection that is asked for takes memory, whether it is made or not.
+        profile = replace(profile, max_detections=min(profile.max_detections, possible))
         found = postprocess(class_logits, box_deltas, self._anchors_yxyx, scales, size, profile, self._suppress)
         columns = (found.boxes_xyxy, found.scores[:, :, None], found.classes[:, :, None].float())
         packed = torch.cat(columns, dim=2).cpu().numpy()  # (B, M, 6); float32 holds class numbers up to 2^24

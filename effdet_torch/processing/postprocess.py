@@ -19,6 +19,7 @@ from effdet_torch.processing.profiles import CLASS_OFFSET, Profile, get_profile
 
 # Boxes that are selected for every detection, where some do not count: nothing can wait for how many do.
 ROOM = 4
+ROWS = 512  # of boxes that are compared with all others at once
 
 
 class Detections(NamedTuple):
@@ -92,7 +93,7 @@ def _selected(
     # In float64, because a float32 sigmoid that is not correctly rounded makes ties where TensorFlow has none.
     scores = candidates.logits.double().sigmoid().float()
     classes = candidates.classes if profile.per_class else None
-    most = profile.max_detections * (ROOM if profile.selects_further else 1)
+    most = min(ROOM * profile.max_detections, scores.shape[1]) if profile.selects_further else profile.max_detections
     limits = most, profile.iou_threshold, profile.score_threshold
     indices, scores, num_detections = suppress(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
@@ -118,8 +119,7 @@ def _select_further(
     boxes_xyxy, scores, classes, _ = found
     counts = torch.arange(scores.shape[1], device=scores.device) < found.num_detections[:, None]
     if profile.max_per_class:
-        before = (classes[:, :, None] == classes[:, None, :]).tril(-1).sum(dim=2)
-        counts = counts & (before < profile.max_per_class)
+        counts = counts & (_places_in_class(classes) < profile.max_per_class)
     if profile.to_image:
         if image_scales.ndim == 1:
             boxes_xyxy = clip_boxes_xyxy(boxes_xyxy, image_size)
@@ -132,6 +132,15 @@ def _select_further(
     scores = torch.where(valid, scores.gather(1, places), 0.0)
     corners = boxes_xyxy.gather(1, places[:, :, None].expand(-1, -1, 4))
     return Detections(corners, scores, classes.gather(1, places), number)
+
+
+def _places_in_class(classes: Tensor) -> Tensor:
+    """Return how many boxes of the same class are before every box of (B, N), (B, N)."""
+    places = torch.arange(classes.shape[1], device=classes.device)
+    # In parts: all at once would take N^2 values.
+    rows = zip(torch.split(classes, ROWS, dim=1), torch.split(places, ROWS), strict=True)
+    before = [((some[:, :, None] == classes[:, None]) & (places < here[:, None])).sum(dim=2) for some, here in rows]
+    return torch.cat(before, dim=1)
 
 
 def flatten_levels(levels: Sequence[Tensor], num_values: int) -> Tensor:

@@ -188,6 +188,18 @@ def test_classes_names_and_a_quiet_run(model_file: Path, folder: Path, capfd: py
     assert line == "a.png: 4 dogs\n"
 
 
+def test_a_class_whose_name_holds_a_comma(model_file: Path, folder: Path) -> None:
+    Path("names.txt").write_text("cat\ndog, small\ndog\n")
+    assert "4 dog, small" in detect(model_file, "a.png", "--classes", '"dog, small"').stdout.replace(" x", "")
+
+
+def test_a_rate_that_cannot_be(model_file: Path, folder: Path) -> None:
+    write_video(folder / "fast.mkv", noise(), 2000, "MJPG")
+    done = detect(model_file, "fast.mkv", "--out", "drawn")
+    assert done.exit_code == 0
+    assert "25 frames/s (assumed: the video states 2000, too many to be a frame rate)" in done.stderr
+
+
 def test_folders_below(model_file: Path, folder: Path) -> None:
     Path("sub/deep").mkdir(parents=True)
     Path("a.png").rename("sub/deep/b.png")
@@ -231,7 +243,11 @@ def test_a_crop_replaces_no_file_of_the_run(model_file: Path, folder: Path) -> N
     ("words", "message"),
     [
         (["--classes", "dgo"], "unknown class 'dgo'; did you mean dog?"),
-        (["--classes", ""], "unknown class ''"),
+        (["--classes", ""], "classes is empty; name at least one class"),
+        (["--classes", "dog,"], "class 2 of 2 is empty; name it, or remove its comma"),
+        (["--classes", '"dog'], "cannot read the list of classes"),
+        (["4294967296", "--json", "r.json"], "4294967296 is not the number of a camera"),
+        (["rtsp://[::1"], "a rtsp:// address has a malformed host"),
         (["--iou", "0.5"], "no IoU threshold; leave out --iou"),
         (["--iou", "2"], "2.0 is not in the range 0<=x<=1"),
         (["--every", "2"], "--every is for videos, and there is none"),

@@ -146,7 +146,8 @@ def _timing(video: Video, drift: float) -> str:
     if video.is_live:
         return ", as long as it took"
     if video.fps is None:
-        return " (assumed: the video states none)"
+        reason = "none" if video.stated_fps is None else f"{video.stated_fps:g}, too many to be a frame rate"
+        return f" (assumed: the video states {reason})"
     if drift > 1.5 / video.fps:
         return f" throughout; those of the original vary, so times differ by up to {drift:.2f} s"
     return ""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import UsageError, listed
@@ -20,6 +20,7 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"}
 )
 STREAM_SCHEMES = frozenset({"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"})
+MOST_CAMERAS = 1 << 31  # OpenCV's numbers are C's int
 STREAM_SUFFIXES = VIDEO_SUFFIXES | {".m3u8", ".mjpeg", ".mjpg", ".mpd"}  # of http addresses
 
 
@@ -58,7 +59,8 @@ def find_sources(names: Sequence[str], recursive: bool = False) -> Sources:
     take longer than all images of a folder.
 
     Raises:
-        UsageError: None of them exists, an address is not that of a video, or a pattern is malformed.
+        UsageError: None of them exists, an address is not that of a video, an address or a pattern is malformed, or a
+            number is too high for a camera.
     """
     videos = {name: video for name in names if (video := _camera_or_stream(name)) is not None}
     if urls := [name for name in names if "://" in name and name not in videos]:
@@ -92,20 +94,32 @@ def left_out(names: Sequence[str], recursive: bool = False) -> Counter[str]:
 
 def _camera_or_stream(name: str) -> VideoSource | None:
     if name.isascii() and name.isdecimal() and not _may_exist(Path(name)):
+        if int(name) >= MOST_CAMERAS:
+            raise UsageError(f"{name} is not the number of a camera, nor a file; expected 0, 1, 2, ...")
         return VideoSource(int(name), f"camera {int(name)}")
     scheme, separator, _ = name.partition("://")
     if not separator:
         return None
     is_stream = scheme.lower() in STREAM_SCHEMES
     if not is_stream and scheme.lower() in ("http", "https"):
-        is_stream = Path(urlsplit(name).path).suffix.lower() in STREAM_SUFFIXES
+        is_stream = Path(_parts_of(name).path).suffix.lower() in STREAM_SUFFIXES
     return VideoSource(name, _without_secrets(name)) if is_stream else None
 
 
 def _without_secrets(address: str) -> str:
     """Return an address without user, password, query and fragment."""
-    parts = urlsplit(address)
+    parts = _parts_of(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _parts_of(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:  # whose text may hold the password
+        scheme = address.partition("://")[0]
+        raise UsageError(
+            f"a {scheme}:// address has a malformed host; check it, and its brackets if it is IPv6: {scheme}://[::1]/..."
+        ) from None
 
 
 def _matches(name: str) -> list[Path]:

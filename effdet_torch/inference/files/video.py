@@ -63,7 +63,8 @@ class Video:
 
     Attributes:
         frame_count: as the file states it; None if it does not, as all live sources.
-        fps: frames per second, as stated; None if that is missing or cannot be.
+        stated_fps: frames per second, as the file states them; None if it does not.
+        fps: the same; None if it is too high to be a frame rate.
         is_live: whether it is a camera or a stream, which ends when the user wants.
         read: frames that were read so far, with those that were left out.
 
@@ -81,7 +82,8 @@ class Video:
             self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         count, fps = (self._capture.get(number) for number in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
         self.frame_count = int(count) if count >= 1 else None
-        self.fps = float(fps) if 0 < fps <= MOST_FPS else None
+        self.stated_fps = float(fps) if fps > 0 else None
+        self.fps = self.stated_fps if fps <= MOST_FPS else None
         self.is_live = source.path is None and self.frame_count is None
 
     def __enter__(self) -> Video:
@@ -118,12 +120,20 @@ class Video:
         if self.is_live:
             return f"{name} ended or cannot be read any further; frames so far: {self.read}"
         if self.read == 0:
-            return f"{name} holds no frame that can be decoded; it may be damaged. Copy or download it again"
+            reason = "it may be damaged. Copy or download it again"
+            if self._source.path is None:
+                reason = (
+                    "its server may not support seeking (range requests), which a video with its index at the end "
+                    "needs, or it is damaged. Download it, and pass the file"
+                )
+            return f"{name} holds no frame that can be decoded; {reason}"
         # Not the count alone: a container without one, such as MKV, announces what a constant rate would make.
-        if count is None or self.fps is None or count - self.read < 2:
+        if count is None or self.stated_fps is None or count - self.read < 2:
             return None
-        length, reached = count / self.fps, self._last + self._every / self.fps
-        if length - reached <= max(2 / self.fps, SHORTFALL * length):
+        # Where a container states ticks, it announces ticks as well: its length is right, but a tick is not a frame.
+        frame = max(1 / self.stated_fps, self._last / max(self.read - 1, 1))
+        length, reached = count / self.stated_fps, self._last + self._every * frame
+        if length - reached <= max(2 * frame, SHORTFALL * length):
             return None
         return (
             f"{name} seems to be truncated or damaged: {self.read} frames can be read, {reached:.2f} s, of {count} "
@@ -153,9 +163,10 @@ def _opened(source: VideoSource) -> Any:
             require_regular(source.path, MAX_RECORDS_BYTES)
         except OSError as error:
             raise VideoError(f"cannot read the video {source.name}: {reason_of(error)}") from error
+        # An absolute path is no pattern of image files, no address and no option, whatever its name is.
+        path = _require_utf8(os.path.abspath(source.path), source.name)  # noqa: PTH100
         with _environment(OPTIONS, FILES_ONLY):
-            # An absolute path is no pattern of image files, no address and no option, whatever its name is.
-            capture = cv2.VideoCapture(os.path.abspath(source.path), cv2.CAP_FFMPEG)  # noqa: PTH100
+            capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
         problem = (
             f"{source.name} is not a video, or is damaged, or its format is not supported; expected MP4, MKV, AVI or "
             "another that FFmpeg reads"
@@ -168,12 +179,23 @@ def _opened(source: VideoSource) -> Any:
             "user may (on Linux: the group video)"
         )
     else:
-        capture = cv2.VideoCapture(source.address, cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(_require_utf8(source.address, source.name), cv2.CAP_FFMPEG)
         problem = f"the stream {source.name} cannot be opened; check the address, and that the server answers"
     if not capture.isOpened():
         capture.release()
         raise VideoError(problem)
     return capture
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether OpenCV can take a name: version 5.0 crashes on bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _require_utf8(address: str, name: str) -> str:
+    if not is_utf8(address):
+        raise VideoError(f"{name} cannot be opened: its path is not valid UTF-8, which OpenCV needs; rename it")
+    return address
 
 
 @contextmanager

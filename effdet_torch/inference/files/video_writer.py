@@ -7,16 +7,16 @@ OpenCV's packages bring no encoder of H.264, which is licensed. Players show `mp
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.atomic import replacing_by_name
 from effdet_torch.errors import OutputError
-from effdet_torch.inference.files.video import opencv
+from effdet_torch.inference.files.video import is_utf8, opencv
 
 CODEC = "mp4v"
 USUAL_FPS = 25.0  # of a source that states none
@@ -41,13 +41,8 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float, keeps_pace: bool = False) -> None:
         self._path, self._fps, self._keeps_pace = path, fps, keeps_pace
         self._writer: Any = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._stack, self._temporary = ExitStack(), path
         self._size, self.written = (0, 0), 0
-
-    @property
-    def _temporary(self) -> Path:
-        assert self._folder is not None
-        return Path(self._folder.name) / "video.mp4"
 
     def add(self, picture: NDArray[np.uint8], seconds: float) -> None:
         """Add a frame.
@@ -76,9 +71,13 @@ class VideoWriter:
         cv2 = opencv()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = tempfile.TemporaryDirectory(dir=self._path.parent, prefix=f".{self._path.name}.")
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror}; choose another folder") from error
+        if not is_utf8(os.path.realpath(self._path)):
+            raise OutputError(
+                f"{self._path} cannot be written: its path is not valid UTF-8, which OpenCV needs; rename it"
+            )
+        self._temporary = self._stack.enter_context(replacing_by_name(self._path))
         self._size, even = (width, height), (width + width % 2, height + height % 2)
         code = cv2.VideoWriter_fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, code, self._fps, even)
@@ -91,19 +90,17 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, failed: object, *_: object) -> None:
-        try:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+        with self._stack:
+            if error is not None:
+                raise error  # here, so that the temporary file is removed
             if self._writer is not None:
-                self._writer.release()
-                if failed is None:
-                    self._move()
-        finally:
-            if self._folder is not None:
-                with suppress(OSError):
-                    self._folder.cleanup()
+                self._require_all()
 
-    def _move(self) -> None:
-        """Put the video in its place if all frames are in it: OpenCV does not tell of a disk that is full."""
+    def _require_all(self) -> None:
+        """Refuse a video that lacks frames: OpenCV does not tell of a disk that is full."""
         cv2 = opencv()
         capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
         found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
@@ -113,7 +110,3 @@ class VideoWriter:
                 f"{self._path} cannot be written: {found} of {self.written} frames arrived in the file; the disk may "
                 "be full. Nothing was changed"
             )
-        try:
-            self._temporary.replace(os.path.realpath(self._path))
-        except OSError as error:
-            raise OutputError(f"{self._path} cannot be written: {error.strerror}; nothing was changed") from error

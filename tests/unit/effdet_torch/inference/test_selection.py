@@ -15,7 +15,7 @@ from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.geometry.numpy_nms import non_max_suppression
 from effdet_torch.inference.labels import COCO_NAMES
 from effdet_torch.inference.results.image_detections import ImageDetections
-from effdet_torch.inference.selection import Selection, category_ids_of
+from effdet_torch.inference.selection import Selection, category_ids_of, listed_classes
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.numpy_postprocess import Detections
@@ -140,7 +140,8 @@ def test_a_name_comes_before_a_number() -> None:
         ([0], NAMES, "unknown class '0'"),
         ("91", NAMES, "unknown class '91'"),
         ([], NAMES, "classes is empty"),
-        ([""], NAMES, "unknown class ''"),
+        (["cat", " "], NAMES, "class 2 of 2 is empty; name it, or remove its comma"),
+        (["bolt"], {1: "bolt, large"}, "the model has bolt, large; .* a name with a comma needs quotation marks"),
     ],
 )
 def test_unknown_classes(classes: Any, names: dict[int, str], message: str) -> None:
@@ -148,6 +149,26 @@ def test_unknown_classes(classes: Any, names: dict[int, str], message: str) -> N
         category_ids_of(classes, names, 90)
     with pytest.raises(UsageError, match=r"the class 1\.5 .*a name or a category id"):
         category_ids_of([1.5], names, 90)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("person,cat", ["person", "cat"]),
+        ('person, "bolt, large",2', ["person", "bolt, large", "2"]),
+        ('12" pipe,"a ""b"", c"', ['12" pipe', 'a "b", c']),
+        ("toilet,", ["toilet", ""]),
+        ("", []),
+    ],
+)
+def test_a_list_of_classes(text: str, expected: list[str]) -> None:
+    assert listed_classes(text) == expected
+
+
+@pytest.mark.parametrize("text", ['"cat', '"cat" ,dog', "a\nb", '"cat"s'])
+def test_a_list_of_classes_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the list of classes .*; quote a name as in CSV"):
+        listed_classes(text)
 
 
 # Thresholds and limits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,21 @@ def test_both_give_the_same(profile: str) -> None:
         np.testing.assert_array_equal(on_gpu.classes, on_cpu.classes, strict=True)
         np.testing.assert_allclose(on_gpu.scores, on_cpu.scores, atol=1e-6, rtol=0, strict=True)
         np.testing.assert_allclose(on_gpu.boxes_xyxy, on_cpu.boxes_xyxy, atol=1e-3, rtol=0, strict=True)
+
+
+@pytest.mark.parametrize("profile", ["object-detection-api", "serving"])
+def test_more_detections_than_there_can_be_take_no_memory(profile: str) -> None:
+    """On the CPU as well; 2^40 detections would not fit."""
+    config = get_config("d0", image_size=(96, 160), num_classes=3)
+    random, sizes = np.random.default_rng(0), list(config.feature_sizes().values())
+    heads = [[torch.from_numpy(random.standard_normal((1, 9 * n, *s), np.float32)) for s in sizes] for n in (3, 4)]
+    settings = replace(PROFILES[profile], score_threshold=0.6, max_detections=1 << 40, max_candidates=3000)
+    cpu, gpu = CpuProcessing(config), GpuProcessing(config, "cpu")
+    scales = gpu.prepare([np.zeros((96, 160, 3), np.uint8)])[1]
+    (on_cpu,), (on_gpu,) = (side.detections(*heads, scales, settings) for side in (cpu, gpu))
+    assert len(on_cpu.scores) > 100
+    np.testing.assert_array_equal(on_gpu.classes, on_cpu.classes, strict=True)
+    np.testing.assert_allclose(on_gpu.scores, on_cpu.scores, atol=1e-6, rtol=0, strict=True)
 
 
 def test_arrays_share_the_memory_of_tensors() -> None:

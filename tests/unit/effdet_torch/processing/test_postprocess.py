@@ -20,6 +20,7 @@ from effdet_torch.processing.numpy_postprocess import postprocess as numpy_postp
 from effdet_torch.processing.postprocess import (
     Candidates,
     Detections,
+    _places_in_class,
     _selected,
     best_class,
     flatten_levels,
@@ -251,6 +252,31 @@ def test_what_a_profile_selects_further_is_the_same_in_numpy(per_class: int, to_
         ends = np.array([width * x_scale, height * y_scale] * 2) + 1e-3
         assert ((single.boxes_xyxy >= 0) & (single.boxes_xyxy <= ends)).all() == to_image
     assert not found.scores[0, int(found.num_detections[0]) :].any()
+
+
+def test_places_in_a_class_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = torch.randint(0, 4, (2, 50), generator=torch.Generator().manual_seed(0))
+    expected = [[row[:place].count(one) for place, one in enumerate(row)] for row in classes.tolist()]
+    for rows in (7, 50, 512):
+        monkeypatch.setattr("effdet_torch.processing.postprocess.ROWS", rows)
+        assert _places_in_class(classes).tolist() == expected
+
+
+def test_many_boxes_are_not_compared_all_at_once() -> None:
+    """Not more than 512 rows of 20 000 boxes, where all would be 4e8 values."""
+
+    class Largest(TorchDispatchMode):
+        values = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, Tensor):
+                self.values = max(self.values, made.numel())
+            return made
+
+    with Largest() as largest:
+        _places_in_class(torch.zeros(1, 20_000).long())
+    assert 20_000 < largest.values <= 512 * 20_000
 
 
 def test_boxes_outside_the_image_suppress_and_do_not_count() -> None:

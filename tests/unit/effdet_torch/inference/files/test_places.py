@@ -50,6 +50,26 @@ def test_images_videos_cameras_and_streams(folder: Path) -> None:
         assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["rtsp://u:secret@[::1", "http://u:secret@[x/a.mp4", "ftp://u:secret@[::1/a", "rtsp://u:secret@h\u2100/x"],
+)
+def test_a_malformed_address(address: str) -> None:
+    with pytest.raises(UsageError, match=r"a (rtsp|http|ftp):// address has a malformed host") as error:
+        find_sources(["0", address])
+    assert "secret" not in str(error.value)
+    assert find_sources(["rtsp://u:secret@[::1]/x"]).videos[0].name == "rtsp://[::1]/x"  # negative control
+
+
+@pytest.mark.parametrize("number", [1 << 31, 1 << 32, 10**100])
+def test_a_number_that_is_too_high_for_a_camera(folder: Path, number: int) -> None:
+    with pytest.raises(UsageError, match=f"{number} is not the number of a camera, nor a file; expected 0, 1, 2"):
+        find_sources(["a.jpg", str(number)])
+    assert find_sources([str((1 << 31) - 1)]).videos[0].address == (1 << 31) - 1  # negative control
+    (folder / str(number)).touch()
+    assert find_sources([str(number)]).images == [Path(str(number))]
+
+
 def test_a_folder_means_its_images_and_those_below_if_asked(folder: Path) -> None:
     assert find_sources(["."]) == Sources([Path("a.jpg")], [])
     assert find_sources(["."], recursive=True).images == [Path("a.jpg"), Path("sub/b.PNG"), Path("sub/deep/c.webp")]

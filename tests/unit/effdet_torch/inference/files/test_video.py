@@ -6,7 +6,8 @@ import http.server
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -122,6 +123,29 @@ def test_a_truncated_video_is_noticed(tmp_path: Path) -> None:
     assert frames_of(source(whole))[1] is None  # negative control
 
 
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("fps", [1000, 2000, 5000])
+def test_a_truncated_video_with_a_rate_that_cannot_be(tmp_path: Path, fps: int, every: int) -> None:
+    random = np.random.default_rng(0)
+    noise = (random.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(100))
+    whole, cut = write_video(tmp_path / "whole.mkv", noise, fps, "MJPG"), tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert "cut.mkv seems to be truncated or damaged: " in str(frames_of(source(cut), every)[1])
+    assert frames_of(source(whole), every)[1] is None  # negative control
+    with Video(source(whole)) as video:
+        assert (video.stated_fps, video.fps) == (fps, fps if fps == 1000 else None)
+
+
+@pytest.mark.parametrize("ticks", [1000, 90_000])
+def test_ticks_of_a_clock_are_not_frames(monkeypatch: pytest.MonkeyPatch, clip: Path, ticks: int) -> None:
+    """Ten frames, 40 ms each, in a file that states the ticks per second."""
+    facts = {cv2.CAP_PROP_FPS: ticks, cv2.CAP_PROP_FRAME_COUNT: 0.4 * ticks}
+    for count, is_whole in ((10, True), (5, False)):
+        times = [40.0 * number for number in range(count)]
+        monkeypatch.setattr(cv2, "VideoCapture", FakeCapture([plain(RED)] * count, times_ms=times, facts=facts))
+        assert (frames_of(source(clip))[1] is None) == is_whole
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -177,18 +201,24 @@ def test_a_missing_camera_and_a_server_that_does_not_answer() -> None:
         Video(VideoSource("rtsp://127.0.0.1:9/x", "rtsp://127.0.0.1:9/x"))
 
 
+@contextmanager
+def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def server(clip: Path) -> Iterator[str]:
     class Silent(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=clip.parent)) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_address[1]}/clip.mp4"
-        running.shutdown()
-        thread.join()
+    with serving(partial(Silent, directory=clip.parent)) as address:
+        yield f"{address}/clip.mp4"
 
 
 def test_a_stream(server: str, clip: Path) -> None:
@@ -196,6 +226,40 @@ def test_a_stream(server: str, clip: Path) -> None:
     assert problem is None
     for streamed, local in zip(frames, frames_of(source(clip))[0], strict=True):
         np.testing.assert_array_equal(streamed.pixels, local.pixels)
+
+
+def test_a_server_that_cannot_seek(tmp_path: Path) -> None:
+    """The index of an MP4 of OpenCV is at its end; this one is too long for FFmpeg's memory of what it has read."""
+    random = np.random.default_rng(0)
+    noise = (random.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(3))
+    clip = write_video(tmp_path / "clip.mp4", noise)
+    assert frames_of(source(clip))[1] is None  # negative control
+
+    class Whole(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # FFmpeg hangs up
+                self.wfile.write(clip.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Whole) as address:
+        frames, problem = frames_of(VideoSource(f"{address}/clip.mp4", "clip.mp4"))
+    assert frames == []
+    assert problem is not None
+    assert "its server may not support seeking (range requests)" in problem
+    assert problem.endswith("Download it, and pass the file")
+
+
+def test_names_that_opencv_cannot_take(clip: Path, tmp_path: Path) -> None:
+    """OpenCV 5.0 crashes on them."""
+    path = tmp_path / "\udc80.mp4"
+    path.write_bytes(clip.read_bytes())
+    for where in (source(path), VideoSource("rtsp://\udc80", "a stream")):
+        with pytest.raises(VideoError, match="its path is not valid UTF-8, which OpenCV needs; rename it"):
+            Video(where)
 
 
 def test_without_opencv(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,6 +67,38 @@ def test_nothing_stays_of_a_failed_block(tmp_path: Path) -> None:
     assert [file.read_text() for file in tmp_path.iterdir()] == ["an earlier one"]
     written(path, [SIZE])  # negative control
     assert len(read_video(path)[1]) == 1
+
+
+def test_what_a_killed_run_left_disappears(tmp_path: Path) -> None:
+    path = tmp_path / "drawn" / "clip.mp4"
+    program = f"""
+import os, signal, numpy
+from pathlib import Path
+from effdet_torch.inference.files.video_writer import VideoWriter
+with VideoWriter(Path({str(path)!r}), 10) as writer:
+    writer.add(numpy.zeros((48, 64, 3), numpy.uint8), 0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert len(list(path.parent.iterdir())) == 1  # negative control: it did leave something
+    written(path, [SIZE])
+    assert [file.name for file in path.parent.iterdir()] == ["clip.mp4"]
+    assert len(read_video(path)[1]) == 1
+
+
+def test_two_runs_may_write_the_same_video(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, 10) as slow:
+        slow.add(plain(RED), 0)
+        written(path, [SIZE] * 3)
+        assert len(read_video(path)[1]) == 3
+    assert len(read_video(path)[1]) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_that_opencv_cannot_take(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="its path is not valid UTF-8"):
+        written(tmp_path / "\udc80.mp4", [SIZE])
 
 
 def test_frames_of_another_size_are_refused(tmp_path: Path) -> None:
