@@ -52,6 +52,7 @@ Examples:
 @click.option("--crops", callback=output_folder, metavar="DIR", help="Write what is in every box here.")
 @click.option(
     "--json",
+    "--results",
     "results",
     callback=json_file,
     metavar="FILE",
