@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from effdet_torch import Predictor, create_model, save_model
+from effdet_torch import Predictor, create_model, export_model, load_model, save_model
 from support.coco_samples import write_coco
 from support.commands import run
 from support.tflite_files import pack, unpack
@@ -70,6 +71,19 @@ def test_the_example_in_the_docs_finds_the_same(folder: Path, tmp_path: Path, na
     assert len(found) == len(expected) > 3
     np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
     np.testing.assert_allclose(found[:, 1:], expected.boxes_xyxy, rtol=0, atol=2e-2)
+
+
+def test_names_given_for_the_file_are_those_of_the_file(folder: Path, tmp_path: Path) -> None:
+    """Wherever it is used: in the predictor, in its labels, and converted back."""
+    names = {1: "cat", 3: "dog"}
+    export_model(load_model(folder / "model.pth"), tmp_path / "named.tflite", label_map=names, check=False)
+    assert Predictor(tmp_path / "named.tflite").label_map == names
+    with zipfile.ZipFile(tmp_path / "named.tflite") as labels:
+        assert labels.read("labels.txt").decode() == "cat\n???\ndog\n"
+    done = run("effdet-convert", "named.tflite", "back.pth", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert dict(load_model(tmp_path / "back.pth").config.label_map) == names
+    assert not Predictor(folder / "float.tflite").label_map  # negative control: the model has none
 
 
 def test_it_is_a_model_like_any_other(folder: Path) -> None:
