@@ -91,10 +91,11 @@ def export_model(
     require_exporter(row.name)
     if settings.opset is not None and row.suffix != ".onnx":
         raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
+    require_type(calibration, Collection, "calibration", "images (1, 3, H, W) float32, such as CalibrationImages")
     require_calibration(settings.precision, len(calibration))
     interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
-    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if calibration else {})}
+    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if len(calibration) else {})}
     document = make_document(config, interface, metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(model, document, row.detector, settings.opset or OPSET, calibration)
