@@ -144,6 +144,11 @@ def test_what_verify_says_of_8_bits(folder: Path, tmp_path: Path) -> None:
     assert "The exported file computes roughly the outputs of its reference, as 8 bits allow" in done.stdout
 
 
+def test_one_image_to_calibrate_with_is_few(folder: Path, tmp_path: Path) -> None:
+    words = ("model.pth", tmp_path / "one.tflite", "--int8", "--no-check", "--calibrate", photo(folder))
+    assert "note     ranges measured on 1 image; few: pass" in run("effdet-export", *words, cwd=folder).stdout
+
+
 def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
     for words in (("effdet-detect", "foreign.tflite", photo(folder)), ("effdet-export", "foreign.tflite", "a.onnx")):
         done = run(*words, cwd=folder)
