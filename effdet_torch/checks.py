@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from numbers import Integral
+from typing import Any, cast
 
 from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES
 from effdet_torch.architecture.pyramid import CELLS
@@ -15,6 +16,7 @@ MOST_PARTS = 100  # cells, repeats, nodes, ...: the largest official network has
 MOST = 1_000_000  # classes or channels
 MOST_IN_MASK = 1 << 16  # classes of pixels: a mask is a picture of 8 or 16 bits
 DETECTION, SEGMENTATION = HEADS = "object_detection", "segmentation"  # the official names, in the order of the outputs
+LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list"
 Test = Callable[[Any], bool]
 Check = tuple[Test, str]
 
@@ -39,6 +41,30 @@ def _is_number(value: Any) -> bool:
 
 def _is_positive(value: Any) -> bool:
     return _is_number(value) and value > 0
+
+
+def require_label_map(label_map: object, num_classes: int) -> dict[int, str]:
+    """Return the class names that a user passed, {category id: name}.
+
+    Raises:
+        UsageError: It is something else, names a category that the model does not have, or a name cannot be written.
+    """
+    require_type(label_map, Mapping, "label_map", LABEL_MAP)
+    names = cast("Mapping[Any, Any]", label_map)
+    for number, name in names.items():
+        require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
+        require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
+        if not 1 <= number <= num_classes:
+            raise UsageError(
+                f"label_map names category {number}; expected 1 to {num_classes}, the classes of the model"
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the name of category {number} in label_map is {name!r}; expected Unicode text"
+            ) from error
+    return {int(number): name for number, name in names.items()}
 
 
 def _is_text(value: Any) -> bool:

@@ -100,7 +100,6 @@ def make_document(
     interface: Interface,
     metadata: Mapping[str, Any],
     written_with: Mapping[str, str],
-    label_map: Mapping[int, str] | None = None,
 ) -> Document:
     """Return the document of a new file.
 
@@ -109,7 +108,6 @@ def make_document(
         interface: of the file.
         metadata: of the converted file that the model is from.
         written_with: {package: version}.
-        label_map: {category id: name}; by default the model's.
     """
     if interface.image_size is not None:
         config = replace(config, image_size=interface.image_size)
@@ -120,8 +118,7 @@ def make_document(
         "octaves": config.num_scales,
         **{name: value for name, value in config.to_dict().items() if name in ("aspect_ratios", "anchor_scale")},
     }
-    names = dict(config.label_map if label_map is None else label_map)
-    parts = {"config": config.to_dict(), "label_map": names, "anchors": anchors, "export": export}
+    parts = {"config": config.to_dict(), "label_map": dict(config.label_map), "anchors": anchors, "export": export}
     return Document(config, interface, {"format_version": FORMAT_VERSION, **metadata, **parts})
 
 

@@ -87,11 +87,14 @@ class LiteRtEngine(FileEngine):
         self._require_shapes([boxes, scores, classes, count], [(most, 4), (most,), (most,), ()])
         height, width = self.config.image_size
         is_new = np.arange(most) < count.astype(np.int64)[:, None]
-        corners = boxes[..., [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)
+        # What is left behind may be anything, and would overflow.
+        corners = np.where(is_new[..., None], boxes, 0)[..., [1, 0, 3, 2]] * np.array(
+            [width, height, width, height], np.float32
+        )
         return [
-            np.where(is_new[..., None], corners, 0).astype(np.float32),
+            corners.astype(np.float32),
             np.where(is_new, scores, 0).astype(np.float32),
-            np.where(is_new, classes + CLASS_OFFSET, 0).astype(np.int64),
+            np.where(is_new, classes, -CLASS_OFFSET).astype(np.int64) + CLASS_OFFSET,
             count.astype(np.int64),
         ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.atomic import replacing
-from effdet_torch.checks import require_type
+from effdet_torch.checks import require_label_map, require_type
 from effdet_torch.engines.document import Document, make_document
 from effdet_torch.engines.file_engine import Array
 from effdet_torch.engines.names import format_of, require_exporter
@@ -70,7 +70,7 @@ def export_model(
             alone, but for litert.
         format_name: a key of `FORMATS`; by default of OUT's suffix.
         check: run the file and compare it with the model before it is kept.
-        label_map: {category id: name} to note in the file; by default the model's.
+        label_map: {category id: name}, which the file and whatever is made of it has; by default the model's.
         calibration: for int8, to measure the range of every tensor with: images (1, 3, H, W) float32 each, as the
             network takes them, such as `inference.calibration.CalibrationImages`.
         **options: fields of `ExportSettings`, instead of those of `settings`: nms="soft", batch=8, ...
@@ -82,17 +82,21 @@ def export_model(
         OutputError: A file cannot be written.
     """
     _require_ready(model)
+    config = model.config
+    if label_map is not None:
+        config = replace(config, label_map=tuple(require_label_map(label_map, config.num_classes).items()))
     require_type(out, (str, os.PathLike), "out", "the path of the new file")
     settings, out = _settings(settings or ExportSettings(), options), Path(out)
     row = FORMATS[format_of(out.suffix, format_name)]
     require_exporter(row.name)
     if settings.opset is not None and row.suffix != ".onnx":
         raise UsageError(f"opset is for .onnx files, and {out.name} is not one; leave out --opset")
+    require_type(calibration, Collection, "calibration", "images (1, 3, H, W) float32, such as CalibrationImages")
     require_calibration(settings.precision, len(calibration))
     interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
-    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if calibration else {})}
-    document = make_document(model.config, interface, metadata, package_versions(), label_map)
+    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if len(calibration) else {})}
+    document = make_document(config, interface, metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(model, document, row.detector, settings.opset or OPSET, calibration)
         try:

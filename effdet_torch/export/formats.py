@@ -66,6 +66,7 @@ class Format:
         cells: a cell for each of `COLUMNS`.
         precisions: of weights and arithmetic.
         note: what a user must know; "" if nothing.
+        nms_note: what a user must know of the detections inside; "" if nothing.
         detector: makes the detections inside a file, where its graph is made from a module.
         soft: whether it can suppress softly.
         is_run: whether there is an engine that runs it here.
@@ -80,6 +81,7 @@ class Format:
     cells: Mapping[CellKey, Cell]
     precisions: tuple[Precision, ...] = ("float32",)
     note: str = ""
+    nms_note: str = ""
     detector: type[ExportedDetector] = ExportedDetector
     soft: bool = True
     is_run: bool = True
@@ -96,6 +98,10 @@ class Format:
     def extra(self) -> str:
         """What to install for it, as `install_command` says; "" if nothing."""
         return EXPORTERS[self.name][0] if self.name in EXPORTERS else ""
+
+    def notes(self, outputs: Outputs = "detections") -> list[str]:
+        """Return what a user must know of a file."""
+        return [note for note in (self.note, self.nms_note if outputs == "detections" else "") if note]
 
     def interface(self, settings: ExportSettings, config: EfficientDetConfig) -> Interface:
         """Return what a file of this format will take and return; see `ExportSettings.interface`.
@@ -217,7 +223,7 @@ FORMATS: Mapping[str, Format] = {
                 detections=FIXED,
             ),
             ("float32", "float16", "int8"),
-            note="the NMS inside is that of TFLite_Detection_PostProcess: hard, of all classes together (profile "
+            nms_note="the NMS inside is that of TFLite_Detection_PostProcess: hard, of all classes together (profile "
             "tflite), where TensorFlow's own graph has soft NMS; --nms none leaves it out",
             soft=False,
             nms="hard",

@@ -12,8 +12,7 @@ def table_lines() -> Iterator[str]:
     for row in FORMATS.values():
         extra = f"; extra [{row.extra}]" if row.extra else ""
         yield f"{row.name} ({row.suffix}), run by {row.runtime}{extra}; {', '.join(row.precisions)}"
-        if row.note:
-            yield f"  note: {row.note}"
+        yield from (f"  note: {note}" for note in row.notes())
         for (outputs, shape), cell in row.cells.items():
             reason = "" if cell.status == "validated" else f": {cell.text}"
             yield f"  {outputs}, {SHAPES[shape]}: {cell.status}{reason}"

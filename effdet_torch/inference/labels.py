@@ -9,15 +9,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from effdet_torch.checks import require_type
+from effdet_torch.checks import LABEL_MAP, require_label_map, require_type
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.errors import UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
-LABEL_MAP = "{category id: name}, which is dict(enumerate(names, start=1)) of a list, or the path of a file of names"
 NO_NAME = frozenset({"", "n/a", "???"})
 
 # Where a file of more than names has them: COCO annotations, the official config.yaml, YOLO's data.yaml.
@@ -67,14 +66,9 @@ def chosen_names(label_map: Mapping[int, str] | str | Path | None, config: Effic
     if label_map is None:
         return own_names(config)
     if not isinstance(label_map, Mapping):
-        require_type(label_map, (str, os.PathLike), "label_map", LABEL_MAP)
+        require_type(label_map, (str, os.PathLike), "label_map", f"{LABEL_MAP}, or the path of a file of names")
         return read_labels(label_map, config.num_classes)
-    for number, name in label_map.items():
-        require_type(number, Integral, f"the category {number!r} of label_map", LABEL_MAP)
-        require_type(name, str, f"the name of category {number} in label_map", LABEL_MAP)
-        if not 1 <= number <= config.num_classes:
-            raise ConfigError(f"label_map names category {number}; expected 1 to {config.num_classes}")
-    return label_map
+    return require_label_map(label_map, config.num_classes)
 
 
 def own_names(config: EfficientDetConfig) -> Mapping[int, str]:

@@ -170,8 +170,8 @@ class Predictor:
         if fixed is not None and fixed != chosen:
             raise ConfigError(
                 f"the file makes its detections with the profile {profile_name(fixed)}, not with "
-                f"{profile_name(chosen)}; pass --profile {OWN}, or export it again with another --profile or "
-                "without --nms"
+                f"{profile_name(chosen)}; pass --profile {OWN}, or export it again with --nms none, which leaves "
+                "the choice to every call"
             )
         return self._selection.applied_to(chosen, fixed is not None)
 

@@ -21,7 +21,14 @@ from torch import Tensor
 
 from effdet_torch.checks import require_type
 from effdet_torch.errors import ModelFileError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, EXPORTED_SUFFIXES, METADATA_KEY, is_exported, newer_format
+from effdet_torch.file_format import (
+    CHECKSUMS_KEY,
+    EXPORTED_SUFFIXES,
+    METADATA_KEY,
+    TFLITE_SUFFIX,
+    is_exported,
+    newer_format,
+)
 from effdet_torch.hugging_face import local_file
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
@@ -70,10 +77,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     elif start.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         tensors, metadata = _read_torch(path, start, check_values)
     elif start[4:8] == TFLITE_MAGIC:
-        raise ModelFileError(
-            f"{path} is a TensorFlow Lite model that effdet-export did not write: convert it first (effdet-convert "
-            f"{path} {path.with_suffix('.pth').name}) and pass the result"
-        )
+        raise _tflite(path)
     else:
         found = f"begins with {start[:4]!r}" if start else "is empty"
         raise ModelFileError(
@@ -86,6 +90,18 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
     if reason := newer_format(metadata):
         raise ModelFileError(f"{path} {reason}")
     return tensors, metadata
+
+
+def _tflite(path: Path) -> ModelFileError:
+    """Return the error for a TensorFlow Lite file that has another suffix, or no metadata of ours."""
+    if path.suffix.lower() != TFLITE_SUFFIX:
+        reason = f"by its content; rename it to {path.with_suffix(TFLITE_SUFFIX).name}"
+    else:
+        reason = (
+            "without the metadata of effdet-export: from another tool, or cut off. Convert it first (effdet-convert "
+            f"{path} {path.with_suffix('.pth').name}) and pass the result, or copy it again"
+        )
+    return ModelFileError(f"{path} is a TensorFlow Lite file {reason}")
 
 
 def _read_torch(path: Path, start: bytes, check_values: bool) -> tuple[dict[str, Tensor], Any]:

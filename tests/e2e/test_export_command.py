@@ -73,7 +73,7 @@ def test_verify_takes_an_exported_file(folder: Path) -> None:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == (
         "Error: the file makes its detections with the profile serving, not with official-eval; pass --profile model, "
-        "or export it again with another --profile or without --nms\n"
+        "or export it again with --nms none, which leaves the choice to every call\n"
     )
 
 

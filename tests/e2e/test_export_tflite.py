@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from effdet_torch import Predictor, create_model, save_model
+from effdet_torch import Predictor, create_model, export_model, load_model, save_model
 from support.coco_samples import write_coco
 from support.commands import run
 from support.tflite_files import pack, unpack
@@ -38,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("effdet-export", *words, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "format   litert, detections, uint8, batch 1, 128 x 128 pixels, int8\n" in done.stdout
-    assert "note     ranges measured on 4 images\n" in done.stdout
+    assert "note     ranges measured on 4 images; few: pass some hundreds like those that OUT will see" in done.stdout
+    assert "the NMS inside" in done.stdout
     assert re.search(r"check    LiteRT \S+: largest error \S+ .*, limit 1e-01\n", done.stdout)
     foreign = unpack((folder / "float.tflite").read_bytes())
     foreign.metadata = []
@@ -70,6 +72,35 @@ def test_the_example_in_the_docs_finds_the_same(folder: Path, tmp_path: Path, na
     assert len(found) == len(expected) > 3
     np.testing.assert_allclose(found[:, 0], expected.scores, atol=1e-3)
     np.testing.assert_allclose(found[:, 1:], expected.boxes_xyxy, rtol=0, atol=2e-2)
+
+
+def test_names_given_for_the_file_are_those_of_the_file(folder: Path, tmp_path: Path) -> None:
+    """Wherever it is used: in the predictor, in its labels, and converted back."""
+    names = {1: "cat", 3: "dog"}
+    export_model(load_model(folder / "model.pth"), tmp_path / "named.tflite", label_map=names, check=False)
+    assert Predictor(tmp_path / "named.tflite").label_map == names
+    with zipfile.ZipFile(tmp_path / "named.tflite") as labels:
+        assert labels.read("labels.txt").decode() == "cat\n???\ndog\n"
+    done = run("effdet-convert", "named.tflite", "back.pth", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert dict(load_model(tmp_path / "back.pth").config.label_map) == names
+    assert not Predictor(folder / "float.tflite").label_map  # negative control: the model has none
+
+
+def test_levels_of_one_cell_cannot_be_converted_back(folder: Path, tmp_path: Path) -> None:
+    model = load_model(folder / "model.pth")
+    for side, code in ((64, 1), (96, 0)):
+        export_model(model, tmp_path / "small.tflite", image_size=(side, side), check=False)
+        done = run("effdet-convert", "small.tflite", "back.pth", cwd=tmp_path)
+        assert (done.returncode, "two levels of the pyramid have one cell each" in done.stderr) == (code, code == 1)
+
+
+def test_another_suffix_is_said(folder: Path, tmp_path: Path) -> None:
+    for name in ("ren.pth", "ren.bin"):
+        (tmp_path / name).write_bytes((folder / "float.tflite").read_bytes())
+        done = run("effdet-detect", name, photo(folder), cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"{name} is a TensorFlow Lite file by its content; rename it to ren.tflite" in done.stderr
 
 
 def test_it_is_a_model_like_any_other(folder: Path) -> None:
@@ -106,10 +137,16 @@ def test_what_verify_says_of_8_bits(folder: Path, tmp_path: Path) -> None:
     assert "computes in 8 bits, so single detections differ" in done.stderr
     out = tmp_path / "network.tflite"
     words = ("model.pth", out, "--int8", "--nms", "none", "--calibrate", "coco/val2017/*.jpg")
-    assert run("effdet-export", *words, cwd=folder).returncode == 0
+    done = run("effdet-export", *words, cwd=folder)
+    assert (done.returncode, "the NMS inside" in done.stdout) == (0, False)  # there is none
     done = run("effdet-verify", out, "--reference", "model.pth", "--image", photo(folder), cwd=folder)
     assert done.returncode == 0
     assert "The exported file computes roughly the outputs of its reference, as 8 bits allow" in done.stdout
+
+
+def test_one_image_to_calibrate_with_is_few(folder: Path, tmp_path: Path) -> None:
+    words = ("model.pth", tmp_path / "one.tflite", "--int8", "--no-check", "--calibrate", photo(folder))
+    assert "note     ranges measured on 1 image; few: pass" in run("effdet-export", *words, cwd=folder).stdout
 
 
 def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
@@ -117,8 +154,9 @@ def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
         done = run(*words, cwd=folder)
         assert done.returncode == 1
         assert (
-            "that effdet-export did not write: convert it first (effdet-convert foreign.tflite foreign" in done.stderr
-        )
+            "without the metadata of effdet-export: from another tool, or cut off. Convert it first (effdet-convert "
+            "foreign.tflite foreign"
+        ) in " ".join(done.stderr.split())
     done = run("effdet-export", "float.tflite", "a.onnx", cwd=folder)
     assert (done.returncode, "exported already" in done.stderr) == (2, True)
     done = run("effdet-verify", "model.pth", "--reference", "float.tflite", cwd=folder)

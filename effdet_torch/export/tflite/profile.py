@@ -24,6 +24,8 @@ def operation_profile(config: EfficientDetConfig) -> Profile:
 
 def why_not(interface: Interface) -> str:
     """Return why such a file cannot be written; "" if it can."""
+    if interface.batch != 1:
+        return "it takes one image at a time, as the official files do; leave out --batch"
     if interface.outputs == "detections":
         profile = profile_from(interface.profile)
         if replace(profile, **{name: getattr(OPERATION, name) for name in SETTINGS}) != OPERATION:

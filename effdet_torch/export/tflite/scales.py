@@ -25,7 +25,8 @@ SAME_SCALE: Mapping[str, slice] = {
 }
 # Convolution -> the axis of its output channels in the kernel: each has a scale of its own.
 CHANNEL_AXES: Mapping[str, int] = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3}
-QUANTIZABLE = {*SAME_SCALE, *CHANNEL_AXES, "ADD", "LOGISTIC"}
+RANGED = {*SAME_SCALE, *CHANNEL_AXES, "ADD"}  # the scale of the output is that of the range of its values
+QUANTIZABLE = {*RANGED, "LOGISTIC"}
 LARGEST_BIAS = 1 << 30  # as a code: an int32 holds twice that
 # Of the largest scale of a kernel: what a channel below that computes is lost among the codes of the others' outputs.
 LEAST_SCALE = 1e-6
@@ -60,11 +61,13 @@ def of_pixels(config: EfficientDetConfig) -> Quantization:
     """
     means, deviations = set(config.mean_rgb), set(config.std_rgb)
     mean = min(means)
-    if config.normalization != "mean_std" or len(means | {mean}) > 1 or len(deviations) > 1 or mean % 1:
+    is_code = mean % 1 == 0 and 0 <= mean <= HIGH - LOW
+    if config.normalization != "mean_std" or len(means) > 1 or len(deviations) > 1 or not is_code:
         raise ConfigError(
             "an int8 file takes pixels as they are, so one scale and zero point must stand for their normalisation; "
             f"this model has {config.normalization}, mean {config.mean_rgb}, deviation {config.std_rgb}; expected "
-            "mean_std with one whole mean and one deviation for all colours, as in the lite variants. Leave out --int8"
+            "mean_std with one whole mean, 0 to 255, and one deviation for all colours, as in the lite variants. Leave "
+            "out --int8"
         )
     return per_tensor(1 / min(deviations), int(mean) + LOW)
 
@@ -81,7 +84,7 @@ def of_activations(graph: Graph, ranges: Mapping[Tensor, Range], image: Quantiza
         EffdetError: The range of a tensor cannot be quantised.
     """
     found: dict[Tensor, Quantization] = dict.fromkeys(graph.inputs.values(), image)
-    written = [x for operation in graph.operations if operation.kind in QUANTIZABLE for x in operation.outputs]
+    written = [x for operation in graph.operations if operation.kind in RANGED for x in operation.outputs]
     for group in _groups(graph.operations, written):
         least, largest = (pick(ranges[tensor][end] for tensor in group) for end, pick in ((0, min), (1, max)))
         try:

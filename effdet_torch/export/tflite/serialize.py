@@ -12,10 +12,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder, flexbuffers
 
+from effdet_torch.errors import EffdetError
 from effdet_torch.export.tflite.graph import Graph, Operation, Quantization, Tensor
 
 SCHEMA_VERSION, IDENTIFIER = 3, b"TFL3"
 DESCRIPTION = "written by effdet-convert"
+SCALE = "finite numbers above 0. Look for extreme values in the weights, or leave out --int8"
 ALIGNMENT = 16  # bytes, of constants in the file; stated in the schema, which the Python classes do not obey
 # Operation -> the class of its options; others have none, or their own.
 OPTIONS: Mapping[str, str] = {
@@ -73,7 +75,11 @@ class _Buffers:
 
 
 def serialize(graph: Graph) -> bytes:
-    """Return the file of a graph."""
+    """Return the file of a graph.
+
+    Raises:
+        EffdetError: A scale or zero point is not one: LiteRT would end the whole process.
+    """
     model, buffers, tensors = schema.ModelT(), _Buffers(), list(graph.tensors())
     places = {tensor: index for index, tensor in enumerate(tensors)}
     codes = list(dict.fromkeys(map(_code_of, graph.operations)))
@@ -100,11 +106,21 @@ def _tensor(tensor: Tensor, buffers: _Buffers) -> Any:
     if tensor.value is not None:
         stored.buffer = buffers.place(np.ascontiguousarray(tensor.value, tensor.dtype.newbyteorder("<")).tobytes())
     if tensor.quantization is not None:
-        stored.quantization = _quantization(tensor.quantization)
+        stored.quantization = _quantization(tensor, tensor.quantization)
     return stored
 
 
-def _quantization(quantization: Quantization) -> Any:
+def _quantization(tensor: Tensor, quantization: Quantization) -> Any:
+    scales, zeros, codes = quantization.scales, quantization.zero_points, np.iinfo(tensor.dtype)
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise EffdetError(
+            f"the scales of {tensor.name!r} reach from {scales.min():g} to {scales.max():g}; expected {SCALE}"
+        )
+    if not ((codes.min <= zeros) & (zeros <= codes.max)).all():
+        raise EffdetError(
+            f"the zero point {zeros[0]} of {tensor.name!r} is none of its codes, {codes.min} to {codes.max}. "
+            "Leave out --int8"
+        )
     stored = schema.QuantizationParametersT()
     stored.scale, stored.zeroPoint = quantization.scales, quantization.zero_points
     stored.quantizedDimension = quantization.axis

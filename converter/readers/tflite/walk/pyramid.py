@@ -90,6 +90,11 @@ def _coarser(graph: Graph, feature: int) -> tuple[int, Operation | None, bool]:
         for pool in graph.consumers(conv.outputs[0], POOL):
             require_sampling(pool)
             return pool.outputs[0], conv, False
+    if graph.tensor(feature).shape[1:3] == (1, 1):
+        raise UnsupportedSourceError(
+            "the image is so small that two levels of the pyramid have one cell each: the graph has no pool between "
+            "them, and does not tell them apart. Convert a file for larger images (effdet-export --image-size)"
+        )
     raise UnsupportedSourceError("no pooled feature above the backbone's coarsest one, but more levels in the heads")
 
 

@@ -123,6 +123,8 @@ def test_a_missing_exporter_is_found_before_the_model_is_read(
         ("tensorrt", {**DETECTIONS, "profile": {"sigma": 0.5}}, "tensorrt has hard NMS only; pass --nms hard"),
         ("torch", {"image_size": (64, 64), "precision": "float16"}, "torch is written in float32, not in float16"),
         ("litert", {"image_size": (64, 64), "batch": None}, "litert cannot hold network with any batch: the official"),
+        ("litert", {"image_size": (64, 64), "batch": 2}, "litert: it takes one image at a time, .*; leave out --batch"),
+        ("litert", {**DETECTIONS, "batch": 2}, "litert: it takes one image at a time, .*; leave out --batch"),
         ("litert", {"image_size": (64, 64), "pixels": "uint8"}, "litert: it takes normalised floats in float32"),
         ("litert", {**DETECTIONS, "profile": plain_profile(PROFILES["serving-hard"])}, "has a profile of its own"),
     ],

@@ -103,6 +103,8 @@ def test_names_and_score_threshold(model: EfficientDet, images: list[Pixels], tm
     assert kept.names == [{1: "cat", 2: "dog", 3: "class 3"}[number] for number in kept.category_ids.tolist()]
     assert detector(small_model(num_classes=90)).label_map == COCO_NAMES
     (tmp_path / "names.txt").write_text("cat\ndog\nbird")
+    with pytest.raises(UsageError, match="label_map names category 4; expected 1 to 3"):
+        detector(model, label_map={4: "cat"})
     assert detector(model, label_map=tmp_path / "names.txt").label_map == {1: "cat", 2: "dog", 3: "bird"}
     nothing = detector(model, score_threshold=1.0)(images[0])[0]
     assert (len(nothing), nothing.boxes_xyxy.shape, nothing.to_coco(1)) == (0, (0, 4), [])

@@ -92,7 +92,7 @@ def test_other_files_are_not_model_files(content: bytes, tmp_path: Path) -> None
 def test_a_tensorflow_lite_file_must_be_converted_first(tmp_path: Path) -> None:
     (tmp_path / "file.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(20))
     with pytest.raises(
-        ModelFileError, match=r"a TensorFlow Lite model that effdet-export did not write: convert it first"
+        ModelFileError, match=r"a TensorFlow Lite file without the metadata of effdet-export: .* Convert it first"
     ):
         load_model(tmp_path / "file.tflite")
 

@@ -143,10 +143,46 @@ def test_other_networks_are_refused_before_images_are_read(config: dict[str, Any
         export_model(other, tmp_path / "a.tflite", precision="int8", calibration=Unread([1]), check=False)
 
 
+def test_images_without_content_are_warned_of(
+    model: EfficientDet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their file agrees with the model on them, and finds nothing in photos."""
+    grey = [np.full((1, 3, 128, 128), 1 / 128, np.float32)] * 200
+    for images, is_warned in ((grey, True), (noise(1), False)):
+        caplog.clear()
+        export_model(model, tmp_path / "a.tflite", precision="int8", nms="none", calibration=images)
+        assert ("the images to calibrate with have little content" in caplog.text) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ([*noise(1), np.zeros((1, 3, 64, 64), np.float32)], r"image 1 of calibration is float32 \(1, 3, 64, 64\)"),
+        (np.zeros((2, 3, 128, 128), np.float32), r"image 0 of calibration is float32 \(3, 128, 128\)"),
+        (moved(noise(1)), r"image 0 of calibration is float32 \(1, 128, 128, 3\)"),
+        ([noise(1)[0].astype(np.float64)], r"image 0 of calibration is float64 \(1, 3, 128, 128\)"),
+        ([torch.zeros(1, 3, 128, 128)], "image 0 of calibration is of type Tensor"),
+        ("photos", "image 0 of calibration is of type str"),
+    ],
+    ids=range(6),
+)
+def test_other_images_than_the_network_takes_are_refused(
+    model: EfficientDet, tmp_path: Path, images: Any, said: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"{said}; expected an array of float32 \(1, 3, 128, 128\)"):
+        export_model(model, tmp_path / "a.tflite", precision="int8", calibration=images)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "error", "said"),
     [
         ("a.tflite", {"precision": "int8"}, UsageError, "int8 needs images to measure .*: pass --calibrate PHOTOS"),
+        (
+            "a.tflite",
+            {"precision": "int8", "calibration": None},
+            UsageError,
+            "calibration is of type NoneType; expected",
+        ),
         ("a.tflite", {"calibration": [1]}, UsageError, "no effect in float32; pass --int8, or leave out --calibrate"),
         (
             "a.tflite",

@@ -60,12 +60,25 @@ def test_pixels_are_their_own_codes() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"normalization": "scale_range"}, {"mean_rgb": (0.5,) * 3}, {"std_rgb": (1.0, 2.0, 3.0)}]
+    "settings",
+    [
+        {},
+        {"normalization": "scale_range"},
+        {"mean_rgb": (0.5,) * 3},
+        {"std_rgb": (1.0, 2.0, 3.0)},
+        {"mean_rgb": (256.0,) * 3},
+        {"mean_rgb": (-1.0,) * 3},
+    ],
 )
 def test_another_normalization_is_refused(settings: dict[str, object]) -> None:
     config = get_config("lite0" if settings else "d0", **settings)
     with pytest.raises(ConfigError, match="one scale and zero point must stand for their normalisation"):
         of_pixels(config)
+
+
+@pytest.mark.parametrize("mean", [0, 255])
+def test_the_ends_of_the_pixels_are_means(mean: int) -> None:
+    assert of_pixels(get_config("lite0", mean_rgb=(float(mean),) * 3)).zero_points.tolist() == [mean - 128]
 
 
 def graph() -> tuple[Graph, dict[str, Tensor]]:

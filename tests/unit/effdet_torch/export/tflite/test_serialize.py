@@ -35,6 +35,26 @@ def read(graph: Graph) -> Any:
     return schema.ModelT.InitFromPackedBuf(serialize(graph), 0)
 
 
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "said"),
+    [
+        (1.0, 128, "the zero point 128 of 'image' is none of its codes, -128 to 127"),
+        (1.0, -129, "the zero point -129 of 'image'"),
+        (0.0, 0, "the scales of 'image' reach from 0 to 0; expected finite numbers above 0"),
+        (float("inf"), 0, "the scales of 'image' reach from inf to inf"),
+    ],
+)
+def test_a_quantization_that_would_end_the_process_is_refused(scale: float, zero_point: int, said: str) -> None:
+    graph = sums([1, 2])
+    (image,) = graph.inputs.values()
+    image.dtype = np.dtype(np.int8)
+    image.quantization = Quantization(np.array([1.0], np.float32), np.array([127], np.int64))
+    serialize(graph)
+    image.quantization = Quantization(np.array([scale], np.float32), np.array([zero_point], np.int64))
+    with pytest.raises(EffdetError, match=said):
+        serialize(graph)
+
+
 def test_equal_constants_are_stored_once_and_aligned() -> None:
     graph = sums([1, 2], [3, 4], [1, 2])
     model = read(graph)
