@@ -188,7 +188,7 @@ def _opened(source: VideoSource) -> Any:
 
 
 def is_utf8(name: str) -> bool:
-    """Return whether OpenCV can take a name: version 5.0 crashes on bytes that are not UTF-8."""
+    """Return whether OpenCV can take a name: it needs UTF-8."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

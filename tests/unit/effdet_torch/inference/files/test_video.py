@@ -254,7 +254,7 @@ def test_a_server_that_cannot_seek(tmp_path: Path) -> None:
 
 
 def test_names_that_opencv_cannot_take(clip: Path, tmp_path: Path) -> None:
-    """OpenCV 5.0 crashes on them."""
+    """OpenCV needs UTF-8."""
     path = tmp_path / "\udc80.mp4"
     path.write_bytes(clip.read_bytes())
     for where in (source(path), VideoSource("rtsp://\udc80", "a stream")):
