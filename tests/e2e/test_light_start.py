@@ -61,7 +61,8 @@ def test_what_is_loaded_is_seen(folder: Path) -> None:
 WITHOUT_TORCH = """
 import numpy as np
 from effdet_torch import Predictor, get_config
-from effdet_torch.inference import labels, visualize
+from effdet_torch.inference import labels
+from effdet_torch.inference.results import visualize
 
 class Engine:
     config = get_config("d0", image_size=64, num_classes=3)
