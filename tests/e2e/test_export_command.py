@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+import cli
 from effdet_torch import Predictor
 from support.coco_samples import convert_trained, write_coco
-from support.commands import run
+from support.commands import run, run_here
 from support.exports import export_sample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,8 +169,8 @@ def test_the_example_refuses_another_kind_of_file(folder: Path, tmp_path: Path, 
 )
 def test_what_cannot_be_exported(folder: Path, words: tuple[str, ...], code: int, said: str) -> None:
     before = sorted(folder.iterdir())
-    done = run("effdet-export", *words, cwd=folder)
-    assert (done.returncode, done.stdout) == (code, "")
+    done = run_here(cli.export, *words, cwd=folder)
+    assert (done.exit_code, done.stdout) == (code, "")
     assert said in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert sorted(folder.iterdir()) == before

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+import cli
 from effdet_torch import Predictor, create_model, export_model, load_model, save_model
 from support.coco_samples import write_coco
-from support.commands import run
+from support.commands import run, run_here
 from support.tflite_files import pack, unpack
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "litert_detect.py"
@@ -174,8 +175,8 @@ def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
     ],
 )
 def test_wrong_usage_is_explained(folder: Path, options: tuple[str, ...], code: int, said: str) -> None:
-    done = run("effdet-export", "model.pth", "wrong.tflite", *options, cwd=folder)
-    assert (done.returncode, done.stdout) == (code, "")
+    done = run_here(cli.export, "model.pth", "wrong.tflite", *options, cwd=folder)
+    assert (done.exit_code, done.stdout) == (code, "")
     assert said in " ".join(done.stderr.split())
     assert not (folder / "wrong.tflite").exists()
 
