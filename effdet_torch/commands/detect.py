@@ -183,7 +183,7 @@ def detect(
     if kept.done:
         tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     images = detect_images(predictor, found.images, image_places, batch, exif, kept, files)
-    others = files.resolved([*found.files, *drawings])
+    others = files.resolved([*found.files, *drawings]) if found.videos else ()
     run = partial(VideoRun, predictor, batch_size=batch, every=every, turn=exif, others=others)
     entries, failed = list[dict[str, Any]](), False
     for one in chain(

@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 import cli
 from effdet_torch.errors import UsageError
 from effdet_torch.inference.files import pictures
-from effdet_torch.inference.files.find import find_images, image_id, left_out
-from effdet_torch.inference.files.places import drawing_paths
+from effdet_torch.inference.files.find import Sources, find_images, image_id, left_out
+from effdet_torch.inference.files.places import Outputs, planned
 from effdet_torch.inference.images import read_image
 from support.coco_samples import annotation_file, convert_trained, write_coco, write_model
 from support.commands import run
@@ -311,6 +311,10 @@ def test_an_image_that_cannot_be_reached_is_reported_and_the_others_are_done(mod
     done = detect(model_file, ".")
     assert (done.exit_code, len(done.stdout.splitlines())) == (1, 2)
     assert done.stderr.startswith("Error: cannot read the image pipe.png: it is a pipe or a device")
+
+
+def drawing_paths(paths: list[Path], folder: Path) -> list[Path | None]:
+    return [place.drawing for place in planned(Sources(paths, []), Outputs(folder))[0]]
 
 
 def test_no_drawing_takes_the_place_of_another(folder: Path) -> None:

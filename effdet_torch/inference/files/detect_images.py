@@ -18,6 +18,7 @@ from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.detections import Detections
+from effdet_torch.metrics.columns import CocoResult
 from effdet_torch.outputs import NO_FILES, RunFiles
 
 LOG = logging.getLogger("effdet")
@@ -66,8 +67,9 @@ def detect_images(
         else:
             pixels, found = result
             save_pictures(pixels, found, row.place, others)
-            kept.add(row.key, found.to_coco(image_id(row.path)))
-            yield row.found(found)
+            coco = found.to_coco(image_id(row.path))
+            kept.add(row.key, coco)
+            yield row.found(found, coco)
     rate = len(open_paths) / max(time.monotonic() - start, 1e-9)
     LOG.info("detected objects on %s; images: %d, %.1f/s", predictor.device, len(open_paths), rate)
 
@@ -100,12 +102,12 @@ class _Row:
         names = self._predictor.names_of(entry["category_id"] for entry in entries)
         return FileDetections(str(self.path), named(entries, names))
 
-    def found(self, found: Detections) -> FileDetections:
-        """Return what this run has found."""
-        number, drawing = image_id(self.path), self.place.drawing
-        mask = mask_entry(number, found, None if drawing is None else mask_path(drawing).name)
-        coco = named(found.to_coco(number), found.names)
-        return FileDetections(str(self.path), coco, mask=mask, detects=self._predictor.config.detects)
+    def found(self, found: Detections, coco: list[CocoResult]) -> FileDetections:
+        """Return what this run has found, whose boxes are also given as COCO's entries."""
+        drawing = self.place.drawing
+        mask = mask_entry(image_id(self.path), found, None if drawing is None else mask_path(drawing).name)
+        detects = self._predictor.config.detects
+        return FileDetections(str(self.path), named(coco, found.names), mask=mask, detects=detects)
 
 
 def origin(model: Path, predictor: Predictor, outputs: Outputs, apply_exif: bool) -> dict[str, Any]:

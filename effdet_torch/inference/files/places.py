@@ -77,21 +77,12 @@ class Places:
         return Places(crops=None if self.crops is None else self.crops / f"{number:06d}")
 
 
-def drawing_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Return where the drawn images and videos go: laid out as below the originals' common folder.
+def _laid_out(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Return where copies of images and videos go: laid out as below the originals' common folder.
 
     An image becomes a PNG unless it is a JPEG, a video `.mp4`. Where `a.webp` lies beside `a.webp.png`, which keeps its
     name, the first becomes `a.webp.png.png`.
-
-    Raises:
-        OverwriteError: A drawn image would replace an original.
     """
-    targets = _laid_out(paths, folder)
-    RunFiles().require_apart(paths, (("the drawing", target) for target in set(targets)))
-    return targets
-
-
-def _laid_out(paths: Sequence[Path], folder: Path) -> list[Path]:
     if not paths:
         return []
     sources = [Path(os.path.realpath(path.parent), path.name) for path in paths]
@@ -112,7 +103,7 @@ def _kept(source: Path) -> frozenset[str]:
 
 
 def planned(sources: Sources, outputs: Outputs) -> tuple[list[Places], list[Places]]:
-    """Return where what is made of every image goes, and of every video.
+    """Return where what is made of every image goes, and of every video, see `_laid_out`.
 
     A camera or stream has no name of a file; what is made of it is called like it.
 
@@ -125,7 +116,7 @@ def planned(sources: Sources, outputs: Outputs) -> tuple[list[Places], list[Plac
     drawings: list[Path | None] = [None] * (len(files) + len(streams))
     stems: list[Path | None] = [*drawings]
     if outputs.drawings is not None:
-        drawn = [*drawing_paths(files, outputs.drawings), *(outputs.drawings / name for name in names)]
+        drawn = [*_laid_out(files, outputs.drawings), *(outputs.drawings / name for name in names)]
         labels = ["the drawing"] * len(files) + [f"the drawing of {name}" for name in streams]
         RunFiles().require_apart(files, zip(labels, drawn, strict=True))
         drawings = [*drawn]
