@@ -14,7 +14,7 @@ import pytest
 
 import cli
 from effdet_torch.processing.profiles import PROFILES
-from support.commands import run, script
+from support.commands import run, run_here, script
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 0.15
@@ -75,14 +75,14 @@ def test_the_installed_command_prints_the_same_help_and_its_version(name: str, t
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {name} [OPTIONS] ")
     assert all(example in done.stdout for example in examples(name))
-    assert run(name, "-h", cwd=tmp_path).stdout == done.stdout
+    assert run_here(name, "-h", cwd=tmp_path).stdout == done.stdout
     done = run(name, "--version", cwd=tmp_path)
     assert re.fullmatch(rf"{name}, version \d+\.\d+\.\d+\n", done.stdout)
 
 
 @ALL
 def test_quiet_and_verbose_contradict_each_other(name: str, tmp_path: Path) -> None:
-    done = run(name, "a", "b", "-qv", cwd=tmp_path)
+    done = run_here(name, "a", "b", "-qv", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("Error: -q and -v contradict each other; give one of them\n")
     for flag in (
@@ -91,7 +91,7 @@ def test_quiet_and_verbose_contradict_each_other(name: str, tmp_path: Path) -> N
         "--quiet",
         "--verbose",
     ):  # negative control: each alone is understood, so the files are missed
-        assert "no such option" not in run(name, "a", "b", flag, cwd=tmp_path).stderr.lower()
+        assert "no such option" not in run_here(name, "a", "b", flag, cwd=tmp_path).stderr.lower()
 
 
 @ALL

@@ -17,7 +17,7 @@ import support.tiny_bundle as tiny
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.writers.targets import choose_target
-from support.commands import run
+from support.commands import run, run_here
 from support.sources import averages, plan_of, seeded, small_config, write_checkpoint
 
 Done = subprocess.CompletedProcess[str]
@@ -88,7 +88,7 @@ def test_python_writes_the_files_of_the_command(
 ) -> None:
     for folder in ("command", "python"):
         (tmp_path / folder).mkdir()
-    done = run("effdet-convert", small.name, tmp_path / "command" / out, *options, cwd=small.parent)
+    done = run_here("effdet-convert", small.name, tmp_path / "command" / out, *options, cwd=small.parent)
     assert (done.returncode, done.stderr) == (0, "")
     target, bare = choose_target(tmp_path / "python" / out, arguments.pop("to", None)), arguments.pop("bare", False)
     with open_checkpoint(small) as source:
@@ -114,7 +114,7 @@ def test_a_dry_run_needs_the_index_alone_and_writes_only_a_report(trained: Path,
 
 
 def test_a_report_of_success(small: Path, tmp_path: Path) -> None:
-    done = run("effdet-convert", small, "m.pth", "--report", "report.json", "--weights", "raw", cwd=tmp_path)
+    done = run_here("effdet-convert", small, "m.pth", "--report", "report.json", "--weights", "raw", cwd=tmp_path)
     assert done.returncode == 0
     report = json.loads((tmp_path / "report.json").read_text())
     size = (tmp_path / "m.pth").stat().st_size
@@ -161,7 +161,7 @@ def test_failures_are_one_message(
     v1 = small.parent / "v1.ckpt"
     v1.write_bytes(tiny.table({b"": tiny.nested(1, b"")}))
     sources = {"SMALL": small, "V1": v1}
-    done = run("effdet-convert", *(sources.get(word, word) for word in arguments), cwd=tmp_path)
+    done = run_here("effdet-convert", *(sources.get(word, word) for word in arguments), cwd=tmp_path)
     assert words in failed(done, code)
     assert names(tmp_path) == set()
 
@@ -170,7 +170,7 @@ def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     write_checkpoint(tmp_path / "source" / "model", seeded(PLAN))
     (tmp_path / "loop.pth").symlink_to("loop.pth")
-    done = run("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
+    done = run_here("effdet-convert", "source/model", "loop.pth", "--report", "r.json", cwd=tmp_path)
     assert "Traceback" not in done.stderr
     assert done.returncode in (0, 1)
 
@@ -178,31 +178,31 @@ def test_an_output_that_links_to_itself_is_replaced(tmp_path: Path) -> None:
 def test_out_is_named_by_place_or_by_option(small: Path, tmp_path: Path) -> None:
     """Both ways write the same file, and both are checked; the two together are not meant."""
     for name, words in {"a.pth": ["a.pth"], "b.pth": ["-o", "b.pth"]}.items():
-        assert run("effdet-convert", small, *words, cwd=tmp_path).stdout.splitlines()[-1].split()[1] == f"{name}:"
+        assert run_here("effdet-convert", small, *words, cwd=tmp_path).stdout.splitlines()[-1].split()[1] == f"{name}:"
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
-    text = failed(run("effdet-convert", small, "c.pth", "-o", "d.pth", cwd=tmp_path), 2)
+    text = failed(run_here("effdet-convert", small, "c.pth", "-o", "d.pth", cwd=tmp_path), 2)
     assert "OUT is given twice: c.pth and -o d.pth; give one of them" in text
     assert names(tmp_path) == {"a.pth", "b.pth"}
-    text = failed(run("effdet-convert", tmp_path / "a.pth", "-o", "a.pth", cwd=tmp_path), 2)
+    text = failed(run_here("effdet-convert", tmp_path / "a.pth", "-o", "a.pth", cwd=tmp_path), 2)
     assert "OUT a.pth would overwrite" in text
 
 
 def test_quiet_prints_what_was_asked_for(small: Path, tmp_path: Path) -> None:
-    done = run("effdet-convert", small, "a.pth", "-q", cwd=tmp_path)
+    done = run_here("effdet-convert", small, "a.pth", "-q", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert names(tmp_path) == {"a.pth"}
-    done = run("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
+    done = run_here("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
     assert (json.loads(done.stdout)["ok"], done.stderr) == (True, "")
-    assert "no such file" in failed(run("effdet-convert", "absent", "b.pth", "-q", cwd=tmp_path), 1)
-    done = run("effdet-inspect", small, "-q", "--json", cwd=tmp_path)
+    assert "no such file" in failed(run_here("effdet-convert", "absent", "b.pth", "-q", cwd=tmp_path), 1)
+    done = run_here("effdet-inspect", small, "-q", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["variables"] > 0
-    done = run("effdet-inspect", small, "-q", cwd=tmp_path)
+    done = run_here("effdet-inspect", small, "-q", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_verbose_names_the_steps(small: Path, tmp_path: Path) -> None:
-    plain = run("effdet-convert", small, "a.pth", cwd=tmp_path)
-    done = run("effdet-convert", small, "a.pth", "-v", "--report", "r.json", cwd=tmp_path)
+    plain = run_here("effdet-convert", small, "a.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", small, "a.pth", "-v", "--report", "r.json", cwd=tmp_path)
     assert (done.returncode, done.stdout, plain.stderr) == (0, plain.stdout, "")
     seconds, steps = zip(*(line.split(" s  ") for line in done.stderr.splitlines()), strict=True)
     assert [step.split()[0] for step in steps] == ["opened", "recognised", "converted", "wrote", "wrote"]

@@ -14,7 +14,7 @@ import cli
 from effdet_torch import save_model
 from effdet_torch.commands import doctor
 from support.coco_samples import small_model, write_coco
-from support.commands import run
+from support.commands import run, run_here
 
 FIXED = ("convert", "inspect", "verify", "detect", "export", "train")
 
@@ -36,7 +36,7 @@ def test_help_lists_the_verbs_in_whole_sentences(tmp_path: Path) -> None:
     ("words", "expected"), [(("convret",), "convret"), ((), "Usage: effdet"), (("convert",), "SOURCE")]
 )
 def test_wrong_usage(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
-    done = run("effdet", *words, cwd=tmp_path)
+    done = run_here("effdet", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -55,11 +55,11 @@ def test_evaluate_measures_what_verify_measures(tmp_path: Path) -> None:
     words = ("model.pth", "--coco", "coco", "--report-dir")
     results = []
     for verb, folder in (("evaluate", "one"), ("verify", "two")):
-        done = run("effdet", verb, *words, folder, cwd=tmp_path)
+        done = run_here("effdet", verb, *words, folder, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         results.append(json.loads((tmp_path / folder / "report.json").read_text())["detection"]["metrics"])
     assert results[0] == results[1]
-    done = run("effdet", "evaluate", "model.pth", cwd=tmp_path)  # negative control: layers are verify's
+    done = run_here("effdet", "evaluate", "model.pth", cwd=tmp_path)  # negative control: layers are verify's
     assert done.returncode == 2
     assert "--coco ROOT" in done.stderr
 
@@ -90,9 +90,9 @@ def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_without_a_verb_there_is_help(tmp_path: Path) -> None:
-    done, helped = run("effdet", cwd=tmp_path), run("effdet", "--help", cwd=tmp_path)
+    done, helped = run_here("effdet", cwd=tmp_path), run_here("effdet", "--help", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", helped.stdout)
     assert "Usage: effdet [OPTIONS] COMMAND [ARGS]...\n" in done.stderr
-    done = run("effdet", "detekt", cwd=tmp_path)
+    done = run_here("effdet", "detekt", cwd=tmp_path)
     assert done.returncode == 2
     assert "No such command 'detekt'" in done.stderr

@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-import cli
 from effdet_torch import Predictor, create_model, export_model, load_model, save_model
 from support.coco_samples import write_coco
 from support.commands import run, run_here
@@ -34,10 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.get_parameter("class_net.predict.conv_pw.bias").zero_()
     save_model(model, folder / "model.pth")
     write_coco(folder / "coco")
-    done = run("effdet-export", "model.pth", "float.tflite", cwd=folder)
+    done = run_here("effdet-export", "model.pth", "float.tflite", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     words = ("model.pth", "int8.tflite", "--int8", "--calibrate", "coco/val2017")
-    done = run("effdet-export", *words, cwd=folder)
+    done = run_here("effdet-export", *words, cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "format   litert, detections, uint8, batch 1, 128 x 128 pixels, int8\n" in done.stdout
     assert "note     ranges measured on 4 images; few: pass some hundreds like those that OUT will see" in done.stdout
@@ -82,7 +81,7 @@ def test_names_given_for_the_file_are_those_of_the_file(folder: Path, tmp_path: 
     assert Predictor(tmp_path / "named.tflite").label_map == names
     with zipfile.ZipFile(tmp_path / "named.tflite") as labels:
         assert labels.read("labels.txt").decode() == "cat\n???\ndog\n"
-    done = run("effdet-convert", "named.tflite", "back.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", "named.tflite", "back.pth", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert dict(load_model(tmp_path / "back.pth").config.label_map) == names
     assert not Predictor(folder / "float.tflite").label_map  # negative control: the model has none
@@ -92,14 +91,14 @@ def test_levels_of_one_cell_cannot_be_converted_back(folder: Path, tmp_path: Pat
     model = load_model(folder / "model.pth")
     for side, code in ((64, 1), (96, 0)):
         export_model(model, tmp_path / "small.tflite", image_size=(side, side), check=False)
-        done = run("effdet-convert", "small.tflite", "back.pth", cwd=tmp_path)
+        done = run_here("effdet-convert", "small.tflite", "back.pth", cwd=tmp_path)
         assert (done.returncode, "two levels of the pyramid have one cell each" in done.stderr) == (code, code == 1)
 
 
 def test_another_suffix_is_said(folder: Path, tmp_path: Path) -> None:
     for name in ("ren.pth", "ren.bin"):
         (tmp_path / name).write_bytes((folder / "float.tflite").read_bytes())
-        done = run("effdet-detect", name, photo(folder), cwd=tmp_path)
+        done = run_here("effdet-detect", name, photo(folder), cwd=tmp_path)
         assert done.returncode == 1
         assert f"{name} is a TensorFlow Lite file by its content; rename it to ren.tflite" in done.stderr
 
@@ -112,10 +111,10 @@ def test_it_is_a_model_like_any_other(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_it_is_evaluated_and_converted(folder: Path) -> None:
-    done = run("effdet-verify", "int8.tflite", "--coco", "coco", "--compare", "float.tflite", cwd=folder)
+    done = run_here("effdet-verify", "int8.tflite", "--coco", "coco", "--compare", "float.tflite", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Two models were evaluated on the same images" in done.stdout
-    done = run("effdet-convert", "float.tflite", "back.pth", cwd=folder)
+    done = run_here("effdet-convert", "float.tflite", "back.pth", cwd=folder)
     assert done.returncode == 0
     original, back = (
         Predictor(folder / name, score_threshold=0)(photo(folder))[0] for name in ("model.pth", "back.pth")
@@ -133,34 +132,34 @@ def test_as_a_backend_it_leaves_the_profile_alone(folder: Path, monkeypatch: pyt
 
 def test_what_verify_says_of_8_bits(folder: Path, tmp_path: Path) -> None:
     """Neither more than it compared, nor that single detections should be equal."""
-    done = run("effdet-verify", "int8.tflite", "--reference", "model.pth", cwd=folder)
+    done = run_here("effdet-verify", "int8.tflite", "--reference", "model.pth", cwd=folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert "computes in 8 bits, so single detections differ" in done.stderr
     out = tmp_path / "network.tflite"
     words = ("model.pth", out, "--int8", "--nms", "none", "--calibrate", "coco/val2017/*.jpg")
-    done = run("effdet-export", *words, cwd=folder)
+    done = run_here("effdet-export", *words, cwd=folder)
     assert (done.returncode, "the NMS inside" in done.stdout) == (0, False)  # there is none
-    done = run("effdet-verify", out, "--reference", "model.pth", "--image", photo(folder), cwd=folder)
+    done = run_here("effdet-verify", out, "--reference", "model.pth", "--image", photo(folder), cwd=folder)
     assert done.returncode == 0
     assert "The exported file computes roughly the outputs of its reference, as 8 bits allow" in done.stdout
 
 
 def test_one_image_to_calibrate_with_is_few(folder: Path, tmp_path: Path) -> None:
     words = ("model.pth", tmp_path / "one.tflite", "--int8", "--no-check", "--calibrate", photo(folder))
-    assert "note     ranges measured on 1 image; few: pass" in run("effdet-export", *words, cwd=folder).stdout
+    assert "note     ranges measured on 1 image; few: pass" in run_here("effdet-export", *words, cwd=folder).stdout
 
 
 def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
     for words in (("effdet-detect", "foreign.tflite", photo(folder)), ("effdet-export", "foreign.tflite", "a.onnx")):
-        done = run(*words, cwd=folder)
+        done = run_here(*words, cwd=folder)
         assert done.returncode == 1
         assert (
             "without the metadata of effdet-export: from another tool, or cut off. Convert it first (effdet-convert "
             "foreign.tflite foreign"
         ) in " ".join(done.stderr.split())
-    done = run("effdet-export", "float.tflite", "a.onnx", cwd=folder)
+    done = run_here("effdet-export", "float.tflite", "a.onnx", cwd=folder)
     assert (done.returncode, "exported already" in done.stderr) == (2, True)
-    done = run("effdet-verify", "model.pth", "--reference", "float.tflite", cwd=folder)
+    done = run_here("effdet-verify", "model.pth", "--reference", "float.tflite", cwd=folder)
     assert (done.returncode, "pass it as MODEL" in done.stderr) == (2, True)
 
 
@@ -175,8 +174,8 @@ def test_a_file_of_another_tool_is_a_source(folder: Path) -> None:
     ],
 )
 def test_wrong_usage_is_explained(folder: Path, options: tuple[str, ...], code: int, said: str) -> None:
-    done = run_here(cli.export, "model.pth", "wrong.tflite", *options, cwd=folder)
-    assert (done.exit_code, done.stdout) == (code, "")
+    done = run_here("effdet-export", "model.pth", "wrong.tflite", *options, cwd=folder)
+    assert (done.returncode, done.stdout) == (code, "")
     assert said in " ".join(done.stderr.split())
     assert not (folder / "wrong.tflite").exists()
 

@@ -17,7 +17,7 @@ from converter.readers.tensorflow.tensorbundle import TensorBundle
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
 from effdet_torch.network.model_file import read_model_file
-from support.commands import run, script
+from support.commands import run, run_here, script
 from support.graphs import write_meta
 from support.sources import small_config, write_checkpoint
 from support.variable_shapes import random_variables
@@ -61,7 +61,7 @@ def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
     with (demo / "changed.pth").open("wb") as stream:
         write_pth(stream, specs, arrays.items(), metadata)
     words = ["changed.pth", "--reference", "demo/checkpoint", *QUICK, "--report-dir", "changed"]
-    done = run("effdet-verify", *words, cwd=demo)
+    done = run_here("effdet-verify", *words, cwd=demo)
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL")
     report = json.loads((demo / "changed" / "report.json").read_text())
@@ -75,7 +75,7 @@ def test_a_changed_value_fails_at_its_layer(demo: Path) -> None:
 
 def test_the_fused_network_alone_needs_no_tensorflow(demo: Path) -> None:
     words = ["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "65", "--fused", "-v"]
-    done = run("effdet-verify", *words, "--report-dir", "fused", cwd=demo)
+    done = run_here("effdet-verify", *words, "--report-dir", "fused", cwd=demo)
     assert done.returncode == 0, done.stderr
     assert "All layers agree in what was run: fused, float64 and float32 only." in done.stdout
     assert "TensorFlow's network is ready" not in done.stderr
@@ -94,14 +94,14 @@ def test_unusable_values_are_said_in_the_first_line_even_if_the_checkpoint_has_t
         arrays = {name: np.array(bundle.read(name)) for name in bundle.variables}
     arrays[variable][7] = arrays[f"{variable}/ExponentialMovingAverage"][7] = np.nan
     write_checkpoint(demo / "diverged.ckpt", arrays)
-    done = run("effdet-convert", "diverged.ckpt", "diverged.pth", "--variant", "lite0", cwd=demo)
+    done = run_here("effdet-convert", "diverged.ckpt", "diverged.pth", "--variant", "lite0", cwd=demo)
     assert (done.returncode, (demo / "diverged.pth").exists()) == (1, False)
     assert variable in done.stderr
-    done = run("effdet-convert", "diverged.ckpt", "diverged.pth", "--allow-nonfinite", cwd=demo)
+    done = run_here("effdet-convert", "diverged.ckpt", "diverged.pth", "--allow-nonfinite", cwd=demo)
     assert done.returncode == 0, done.stderr
     assert "accepted by --allow-nonfinite" in done.stdout
     Image.new("RGB", (64, 64)).save(demo / "photo.png")
-    done = run("effdet-detect", "diverged.pth", "photo.png", cwd=demo)
+    done = run_here("effdet-detect", "diverged.pth", "photo.png", cwd=demo)
     assert (done.returncode, tensor in done.stderr) == (1, True)
     done = run("effdet-verify", "diverged.pth", "--reference", "diverged.ckpt", *QUICK, cwd=demo)
     assert done.returncode == 1, done.stderr
@@ -110,7 +110,7 @@ def test_unusable_values_are_said_in_the_first_line_even_if_the_checkpoint_has_t
 
 def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
     words = ["demo/lite0.pth", "--reference", shared / "trained_d0_256", *QUICK]
-    done = run("effdet-verify", *words, cwd=demo)
+    done = run_here("effdet-verify", *words, cwd=demo)
     assert done.returncode == 1
     assert "its backbone is efficientnet-b0, the model's efficientnet-lite0" in done.stderr
 
@@ -121,11 +121,11 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     config = small_config(image_size=(64, 64))
     values = random_variables(config)
     write_meta(tmp_path / "model", replace(config, activation="relu6"), values, values)
-    converted = run("effdet-convert", "model", "model.pth", "--hparams", "image_size=64", cwd=tmp_path)
+    converted = run_here("effdet-convert", "model", "model.pth", "--hparams", "image_size=64", cwd=tmp_path)
     assert converted.returncode == 0, converted.stderr
     words = ["model.pth", "--reference", "model", *QUICK, "--mode", "cumulative"]
 
-    done = run("effdet-verify", *words, "--report-dir", "report", cwd=tmp_path)
+    done = run_here("effdet-verify", *words, "--report-dir", "report", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     differ = "computes other outputs: class head P3, P4, P5; box head P3, P4, P5."
     assert f"TensorFlow's own graph (model.meta) {differ}" in " ".join(done.stdout.split())
@@ -133,11 +133,11 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     assert (report["passed"], report["graph"]["passed"]) == (False, False)
     assert all(layer["passed"] for layer in report["layers"])
 
-    done = run("effdet-verify", *words, "--no-graph", cwd=tmp_path)
+    done = run_here("effdet-verify", *words, "--no-graph", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("PASS - rests on ")
     assert "which ran" not in done.stdout
-    done = run("effdet-verify", *words, "--no-graph", "--require", "graph", cwd=tmp_path)
+    done = run_here("effdet-verify", *words, "--no-graph", "--require", "graph", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "--require graph asks for more" in " ".join(done.stdout.split())
 
@@ -161,7 +161,7 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
     ],
 )
 def test_one_clear_line(demo: Path, words: list[str], code: int, text: str) -> None:
-    done = run("effdet-verify", *words, cwd=demo)
+    done = run_here("effdet-verify", *words, cwd=demo)
     assert done.returncode == code
     assert text in done.stderr
     assert "Traceback" not in done.stderr
@@ -180,14 +180,16 @@ def test_the_width_of_the_terminal_counts_and_not_a_setting(demo: Path, columns:
 @pytest.mark.slow
 def test_quiet_prints_the_verdict_alone(demo: Path) -> None:
     words = ["demo/lite0.pth", "--reference", "demo/checkpoint", *QUICK, "--report-dir", "quiet"]
-    done = run("effdet-verify", *words, "-q", cwd=demo)
+    done = run_here("effdet-verify", *words, "-q", cwd=demo)
     assert (done.returncode, done.stdout) == (0, "PASS - rests on config.yaml\n")
     assert "wrote" not in done.stderr  # TensorFlow may print there what no setting switches off
-    assert "wrote quiet/report.html" in run("effdet-verify", *words, cwd=demo).stderr
+    assert "wrote quiet/report.html" in run_here("effdet-verify", *words, cwd=demo).stderr
 
 
 @pytest.mark.slow
 def test_a_demo_is_found_under_the_short_name(tmp_path: Path) -> None:
-    done = run("effdet-verify", "--demo", "TF_EfficientDet_Lite0", *QUICK, "--mode", "isolated", "-q", cwd=tmp_path)
+    done = run_here(
+        "effdet-verify", "--demo", "TF_EfficientDet_Lite0", *QUICK, "--mode", "isolated", "-q", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "effdet-demo-lite0" / "lite0.pth").is_file()
