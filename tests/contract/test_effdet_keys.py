@@ -12,6 +12,7 @@ from torch import nn
 
 from effdet_torch import create_model, list_models
 from effdet_torch.config import PACKAGE_VARIANTS
+from support.quick import mostly_slow
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -33,9 +34,13 @@ def our_shapes(variant: str, **overrides: Any) -> Shapes:
         return shapes_of(create_model(variant, **overrides))
 
 
-@pytest.mark.parametrize("redundant_bias", [False, True])
-@pytest.mark.parametrize("variant", list_models())
-def test_keys_and_shapes_are_those_of_effdet(effdet: ModuleType, variant: str, redundant_bias: bool) -> None:
+CASES = {f"{variant}-{bias}": (variant, bias) for variant in list_models() for bias in (False, True)}
+QUICK = {name for name, (variant, bias) in CASES.items() if not bias or variant in ("d0", "lite0", "efficientdet_q0")}
+
+
+@pytest.mark.parametrize("case", mostly_slow(CASES, QUICK))
+def test_keys_and_shapes_are_those_of_effdet(effdet: ModuleType, case: str) -> None:
+    variant, redundant_bias = CASES[case]
     assert our_shapes(variant, redundant_bias=redundant_bias) == effdet_shapes(effdet, variant, redundant_bias)
 
 

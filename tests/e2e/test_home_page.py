@@ -11,7 +11,7 @@ from support.coco_samples import write_three_classes
 from support.sessions import MINUTES, alike, printed, sessions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "index.md"
-SLOW = ("effdet verify", "effdet train")  # TensorFlow, and a minute of training
+SLOW = ("effdet verify", "effdet train", "effdet export")  # TensorFlow, a minute of training, a second engine
 PHOTO = "000000017627.jpg"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +19,7 @@ from PIL import Image
 from converter.identify.families import BACKBONE
 from effdet_torch.config import BackboneConfig
 from effdet_torch.network.model_file import read_model_file
-from support.commands import script
+from support.commands import run, run_here
 from support.sources import averages, seeded, small_config, write_checkpoint
 from verify.seeded import write_seeded_checkpoint
 
@@ -49,20 +49,13 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 class Mirror:
-    """The server, its address, and the commands that use it."""
+    """The server and its address."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.handler = type("TheHandler", (Handler,), {"broken": set(), "requests": []})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(self.handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.environment = os.environ | {"EFFDET_OFFICIAL_URL": self.url, "EFFDET_CACHE": str(cache), "no_proxy": "*"}
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def run(self, name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        words = [script(name), *arguments]
-        return subprocess.run(
-            words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
 
     def stop(self) -> None:
         self.server.shutdown()
@@ -76,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backbone = {"backbone": "efficientnet-b6"} if "d6" in path else {}
         checkpoint = write_seeded_checkpoint(small_config(**backbone), root / "checkpoints" / path).parent
         (root / path).parent.mkdir(exist_ok=True)
-        with tarfile.open(root / path, "w:gz", compresslevel=1) as archive:
+        with tarfile.open(root / path, "w:gz", compresslevel=0) as archive:
             archive.add(checkpoint, Path(path).name.removesuffix(".tar.gz"))
     return root
 
@@ -91,14 +84,18 @@ def with_classifier(folder: Path) -> Path:
     prefix.parent.mkdir(parents=True)
     write_checkpoint(prefix, {**network, **averages(network), "global_step": np.array(1, np.int64)})
     (folder / CLASSIFIER).parent.mkdir(parents=True)
-    with tarfile.open(folder / CLASSIFIER, "w:gz", compresslevel=1) as archive:
+    with tarfile.open(folder / CLASSIFIER, "w:gz", compresslevel=0) as archive:
         archive.add(prefix.parent, prefix.parent.name)
     return folder
 
 
 @pytest.fixture
-def mirror(folder: Path, tmp_path: Path) -> Iterator[Mirror]:
-    mirror = Mirror(folder, tmp_path / "cache")
+def mirror(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    """The server that commands take for the official one."""
+    mirror = Mirror(folder)
+    for name, value in {"OFFICIAL_URL": mirror.url, "CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(f"EFFDET_{name}", value)
+    monkeypatch.setenv("no_proxy", "*")
     yield mirror
     mirror.stop()
 
@@ -106,7 +103,7 @@ def mirror(folder: Path, tmp_path: Path) -> Iterator[Mirror]:
 def test_a_name_is_downloaded_once(mirror: Mirror, tmp_path: Path) -> None:
     path = f"/{PATHS[0]}"
     mirror.handler.broken.add(path)
-    done = mirror.run("effdet-convert", "efficientdet-d0", "d0.pth", cwd=tmp_path)
+    done = run("effdet-convert", "efficientdet-d0", "d0.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("source       efficientdet-d0.tar.gz (TF1 checkpoint)\n")
     assert mirror.handler.requests == [path, path]  # the first one broke
@@ -116,15 +113,15 @@ def test_a_name_is_downloaded_once(mirror: Mirror, tmp_path: Path) -> None:
 
     mirror.stop()  # from now on there is no network
     for name in ("d0", "EfficientDet-D0", f"{mirror.url}{path}"):
-        done = mirror.run("effdet-convert", name, "again.safetensors", cwd=tmp_path)
+        done = run_here("effdet-convert", name, "again.safetensors", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-    done = mirror.run("effdet-convert", "d1", "d1.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", "d1", "d1.pth", cwd=tmp_path)
     assert done.returncode == 1
     assert "no connection" in done.stderr
     assert not (tmp_path / "d1.pth").exists()
     (cached,) = (tmp_path / "cache").rglob("*.tar.gz")
     os.truncate(cached, 1_000_000)
-    done = mirror.run("effdet-inspect", "d0", cwd=tmp_path)
+    done = run_here("effdet-inspect", "d0", cwd=tmp_path)
     assert done.returncode == 1
     assert f"Error: {cached}: " in done.stderr
     assert "download it again. Delete the cached file first." in done.stderr
@@ -133,19 +130,19 @@ def test_a_name_is_downloaded_once(mirror: Mirror, tmp_path: Path) -> None:
 def test_what_shapes_cannot_tell_comes_from_the_table(mirror: Mirror, tmp_path: Path) -> None:
     configs = {}
     for name in ("d0", "d0-advprop", "d6-640"):
-        done = mirror.run("effdet-convert", name, f"{name}.pth", cwd=tmp_path)
+        done = run_here("effdet-convert", name, f"{name}.pth", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         configs[name] = read_model_file(tmp_path / f"{name}.pth")[1]
     assert [metadata["config"]["normalization"] for metadata in configs.values()] == ["mean_std", "advprop", "mean_std"]
     assert [metadata["config"]["image_size"] for metadata in configs.values()] == [[512, 512], [512, 512], [640, 640]]
     assert configs["d0-advprop"]["config_origins"]["normalization"] == "table of official files"
     assert configs["d6-640"]["variant"] == "d6"
-    done = mirror.run("effdet-convert", "d0-advprop", "own.pth", "--hparams", "scale_range=false", cwd=tmp_path)
+    done = run_here("effdet-convert", "d0-advprop", "own.pth", "--hparams", "scale_range=false", cwd=tmp_path)
     assert read_model_file(tmp_path / "own.pth")[1]["config"]["normalization"] == "mean_std"
 
 
 def test_a_classifier_is_converted_as_a_backbone(mirror: Mirror, with_classifier: Path, tmp_path: Path) -> None:
-    done = mirror.run("effdet-convert", "tf_efficientnet_b0_ns", "b0.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", "tf_efficientnet_b0_ns", "b0.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert mirror.handler.requests == [f"/{CLASSIFIER}"]
     assert "model        efficientnet-b0, a backbone without a detector" in done.stdout
@@ -155,43 +152,45 @@ def test_a_classifier_is_converted_as_a_backbone(mirror: Mirror, with_classifier
     assert (metadata["config"], metadata["view"]["name"]) == ({"backbone": "efficientnet-b0"}, "ema")
 
 
-def test_a_model_is_named_where_its_file_is_expected(mirror: Mirror, tmp_path: Path) -> None:
+def test_a_model_is_named_where_its_file_is_expected(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
     (tmp_path / "temporary").mkdir()
-    mirror.environment["TMPDIR"] = str(tmp_path / "temporary")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     words = ["photo.png", "--score", "0", "--json", "found.json"]
-    done = mirror.run("effdet-detect", "tf_efficientdet_d0", *words, cwd=tmp_path)
+    done = run_here("effdet-detect", "tf_efficientdet_d0", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert mirror.handler.requests == [f"/{PATHS[0]}"]
     found = (tmp_path / "found.json").read_text()
     assert list((tmp_path / "temporary").iterdir()) == []
-    mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
+    run_here("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
     (tmp_path / "found.json").unlink()
-    mirror.run("effdet-detect", "d0.pth", *words, cwd=tmp_path)
+    run_here("effdet-detect", "d0.pth", *words, cwd=tmp_path)
     assert (tmp_path / "found.json").read_text() == found
     (tmp_path / "d0").mkdir()  # what is there counts, whatever it is called
-    done = mirror.run("effdet-detect", "d0", *words, cwd=tmp_path)
+    done = run_here("effdet-detect", "d0", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr[:24]) == (1, "Error: d0 is a folder, n")
-    done = mirror.run("effdet-detect", "d1", *words, cwd=tmp_path)
+    done = run_here("effdet-detect", "d1", *words, cwd=tmp_path)
     assert done.returncode == 1
     assert "d1" in done.stderr
 
 
 @pytest.mark.slow
 def test_other_commands_take_names_too(mirror: Mirror, tmp_path: Path) -> None:
-    done = mirror.run("effdet-inspect", "d0-advprop", cwd=tmp_path)
+    done = run_here("effdet-inspect", "d0-advprop", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "efficientdet-d0.tar.gz" in done.stdout
-    assert mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path).returncode == 0
+    assert run_here("effdet-convert", "d0", "d0.pth", cwd=tmp_path).returncode == 0
     options = ["--reference", "d0", "--dtype", "float64", "--mode", "isolated", "--image-size", "64"]
-    done = mirror.run("effdet-verify", "d0.pth", *options, cwd=tmp_path)
+    done = run_here("effdet-verify", "d0.pth", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "PASS" in done.stdout
 
 
 def test_what_is_on_disk_comes_first(mirror: Mirror, tmp_path: Path) -> None:
     write_seeded_checkpoint(small_config(num_classes=5), tmp_path / "d0")
-    done = mirror.run("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", "d0", "d0.pth", cwd=tmp_path)
     assert "5 classes" in done.stdout
     assert mirror.handler.requests == []
 
@@ -212,7 +211,7 @@ def test_what_is_on_disk_comes_first(mirror: Mirror, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_names(mirror: Mirror, tmp_path: Path, name: str, code: int, words: str) -> None:
-    done = mirror.run("effdet-convert", name, "out.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", name, "out.pth", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert done.stderr.startswith("Error: ")
@@ -220,9 +219,7 @@ def test_wrong_names(mirror: Mirror, tmp_path: Path, name: str, code: int, words
 
 
 def test_the_list(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [script("effdet-convert"), "--list"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = run_here("effdet-convert", "--list", cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["name", "image", "(px)", "AP", "val2017", "input"]
     assert len(lines) > 30

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from support.coco_samples import (
     write_coco,
     write_model,
 )
-from support.commands import run, script
+from support.commands import run, run_here, script
 from verify.detections.run import CocoSettings
+
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +42,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate(folder: Path, *more: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return run("effdet-verify", folder / "model.pth", "--coco", folder / "coco", *more, cwd=cwd or folder)
+def evaluate(folder: Path, *more: object, cwd: Path | None = None, command: Callable[..., Done] = run_here) -> Done:
+    return command("effdet-verify", folder / "model.pth", "--coco", folder / "coco", *more, cwd=cwd or folder)
 
 
 def test_metrics_results_and_reports(folder: Path, tmp_path: Path) -> None:
-    done = evaluate(folder, "--results", "results.json", "--report-dir", "report", cwd=tmp_path)
+    done = evaluate(folder, "--results", "results.json", "--report-dir", "report", cwd=tmp_path, command=run)
     assert done.returncode == 0, done.stderr
     assert "AP_medium" in done.stdout
     assert done.stdout.startswith("EVALUATED - rests on ")
@@ -112,7 +115,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     write_coco(tmp_path / "coco")
     write_model(tmp_path / "model.pth")
     (tmp_path / "coco" / "val2017" / "000000000005.jpg").write_bytes(b"no image")
-    done = evaluate(tmp_path)
+    done = evaluate(tmp_path, command=run)
     assert done.returncode == 1
     assert "000000000005.jpg is not an image" in done.stderr
     assert done.stderr.startswith("Error: ")

@@ -103,14 +103,14 @@ def test_unusable_values_are_said_in_the_first_line_even_if_the_checkpoint_has_t
     Image.new("RGB", (64, 64)).save(demo / "photo.png")
     done = run_here("effdet-detect", "diverged.pth", "photo.png", cwd=demo)
     assert (done.returncode, tensor in done.stderr) == (1, True)
-    done = run("effdet-verify", "diverged.pth", "--reference", "diverged.ckpt", *QUICK, cwd=demo)
+    done = run_here("effdet-verify", "diverged.pth", "--reference", "diverged.ckpt", *QUICK, cwd=demo)
     assert done.returncode == 1, done.stderr
     assert f"no network can use: {tensor}: 1 of 810 values are not finite" in " ".join(done.stdout.split())[:200]
 
 
 def test_a_reference_of_another_variant(demo: Path, shared: Path) -> None:
     words = ["demo/lite0.pth", "--reference", shared / "trained_d0_256", *QUICK]
-    done = run_here("effdet-verify", *words, cwd=demo)
+    done = run("effdet-verify", *words, cwd=demo)
     assert done.returncode == 1
     assert "its backbone is efficientnet-b0, the model's efficientnet-lite0" in done.stderr
 

@@ -252,7 +252,8 @@ def test_names_of_networks_that_are_not_supported(effdet: ModuleType, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
-        ("efficientdet_d0", ".onnx"),
+        ("efficientdet_d0", ".torchscript"),
+        pytest.param("efficientdet_d0", ".onnx", marks=pytest.mark.slow),
         ("efficientdet_q1", ".torchscript"),
         pytest.param("efficientdet_q1", ".onnx", marks=pytest.mark.slow),
         pytest.param("efficientdetv2_dt", ".onnx", marks=pytest.mark.slow),

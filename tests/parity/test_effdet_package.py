@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from converter.hparams.fields import hparams_of
 from effdet_torch import load_model, make_anchors_yxyx
 from effdet_torch.config import get_config
-from support.commands import run
+from support.commands import run_here
 from support.quick import mostly_slow
 from verify.seeded import write_seeded_checkpoint
 
@@ -55,7 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for config in (get_config("d0"), get_config("lite0", num_classes=7)):
         write_seeded_checkpoint(config, folder / f"tf_{config.name}")
         for name, options in {"ours": [], "effdet": ["--layout", "effdet"]}.items():
-            done = run("effdet-convert", f"tf_{config.name}", f"{config.name}_{name}.pth", *options, cwd=folder)
+            done = run_here("effdet-convert", f"tf_{config.name}", f"{config.name}_{name}.pth", *options, cwd=folder)
             assert done.returncode == 0, done.stderr
             assert ("for effdet: config = get_efficientdet_config('tf_" in done.stdout) == (name != "ours")
     return folder
@@ -87,7 +87,7 @@ def test_folded_biases_need_a_setting_of_the_package(
 
 
 def test_biases_that_were_folded_are_written_as_zeros(effdet: ModuleType, files: Path) -> None:
-    done = run("effdet-convert", "d0_ours.pth", "again.pth", "--layout", "effdet", cwd=files)
+    done = run_here("effdet-convert", "d0_ours.pth", "again.pth", "--layout", "effdet", cwd=files)
     assert "they are written as zeros" in done.stdout
     model = effdet_model(effdet, "tf_efficientdet_d0", checkpoint_path=str(files / "again.pth"))
     assert distance(model, load_model(files / "d0_ours.pth")) < ROUNDING
@@ -121,7 +121,7 @@ def test_a_network_that_the_package_cannot_build_is_refused(tmp_path: Path, sett
     config = get_config("d0", image_size=SIZE, fpn_cells=1, **settings)
     write_seeded_checkpoint(config, tmp_path / "checkpoint")
     (tmp_path / "checkpoint" / "config.yaml").write_text(yaml.safe_dump(hparams_of(config)))
-    done = run("effdet-convert", "checkpoint", "bare.pth", "--layout", "effdet", cwd=tmp_path)
+    done = run_here("effdet-convert", "checkpoint", "bare.pth", "--layout", "effdet", cwd=tmp_path)
     assert done.returncode == 2
     assert f"the effdet package cannot build this network: {next(iter(settings))}" in done.stderr
     assert not (tmp_path / "bare.pth").exists()
@@ -133,7 +133,7 @@ def test_the_code_in_the_report_builds_the_model(effdet: ModuleType, tmp_path: P
     write_seeded_checkpoint(config, tmp_path / "checkpoint")
     (tmp_path / "checkpoint" / "config.yaml").write_text(yaml.safe_dump(hparams_of(config)))
     for out, layout in (("ours.pth", "effdet_torch"), ("bare.pth", "effdet")):
-        done = run("effdet-convert", "checkpoint", out, "--layout", layout, cwd=tmp_path)
+        done = run_here("effdet-convert", "checkpoint", out, "--layout", layout, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     code = next(line for line in done.stdout.splitlines() if "for effdet: " in line).partition("for effdet: ")[2]
     names = {name: getattr(effdet, name) for name in ("EfficientDet", "get_efficientdet_config")}
@@ -181,7 +181,7 @@ def test_a_published_file_is_a_source(
             nn.init.normal_(norm.running_mean, 0, 0.1)
             nn.init.uniform_(norm.running_var, 0.5, 1.5)
     torch.save(model.state_dict(), tmp_path / f"{name}-1a2b.pth", _use_new_zipfile_serialization=not legacy)
-    done = run("effdet-convert", f"{name}-1a2b.pth", "ours.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", f"{name}-1a2b.pth", "ours.pth", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the file holds weights only" in done.stdout
     assert ("under a name without tf_" in done.stdout) == (settings.get("redundant_bias") is False)
@@ -190,7 +190,7 @@ def test_a_published_file_is_a_source(
     assert distance(ours, model) < ROUNDING
     # And back: the bare state_dict again, bit for bit, where it has biases.
     if "redundant_bias" not in settings:
-        done = run("effdet-convert", f"{name}-1a2b.pth", "back.pth", "--layout", "effdet", cwd=tmp_path)
+        done = run_here("effdet-convert", f"{name}-1a2b.pth", "back.pth", "--layout", "effdet", cwd=tmp_path)
         back = torch.load(tmp_path / "back.pth", weights_only=True)
         expected = model.state_dict()
         assert back.keys() == expected.keys()
@@ -216,7 +216,7 @@ def test_a_training_checkpoint_is_a_source(effdet: ModuleType, tmp_path: Path) -
         tmp_path / "last.pth.tar",
     )
     for view, expected in (("ema", average), ("raw", bench.state_dict())):
-        done = run(
+        done = run_here(
             "effdet-convert", "last.pth.tar", "out.pth", "--weights", view, "--keep-redundant-bias", cwd=tmp_path
         )
         assert (done.returncode, done.stderr) == (0, "")
@@ -261,7 +261,7 @@ def assert_pickled_model_is_a_source(
     """Compare outputs, anchors and tensors with the package's own."""
     model = trained(effdet, name, **changes)
     torch.save(getattr(effdet, bench)(model) if bench else model, folder / "whole.pth")
-    done = run("effdet-convert", "whole.pth", "ours.pth", "--keep-redundant-bias", cwd=folder)
+    done = run_here("effdet-convert", "whole.pth", "ours.pth", "--keep-redundant-bias", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "the config of the pickled effdet model: image_size [128, 128]" in done.stdout
     ours = load_model(folder / "ours.pth")
@@ -279,7 +279,7 @@ def test_a_training_checkpoint_has_the_packages_anchors(effdet: ModuleType, tmp_
     theirs = effdet.anchors.Anchors.from_config(model.config).boxes.numpy()
     for arch, expected in (({"arch": name}, True), ({}, False)):
         torch.save({"state_dict": model.state_dict(), **arch}, tmp_path / "t.pth")
-        done = run("effdet-convert", "t.pth", "ours.pth", *size, cwd=tmp_path)
+        done = run_here("effdet-convert", "t.pth", "ours.pth", *size, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         ours = make_anchors_yxyx(load_model(tmp_path / "ours.pth").config).numpy()
         assert (np.abs(ours - theirs).max() < 1e-4) == expected
@@ -288,7 +288,7 @@ def test_a_training_checkpoint_has_the_packages_anchors(effdet: ModuleType, tmp_
 def test_a_pickled_model_without_tf_is_another_one(effdet: ModuleType, tmp_path: Path) -> None:
     model = trained(effdet, "efficientdet_d0")
     torch.save({"net": model}, tmp_path / "whole.pth")
-    done = run("effdet-convert", "whole.pth", "ours.pth", cwd=tmp_path)
+    done = run_here("effdet-convert", "whole.pth", "ours.pth", cwd=tmp_path)
     assert done.returncode == 0
     ours = load_model(tmp_path / "ours.pth")
     assert ours.config.name == "efficientdet_d0"

@@ -15,6 +15,7 @@ from converter.locate import open_checkpoint
 from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF, META_GRAPH_DEF, SAVED_MODEL
 from converter.source import GraphEvidence
+from support.graphs import edit_graph
 from support.official_graph import BIFPN, Network, write_frozen, write_meta, write_saved_model
 
 pytest.importorskip("tensorflow")
@@ -134,6 +135,11 @@ def test_nothing_is_guessed(change: dict[str, Any], lost: set[str], tmp_path: Pa
     assert all("is not clear: an unknown computation (" in note for note in evidence.notes)
 
 
+@pytest.fixture(scope="module")
+def relu6(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_meta(tmp_path_factory.mktemp("relu6") / "model.meta", Network(activation="relu6"))
+
+
 def _activate_otherwise(graph_def: Any) -> None:
     next(node for node in graph_def.node if node.name == "efficientnet-b0/stem/Relu6").op = "Relu"
 
@@ -170,9 +176,10 @@ def _lose_node(graph_def: Any) -> None:
         (_lose_node, {"fpn_config"}),
     ],
 )
-def test_what_is_not_clear_is_left_out(change: Callable[[Any], None], lost: set[str], tmp_path: Path) -> None:
-    network = Network(activation="relu6")
-    evidence = graph_of(write_meta(tmp_path / "model.meta", network, change), META_GRAPH_DEF)()
+def test_what_is_not_clear_is_left_out(
+    change: Callable[[Any], None], lost: set[str], relu6: Path, tmp_path: Path
+) -> None:
+    evidence = graph_of(edit_graph(relu6, tmp_path / "model.meta", change), META_GRAPH_DEF)()
     expected = {**USUAL, "act_type": "relu6"}
     assert evidence.hparams == {name: value for name, value in expected.items() if name not in lost}
     contradiction = "act_type is not clear: relu (efficientnet-b0/stem/Relu6) and relu6 ("

@@ -130,7 +130,7 @@ WRITTEN_DOWN = (
     *("image_size", *ANCHORS, "anchor_scale", "activation", "fusion", "mean_rgb", "std_rgb", "normalization"),
     *("nms_configs", "label_map", "backbone_config"),
 )
-EVERYTHING = OwnModel(WIDE, training_hparams(WIDE), from_file(*WRITTEN_DOWN), (384, 640))
+EVERYTHING = OwnModel(WIDE, training_hparams(WIDE), from_file(*WRITTEN_DOWN), (192, 320))
 MODELS: Mapping[str, OwnModel] = {
     "1 class": OwnModel(own(num_classes=1)),
     "600 classes, 3 x 5 anchors": OwnModel(own(num_classes=600, **ANCHORS), ANCHORS, from_file(*ANCHORS)),

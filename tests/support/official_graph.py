@@ -185,14 +185,12 @@ class Builder:
         return x / 0.8 * self.tf.floor(0.8 + self.tf.random.uniform([self.tf.shape(x)[0], 1, 1, 1]))
 
 
-def write_meta(path: Path, network: Network, change: Callable[[Any], None] | None = None) -> Path:
+def write_meta(path: Path, network: Network) -> Path:
     """Write a MetaGraphDef of TF1; a training graph has data, gradients, averages and an optimizer."""
     v1 = import_tensorflow().compat.v1
     with import_tensorflow().Graph().as_default():
         _build_tf1(network)
         meta = v1.train.export_meta_graph()
-    if change:
-        change(meta.graph_def)
     path.write_bytes(meta.SerializeToString())
     return path
 

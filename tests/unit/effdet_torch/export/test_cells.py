@@ -26,8 +26,7 @@ SUFFIXES = {
     "litert": "tflite",
 }
 QUICK = (
-    ("onnx", "network", "static"),
-    ("onnx", "detections", "batch"),
+    ("onnx", "network", "batch"),
     ("openvino", "network", "static"),
     ("litert", "network", "static"),
     ("litert", "detections", "static"),
@@ -35,7 +34,8 @@ QUICK = (
 SLOW = (
     ("torch", "network", "batch"),
     ("torchscript", "network", "static"),
-    ("onnx", "network", "batch"),
+    ("onnx", "network", "static"),
+    ("onnx", "detections", "batch"),
     ("onnx", "detections", "static"),
     ("openvino", "network", "batch"),
     ("openvino", "detections", "batch"),
