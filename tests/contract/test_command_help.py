@@ -75,7 +75,7 @@ def test_the_installed_command_prints_the_same_help_and_its_version(name: str, t
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: {name} [OPTIONS] ")
     assert all(example in done.stdout for example in examples(name))
-    assert run_here(name, "-h", cwd=tmp_path).stdout == done.stdout
+    assert run(name, "-h", cwd=tmp_path).stdout == done.stdout
     done = run(name, "--version", cwd=tmp_path)
     assert re.fullmatch(rf"{name}, version \d+\.\d+\.\d+\n", done.stdout)
 

@@ -11,7 +11,7 @@ from support.coco_samples import write_three_classes
 from support.sessions import MINUTES, alike, printed, sessions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "index.md"
-SLOW = ("effdet verify", "effdet train", "effdet export")  # TensorFlow, a minute of training, a second engine
+SLOW = ("effdet verify", "effdet train", "d0.onnx")  # TensorFlow, a minute of training, a second engine
 PHOTO = "000000017627.jpg"
 
 
@@ -24,7 +24,7 @@ def test_the_commands_print_what_the_page_shows(all_of_it: bool, shared: Path, t
     commands = sessions(PAGE)
     assert {command.split()[1] for command in commands} == {"convert", "verify", "detect", "train", "export"}
     for command, shown in commands.items():
-        if command.startswith(SLOW) and not all_of_it:
+        if not all_of_it and any(part in command for part in SLOW):
             continue
         found = printed(command, tmp_path)
         same = {alike(line) for line in found}

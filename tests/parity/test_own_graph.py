@@ -25,7 +25,7 @@ from verify.verification import Settings, verify_model
 
 pytest.importorskip("tensorflow")
 
-CONFIG = small_config(image_size=(64, 96), fpn_cells=2, head_repeats=2)
+CONFIG = small_config(image_size=(64, 96), head_repeats=2)
 VARIABLES, AVERAGES = random_variables(CONFIG, seed=1), random_variables(CONFIG, seed=2)
 QUICK = Settings(image_size=(64, 64), dtypes=("float32",), modes=("cumulative",))
 ASSUMED = {"act_type": "swish", "survival_prob": None}
