@@ -161,6 +161,7 @@ RULES: Mapping[str, Rule] = {
         "objects with a coordinate outside of 0 to 1",
         "divide x and width by the image's width in pixels, y and height by its height",
     ),
+    "class named by label map": Rule("repaired", "classes that the records do not name so: named by the label map"),
     "object difficult": Rule("assumed", "objects marked difficult: used like all others"),
     "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),

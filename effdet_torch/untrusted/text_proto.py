@@ -1,4 +1,4 @@
-"""Protocol buffers as text, as `pipeline.config` is written: names, values, and messages in braces.
+"""Protocol buffers as text (`pipeline.config`, label maps, a folder's `checkpoint`): names, values, messages in braces.
 
 Without the schema, a number, a word and a text are told apart by how they are written, and every field is a list.
 
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_DEPTH = 32  # messages in messages; a pipeline has 8
-MAX_TOKENS = 200_000  # a pipeline has some 600
+MAX_TOKENS = 1_000_000  # a pipeline has some 600, a label map of 20 000 classes 240 000
 MAX_DIGITS = 20  # of a whole number
-ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}  # in texts; of other characters, those by number are not decoded
+ESCAPES = dict(zip("abfnrtv?'\"\\", "\a\b\f\n\r\t\v?'\"\\", strict=True))  # in texts
 CLOSING = {"{": "}", "<": ">"}
+_BYTES = "surrogateescape"  # what stands for bytes that are not UTF-8
 _TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
     |(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
@@ -25,6 +26,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+
+
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))")
 
 
 class Word(str):
@@ -43,13 +47,15 @@ class _Token(NamedTuple):
 
 
 def parse_text_proto(text: str) -> Fields:
-    """Return {field: values} of a message; texts that follow each other are one.
+    r"""Return {field: values} of a message; texts that follow each other are one.
+
+    Bytes of a text that are not UTF-8 become half surrogates, as in Python's names of files; an unknown escape, such as
+    `\d` in a path of Windows, stays as it is written.
 
     Raises:
         ValueError: It is not such a message, or larger than any; the text has the line.
     """
-    parser = _Parser(list(_tokens(text)))
-    return parser.fields("", 0)
+    return _Parser(_tokens(text)).fields("", 0)
 
 
 def _tokens(text: str) -> Iterator[_Token]:
@@ -69,10 +75,10 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Reads tokens, one after another."""
+    """Reads tokens, one after another; the last one is the end."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens, self._place = tokens, 0
+    def __init__(self, tokens: Iterator[_Token]) -> None:
+        self._tokens, self._ahead = tokens, next(tokens)
 
     def fields(self, closing: str, depth: int) -> Fields:
         """Return the fields up to a closing mark; "" is the end of the text."""
@@ -83,8 +89,8 @@ class _Parser:
             if token.kind != "word":
                 raise self._error(f"expected the name of a field or {closing or 'the end'!r}", token)
             has_colon = self._skip(":")
-            if not has_colon and self._peek().text not in CLOSING:
-                raise self._error(f"expected ':' after {token.text}", self._peek())
+            if not has_colon and self._peek().text not in (*CLOSING, "["):
+                raise self._error(f"expected ':' after {token.text[:40]}", self._peek())
             values = fields.setdefault(token.text, [])
             if self._skip("["):
                 values.extend(self._list(depth))
@@ -107,7 +113,7 @@ class _Parser:
             parts = [token]
             while self._peek().kind == "text":
                 parts.append(self._next())
-            return "".join(_text(part) for part in parts)
+            return _text(parts)
         if token.kind == "number":
             return _number(token.text.lower())
         if token.kind == "word":
@@ -115,19 +121,17 @@ class _Parser:
         raise self._error("expected a value", token)
 
     def _peek(self) -> _Token:
-        return self._tokens[self._place]
+        return self._ahead
 
     def _next(self) -> _Token:
-        token = self._tokens[self._place]
-        if self._place < len(self._tokens) - 1:
-            self._place += 1
+        token = self._ahead
+        self._ahead = next(self._tokens, token)
         return token
 
     def _skip(self, *marks: str) -> bool:
-        token = self._peek()
-        is_there = token.kind == "mark" and token.text in marks
+        is_there = self._ahead.kind == "mark" and self._ahead.text in marks
         if is_there:
-            self._place += 1
+            self._next()
         return is_there
 
     def _error(self, what: str, token: _Token | None = None) -> ValueError:
@@ -143,5 +147,24 @@ def _number(text: str) -> int | float:
     return int(text) if digits.isdecimal() and len(digits) < MAX_DIGITS else float(text.removesuffix("f"))
 
 
-def _text(token: _Token) -> str:
-    return re.sub(r"\\(.)", lambda found: ESCAPES.get(found[1], found[1]), token.text[1:-1])
+def _text(parts: list[_Token]) -> str:
+    """Join texts as bytes: a letter's bytes may be written one by one."""
+    try:
+        return b"".join(_ESCAPE.sub(_unescaped, part.text[1:-1]).encode("utf-8", _BYTES) for part in parts).decode(
+            "utf-8", _BYTES
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"line {parts[0].line}: {parts[0].text[:40]} names a code point that does not exist"
+        ) from error
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    octal, hexadecimal, short, long, letter = escape.groups()
+    if octal or hexadecimal:
+        return bytes([int(octal, 8) & 0xFF if octal else int(hexadecimal, 16)]).decode("utf-8", _BYTES)
+    if short or long:
+        code = chr(int(short or long, 16))
+        code.encode()  # halves of a pair are no letters
+        return code
+    return ESCAPES.get(letter, escape[0])
