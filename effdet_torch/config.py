@@ -39,7 +39,7 @@ class EfficientDetConfig:
     Attributes:
         name: variant the values started from, for example "d0".
         backbone: TensorFlow scope of the backbone, a key of `BACKBONES` or `PACKAGE_BACKBONES`.
-        image_size: (height, width) in pixels; any positive size.
+        image_size: (height, width) in pixels, of `LEAST_PIXELS` to `MOST_PIXELS` in `effdet_torch.checks`.
         fusion: how a node of the pyramid adds its inputs: "fastattn" (paper, section 3.3), "attn" (softmax) or "sum";
             with "channel_", every channel has its own weights.
         num_classes: class channels per anchor; the official COCO models have 90 (COCO category id - 1).

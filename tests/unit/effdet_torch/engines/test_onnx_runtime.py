@@ -17,13 +17,13 @@ from effdet_torch.engines.onnx_runtime import OnnxRuntimeEngine, read_onnx
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 
-DOCUMENT = make_document(get_config("d0", image_size=(4, 4)), Interface(image_size=(4, 4)), {}, {}).to_json()
+DOCUMENT = make_document(get_config("d0", image_size=(32, 32)), Interface(image_size=(32, 32)), {}, {}).to_json()
 NAMES = [f"{head}_{level}" for head in ("class", "box") for level in range(3, 8)]
 
 
 def write(path: Path, outputs: list[str] = NAMES, document: str | None = DOCUMENT, name: str = "images") -> Path:
     """Write a graph that returns its input, times 2, under several names."""
-    shape = [1, 3, 4, 4]
+    shape = [1, 3, 32, 32]
     nodes = [helper.make_node("Mul", [name, "two"], [output]) for output in outputs]
     values = [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape) for output in outputs]
     graph = helper.make_graph(
@@ -41,7 +41,7 @@ def write(path: Path, outputs: list[str] = NAMES, document: str | None = DOCUMEN
 
 
 def test_a_file_of_ours_runs(tmp_path: Path) -> None:
-    pixels = np.ones((2, 3, 4, 4), np.float32)
+    pixels = np.ones((2, 3, 32, 32), np.float32)
     outputs = OnnxRuntimeEngine(write(tmp_path / "a.onnx")).run(pixels)
     assert len(outputs) == 10
     assert all(np.array_equal(output, 2 * pixels) for output in outputs)

@@ -15,17 +15,17 @@ from effdet_torch.engines.openvino import FULL_PRECISION, WEIGHTS_CHECKSUM, Open
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 
-DOCUMENT = make_document(get_config("d0", image_size=(4, 4)), Interface(image_size=(4, 4)), {}, {}).to_json()
+DOCUMENT = make_document(get_config("d0", image_size=(32, 32)), Interface(image_size=(32, 32)), {}, {}).to_json()
 NAMES = [f"{head}_{level}" for head in ("class", "box") for level in range(3, 8)]
 
 
 def write(path: Path, factor: float = 2.0, document: str | None = DOCUMENT) -> Path:
     """Write a graph that multiplies its input."""
-    images = opset8.parameter([1, 3, 4, 4], np.float32, name="images")
+    images = opset8.parameter([1, 3, 32, 32], np.float32, name="images")
     images.output(0).set_names({"images"})
     results = []
     for name in NAMES:
-        product = opset8.multiply(images, opset8.constant(np.full((3, 4, 4), factor, np.float32)))
+        product = opset8.multiply(images, opset8.constant(np.full((3, 32, 32), factor, np.float32)))
         product.output(0).set_names({name})
         results.append(product)
     model = openvino.Model(results, [images], "g")
@@ -39,14 +39,14 @@ def write(path: Path, factor: float = 2.0, document: str | None = DOCUMENT) -> P
 
 def test_a_file_of_ours_runs_in_float32(tmp_path: Path) -> None:
     engine = OpenVinoEngine(write(tmp_path / "a.xml", factor=1.001))
-    pixels = np.float32(np.random.default_rng(0).standard_normal((1, 3, 4, 4)))
+    pixels = np.float32(np.random.default_rng(0).standard_normal((1, 3, 32, 32)))
     assert all(np.array_equal(output, pixels * np.float32(1.001)) for output in engine.run(pixels))
     assert FULL_PRECISION == {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def test_threads_may_share_an_engine(tmp_path: Path) -> None:
     engine = OpenVinoEngine(write(tmp_path / "a.xml"))
-    pixels = [np.full((1, 3, 4, 4), number, np.float32) for number in range(400)]
+    pixels = [np.full((1, 3, 32, 32), number, np.float32) for number in range(400)]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(engine.run, pixels))
     assert all(np.array_equal(outputs[0], 2 * given) for outputs, given in zip(found, pixels, strict=True))
