@@ -15,7 +15,7 @@ from effdet_torch.terminal import VERSION, Command, output_folder, reports_error
 
 if TYPE_CHECKING:
     from effdet_torch.train.monitor.check_data import CheckedData
-    from effdet_torch.train.monitor.estimate import Estimate
+    from effdet_torch.train.monitor.estimate import Estimate, TooLarge
     from effdet_torch.train.request import OpenSource, TrainRequest
     from effdet_torch.train.run.results import Results
 
@@ -180,7 +180,7 @@ def train(
         tell(*result_lines(results, request.out))
 
 
-def data_lines(data: CheckedData, estimate: Estimate, out: Path) -> list[str]:
+def data_lines(data: CheckedData, estimate: Estimate | TooLarge, out: Path) -> list[str]:
     """Return what --check-data found, for people."""
     lines = []
     for side in (data.train, data.val):
