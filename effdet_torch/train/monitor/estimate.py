@@ -67,14 +67,16 @@ class TooLarge(NamedTuple):
 
     def __str__(self) -> str:
         size = "{1} x {0}".format(*self.image_size)
-        helps = (
-            f"pass --batch {self.most} or less, with --grad-accum for as many images per update" if self.most else ""
-        )
         needed, free = (f"{count / 1e9:.1f} GB" for count in (self.needed, self.free))
+        helps = "not one image fits; pass a smaller --image-size or --variant, or --amp"
+        if self.most:
+            helps = (
+                f"pass --batch {self.most} or less (with --grad-accum for as many images per update), a smaller "
+                "--image-size, or --amp"
+            )
         return (
             f"not measured: an update with {self.batch} images of {size} pixels needs about {needed}, and {free} are "
-            f"free; {helps or 'not one image fits: choose a smaller --variant'}; or a "
-            "smaller --image-size, or --amp"
+            f"free; {helps}"
         )
 
 

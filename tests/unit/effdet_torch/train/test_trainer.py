@@ -376,7 +376,7 @@ def test_a_look_at_the_data_does_not_try_what_cannot_fit(
     monkeypatch.setattr(TrainStep, "__call__", lambda *_: pytest.fail("an update was done"))
     data, estimate = trainer.check(request(place, tmp_path / "run"))
     assert (data.train.images, estimate.batch, estimate.most) == (4, 2, 0)
-    assert "GB, and 0.0 GB are free; not one image fits: choose a smaller --variant; or a smaller" in str(estimate)
+    assert "GB, and 0.0 GB are free; not one image fits; pass a smaller --image-size" in str(estimate)
 
 
 def test_what_others_show_of_a_training(undisturbed: Path) -> None:
