@@ -124,7 +124,7 @@ def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array,
     boxes = clip_boxes_xyxy(boxes, config.image_size) if profile.clip else boxes
     all_scores = flatten_levels(logits, config.num_classes).sigmoid().numpy()
     errors = {
-        "scores": _score_error(found, [tensor.numpy() for tensor in wanted]),
+        "scores": _score_error(found, [tensor.numpy() for tensor in wanted[:4]]),
         "boxes": box_error(found, boxes.numpy(), all_scores, max(config.image_size), SCORE_LIMITS[precision]),
     }
     return errors, {"scores": SCORE_LIMITS[precision], "boxes": BOX_LIMITS[precision]}

@@ -234,13 +234,18 @@ def _require_fit(
         raise ModelFileError(f"the tensors of {path} do not fit its {what}: {text}. {advice}")
 
 
-def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def value_faults(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return {name: what is wrong with its values} for the tensors of a network, see `ValueCheck`."""
     check = ValueCheck()
     for key, tensor in tensors.items():
         if tensor.is_floating_point():  # NumPy has no bfloat16
             values = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-            check.look(key, values.detach().numpy(), is_variance=key.endswith(VARIANCE))
-    if faults := check.found():
+            check.look(key, values.detach().cpu().numpy(), is_variance=key.endswith(VARIANCE))
+    return check.found()
+
+
+def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    if faults := value_faults(tensors):
         raise ModelFileError(
             f"{path} holds {described(faults)}. Convert an earlier checkpoint of this training; "
             "load_model(..., allow_nonfinite=True) loads it as it is."

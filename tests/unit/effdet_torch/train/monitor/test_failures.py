@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effdet_torch.errors import EvaluationError, TrainingError
+from effdet_torch.errors import EvaluationError, NonFiniteOutputError, TrainingError
 from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported
 
 
@@ -34,3 +34,5 @@ def test_divergence() -> None:
     expected = "diverged: the ema weights give boxes .* another folder than runs/a with a lower --lr"
     with pytest.raises(TrainingError, match=expected), divergence_reported("ema", Path("runs/a")):
         raise EvaluationError("the box of a detection is not a number")
+    with pytest.raises(TrainingError, match=expected), divergence_reported("ema", Path("runs/a")):
+        raise NonFiniteOutputError(0)
