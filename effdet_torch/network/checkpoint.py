@@ -17,6 +17,7 @@ from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
 from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
+from effdet_torch.network.saving import predictions_digest
 from effdet_torch.values import ValueCheck, described
 
 LOG = logging.getLogger("effdet")
@@ -92,6 +93,8 @@ def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
     advice = "Leave out the settings that change the network."
     _require_fit(Path(name), "config with the settings that were given", model.state_dict(), tensors, advice)
     model.load_state_dict(tensors, strict=True)
+    if UNTRAINED in model.metadata:
+        model.untrained_digest = predictions_digest(model)
     return model
 
 
@@ -165,6 +168,8 @@ def build_model(
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
+    if UNTRAINED in metadata:
+        model.untrained_digest = predictions_digest(model)
     LOG.info("loaded %s: %s, %d tensors", path, config.name, len(tensors))
     return model.eval()
 
