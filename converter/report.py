@@ -93,7 +93,7 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
     source, settings = preparation.source, preparation.settings
     if is_untrained(source, preparation.plan, preparation.view.name):
         yield UNTRAINED_NETWORK
-    if text := untrained({UNTRAINED: list(source.facts.untrained)}):
+    elif text := untrained({UNTRAINED: list(source.facts.untrained)}):
         yield text
     yield from source.facts.notes
     yield from settings.notes

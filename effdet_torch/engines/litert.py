@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from effdet_torch.cores import usable_cores
 from effdet_torch.engines.document import EXPORT_AGAIN, read_document
 from effdet_torch.engines.file_engine import (
     Array,
@@ -49,7 +50,7 @@ class LiteRtEngine(FileEngine):
         try:
             super().__init__(path, read_document(path, stored_document(content)))
             with quiet(), silent_libraries():
-                self._interpreter: Any = litert.Interpreter(str(path), num_threads=_cores())
+                self._interpreter: Any = litert.Interpreter(str(path), num_threads=usable_cores())
                 self._interpreter.allocate_tensors()
                 self._runner: Any = self._interpreter.get_signature_runner()
                 (self._input,) = self._runner.get_input_details()
@@ -148,8 +149,3 @@ def stored_document(content: memoryview) -> bytes | None:
             values = model.Buffers(entry.Buffer()).DataAsNumpy()
             return bytes(values) if isinstance(values, np.ndarray) else None
     return None
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

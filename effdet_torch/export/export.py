@@ -24,7 +24,9 @@ from effdet_torch.export.check import Checked, check_file
 from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
 from effdet_torch.export.settings import OPSET, ExportSettings, require_calibration
 from effdet_torch.export.writers.program import Job
+from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.network.saving import untrained_parts
 
 LOG = logging.getLogger("effdet")
 CALIBRATED = "calibrated_on"  # in the document: on how many images
@@ -95,7 +97,9 @@ def export_model(
     require_calibration(settings.precision, len(calibration))
     interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
-    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if len(calibration) else {})}
+    metadata = {name: value for name, value in model.metadata.items() if name != UNTRAINED}
+    metadata |= {CALIBRATED: len(calibration)} if len(calibration) else {}
+    metadata |= {UNTRAINED: parts} if (parts := untrained_parts(model)) else {}
     document = make_document(config, interface, metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(model, document, row.detector, settings.opset or OPSET, calibration)

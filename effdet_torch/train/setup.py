@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.cores import usable_cores
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.rules import Note
 from effdet_torch.data.training.class_map import ClassMap, classes_of
@@ -233,8 +233,7 @@ def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Reci
 
 
 def _workers(processes: Processes) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, max(1, cores // processes.count - 1))
+    return min(MOST_WORKERS, max(1, usable_cores() // processes.count - 1))
 
 
 def _splits(classes: ClassMap) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet_torch.errors import EvaluationError, TrainingError
+from effdet_torch.errors import EvaluationError, NonFiniteOutputError, TrainingError
 from effdet_torch.train.run.place import restart
 
 NO_MEMORY = ("out of memory", "can't allocate memory")  # how PyTorch's errors say it, on a GPU and on a CPU
@@ -62,7 +62,7 @@ def divergence_reported(copy: str, out: Path) -> Iterator[None]:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are about to become infinite
             yield
-    except EvaluationError as error:
+    except (EvaluationError, NonFiniteOutputError) as error:
         raise TrainingError(
             f"the training has diverged: the {copy} weights give boxes or scores that are not finite. Pass a lower "
             f"--lr or more --warmup-epochs; {restart(out)}"
