@@ -1,6 +1,6 @@
 """Time an evaluation stage by stage, so that the bottleneck is visible.
 
-    python -m benchmarks.evaluation MODEL COCO [--images 32] [--batch 8] [--device cpu] [--threads 2]
+    python -m benchmarks.evaluation.stages MODEL COCO [--images 32] [--batch 8] [--device cpu] [--threads 2]
 
 Every stage runs alone on the same images: images per second is what it would allow if the others took no time. Workers
 multiply the first one.

@@ -1,4 +1,4 @@
-"""One network in all formats that can be converted, for `benchmarks.sources`."""
+"""One network in all formats that can be converted, for `benchmarks.conversion.sources`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.project import SHARED
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.writers.specs import TensorSpec
@@ -20,7 +21,7 @@ from verify.reference.base import import_tensorflow
 from verify.seeded import write_seeded_checkpoint
 
 Variables = Mapping[str, Any]
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = SHARED / "reference"
 HUB_HEADS = {"class_net/class-predict": "classes", "box_net/box-predict": "boxes"}
 
 
@@ -30,7 +31,7 @@ def shared(path: str) -> Path:
     Raises:
         FileNotFoundError: It is not there.
     """
-    found = SHARED / path
+    found = REFERENCE / path
     if not found.exists():
         raise FileNotFoundError(f"../shared/reference/{path} is missing")
     return found

@@ -1,6 +1,6 @@
 """Measure what each switch of the postprocessing is worth in AP, and write the table into docs/evaluation.md.
 
-    python -m benchmarks.switches [--checkpoint ../shared/trained_d0_256] [--coco ../shared/coco50] [--print]
+    python -m benchmarks.evaluation.switches [--checkpoint ../shared/trained_d0_256] [--coco ../shared/coco50] [--print]
 
 The network runs once per copy of the weights; every row changes one switch of the profile official-eval.
 """
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.project import SHARED, write_table
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
@@ -22,10 +23,6 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.processing.profiles import PROFILES, Profile
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-PAGE = ROOT / "docs" / "evaluation.md"
-BEGIN, END = "<!-- switches: begin -->\n", "<!-- switches: end -->\n"
 OFFICIAL = PROFILES["official-eval"]
 SWITCHES: Mapping[str, Profile] = {
     "official-eval": OFFICIAL,
@@ -51,10 +48,8 @@ def main() -> None:
     table = to_table(measure(options.checkpoint, read_split(options.coco)))
     if options.only_print:
         print(table)
-        return
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}{table}{END}{after}", encoding="utf-8")
+    else:
+        write_table("evaluation.md", "switches", table)
 
 
 def measure(checkpoint: Path, split: DataSet) -> dict[str, dict[str, float]]:

@@ -1,6 +1,6 @@
 """Time what surrounds a network: preprocessing, candidates, non-maximum suppression, and all profiles from end to end.
 
-    python -m benchmarks.postprocessing [--repeats 30] [--threads 2] [--device cpu] [--effdet]
+    python -m benchmarks.inference.postprocessing [--repeats 30] [--threads 2] [--device cpu] [--effdet]
 
 The NumPy versions, which the CPU path runs, beside the torch versions on `--device` and torchvision; d0 at 512 pixels.
 All functions run interleaved, so that a busy machine disturbs them alike; the table shows the minimum and the median.
@@ -13,7 +13,6 @@ import argparse
 import statistics
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.utils.benchmark import timer
 from torchvision.ops import batched_nms
 
+from benchmarks.project import SHARED
 from effdet_torch.config import get_config
 from effdet_torch.geometry import nms, numpy_nms
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
@@ -29,7 +29,7 @@ from effdet_torch.processing.cpu import CpuProcessing
 from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.profiles import PROFILES
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "reference" / "postprocess" / "post_ema_img_512.npz"
+GOLDEN = SHARED / "reference" / "postprocess" / "post_ema_img_512.npz"
 NUM_CANDIDATES = 5000
 CONFIG = get_config("d0")
 Functions = dict[str, Callable[[], object]]

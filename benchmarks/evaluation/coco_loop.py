@@ -1,6 +1,6 @@
 """CPU time of an evaluation on COCO images: this package against a loop around the `effdet` package, in turns.
 
-    python -m benchmarks.coco_loop MODEL COCO [--images 50] [--rounds 5] [--backend onnx]
+    python -m benchmarks.evaluation.coco_loop MODEL COCO [--images 50] [--rounds 5] [--backend onnx]
 
 Both read the JPEG files, detect in one image after another with the same weights, and compute COCO's numbers: `effdet`
 with its hard NMS and pycocotools, ours as `effdet-verify --coco` does. The CPU time of all threads is compared.

@@ -1,7 +1,7 @@
 """Time a GPU, or for a try the CPU: this package against `effdet`, same weights, same images, one run.
 
-    python -m benchmarks.gpu [--out gpu.json]                      # d0, d4 and d7; under 8 minutes on an H100
-    python -m benchmarks.gpu --device cpu --variants d0 --size 128 --batches 1 2 --seconds 0.1
+    python -m benchmarks.inference.gpu [--out gpu.json]            # d0, d4 and d7; under 8 minutes on an H100
+    python -m benchmarks.inference.gpu --device cpu --variants d0 --size 128 --batches 1 2 --seconds 0.1
 
 No files are needed: the weights are random, with statistics that keep activations alive. Contestants run in turns, and
 a row is the median of the rounds. Before anything is timed, network outputs are compared with those of our network in

@@ -1,6 +1,6 @@
 """Time and memory of training targets and loss beside the `effdet` package, on the same boxes and outputs.
 
-    python -m benchmarks.training_loss [--repeats 10] [--threads 2] [--device cpu]
+    python -m benchmarks.training.loss [--repeats 10] [--threads 2] [--device cpu]
 
 d0 at 512 pixels, 4 images of 20 boxes, 90 classes; targets with one thread, as in a loader's worker. All functions run
 interleaved, so that a busy machine disturbs them alike; the table shows the minimum and the median. Memory is what a
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.postprocessing import Functions, measure
+from benchmarks.inference.postprocessing import Functions, measure
 from effdet_torch.config import get_config
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner

@@ -1,6 +1,6 @@
 """The mutation score: corrupt every tensor of a model in turn, and see whether the verification notices it, and where.
 
-    python -m benchmarks.mutation > docs/mutation_score.md
+    python -m benchmarks.verification.mutation > docs/mutation_score.md
 
 TensorFlow runs once in each dtype on a seeded checkpoint; every layer's input and output are kept, and a mutation runs
 only the PyTorch layers that hold the tensor.
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.other_networks import OtherNetwork, other_networks
+from benchmarks.verification.other_networks import OtherNetwork, other_networks
 from converter.conversion import Preparation, prepare
 from converter.locate import open_checkpoint
 from converter.plan.expand import Entry, Plan
@@ -38,6 +38,7 @@ from verify.subjects.references import build_reference
 from verify.subjects.weights import Weights, in_dtype
 from verify.verification import versions
 
+COMMAND = "python -m benchmarks.verification.mutation"
 SIZE = 160  # the smallest multiple of 32 whose P7 is 2x2: on 1x1, a kernel shows its centre only
 FACTOR = 1.01
 SCALED, EXCHANGED = f"largest value x {FACTOR}", "exchanged with its neighbour"
@@ -99,7 +100,7 @@ class Score(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Convert a seeded checkpoint, take the score on normally distributed noise, print it as Markdown."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mutation", description="Take the mutation score.")
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Take the mutation score.")
     parser.add_argument("--variant", default="d0", help="default: d0")
     parser.add_argument("--size", type=int, default=SIZE, help="side of the image in pixels, default: %(default)s")
     parser.add_argument("--sample", type=int, help="take only so many mutations, drawn with seed 0")
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         checkpoint, path = write_demo(options.variant, Path(name))
         with open_checkpoint(checkpoint) as source:
             score = mutation_score(prepare(source), load_model(path), images, sample=options.sample)
-    command = " ".join(["python -m benchmarks.mutation", *(sys.argv[1:] if arguments is None else arguments)])
+    command = " ".join([COMMAND, *(sys.argv[1:] if arguments is None else arguments)])
     sys.stdout.write("\n\n".join(to_markdown(score, command, options.variant, options.size)) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Time and peak memory of a whole update beside the `effdet` package's, on the CPU: same weights and images, in turns.
 
-    python -m benchmarks.training [--rounds 9] [--size 256] [--batch 4] [--threads 2]
-    python -m benchmarks.training --memory      # peak memory instead, a process for every contestant
+    python -m benchmarks.training.update [--rounds 9] [--size 256] [--batch 4] [--threads 2]
+    python -m benchmarks.training.update --memory      # peak memory instead, a process for every contestant
 
 An update is forward pass, loss, backward pass, clips, SGD and moving averages. `effdet` runs with what its own script
 uses: DetBenchTrain, torch's SGD, timm's clip and ModelEmaV2. "labels" assigns the boxes to the anchors inside the
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.effdet_model import effdet_model
-from benchmarks.gpu import enliven
-from benchmarks.inference import print_rows, race
+from benchmarks.inference.cpu import print_rows, race
+from benchmarks.inference.gpu import enliven
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.network.checkpoint import create_model
 from effdet_torch.network.model import EfficientDet
@@ -159,7 +159,7 @@ def print_memory(arguments: list[str]) -> None:
     peaks = dict[str, int]()
     for name in CONTESTANTS:
         rest = [argument for argument in arguments if argument != "--memory"]
-        command = [sys.executable, "-m", "benchmarks.training", *rest, "--one", name]
+        command = [sys.executable, "-m", "benchmarks.training.update", *rest, "--one", name]
         peaks[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
             f"{'d0 update':28} {name:16} {peaks[name]:6} MB {peaks[name] / next(iter(peaks.values())):6.2f}", flush=True

@@ -1,6 +1,6 @@
 """One contestant of `benchmarks.peers` in a process of its own: a line of JSON in, a line of JSON out.
 
-    python peer_worker.py CONTESTANT MODEL SIZE      # runs in the contestant's own interpreter
+    python worker.py CONTESTANT MODEL SIZE      # runs in the contestant's own interpreter
 
 Only the contestants that are ours import this project. A contestant has three stages, so that each can be exchanged
 for that of another: pixels of an image file, outputs of the network, detections.

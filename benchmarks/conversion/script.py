@@ -1,6 +1,6 @@
 """Whole-process time and memory of the conversion, compared with a plain TensorFlow script on the same checkpoints.
 
-    python -m benchmarks.conversion [--repeats 5] [--variants d0 d7x]
+    python -m benchmarks.conversion.script [--repeats 5] [--variants d0 d7x]
 
 Seeded checkpoints in the official layout (raw and EMA copies) are written to a temporary folder. Every command runs in
 its own process. The commands take turns, so that a busy machine slows all of them alike; ratios are of the medians.
@@ -67,7 +67,7 @@ def compare(variant: str, folder: Path, repeats: int) -> None:
     """Print one block of the table."""
     prefix = write_seeded_checkpoint(variant, folder / variant)
     tool = [str(Path(sys.executable).parent / "effdet-convert"), str(prefix)]
-    plain = [sys.executable, "-m", "benchmarks.plain_script", str(prefix)]
+    plain = [sys.executable, "-m", "benchmarks.conversion.plain_script", str(prefix)]
     commands = {
         f"{variant} plain script": [*plain, str(folder / "plain.pth")],
         f"{variant} .pth": [*tool, str(folder / f"{variant}.pth")],

@@ -1,6 +1,6 @@
 """Time the evaluators on made-up detections, and the reading of a results file: no model, no image.
 
-    python -m benchmarks.evaluator [--images 5000] [--rows 450000] [--repeats 3]
+    python -m benchmarks.evaluation.evaluators [--images 5000] [--rows 450000] [--repeats 3]
 
 Both evaluators get the same annotations and detections (80 categories, 100 detections an image, crowds, equal scores)
 as the lists of a COCO file, and their arrays must be equal bit for bit. The file is read as Python's own json and a

@@ -1,6 +1,6 @@
 """CPU time and peak memory of converting every kind of source, beside the TF1 checkpoint of the same network.
 
-    python -m benchmarks.sources [--repeats 7] [--only TFLite]
+    python -m benchmarks.conversion.sources [--repeats 7] [--only TFLite]
 
 The sources are written from a seeded checkpoint, by TensorFlow, or by this project where that is possible; some are
 official results beside the project, and left out where these are missing. Commands take turns; CPU time is user and
@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import source_files as files
-from benchmarks.source_files import Network
+from benchmarks.conversion import source_files as files
+from benchmarks.conversion.source_files import Network
 
 MOST_TIMES, MOST_MB = 3.0, 200
 BASELINE = "TF1 checkpoint"

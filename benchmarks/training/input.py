@@ -1,6 +1,6 @@
 """Time the input of a training: photographs to augmented batches with their targets, beside the `effdet` package.
 
-    python -m benchmarks.training_input COCO [--sizes 256,512] [--workers 1,2] [--images 200] [--rounds 3]
+    python -m benchmarks.training.input COCO [--sizes 256,512] [--workers 1,2] [--images 200] [--rounds 3]
 
 COCO is a folder with `annotations/instances_val2017.json` and `val2017/`. Both loaders flip and scale, assign anchors
 in their workers, and end with normalised float32 batches. They run in turn; the table shows the fastest round, timed

@@ -33,7 +33,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.inference import PAUSE_SECONDS
+from benchmarks.inference.cpu import PAUSE_SECONDS
+from benchmarks.peers.tables import PEERS, STAGES, bounds, markdown
+from benchmarks.project import SHARED, write_table
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from effdet_torch.data.dataset import DataImage, DataSet
@@ -42,14 +44,7 @@ from effdet_torch.export.export import export_model
 from effdet_torch.metrics.coco import CocoResult, coco_metrics
 from effdet_torch.network.checkpoint import load_model
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-PAGE = ROOT / "docs" / "comparison.md"
-BEGIN, END = "<!-- peers: begin -->\n", "<!-- peers: end -->\n"
-WORKER = Path(__file__).with_name("peer_worker.py")
-STAGES = ("pixels", "network", "detections")
-LEAST_SPEED = 2.5  # x the images/s of each peer's eager path
-MOST_START = 0.6  # x LibreYOLO's start-up
+WORKER = Path(__file__).with_name("worker.py")
 WARM_UP = 3  # turns that are not counted: kernels are chosen, and what TorchScript compiles settles
 
 
@@ -69,12 +64,15 @@ ROWS: Mapping[str, Row] = {
     "ours, ONNX": Row("ours", "model.onnx", "ours"),
     "ours, OpenVINO": Row("ours", "model.xml", "ours"),
 }
-PEERS = {"effdet": "effdet, eager", "libreyolo": "LibreYOLO, eager"}
 
 
 def main() -> int:
     """Read the options, measure, print, and return 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--checkpoint", type=Path, default=SHARED / "trained_d0_256", help="a d0 with 90 classes")
     parser.add_argument("--coco", type=Path, default=SHARED / "coco50")
     parser.add_argument("--size", type=int, default=256)
@@ -94,8 +92,7 @@ def main() -> int:
     table = "\n".join(markdown(results)) + "\n"
     print(table)
     if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}{table}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write_table("comparison.md", "peers", table)
     if options.json is not None:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0 if all(bound["met"] for bound in results["bounds"]) else 1
@@ -122,7 +119,7 @@ class Process:
         self.versions: dict[str, str] = self._answer()["versions"]
 
     def __call__(self, do: str, **values: Any) -> Any:
-        """Ask for what a method of `peer_worker.Worker` returns."""
+        """Ask for what a method of `worker.Worker` returns."""
         assert self._process.stdin is not None
         print(json.dumps({"do": do, **values}), file=self._process.stdin, flush=True)
         return self._answer()
@@ -260,43 +257,6 @@ def exchange(
         "everything": ("peer", "peer", "peer", "peer"),
     }
     return {what: outcome(*who) for what, who in rows.items()}
-
-
-def bounds(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield every bound with what was measured."""
-    speed, start = results["milliseconds"], results["start_seconds"]
-    best = min((name for name in speed if name.startswith("ours")), key=lambda name: speed[name]["file"])
-    for peer in (name for name in PEERS.values() if name in speed):
-        ratio = speed[peer]["file"] / speed[best]["file"]
-        what = f"images/s of {best} / those of {peer}"
-        yield {"what": what, "measured": ratio, "bound": f"at least {LEAST_SPEED}", "met": ratio >= LEAST_SPEED}
-    if (peer := PEERS["libreyolo"]) in start:
-        ratio = start[best] / start[peer]
-        what = f"start-up of {best} / that of {peer}"
-        yield {"what": what, "measured": ratio, "bound": f"at most {MOST_START}", "met": ratio <= MOST_START}
-
-
-def markdown(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of all tables."""
-    setting, speed = results["setting"], results["milliseconds"]
-    packages = sorted({f"{name} {number}" for row in results["versions"].values() for name, number in row.items()})
-    yield f"d0, {setting['size']} x {setting['size']} pixels; {setting['images']} images, {setting['rounds']} rounds,"
-    yield f"{setting['cores']} cores, load {results['load'][0]:.1f} before, {results['load'][1]:.1f} after."
-    yield f"{', '.join(packages)}."
-    yield ""
-    yield "| contestant | images/s, file to boxes | ms: file | pixels | network | boxes | start-up, s | AP |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for name, took in speed.items():
-        parts = " | ".join(f"{took[stage]:.1f}" for stage in ("file", *STAGES))
-        start = results["start_seconds"].get(name)
-        shown = "" if start is None else f"{start:.2f}"
-        yield f"| {name} | {1e3 / took['file']:.1f} | {parts} | {shown} | {results['ap'][name]:.2f} |"
-    for peer, rows in results["exchanged"].items():
-        yield from ("", f"| taken from {peer} | AP | difference |", "| --- | --- | --- |")
-        yield from (f"| {what} | {value:.2f} | {value - rows['nothing']:+.2f} |" for what, value in rows.items())
-    yield from ("", "| bound | measured | met |", "| --- | --- | --- |")
-    for bound in results["bounds"]:
-        yield f"| {bound['what']}: {bound['bound']} | {bound['measured']:.2f} | {'yes' if bound['met'] else 'NO'} |"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Time inference on the CPU: this package's engines against the `effdet` package, same weights, one process, in turns.
 
-    python -m benchmarks.inference                              # all rows; about 15 minutes on two quiet cores
-    python -m benchmarks.inference --rows d0 --batches 1 --engines eager onnx
-    python -m benchmarks.inference --rows d0 --model trained.pth --image photo.jpg
-    python -m benchmarks.inference --memory                     # peak memory instead, a process for every contestant
+    python -m benchmarks.inference.cpu                          # all rows; about 15 minutes on two quiet cores
+    python -m benchmarks.inference.cpu --rows d0 --batches 1 --engines eager onnx
+    python -m benchmarks.inference.cpu --rows d0 --model trained.pth --image photo.jpg
+    python -m benchmarks.inference.cpu --memory                 # peak memory instead, a process for every contestant
 
 Weights are random, with statistics that keep activations alive. Before anything is timed, outputs are compared with
 those of our eager network in float64, and detections with those that `effdet` makes of the same outputs. The table
@@ -86,7 +86,7 @@ def write_subject(subject: Subject, folder: Path, engines: list[str], weights: P
     """Write a model with random or given weights, its exports, and an image; return {engine: file}."""
     import torch
 
-    from benchmarks.gpu import enliven
+    from benchmarks.inference.gpu import enliven
     from effdet_torch.export.export import export_model
     from effdet_torch.network.checkpoint import create_model, load_model
     from effdet_torch.network.saving import save_model
@@ -132,7 +132,7 @@ class Bench:
         """Time the networks alone."""
         import torch
 
-        from benchmarks.gpu import max_over_rms
+        from benchmarks.inference.gpu import max_over_rms
 
         pixels = torch.randn(batch, 3, *self.subject.size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
@@ -153,7 +153,7 @@ class Bench:
         import torch
 
         from benchmarks.effdet_model import effdet_images
-        from benchmarks.gpu import require_same
+        from benchmarks.inference.gpu import require_same
 
         cpu = torch.device("cpu")
 
@@ -213,7 +213,7 @@ def print_memory(title: str, folder: Path, engines: list[str]) -> None:
     """Print the peak memory of a process that detects in one image, for each contestant."""
     peaks = dict[str, int]()
     for name in ("effdet", *engines):
-        command = [sys.executable, "-m", "benchmarks.inference", "--one", name, str(folder)]
+        command = [sys.executable, "-m", "benchmarks.inference.cpu", "--one", name, str(folder)]
         peaks[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(f"{title:28} {name:10} {peaks[name]:6} MB {peaks[name] / peaks['effdet']:6.2f}", flush=True)
 

@@ -1,6 +1,6 @@
 """Whole-process time and memory of a layer-by-layer verification in float32, including the import of TensorFlow.
 
-    python -m benchmarks.verification
+    python -m benchmarks.verification.layers
 
 A seeded checkpoint is written, converted and verified: cumulative and isolated, every layer.
 """
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.conversion import measure
+from benchmarks.conversion.script import measure
 
 # Variant, side of the image in pixels, bounds in seconds and MB on two cores.
 CASES = (("d0", 512, 30, 4096), ("d7x", 256, 150, None))
