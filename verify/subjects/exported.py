@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from effdet_torch.engines.document import INPUT
 from effdet_torch.engines.file_engine import FileEngine, failed, to_bytes
-from effdet_torch.engines.onnx_runtime import read_onnx
-from effdet_torch.engines.openvino import FULL_PRECISION
+from effdet_torch.engines.runtimes.onnx_runtime import read_onnx
+from effdet_torch.engines.runtimes.openvino import FULL_PRECISION
 from effdet_torch.export.detector import Normalization
 
 Array = NDArray[Any]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface, make_document
-from effdet_torch.engines.onnx_runtime import OnnxRuntimeEngine, read_onnx
+from effdet_torch.engines.runtimes.onnx_runtime import OnnxRuntimeEngine, read_onnx
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from effdet_torch import Predictor
 from effdet_torch.engines.document import plain_profile
-from effdet_torch.engines.litert import LiteRtEngine
+from effdet_torch.engines.runtimes.litert import LiteRtEngine
 from effdet_torch.engines.table import is_exported, open_engine
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.processing.cpu import CpuProcessing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from effdet_torch.engines.exported_program import DOCUMENT, ExportedProgramEngine, read_archive
+from effdet_torch.engines.runtimes.exported_program import DOCUMENT, ExportedProgramEngine, read_archive
 from effdet_torch.errors import ModelFileError
 
 

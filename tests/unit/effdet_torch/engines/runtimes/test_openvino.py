@@ -11,7 +11,7 @@ from openvino import opset8
 
 from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface, make_document
-from effdet_torch.engines.openvino import FULL_PRECISION, WEIGHTS_CHECKSUM, OpenVinoEngine, weights_checksum
+from effdet_torch.engines.runtimes.openvino import FULL_PRECISION, WEIGHTS_CHECKSUM, OpenVinoEngine, weights_checksum
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 
