@@ -10,45 +10,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
+from benchmarks.processes import cost_of, own_command
 from verify.seeded import write_seeded_checkpoint
 
 TARGETS = {"d0 .safetensors": 1 / 10, "d0 .pth": 1 / 2}
-
-
-class Cost(NamedTuple):
-    """The wall time of a process, and its peak resident memory."""
-
-    seconds: float
-    peak_mb: float
-
-
-def measure(command: list[str]) -> Cost:
-    """Run a command (on Linux), and return its cost."""
-    start = time.perf_counter()
-    # A process between this one and the command makes the peak the command's alone.
-    script = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
-    script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    done = subprocess.run([sys.executable, "-c", script, *command], check=True, capture_output=True, text=True)
-    return Cost(time.perf_counter() - start, int(done.stdout) / 1024)
-
-
-def measure_in_turns(commands: Mapping[str, list[str]], repeats: int) -> dict[str, Cost]:
-    """Run all commands repeatedly, and return the median time and the highest peak of each."""
-    rounds = [{name: measure(command) for name, command in commands.items()} for _ in range(repeats)]
-    return {
-        name: Cost(
-            statistics.median(costs[name].seconds for costs in rounds), max(costs[name].peak_mb for costs in rounds)
-        )
-        for name in commands
-    }
 
 
 def main() -> None:
@@ -66,16 +35,18 @@ def main() -> None:
 def compare(variant: str, folder: Path, repeats: int) -> None:
     """Print one block of the table."""
     prefix = write_seeded_checkpoint(variant, folder / variant)
-    tool = [str(Path(sys.executable).parent / "effdet-convert"), str(prefix)]
+    tool = [own_command("effdet-convert"), str(prefix)]
     plain = [sys.executable, "-m", "benchmarks.conversion.plain_script", str(prefix)]
     commands = {
         f"{variant} plain script": [*plain, str(folder / "plain.pth")],
         f"{variant} .pth": [*tool, str(folder / f"{variant}.pth")],
         f"{variant} .safetensors": [*tool, str(folder / f"{variant}.safetensors")],
     }
-    costs = measure_in_turns(commands, repeats)
-    plain_seconds = costs[f"{variant} plain script"].seconds
-    for name, (seconds, peak) in costs.items():
+    rounds = [{name: cost_of(command) for name, command in commands.items()} for _ in range(repeats)]
+    medians = {name: statistics.median(costs[name].seconds for costs in rounds) for name in commands}
+    plain_seconds = medians[f"{variant} plain script"]
+    for name, seconds in medians.items():
+        peak = max(costs[name].peak_mb for costs in rounds)
         size = Path(commands[name][-1]).stat().st_size / 2**20
         target = f"  target {TARGETS[name]:.2f}" if name in TARGETS else ""
         print(f"{name:<28}{seconds:>9.2f}{seconds / plain_seconds:>8.3f}{peak:>9.0f}{size:>11.0f}{target}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from benchmarks.conversion import source_files as files
 from benchmarks.conversion.source_files import Network
+from benchmarks.processes import Cost, cost_of, own_command
 
 MOST_TIMES, MOST_MB = 3.0, 200
 BASELINE = "TF1 checkpoint"
@@ -54,13 +54,6 @@ ROWS = (
 )
 
 
-class Cost(NamedTuple):
-    """User and system time of a process, and its peak resident memory."""
-
-    seconds: float
-    peak_mb: float
-
-
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,35 +79,30 @@ def compare(rows: Iterable[Row], folder: Path, repeats: int) -> None:
         except FileNotFoundError as error:
             print(f"{row.network}, {row.name}: left out: {error}")
     rounds = [{name: measure(path, folder / "out.pth") for name, path in sources.items()} for _ in range(repeats)]
-    costs: dict[str, Cost] = {}
+    costs: dict[str, tuple[float, float]] = {}
     for name in sources:
         runs = [measured[name] for measured in rounds]
         if failed := [run for run in runs if isinstance(run, str)]:
             print(f"{name}: not converted: {failed[0]}")
         else:
-            seconds, peaks = zip(*(run for run in runs if isinstance(run, Cost)), strict=True)
-            costs[name] = Cost(min(seconds), max(peaks))
+            done = [run for run in runs if isinstance(run, Cost)]
+            costs[name] = min(run.cpu_seconds for run in done), max(run.peak_mb for run in done)
     for line in lines(costs, network.variant if network else ""):
         print(line)
 
 
 def measure(source: Path, out: Path) -> Cost | str:
     """Convert a source in a process of its own; return its error if that fails."""
-    command = [str(Path(sys.executable).parent / "effdet-convert"), str(source), str(out), "--weights", "raw"]
-    # A process between this one and the command makes the numbers the command's alone.
-    script = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE); "
-    script += "used = resource.getrusage(resource.RUSAGE_CHILDREN); "
-    script += "print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024); sys.exit(done.returncode)"
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return done.stderr.strip().partition("\n")[0][:200]
-    return Cost(*map(float, done.stdout.split()))
+    try:
+        return cost_of([own_command("effdet-convert"), str(source), str(out), "--weights", "raw"])
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr).strip().partition("\n")[0][:200]
 
 
-def lines(costs: dict[str, Cost], variant: str) -> Iterator[str]:
-    """Yield a line for every source, with what it passes or misses."""
+def lines(costs: dict[str, tuple[float, float]], variant: str) -> Iterator[str]:
+    """Yield a line for every source, {name: (CPU seconds, peak MB)}, with what it passes or misses."""
     for name, (seconds, peak) in costs.items():
-        times = seconds / costs[BASELINE].seconds
+        times = seconds / costs[BASELINE][0]
         verdicts = ["pass" if is_met else "MISS" for is_met in (times <= MOST_TIMES, peak <= MOST_MB)]
         yield f"{f'{variant}, {name}':<38}{seconds:>7.2f}{times:>7.2f}{verdicts[0]:>6}{peak:>9.0f}{verdicts[1]:>8}"
 

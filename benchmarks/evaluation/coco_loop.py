@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from benchmarks.effdet_model import effdet_images, effdet_model
+from benchmarks.turns import in_turns, times_as_fast
 from effdet_torch.data.sources import read_split
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.metrics.coco import coco_metrics
@@ -54,17 +55,15 @@ def main() -> None:
         contestants[f"ours, {options.backend}"] = partial(
             our_loop, make(backend=options.backend), paths, numbers, dataset
         )
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    average_precision = dict[str, float]()
-    for _ in range(options.rounds):
-        for name, run in contestants.items():
-            start = time.process_time()
-            average_precision[name] = run()
-            seconds[name].append(time.process_time() - start)
+    found = dict[str, float]()
+
+    def keeping(name: str) -> Callable[[], None]:
+        return lambda: found.update({name: contestants[name]()})
+
+    seconds = in_turns({name: keeping(name) for name in contestants}, options.rounds, time.process_time)
     for name, values in seconds.items():
-        ratio = statistics.median(one / other for one, other in zip(seconds["effdet"], values, strict=True))
-        ap = average_precision[name]
-        print(f"{name:16} {statistics.median(values):7.2f} s of CPU time {ratio:6.2f} x   AP {ap:.4f}", flush=True)
+        median, ratio = statistics.median(values), times_as_fast(seconds["effdet"], values)
+        print(f"{name:16} {median:7.2f} s of CPU time {ratio:6.2f} x   AP {found[name]:.4f}", flush=True)
 
 
 def effdet_loop(network: Any, paths: Sequence[Path], numbers: Sequence[int], dataset: Any) -> float:

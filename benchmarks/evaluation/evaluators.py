@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from timeit import default_timer
 from typing import Any
 
 import numpy as np
 
+from benchmarks.turns import in_turns
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import EVALUATORS, RECORD
 from verify.detections.results_file import read_results
@@ -60,7 +60,7 @@ def time_evaluators(images: int, repeats: int) -> dict[str, float]:
     def run(name: str) -> Callable[[], None]:
         return lambda: found.update({name: evaluate_boxes(dataset, results, image_ids, name)})
 
-    seconds = alternate({name: run(name) for name in EVALUATORS}, repeats)
+    seconds = medians({name: run(name) for name in EVALUATORS}, repeats)
     record = found[RECORD].curves
     for name, evaluation in found.items():
         same = all(a.tobytes() == b.tobytes() for a, b in zip(record, evaluation.curves, strict=True))
@@ -78,19 +78,12 @@ def time_reading(rows: int, repeats: int) -> dict[str, float]:
             "json, every entry checked": lambda: read_entry_by_entry(path),
             "read_results": lambda: read_results(path),
         }
-        return alternate(ways, repeats)
+        return medians(ways, repeats)
 
 
-def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of every function; all of them run once per round."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = default_timer()
-            value = function()
-            seconds[name].append(default_timer() - start)
-            del value  # freeing it is not part of it
-    return {name: median(values) for name, values in seconds.items()}
+def medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median seconds of every function."""
+    return {name: median(values) for name, values in in_turns(functions, repeats).items()}
 
 
 def synthetic(images: int, seed: int = 0) -> tuple[Dataset, list[CocoResult]]:

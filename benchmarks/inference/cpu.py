@@ -16,13 +16,8 @@ shows medians, and as "x" the median of the ratios of the rounds; the load stand
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -31,8 +26,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from benchmarks.processes import print_own_peak, print_peaks
+from benchmarks.turns import print_race, race
+
 ENGINES = ("eager", "onnx", "openvino")
-PAUSE_SECONDS = 0.05  # the threads of the last contestant stop spinning
 
 
 class Subject(NamedTuple):
@@ -62,10 +59,10 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="converted file whose weights take the place of random ones")
     parser.add_argument("--image", type=Path, help="photograph instead of a synthetic image of 480 x 640")
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--one", nargs=2, metavar=("CONTESTANT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "CONTESTANT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        return one_process(options.one[0], Path(options.one[1]))
+        return one_process(Path(options.one[0]), options.one[1])
     with tempfile.TemporaryDirectory() as folder:
         for name in options.rows:
             subject = SUBJECTS[name]
@@ -73,12 +70,13 @@ def main() -> None:
             if options.image is not None:
                 shutil.copy(options.image, Path(folder, name, "image.jpg"))
             if options.memory:
-                print_memory(name, Path(folder, name), options.engines)
+                command = ("benchmarks.inference.cpu", "--one", str(Path(folder, name)))
+                print_peaks(name, ["effdet", *options.engines], *command)
                 continue
             bench = Bench(subject, written, options.threads, options.rounds)
             for batch in options.batches if name == "d0" else [1]:
-                print_rows(f"{name} network, batch {batch}", bench.network(batch))
-            print_rows(f"{name} file, batch 1", bench.file())
+                print_race(f"{name} network, batch {batch}", bench.network(batch))
+            print_race(f"{name} file, batch 1", bench.file())
     return None
 
 
@@ -86,7 +84,7 @@ def write_subject(subject: Subject, folder: Path, engines: list[str], weights: P
     """Write a model with random or given weights, its exports, and an image; return {engine: file}."""
     import torch
 
-    from benchmarks.inference.gpu import enliven
+    from benchmarks.equality import enliven
     from effdet_torch.export.export import export_model
     from effdet_torch.network.checkpoint import create_model, load_model
     from effdet_torch.network.saving import save_model
@@ -132,7 +130,7 @@ class Bench:
         """Time the networks alone."""
         import torch
 
-        from benchmarks.inference.gpu import max_over_rms
+        from benchmarks.equality import max_over_rms
 
         pixels = torch.randn(batch, 3, *self.subject.size, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
@@ -153,7 +151,7 @@ class Bench:
         import torch
 
         from benchmarks.effdet_model import effdet_images
-        from benchmarks.inference.gpu import require_same
+        from benchmarks.equality import require_same
 
         cpu = torch.device("cpu")
 
@@ -184,41 +182,7 @@ def require_same_as_effdet(theirs: Any, ours: Any, outputs: Any, scale: Any, com
     compare(found, np.concatenate((ours.boxes_xyxy, ours.scores[:, None], ours.category_ids[:, None]), axis=1), "file")
 
 
-def race(contestants: Mapping[str, Callable[[], Any]], rounds: int) -> list[tuple[str, float, float]]:
-    """Return (name, median milliseconds, median of the ratios to the first) after `rounds` turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        for name, run in contestants.items():
-            time.sleep(PAUSE_SECONDS)
-            start = time.perf_counter()
-            run()
-            if number:  # the first turn chooses kernels
-                seconds[name].append(time.perf_counter() - start)
-    first = next(iter(seconds.values()))
-    return [
-        (name, 1e3 * statistics.median(values), statistics.median(a / b for a, b in zip(first, values, strict=True)))
-        for name, values in seconds.items()
-    ]
-
-
-def print_rows(title: str, rows: Iterator[tuple[str, float, float, str]]) -> None:
-    """Print the rows of one contest."""
-    before = os.getloadavg()[0]
-    for name, ms, ratio, remark in rows:
-        print(f"{title:28} {name:10} {ms:9.1f} ms {ratio:6.2f} x  {remark}", flush=True)
-    print(f"{'':28} load {before:.1f} before, {os.getloadavg()[0]:.1f} after", flush=True)
-
-
-def print_memory(title: str, folder: Path, engines: list[str]) -> None:
-    """Print the peak memory of a process that detects in one image, for each contestant."""
-    peaks = dict[str, int]()
-    for name in ("effdet", *engines):
-        command = [sys.executable, "-m", "benchmarks.inference.cpu", "--one", name, str(folder)]
-        peaks[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{title:28} {name:10} {peaks[name]:6} MB {peaks[name] / peaks['effdet']:6.2f}", flush=True)
-
-
-def one_process(contestant: str, folder: Path) -> None:
+def one_process(folder: Path, contestant: str) -> None:
     """Detect in one image twice, and print this process's peak memory in MB."""
     if contestant == "effdet":
         import torch
@@ -237,9 +201,7 @@ def one_process(contestant: str, folder: Path) -> None:
         predictor = Predictor(folder / files[contestant], profile="hard", score_threshold=0.0)
         for _ in range(2):
             predictor(folder / "image.jpg")
-    # Not ru_maxrss, which begins with the size of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+    print_own_peak()
 
 
 if __name__ == "__main__":

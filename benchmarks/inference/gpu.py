@@ -26,16 +26,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.benchmark import timer
 
 import effdet_torch
 from benchmarks.effdet_model import effdet_detections, effdet_images, effdet_model
+from benchmarks.equality import enliven, max_over_rms, require_same
+from benchmarks.turns import in_turns
 from effdet_torch.engines.torch_engine import full_float32
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.network.checkpoint import create_model
-from effdet_torch.network.model import EfficientDet
 
 COMPARED = 2  # images of a batch whose outputs are compared
 # How much larger than the rounding errors of `effdet` in float32 the errors may be; the first name that fits counts.
@@ -174,36 +174,21 @@ class Bench:
         self, scope: str, batch: int, contestants: Mapping[str, Callable[[], Any]], errors: Mapping[str, float]
     ) -> list[Row]:
         """Time contestants in turns; the first one is the measure of the others."""
-        counts, seconds = dict[str, int](), {name: list[float]() for name in contestants}
-        for name, run in contestants.items():
-            for _ in range(2):  # the first run chooses kernels
-                once = self._timed(run, 1)
-            counts[name] = max(1, min(100, int(self.seconds / self.rounds / once)))
-        for _ in range(self.rounds):
-            for name, run in contestants.items():
-                seconds[name].append(self._timed(run, counts[name]) / counts[name])
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        once = in_turns(contestants, 1, timer, warm_up=1)
+        counts = {name: max(1, min(100, int(self.seconds / self.rounds / took))) for name, (took,) in once.items()}
+        repeated = {name: partial(_repeat, run, counts[name]) for name, run in contestants.items()}
+        seconds = in_turns(repeated, self.rounds, timer)  # which waits for a GPU
+        medians = {name: statistics.median(values) / counts[name] for name, values in seconds.items()}
         first = next(iter(medians.values()))
         return [
             Row(self.variant, scope, batch, name, 1e3 * value, batch / value, first / value, errors.get(name))
             for name, value in medians.items()
         ]
 
-    def _timed(self, run: Callable[[], Any], count: int) -> float:
-        start = timer()  # waits for a GPU
-        for _ in range(count):
-            run()
-        return timer() - start
 
-
-def enliven(model: EfficientDet) -> None:
-    """Give batch norms the statistics of noise, and switch to eval mode; initial ones let activations die."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.randn(2, 3, 256, 256))
-    model.eval().requires_grad_(requires_grad=False)
+def _repeat(run: Callable[[], Any], count: int) -> None:
+    for _ in range(count):
+        run()
 
 
 def crowded(config: Any, batch: int, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
@@ -214,22 +199,6 @@ def crowded(config: Any, batch: int, device: torch.device) -> tuple[list[Tensor]
         shapes = [(batch, channels, *size) for size in config.feature_sizes().values()]
         outputs.append([torch.randn(s, generator=generator, device=device) * scale + offset for s in shapes])
     return outputs[0], outputs[1]
-
-
-def max_over_rms(found: Any, expected: Any) -> float:
-    """Return the largest error of all levels, over the root mean square of the level; of the images expected."""
-    pairs = [pair for heads in zip(found, expected, strict=True) for pair in zip(*heads, strict=True)]
-    levels = [(torch.as_tensor(a)[: len(b)].double(), b) for a, b in pairs]
-    return max(float((a - b).abs().max() / b.square().mean().sqrt()) for a, b in levels)
-
-
-def require_same(theirs: NDArray[np.float32], ours: NDArray[np.float32], where: str) -> None:
-    """Refuse detections, (N, 6) boxes, score and class, of which one has no equal on the other side."""
-    least = max(theirs[:, 4].min(), ours[:, 4].min()) + 1e-5  # equal scores at the end of a list may fall out of it
-    for one, other in ((theirs, ours), (ours, theirs)):
-        for row in one[one[:, 4] > least]:
-            if not (np.abs(other - row) < [0.05, 0.05, 0.05, 0.05, 1e-4, 0.5]).all(axis=1).any():
-                raise SystemExit(f"{where}: only one side detects {row}")
 
 
 if __name__ == "__main__":

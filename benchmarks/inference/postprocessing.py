@@ -10,8 +10,7 @@ All functions run interleaved, so that a busy machine disturbs them alike; the t
 from __future__ import annotations
 
 import argparse
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch.utils.benchmark import timer
 from torchvision.ops import batched_nms
 
 from benchmarks.project import SHARED
+from benchmarks.turns import in_turns, print_times
 from effdet_torch.config import get_config
 from effdet_torch.geometry import nms, numpy_nms
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
@@ -46,8 +46,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     functions = {**around(options.device), **suppression(options.device, options.effdet)}
     print(f"d0, 512 x 512, {options.threads} threads; torch on {options.device}")
-    for name, seconds in measure(functions, options.repeats).items():
-        print(f"{name:44s} {min(seconds) * 1e3:9.2f} ms, median {statistics.median(seconds) * 1e3:9.2f} ms")
+    print_times(in_turns(functions, options.repeats, timer, warm_up=1))
 
 
 def around(device: str) -> Functions:
@@ -98,17 +97,6 @@ def suppression(device: str, with_effdet: bool) -> Functions:
 
         functions["soft NMS, effdet"] = partial(batched_soft_nms, *one, iou_threshold=0.3, score_threshold=0.001)
     return functions
-
-
-def measure(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of every run; all functions run once per round. The timer waits for a GPU."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, function in functions.items():
-            start = timer()
-            function()
-            seconds[name].append(timer() - start)
-    return {name: values[1:] for name, values in seconds.items()}
 
 
 def golden_candidates() -> tuple[str, tuple[Tensor, Tensor, Tensor]]:

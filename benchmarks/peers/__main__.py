@@ -33,9 +33,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.inference.cpu import PAUSE_SECONDS
 from benchmarks.peers.tables import PEERS, STAGES, bounds, markdown
 from benchmarks.project import SHARED, write_table
+from benchmarks.turns import PAUSE_SECONDS
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from effdet_torch.data.dataset import DataImage, DataSet

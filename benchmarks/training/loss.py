@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import re
-import statistics
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import timer
 
-from benchmarks.inference.postprocessing import Functions, measure
+from benchmarks.processes import own_memory
+from benchmarks.turns import in_turns, print_times
 from effdet_torch.config import get_config
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
@@ -29,6 +29,7 @@ from effdet_torch.train.recipe import OFFICIAL
 
 CONFIG = get_config("d0")
 IMAGES, BOXES = 4, 20
+Functions = dict[str, Callable[[], object]]
 
 
 def main() -> None:
@@ -41,18 +42,12 @@ def main() -> None:
     warnings.simplefilter("ignore")  # effdet scripts functions while it is imported
     boxes, labels = random_boxes()
     torch.set_num_threads(1)
-    report(measure(targets(boxes, labels), options.repeats))
+    print_times(in_turns(targets(boxes, labels), options.repeats, timer, warm_up=1))
     torch.set_num_threads(options.threads)
     functions = losses(boxes, labels, options.device)
-    report(measure(functions, options.repeats))
+    print_times(in_turns(functions, options.repeats, timer, warm_up=1))
     for name, function in functions.items():
         print(f"{name:44s} {peak_memory(function, options.device) / 1e6:9.1f} MB")
-
-
-def report(seconds: dict[str, list[float]]) -> None:
-    """Print the times of all functions."""
-    for name, values in seconds.items():
-        print(f"{name:44s} {min(values) * 1e3:9.2f} ms, median {statistics.median(values) * 1e3:9.2f} ms")
 
 
 def random_boxes() -> tuple[list[Tensor], list[Tensor]]:
@@ -132,15 +127,9 @@ def peak_memory(function: Callable[[], object], device: str) -> int:
         return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL(None).malloc_trim(0)  # what the allocator keeps would hide what is needed
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again at what is held now
-    before = resident("VmRSS")
+    before = own_memory("VmRSS")
     function()
-    return resident("VmHWM") - before
-
-
-def resident(name: str) -> int:
-    """Return a memory size of this process in bytes."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    return own_memory("VmHWM") - before
 
 
 if __name__ == "__main__":

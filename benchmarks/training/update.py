@@ -12,19 +12,18 @@ as "x" the median of the ratios of the rounds.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.effdet_model import effdet_model
-from benchmarks.inference.cpu import print_rows, race
-from benchmarks.inference.gpu import enliven
+from benchmarks.equality import enliven
+from benchmarks.processes import print_own_peak, print_peaks
+from benchmarks.turns import print_race, race
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.network.checkpoint import create_model
 from effdet_torch.network.model import EfficientDet
@@ -65,12 +64,16 @@ def main() -> None:
     warnings.simplefilter("ignore")  # effdet scripts functions while it is imported
     torch.set_num_threads(options.threads)
     if options.memory:
-        return print_memory(sys.argv[1:])
+        rest = [argument for argument in sys.argv[1:] if argument != "--memory"]
+        return print_peaks("d0 update", CONTESTANTS, "benchmarks.training.update", *rest, "--one")
     batch = random_batch(options.batch, options.size)
     if options.one is not None:
-        return one_process(CONTESTANTS[options.one](trained_model(options.size), batch))
+        update = CONTESTANTS[options.one](trained_model(options.size), batch)
+        for _ in range(3):
+            update()
+        return print_own_peak()
     contestants = {name: make(trained_model(options.size), batch) for name, make in CONTESTANTS.items()}
-    print_rows("d0 update", ((*row, "") for row in race(contestants, options.rounds)))
+    print_race("d0 update", ((*row, "") for row in race(contestants, options.rounds)))
     return None
 
 
@@ -152,27 +155,6 @@ CONTESTANTS: Mapping[str, Callable[[EfficientDet, Batch], Callable[[], Any]]] = 
     "effdet, targets": effdet_targets,
     "ours": ours,
 }
-
-
-def print_memory(arguments: list[str]) -> None:
-    """Print the peak memory of a process that does three updates, for each contestant."""
-    peaks = dict[str, int]()
-    for name in CONTESTANTS:
-        rest = [argument for argument in arguments if argument != "--memory"]
-        command = [sys.executable, "-m", "benchmarks.training.update", *rest, "--one", name]
-        peaks[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(
-            f"{'d0 update':28} {name:16} {peaks[name]:6} MB {peaks[name] / next(iter(peaks.values())):6.2f}", flush=True
-        )
-
-
-def one_process(update: Callable[[], Any]) -> None:
-    """Do three updates, and print this process's peak memory in MB."""
-    for _ in range(3):
-        update()
-    # Not ru_maxrss, which begins with the size of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 
 
 if __name__ == "__main__":
