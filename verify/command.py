@@ -10,19 +10,11 @@ import click
 
 from converter.command import opened_source
 from effdet_torch.engines.table import is_exported
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
-from effdet_torch.terminal import (
-    VERSION,
-    Command,
-    model_file,
-    refuse_options,
-    reports_errors,
-    unless_folder,
-    width_of,
-    write,
-    writes,
-)
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.command import VERSION, Command, refuse_options, reports_errors
+from effdet_torch.terminal.files import model_file, unless_folder, writes
+from effdet_torch.terminal.text import width_of, write
+from effdet_torch.terminal.verbosity import is_quiet, tell, verbosity
 from verify.options import (
     COCO_OPTIONS,
     INPUT,
@@ -36,7 +28,7 @@ from verify.options import (
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
     from verify.results.verification import Verification
 
 UNLIMITED = 100_000  # columns, more than any line has: only a terminal needs them wrapped

@@ -29,7 +29,7 @@ from effdet_torch.errors import ConfigError, OutputError
 if TYPE_CHECKING:
     from requests import Response
 
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 FindProblem = Callable[[IO[bytes]], str | None]
 TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
@@ -140,7 +140,7 @@ def _download(url: str, path: Path, find_problem: FindProblem, progress: Progres
     import requests
     import urllib3
 
-    from effdet_torch.atomic import replacing
+    from effdet_torch.outputs.atomic import replacing
 
     headers = {"User-Agent": f"effdet-convert/{__version__}", "Accept-Encoding": "identity"}
     hooks = {"response": _check_redirect}

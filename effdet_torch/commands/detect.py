@@ -14,23 +14,12 @@ from effdet_torch.commands.detect_lines import reported, reported_videos, tell_a
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
 from effdet_torch.errors import UsageError
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import (
-    VERSION,
-    Command,
-    input_file,
-    itself,
-    json_file,
-    model_file,
-    output_folder,
-    refuse_options,
-    reports_errors,
-    write_json,
-    writes,
-)
+from effdet_torch.terminal.command import VERSION, Command, refuse_options, reports_errors
+from effdet_torch.terminal.files import input_file, itself, json_file, model_file, output_folder, writes
+from effdet_torch.terminal.verbosity import tell, verbosity
 
 if TYPE_CHECKING:
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
 
@@ -144,6 +133,7 @@ def detect(
     from effdet_torch.inference.partial_results import PartialResults
     from effdet_torch.inference.predict import Predictor
     from effdet_torch.inference.selection import listed_classes
+    from effdet_torch.outputs.atomic import write_json
 
     if is_swapped(model, Path(sources[0])):
         raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")

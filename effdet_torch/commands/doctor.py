@@ -12,8 +12,9 @@ import click
 
 from effdet_torch import __version__
 from effdet_torch.errors import install_command
-from effdet_torch.progress.verbosity import verbosity
-from effdet_torch.terminal import VERSION, Command, reports_errors, say
+from effdet_torch.terminal.command import VERSION, Command, reports_errors
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import verbosity
 
 PROJECT = "effdet-convert"
 LABEL = 14  # columns of the first word of a line

@@ -13,15 +13,17 @@ from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, model_file, named_file, reports_errors, say, writes
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.command import VERSION, Command, reports_errors
+from effdet_torch.terminal.files import model_file, named_file, writes
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import tell, verbosity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from effdet_torch.export.export import Exported
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
 
 ANY = "dynamic"
 MODEL_SIZE = "model"

@@ -10,8 +10,10 @@ import click
 
 from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.errors import UsageError
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, output_folder, reports_errors, say
+from effdet_torch.terminal.command import VERSION, Command, reports_errors
+from effdet_torch.terminal.files import output_folder
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import tell, verbosity
 
 if TYPE_CHECKING:
     from effdet_torch.train.monitor.check_data import CheckedData

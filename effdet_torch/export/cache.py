@@ -21,7 +21,7 @@ from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import sha256
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.verbosity import tell
 
 
 def cached_engine(

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import UsageError, listed
-from effdet_torch.outputs import is_folder
+from effdet_torch.outputs.paths import is_folder
 
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
 VIDEO_SUFFIXES = frozenset(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from effdet_torch.errors import ConfigError
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.verbosity import tell
 
 CPU_BATCH = 8  # larger ones are not faster on a CPU, and its memory is shared with everything else
 MOST = 512  # images; a larger batch needs another learning rate than the recipes were made for

@@ -10,9 +10,9 @@ from typing import IO
 
 import pytest
 
-from effdet_torch import atomic
-from effdet_torch.atomic import is_temporary, replacing
 from effdet_torch.errors import OutputError
+from effdet_torch.outputs import atomic
+from effdet_torch.outputs.atomic import is_temporary, replacing
 
 
 def write(path: Path, content: bytes) -> None:

@@ -7,6 +7,8 @@ the next run can tell what a killed run left from the file of one that still wri
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import os
 import re
 import shutil
@@ -14,10 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from effdet_torch.errors import OutputError
-from effdet_torch.outputs import descriptor, is_stream
+from effdet_torch.outputs.paths import STDOUT, descriptor, is_stream
 
 
 @contextmanager
@@ -43,6 +45,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield stream
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}; {outcome}") from error
+
+
+def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]], indent: int | None = 2) -> None:
+    """Write a report file completely or not at all; see `replacing` for devices and links."""
+    with replacing(path) as stream:
+        stream.write((json.dumps(values, indent=indent) + "\n").encode())
+    logging.getLogger("effdet").info("wrote %s", "to stdout" if path == STDOUT else path)
 
 
 @contextmanager

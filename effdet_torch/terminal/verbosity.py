@@ -7,7 +7,7 @@ from typing import ParamSpec
 
 import click
 
-from effdet_torch.terminal import say
+from effdet_torch.terminal.text import say
 
 P = ParamSpec("P")
 CHOSEN = f"{__name__}.chosen"  # in the context: "quiet" or "verbose"
@@ -44,6 +44,6 @@ def _choose(context: click.Context, option: click.Parameter, wanted: bool) -> No
     if context.meta.setdefault(CHOSEN, option.name) != option.name:
         raise click.UsageError("-q and -v contradict each other; give one of them")
     if option.name == "verbose":
-        from effdet_torch.progress.steps import shown_steps  # late: logging
+        from effdet_torch.terminal.steps import shown_steps  # late: logging
 
         context.with_resource(shown_steps())

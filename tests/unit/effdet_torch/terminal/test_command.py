@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from effdet_torch.errors import EffdetError, UsageError
-from effdet_torch.terminal import Command, reports_errors, say, write
+from effdet_torch.terminal.command import Command, reports_errors
+from effdet_torch.terminal.text import say, write
 
 HOSTILE = "a\nError: b\x1b[2J\udc80"
 SHOWN = r"a\nError: b\x1b[2J\udc80"

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from effdet_torch.progress.verbosity import is_quiet
-from effdet_torch.terminal import USUAL_WIDTH, on_terminal, width_of
+from effdet_torch.terminal.text import USUAL_WIDTH, on_terminal, width_of
+from effdet_torch.terminal.verbosity import is_quiet
 from effdet_torch.untrusted.text import columns, printable
 
 Progress = Callable[[int, int], None]  # (done, total): bytes, layers, images

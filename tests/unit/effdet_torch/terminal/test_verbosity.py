@@ -12,9 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from effdet_torch.errors import EffdetError
-from effdet_torch.progress import bar
-from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
-from effdet_torch.terminal import Command, say
+from effdet_torch.terminal import bar
+from effdet_torch.terminal.command import Command
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import is_quiet, tell, verbosity
 
 HOSTILE = "a\rb\x1b[2J"
 SHOWN = r"a\rb\x1b[2J"

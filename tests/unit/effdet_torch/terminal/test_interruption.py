@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from effdet_torch.progress.interruption import Interruption
+from effdet_torch.terminal.interruption import Interruption
 
 
 @pytest.fixture

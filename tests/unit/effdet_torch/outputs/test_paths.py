@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from effdet_torch.errors import OverwriteError
-from effdet_torch.outputs import STDOUT, RunFiles, descriptor, is_stream
+from effdet_torch.outputs.paths import STDOUT, RunFiles, descriptor, is_stream
 
 
 @pytest.fixture

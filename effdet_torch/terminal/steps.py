@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from effdet_torch.terminal import say
+from effdet_torch.terminal.text import say
 
 LOGGER = "effdet"
 
