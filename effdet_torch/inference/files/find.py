@@ -79,11 +79,6 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_images(names: Sequence[str], recursive: bool = False) -> list[Path]:
-    """Return the images of `find_sources`."""
-    return find_sources(names, recursive).images
-
-
 def left_out(names: Sequence[str], recursive: bool = False) -> Counter[str]:
     """Return the suffixes of the files in the folders of `find_sources` that are not images, and how many have them."""
     local = (name for name in names if "://" not in name)
