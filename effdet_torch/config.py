@@ -9,15 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from effdet_torch.architecture.backbone import (
-    Block,
-    Taps,
-    feature_sizes,
-    require_doubling,
-    require_taps,
-    used_blocks,
-)
+from effdet_torch.architecture.backbone import Block, Taps, require_taps, used_blocks
 from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
+from effdet_torch.architecture.feature_sizes import feature_sizes, require_doubling
 from effdet_torch.architecture.names import did_you_mean, short_name, split_ending
 from effdet_torch.architecture.pyramid import CELLS, Cell, Node, fpn_nodes, require_cell
 from effdet_torch.checks import CHECKS, DETECTION, SEGMENTATION, require_type
