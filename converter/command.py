@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from effdet_torch.terminal.bar import progress_bar
-from effdet_torch.terminal.command import VERSION, Command, reports_errors
+from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import itself, json_file, writes
 from effdet_torch.terminal.text import say, write
-from effdet_torch.terminal.verbosity import is_quiet, verbosity
+from effdet_torch.terminal.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from converter.source import VariableSource
@@ -114,9 +114,7 @@ Examples:
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
 )
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(out=itself, report=itself)
 def convert(
     source: str,
@@ -179,9 +177,7 @@ Examples:
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@verbosity
-@VERSION
-@reports_errors
+@standard
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
     """Describe SOURCE: kind, variant, classes, copies, optimizer, step, parameters.
 

@@ -11,10 +11,10 @@ import click
 from converter.command import opened_source
 from effdet_torch.engines.table import is_exported
 from effdet_torch.terminal.bar import progress_bar
-from effdet_torch.terminal.command import VERSION, Command, refuse_options, reports_errors
+from effdet_torch.terminal.command import Command, refuse_options, standard
 from effdet_torch.terminal.files import model_file, unless_folder, writes
 from effdet_torch.terminal.text import width_of, write
-from effdet_torch.terminal.verbosity import is_quiet, tell, verbosity
+from effdet_torch.terminal.verbosity import is_quiet, tell
 from verify.options import (
     COCO_OPTIONS,
     INPUT,
@@ -83,9 +83,7 @@ Examples:
 @click.option("--fused", is_flag=True, default=None, help="The same as --mode fused.")
 @REPORT_DIR
 @coco_options
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def verify(
     model: Path | None,
@@ -140,9 +138,7 @@ Examples:
 @SIZE
 @REPORT_DIR
 @coco_options
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def evaluate(model: Path, report_dir: Path | None, files: RunFiles, **options: Any) -> None:
     """Measure the detections of MODEL on a data set: COCO's 12 numbers, every class, the best threshold of each.

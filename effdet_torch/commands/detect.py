@@ -14,9 +14,9 @@ from effdet_torch.commands.detect_lines import reported, reported_videos, tell_a
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
 from effdet_torch.errors import UsageError
-from effdet_torch.terminal.command import VERSION, Command, refuse_options, reports_errors
+from effdet_torch.terminal.command import Command, refuse_options, standard
 from effdet_torch.terminal.files import input_file, itself, json_file, model_file, output_folder, writes
-from effdet_torch.terminal.verbosity import tell, verbosity
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from effdet_torch.inference.files.find import Sources
@@ -97,9 +97,7 @@ Examples:
     "--exif/--no-exif", default=True, show_default=True, help="Rotate images and videos as their metadata say."
 )
 @click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=itself, out=lambda _: (), crops=lambda _: ())
 def detect(
     model: Path,

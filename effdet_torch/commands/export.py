@@ -14,10 +14,10 @@ from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
 from effdet_torch.terminal.bar import progress_bar
-from effdet_torch.terminal.command import VERSION, Command, reports_errors
+from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import model_file, named_file, writes
 from effdet_torch.terminal.text import say
-from effdet_torch.terminal.verbosity import tell, verbosity
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,9 +135,7 @@ Examples:
     callback=list_formats,
     help="List what each format can hold, and which cases are tested.",
 )
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(out=written_files)
 def export(
     model: Path,

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from effdet_torch import __version__
 from effdet_torch.errors import EffdetError, OverwriteError
 from effdet_torch.terminal.text import end, write
+from effdet_torch.terminal.verbosity import verbosity
 
 P = ParamSpec("P")
 FORESEEN = (EffdetError, OSError, KeyboardInterrupt, click.Abort)  # what ends a command without a traceback
@@ -76,6 +77,11 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             fail(error, kwargs.get("report"))
 
     return wrapped
+
+
+def standard(command: Callable[P, None]) -> Callable[P, None]:
+    """Add what every command has: -v, -q and --version; and report its errors."""
+    return verbosity(VERSION(reports_errors(command)))
 
 
 def fail(reason: BaseException, report: object = None) -> NoReturn:
