@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, quiet, unreadable
+from effdet_torch.engines.file_engine import Array, FileEngine, missing_runtime, quiet, reading, running
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
@@ -24,22 +24,15 @@ class ExecuTorchEngine(FileEngine):
         except ImportError as error:
             raise missing_runtime(path, "executorch", "executorch") from error
         self.runtime, self._lock = "ExecuTorch", Lock()
-        try:
+        with reading(path):
             require_regular(path, MAX_MODEL_BYTES)
-        except OSError as error:
-            raise unreadable(path, error) from error
-        try:
+        with running(path, self.runtime):
             self._program: Any = Runtime.get().load_program(path)  # methods use it as long as they live
             has_document = METADATA_KEY in self._program.method_names
             stored = self._program.load_method(METADATA_KEY).execute([])[0] if has_document else None
             self._forward = self._program.load_method("forward")
-        except Exception as error:  # RuntimeError and kinds of its own
-            raise failed(path, self.runtime, error) from error
         super().__init__(path, read_document(path, stored))
 
     def _run(self, pixels: Array) -> list[Array]:
-        try:
-            with self._lock:  # every run writes into the same memory
-                return [tensor.numpy().copy() for tensor in self._forward.execute([torch.from_numpy(pixels)])]
-        except Exception as error:
-            raise failed(self.path, self.runtime, error) from error
+        with running(self.path, self.runtime), self._lock:  # every run writes into the same memory
+            return [tensor.numpy().copy() for tensor in self._forward.execute([torch.from_numpy(pixels)])]

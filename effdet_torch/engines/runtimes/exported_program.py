@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from effdet_torch.engines.document import MAX_DOCUMENT_BYTES, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, quiet, unreadable
+from effdet_torch.engines.file_engine import Array, FileEngine, quiet, reading, running
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
@@ -30,18 +30,12 @@ class ExportedProgramEngine(FileEngine):
         kind, stored = read_archive(path)
         self.runtime = f"PyTorch {torch.__version__.partition('+')[0]}"
         super().__init__(path, read_document(path, stored))
-        try:
-            with quiet():
-                self._call = LOADERS[kind](path)
-        except Exception as error:  # of the reader, the compiler or the linker
-            raise failed(path, self.runtime, error) from error
+        with running(path, self.runtime), quiet():
+            self._call = LOADERS[kind](path)
 
     def _run(self, pixels: Array) -> list[Array]:
-        try:
-            with quiet(), torch.inference_mode():
-                outputs = self._call(torch.from_numpy(pixels))
-        except Exception as error:
-            raise failed(self.path, self.runtime, error) from error
+        with running(self.path, self.runtime), quiet(), torch.inference_mode():
+            outputs = self._call(torch.from_numpy(pixels))
         return [tensor.numpy() for tensor in flat(outputs)]
 
 
@@ -52,13 +46,12 @@ def read_archive(path: Path) -> tuple[str, bytes | None]:
         ModelFileError: It is not an archive, or damaged.
     """
     try:
-        require_regular(path, MAX_MODEL_BYTES)
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            place = next((name for name in names if name.endswith(f"/{DOCUMENT}")), None)
-            stored = None if place is None else archive.open(place).read(MAX_DOCUMENT_BYTES + 1)
-    except OSError as error:
-        raise unreadable(path, error) from error
+        with reading(path):
+            require_regular(path, MAX_MODEL_BYTES)
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                place = next((name for name in names if name.endswith(f"/{DOCUMENT}")), None)
+                stored = None if place is None else archive.open(place).read(MAX_DOCUMENT_BYTES + 1)
     except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
         raise ModelFileError(f"{path} is damaged, or not a file of torch: {error}. Copy it again.") from error
     kinds = {"aoti": MACHINE_CODE, "torchscript": SCRIPT}

@@ -15,11 +15,11 @@ from effdet_torch.engines.document import EXPORT_AGAIN, read_document
 from effdet_torch.engines.file_engine import (
     Array,
     FileEngine,
-    failed,
     missing_runtime,
     quiet,
+    reading,
     require_signature,
-    unreadable,
+    running,
 )
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
@@ -42,22 +42,17 @@ class LiteRtEngine(FileEngine):
         from importlib.metadata import version
 
         self.runtime, self._lock = f"LiteRT {version('ai-edge-litert')}", Lock()
-        try:
+        with reading(path):
             content = map_file(path, MAX_MODEL_BYTES)
-        except OSError as error:
-            raise unreadable(path, error) from error
-        try:
-            super().__init__(path, read_document(path, stored_document(content)))
-            with quiet(), silent_libraries():
-                self._interpreter: Any = litert.Interpreter(str(path), num_threads=_cores())
-                self._interpreter.allocate_tensors()
-                self._runner: Any = self._interpreter.get_signature_runner()
-                (self._input,) = self._runner.get_input_details()
-                names = list(self._runner.get_output_details())
-        except ModelFileError:
-            raise
-        except Exception as error:  # of FlatBuffers: struct.error, IndexError; of the interpreter: RuntimeError, ...
-            raise failed(path, self.runtime, error) from error
+        with running(path, self.runtime):  # here of FlatBuffers: struct.error, IndexError
+            stored = stored_document(content)
+        super().__init__(path, read_document(path, stored))
+        with running(path, self.runtime), quiet(), silent_libraries():
+            self._interpreter: Any = litert.Interpreter(str(path), num_threads=_cores())
+            self._interpreter.allocate_tensors()
+            self._runner: Any = self._interpreter.get_signature_runner()
+            (self._input,) = self._runner.get_input_details()
+            names = list(self._runner.get_output_details())
         order = DETECTION_OUTPUTS if self.profile is not None else range(len(self._names))
         self._order = [f"output_{number}" for number in order]
         require_signature(path, "outputs", sorted(names), sorted(self._order))
@@ -67,11 +62,8 @@ class LiteRtEngine(FileEngine):
         return given if given.dtype == np.uint8 else np.ascontiguousarray(given.transpose(0, 2, 3, 1))
 
     def _run(self, pixels: Array) -> list[Array]:
-        try:
-            with self._lock:  # every run writes into the same memory
-                found = self._runner(**{self._input: pixels})
-        except Exception as error:
-            raise failed(self.path, self.runtime, error) from error
+        with running(self.path, self.runtime), self._lock:  # every run writes into the same memory
+            found = self._runner(**{self._input: pixels})
         outputs = [np.asarray(found[name]) for name in self._order]
         if self.profile is not None:
             return self._detections(*outputs)

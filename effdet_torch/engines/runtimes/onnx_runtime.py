@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.engines.document import INPUT, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature, unreadable
+from effdet_torch.engines.file_engine import Array, FileEngine, missing_runtime, reading, require_signature, running
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import map_file
@@ -30,20 +30,16 @@ class OnnxRuntimeEngine(FileEngine):
         content = read_onnx(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # fatal; errors arrive as exceptions
-        try:
+        with running(path, self.runtime):
             self._session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             stored = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-        except Exception as error:  # it has a dozen kinds, below Exception only
-            raise failed(path, self.runtime, error) from error
         super().__init__(path, read_document(path, stored))
         require_signature(path, "inputs", [item.name for item in self._session.get_inputs()], [INPUT])
         require_signature(path, "outputs", [item.name for item in self._session.get_outputs()], self._names)
 
     def _run(self, pixels: Array) -> list[Array]:
-        try:
+        with running(self.path, self.runtime):
             outputs: list[Array] = self._session.run(None, {INPUT: pixels})
-        except Exception as error:
-            raise failed(self.path, self.runtime, error) from error
         return outputs
 
 
@@ -53,10 +49,8 @@ def read_onnx(path: Path) -> bytes:
     Raises:
         ModelFileError: It cannot be read, is too large, or refers to external data.
     """
-    try:
+    with reading(path):
         content = bytes(map_file(path, MAX_ONNX_BYTES))
-    except OSError as error:
-        raise unreadable(path, error) from error
     if EXTERNAL_DATA.search(content):
         raise ModelFileError(
             f"refused to load {path}: its weights are in other files (external data), and it could name any file. "

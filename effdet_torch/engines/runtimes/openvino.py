@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from effdet_torch.engines.document import INPUT, read_document
-from effdet_torch.engines.file_engine import Array, FileEngine, failed, missing_runtime, require_signature, unreadable
+from effdet_torch.engines.file_engine import Array, FileEngine, missing_runtime, reading, require_signature, running
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, map_file, read_bytes
@@ -33,32 +33,25 @@ class OpenVinoEngine(FileEngine):
         self.runtime = f"OpenVINO {openvino.__version__.partition('-')[0]}"
         weights, checksum = path.with_suffix(".bin"), matching_checksum(path)
         core = openvino.Core()
-        try:
+        with running(path, self.runtime):
             model = core.read_model(path, weights)
             stored = {
                 key: model.get_rt_info([key]).value
                 for key in (METADATA_KEY, WEIGHTS_CHECKSUM)
                 if model.has_rt_info([key])
             }
-        except Exception as error:  # RuntimeError and kinds of its own
-            raise failed(path, self.runtime, error) from error
         super().__init__(path, read_document(path, stored.get(METADATA_KEY)))
         if stored.get(WEIGHTS_CHECKSUM) != checksum:
             raise _mixed_up(path)
         require_signature(path, "inputs", [item.get_any_name() for item in model.inputs], [INPUT])
         require_signature(path, "outputs", [item.get_any_name() for item in model.outputs], self._names)
-        try:
+        with running(path, self.runtime):
             self._compiled: Any = core.compile_model(model, "CPU", FULL_PRECISION)
-            self._lock = Lock()  # there is one request, which refuses a second thread
-        except Exception as error:
-            raise failed(path, self.runtime, error) from error
+        self._lock = Lock()  # there is one request, which refuses a second thread
 
     def _run(self, pixels: Array) -> list[Array]:
-        try:
-            with self._lock:
-                found = self._compiled({INPUT: pixels})
-        except Exception as error:
-            raise failed(self.path, self.runtime, error) from error
+        with running(self.path, self.runtime), self._lock:
+            found = self._compiled({INPUT: pixels})
         return [found[name] for name in self._names]
 
 
@@ -69,16 +62,13 @@ def matching_checksum(path: Path) -> str:
         ModelFileError: A file cannot be read, or the `.xml` states another checksum.
     """
     weights = path.with_suffix(".bin")
-    try:
+    with reading(path):
         stated = STATED.findall(read_bytes(path, MAX_GRAPH_BYTES))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    try:
-        checksum = weights_checksum(map_file(weights, MAX_MODEL_BYTES))
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{weights} is missing, which holds the weights of {path}. {COPY_BOTH}") from error
-    except OSError as error:
-        raise unreadable(weights, error) from error
+    with reading(weights):
+        try:
+            checksum = weights_checksum(map_file(weights, MAX_MODEL_BYTES))
+        except FileNotFoundError as error:
+            raise ModelFileError(f"{weights} is missing, which holds the weights of {path}. {COPY_BOTH}") from error
     if stated and stated[-1].decode() != checksum:
         raise _mixed_up(path)
     return checksum
