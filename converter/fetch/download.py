@@ -23,8 +23,8 @@ from urllib.parse import urljoin, urlsplit
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.formats.archive import MAX_EXTRACTED_BYTES
 from effdet_torch import __version__
-from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.errors import ConfigError, OutputError
+from effdet_torch.outputs.cache import CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
     from requests import Response

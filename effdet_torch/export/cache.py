@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.engines.document import EXPORT_VERSION
 from effdet_torch.engines.file_engine import FileEngine, reading
 from effdet_torch.engines.names import BACKENDS, require_exporter
@@ -21,6 +20,7 @@ from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import sha256
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
+from effdet_torch.outputs.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.terminal.verbosity import tell
 
 

@@ -1,1 +1,1 @@
-"""Where results go: checked before the work, written completely or not at all."""
+"""Where files go: checked before the work, written completely or not at all; the cache folder."""

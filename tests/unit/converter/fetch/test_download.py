@@ -26,8 +26,8 @@ import requests
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.fetch import download
 from converter.fetch.download import cached_path, fetch, is_url
-from effdet_torch.cache import cache_folder
 from effdet_torch.errors import ConfigError
+from effdet_torch.outputs.cache import cache_folder
 
 CONTENT = gzip.compress(bytes(300_000), compresslevel=0, mtime=0)  # more than one chunk of the client
 SIZE = len(CONTENT)
