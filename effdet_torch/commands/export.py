@@ -163,7 +163,8 @@ def export(
     require_exporter(format_name)
     require_calibration(chosen.precision, len(calibrate))
     from effdet_torch.export.export import export_model
-    from effdet_torch.export.formats import FORMATS, require_possible
+    from effdet_torch.export.format_table import FORMATS
+    from effdet_torch.export.formats import require_possible
     from effdet_torch.inference.calibration import CalibrationImages
     from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model

@@ -15,7 +15,7 @@ from effdet_torch.engines.names import BACKENDS, require_exporter
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.export.export import export_model, package_versions
-from effdet_torch.export.formats import FORMATS
+from effdet_torch.export.format_table import FORMATS
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import sha256
 from effdet_torch.network.checkpoint import load_model

@@ -20,7 +20,8 @@ from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
-from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
+from effdet_torch.export.format_table import FORMATS
+from effdet_torch.export.formats import Cell, Format, require_possible
 from effdet_torch.export.settings import OPSET, ExportSettings, require_calibration
 from effdet_torch.export.writers.program import Job
 from effdet_torch.network.model import EfficientDet

@@ -23,7 +23,7 @@ from effdet_torch.errors import ConfigError, EffdetError, OutputError, UsageErro
 from effdet_torch.export import export
 from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
-from effdet_torch.export.formats import FORMATS
+from effdet_torch.export.format_table import FORMATS
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
 from effdet_torch.network.model import EfficientDet

@@ -17,7 +17,8 @@ from effdet_torch.engines.names import BACKENDS, format_of, require_exporter
 from effdet_torch.engines.table import ENGINES
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export.cache import cached_engine
-from effdet_torch.export.formats import COLUMNS, FORMATS, require_possible
+from effdet_torch.export.format_table import FORMATS
+from effdet_torch.export.formats import COLUMNS, require_possible
 from effdet_torch.export.listing import markdown, table_lines
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import EXPORTED_SUFFIXES
