@@ -20,7 +20,7 @@ from effdet_torch.untrusted.files import reason_of
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 OFFICIAL_TABLE = "table of official files"

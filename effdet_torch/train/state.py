@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.saving import save_tensors
+from effdet_torch.outputs.atomic import replacing
 from effdet_torch.train.run.place import STATE_FILE, restart
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 

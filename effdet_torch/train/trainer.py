@@ -14,9 +14,9 @@ import torch
 from effdet_torch.errors import TrainingError
 from effdet_torch.network.saving import save_model
 from effdet_torch.processes import ALONE, processes
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.interruption import Interruption, terminated_as_interrupted
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.interruption import Interruption, terminated_as_interrupted
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from effdet_torch.atomic import replacing
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.rules import Note
 from effdet_torch.data.training.statistics import Statistics, describe
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.inference.images import ImageError, read_images
-from effdet_torch.progress.bar import Progress
+from effdet_torch.outputs.atomic import replacing
+from effdet_torch.terminal.bar import Progress
 from effdet_torch.train.monitor.samples import annotated_png
 
 BATCH = 8  # images that are read at once

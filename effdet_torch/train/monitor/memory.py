@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from effdet_torch.errors import ConfigError
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.train.step import HALF, TrainStep
 
 CPU_BATCH = 8  # larger ones are not faster on a CPU, and its memory is shared with everything else

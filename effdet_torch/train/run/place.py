@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from effdet_torch.errors import OverwriteError, UsageError
-from effdet_torch.outputs import is_folder
+from effdet_torch.outputs.paths import is_folder
 
 DEFAULT = Path("runs") / "train"
 BEST, LAST = "best.pth", "last.pth"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effdet_torch.errors import EvaluationError, NonFiniteOutputError, TrainingError
+from effdet_torch.errors import NonFiniteOutputError, TrainingError
 from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported, restart_named
 
 
