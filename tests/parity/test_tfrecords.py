@@ -95,11 +95,12 @@ CATS_AND_DOGS = "item { id: 1 name: '/m/01yrx' display_name: 'cat' } item { id: 
 
 
 @pytest.mark.parametrize("text", [b"/m/01yrx", b"cat", b"Cat", b""])
-@pytest.mark.parametrize("place", ["label_map.pbtxt", "valid/mine_label_map.pbtxt"])
+@pytest.mark.parametrize("place", ["label_map.pbtxt", "valid/mine_LabelMap.pbtxt"])
 def test_a_label_map_names_the_classes(tmp_path: Path, text: bytes, place: str) -> None:
     write_records(tmp_path / "valid" / "a.tfrecord", features(7, **{f"{PREFIX}class/text": [text]}))
     before = read(tmp_path)
     (tmp_path / place).write_text(CATS_AND_DOGS)
+    (tmp_path / "graph.pbtxt").write_text("node { name: 'images' }")
     data = read(tmp_path)
     assert (before.categories, before.notes) == ({1: text.decode()}, ())  # negative control
     assert (data.categories, data.objects) == ({1: "cat", 2: "dog"}, before.objects)

@@ -5,6 +5,7 @@ Source: the API's `string_int_label_map.proto`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from effdet_torch.untrusted.text_proto import parse_text_proto
 
 BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
 MAX_BYTES = 16 << 20  # 20 000 classes have 2 MB
-PATTERN = "*label*map*.pbtxt"
+FILE_NAME = re.compile(r".*label.*map.*\.pbtxt", re.IGNORECASE)  # a training's graph.pbtxt may lie there, too
 ITEM, ID, NAME, DISPLAY_NAME = "item", "id", "name", "display_name"
 
 
@@ -94,7 +95,7 @@ def find_label_map(folders: Iterable[Path]) -> tuple[Path, dict[int, Label]] | N
     """
     found: list[tuple[Path, dict[int, Label]]] = []
     for folder in folders:
-        found = [(path, _read(path)) for path in sorted(folder.glob(PATTERN))]
+        found = [(path, _read(path)) for path in sorted(folder.glob("*.pbtxt")) if FILE_NAME.fullmatch(path.name)]
         if found:
             break
     for path, labels in found:

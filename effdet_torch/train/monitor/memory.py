@@ -17,7 +17,7 @@ from effdet_torch.train.step import HALF, TrainStep
 CPU_BATCH = 8  # larger ones are not faster on a CPU, and its memory is shared with everything else
 MOST = 512  # images; a larger batch needs another learning rate than the recipes were made for
 MEMORY_FILE = Path("/proc/meminfo")
-AVAILABLE = "MemAvailable:"
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux says how much memory a container may use, and uses
 SHARE = 0.9  # of a GPU's memory: later batches may have more objects, and other libraries need some as well
 
 
@@ -111,8 +111,23 @@ def free_bytes(device: torch.device) -> int | None:
     """Return how much memory is free on a GPU, or for processes of this machine; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    found = [_field(MEMORY_FILE, "MemAvailable:", unit=1024), _free_in_container()]
+    return min((count for count in found if count is not None), default=None)
+
+
+def _free_in_container() -> int | None:
+    """Return how much of its limit a container has left, in bytes; None without a limit."""
     try:
-        lines = MEMORY_FILE.read_text().splitlines()  # of Linux
+        most, used = (int((CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # "max" stands for no limit
+        return None
+    return max(0, most - used + (_field(CONTAINER / "memory.stat", "inactive_file") or 0))  # given back when needed
+
+
+def _field(path: Path, name: str, unit: int = 1) -> int | None:
+    """Return a number from a file of lines `name number`."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(AVAILABLE)), None)
+    return next((int(line[1]) * unit for line in lines if line[:1] == [name]), None)

@@ -131,9 +131,15 @@ def test_an_update_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_free_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("effdet_torch.train.monitor.memory.MEMORY_FILE", tmp_path / "meminfo")
+    monkeypatch.setattr("effdet_torch.train.monitor.memory.CONTAINER", tmp_path)
     assert free_bytes(CPU) is None
     (tmp_path / "meminfo").write_text("MemTotal:       100 kB\nMemAvailable:    30 kB\nSwapFree: 7 kB\n")
     assert free_bytes(CPU) == 30 * 1024
+    (tmp_path / "memory.current").write_text("8000\n")
+    for most, expected in (("max", 30 * 1024), ("20000", 12500), ("1000", 0), ("90000", 30 * 1024)):
+        (tmp_path / "memory.max").write_text(f"{most}\n")
+        (tmp_path / "memory.stat").write_text("anon 7500\ninactive_file 500\n")
+        assert free_bytes(CPU) == expected
 
 
 @pytest.mark.skipif(not MEMORY_FILE.exists(), reason="Linux has this file")
