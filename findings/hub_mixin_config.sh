@@ -90,7 +90,8 @@ with torch.no_grad():
         difference = (model(images) - loaded(images)).abs().max().item()
         print(f"    {arguments}: largest output {model(images).max():.2g}, largest difference {difference:.2g}")
         check(f"config.json is {config}", config == {"eps": eps_in_config})
-        check(f"loaded with eps {loaded.norm.eps}, {loaded.act}", loaded.norm.eps == eps_loaded and isinstance(loaded.act, nn.ReLU))
+        holds = loaded.norm.eps == eps_loaded and isinstance(loaded.act, nn.ReLU)
+        check(f"loaded with eps {loaded.norm.eps}, {loaded.act}", holds)
         check("the same output" if same else "another output, no warning", difference == 0 if same else difference > 1e-3)
 
     model = saved("folder")

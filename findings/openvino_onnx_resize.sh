@@ -85,7 +85,8 @@ check("cubic, NCHW: all agree", max(differ(runtime, reference), differ(runtime, 
 runtime, reference, found = resize(nhwc, (1, 100, 150, 3), **cubic)
 check("cubic, NHWC: ONNX Runtime is the reference", differ(runtime, reference) < 1e-5)
 zeros = (found == 0).mean()
-check(f"cubic, NHWC: OpenVINO differs by {differ(runtime, found):.2f}, {zeros:.1%} are 0", differ(runtime, found) > 0.5 and zeros > 0.9)
+text = f"cubic, NHWC: OpenVINO differs by {differ(runtime, found):.2f}, {zeros:.1%} are 0"
+check(text, differ(runtime, found) > 0.5 and zeros > 0.9)
 _, _, found = resize(nhwc, (100, 150), axes=[1, 2], **cubic)
 check("cubic, NHWC, axes=[1, 2]: all agree", differ(runtime, found) < 1e-5)
 sys.exit(failed)

@@ -106,8 +106,9 @@ read = Coco.from_coco_dict_or_path(copy.deepcopy(FILE), image_dir=".").json
 for name, content in (("read", read), ("sliced", sliced(FILE)), ("sliced, crowd as a polygon", sliced(polygons))):
     thing, crowd = content["annotations"]
     print(f"  {name}")
-    check(f"the crowd keeps its box {crowd['bbox']}, with iscrowd {crowd['iscrowd']}", crowd["bbox"] == CROWD_BOX and crowd["iscrowd"] == 0)
-    check(f"the area of the object is {thing['area']}, the id of the picture {crowd['image_id']}", (thing["area"], crowd["image_id"]) == (637, 1))
+    box, mark, image = crowd["bbox"], crowd["iscrowd"], crowd["image_id"]
+    check(f"the crowd keeps its box {box}, with iscrowd {mark}", box == CROWD_BOX and mark == 0)
+    check(f"the area of the object is {thing['area']}, the id of the picture {image}", (thing["area"], image) == (637, 1))
     before, after = average_precision(FILE), average_precision(content)
     check(f"AP50 {before:.3f} by the file, {after:.3f} by SAHI's", abs(before - 1) < 1e-6 and abs(after - 0.126) < 0.002)
 sys.exit(failed)

@@ -116,7 +116,8 @@ check("with iscrowd in the data, none is a crowd", not any(annotation["iscrowd"]
 
 exported = export(sv.mask_to_xyxy, iscrowd=np.zeros(2, int))
 first = exported["annotations"][0]
-check(f"the box of 20x20 pixels is {first['bbox']}, area {first['area']}", first["bbox"][2:] == [19, 19] and first["area"] == 400)
+box, area = first["bbox"], first["area"]
+check(f"the box of 20x20 pixels is {box}, the area {area}", box[2:] == [19, 19] and area == 400)
 exported["annotations"] = exported["annotations"][::2]
 ap, _ = average_precision(exported, found=[0])
 check(f"AP of the true boxes of these objects is {ap:.3f}", abs(ap - 0.9) < 0.005)
