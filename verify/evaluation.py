@@ -17,10 +17,10 @@ from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.file_format import sha256
 from effdet_torch.metrics.coco import CocoResult
-from effdet_torch.outputs import NO_FILES, RunFiles, is_stream
+from effdet_torch.outputs.paths import NO_FILES, RunFiles, is_stream
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.progress.bar import part_of
+from effdet_torch.terminal.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
 from verify.detections.matching import compare_detections, matching_limits
@@ -34,7 +34,7 @@ from verify.subjects.subject import is_converted
 from verify.verification import versions
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 
 MODEL, REFERENCE, OTHER = "model", "reference", "other"  # roles of what is evaluated

@@ -39,7 +39,7 @@ from verify.subjects.subject import is_converted, load_converted, prepare_refere
 from verify.verification import Settings, versions
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 HEADS = ("class_net.predict", "box_net.predict")
 MASK = "seg_head.predict"

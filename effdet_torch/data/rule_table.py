@@ -140,6 +140,11 @@ RULES: Mapping[str, Rule] = {
         "multiply x and width by the image's width, y and height by its height",
     ),
     "box outside": Rule("assumed", "boxes that reach out of their images by more than 1 %: kept as they are"),
+    "box beyond": Rule(
+        "assumed",
+        "boxes that lie wholly outside of their images: an evaluation counts them as missed, as pycocotools does; they "
+        "are not trained",
+    ),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
@@ -161,6 +166,7 @@ RULES: Mapping[str, Rule] = {
         "objects with a coordinate outside of 0 to 1",
         "divide x and width by the image's width in pixels, y and height by its height",
     ),
+    "class named by label map": Rule("repaired", "classes that the records do not name so: named by the label map"),
     "object difficult": Rule("assumed", "objects marked difficult: used like all others"),
     "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),

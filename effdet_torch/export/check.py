@@ -154,12 +154,10 @@ def _detection_errors(
     if precision != "float32" or profile.selects_further:
         return errors, limits, 0, 0.0
     most = Limits(limits["scores"], limits["boxes"], max(config.image_size))
-    images = [[array[place][: int(count)] for array in found[:3]] for place, count in enumerate(found[3])]
-    model_outputs = zip(corners.numpy(), shown, all_scores, strict=True)
-    choices = [
-        replayed(one, *outputs, profile=profile, limits=most)
-        for one, outputs in zip(images, model_outputs, strict=True)
-    ]
+    choices = []
+    for place, count in enumerate(found[3]):
+        image = [array[place][: int(count)] for array in found[:3]]
+        choices.append(replayed(image, corners[place].numpy(), shown[place], all_scores[place], profile, most))
     errors["scores"] = max(choice.score_error for choice in choices)
     worst = max(choices, key=lambda choice: choice.margin - choice.limit)
     errors[ORDERING], limits[ORDERING] = worst.margin, worst.limit

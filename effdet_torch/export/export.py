@@ -13,7 +13,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_label_map, require_type
 from effdet_torch.engines.checksum import CONTENT_CHECKSUM, SEALED, UNSEALED, seal
 from effdet_torch.engines.document import Document, make_document
@@ -22,12 +21,14 @@ from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
-from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
+from effdet_torch.export.format_table import FORMATS
+from effdet_torch.export.formats import Cell, Format, require_possible
 from effdet_torch.export.settings import OPSET, ExportSettings, require_calibration
 from effdet_torch.export.writers.program import Job
 from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.saving import untrained_parts
+from effdet_torch.outputs.atomic import replacing
 
 LOG = logging.getLogger("effdet")
 CALIBRATED = "calibrated_on"  # in the document: on how many images

@@ -139,5 +139,4 @@ def _iou(boxes: Array, one: Array) -> Array:
     common = np.maximum(high - low, 0).prod(axis=1)
     areas, area = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1), np.maximum(one[2:] - one[:2], 0).prod()
     with np.errstate(divide="ignore", invalid="ignore"):
-        overlap: Array = np.nan_to_num(common / (areas + area - common), nan=0.0)
-    return overlap
+        return np.asarray(np.nan_to_num(common / (areas + area - common), nan=0.0))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
 
-from effdet_torch.architecture.backbone import feature_sizes, require_doubling
+from effdet_torch.architecture.feature_sizes import feature_sizes, require_doubling
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError

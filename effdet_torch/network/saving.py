@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from effdet_torch import __version__
-from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED, TRAINING, UNTRAINED
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.outputs.atomic import replacing
 
 Writer = Callable[[IO[bytes], dict[str, Tensor], dict[str, Any]], None]
 INHERITED = ("source", "view", "table", UNTRAINED)  # what is true of a converted file's values, and only of these

@@ -24,14 +24,14 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
+from effdet_torch.outputs.atomic import write_json
+from effdet_torch.outputs.paths import NO_FILES, RunFiles, is_folder
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import Profile, profile_name
-from effdet_torch.terminal import write_json
 from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 

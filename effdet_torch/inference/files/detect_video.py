@@ -24,7 +24,7 @@ from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.detections import Detections
 from effdet_torch.inference.results.visualize import draw_detections
-from effdet_torch.progress.interruption import Interruption
+from effdet_torch.terminal.interruption import Interruption
 
 DIGITS = 3  # of a time in seconds
 

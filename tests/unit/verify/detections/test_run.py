@@ -228,7 +228,7 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
         (("--evaluator", "hottest"), 2, "unknown evaluator 'hottest'; expected auto or one of pycocotools, hotcoco"),
         (("--profile", "hardest"), 2, "unknown postprocessing profile 'hardest'"),
         (("--device", "abacus"), 2, "the device 'abacus' cannot be used"),
-        (("--image-size", "64x3"), 2, "too small"),
+        (("--image-size", "64x3"), 2, "two integers from 32 to 8192"),
         (("--reference-results", "nothing.json"), 1, "nothing.json cannot be read"),
         (("--reference", "checkpoint"), 2, "--limit N"),
         (("--split", "testdev", "--reference-results", "x.json"), 1, "nothing to compare with"),
