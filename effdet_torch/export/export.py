@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from effdet_torch.checks import require_label_map, require_type
+from effdet_torch.engines.checksum import CONTENT_CHECKSUM, SEALED, UNSEALED, seal
 from effdet_torch.engines.document import Document, make_document
 from effdet_torch.engines.file_engine import Array
 from effdet_torch.engines.names import format_of, require_exporter
@@ -101,6 +102,7 @@ def export_model(
     metadata = {name: value for name, value in model.metadata.items() if name != UNTRAINED}
     metadata |= {CALIBRATED: len(calibration)} if len(calibration) else {}
     metadata |= {UNTRAINED: parts} if (parts := untrained_parts(model)) else {}
+    metadata |= {CONTENT_CHECKSUM: UNSEALED} if row.suffix in SEALED else {}
     document = make_document(config, interface, metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(model, document, row.detector, settings.opset or OPSET, calibration)
@@ -111,6 +113,8 @@ def export_model(
                 f"{out} cannot be written: {error.strerror}, in {Path(folder).parent}, where files are made; nothing "
                 "was changed. Set TMPDIR to a folder with more room"
             ) from error
+        if row.suffix in SEALED:
+            seal(written[0])
         LOG.info("wrote %s with %s", out.name, row.name)
         # 8 bits hold the values of such images; those of noise go beyond them.
         pixels = next(iter(calibration), None)

@@ -63,7 +63,7 @@ class Predictor:
             into a cache.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
-        check_values: compare the values of a file with its checksums, see `read_model_file`.
+        check_values: compare a file with its checksums, see `read_model_file` and `require_intact`.
 
     Attributes:
         config: of the model, with the image size in use.
