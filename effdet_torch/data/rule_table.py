@@ -147,6 +147,10 @@ RULES: Mapping[str, Rule] = {
     ),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
+    "object ignored": Rule(
+        "assumed",
+        "objects with ignore of 1: used like all others, as in pycocotools; iscrowd of 1 would leave them out",
+    ),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
     "iscrowd as text": Rule("repaired", "iscrowd written as text or true and false: read as 0 and 1"),
     "iscrowd unknown": Rule("refused", "annotations whose iscrowd is not 0 or 1", "write 0 or 1"),

@@ -141,6 +141,7 @@ REPAIRED: dict[str, Callable[[Content, Path], Any]] = {
     "area missing": without("area"),
     "area as text": each("annotations", lambda x: x.update(area=str(x["area"]))),
     "iscrowd missing": each("annotations", lambda x: x.update(iscrowd=None)),
+    "object ignored": first("annotations", ignore=1),
     "iscrowd as text": first("annotations", iscrowd="0"),
     "segmentation missing": without("segmentation"),
     "annotation id": without("id"),
