@@ -62,4 +62,4 @@ parity:
 	effdet-verify reports/model.pth --reference $(CHECKPOINT) --report-dir reports/parity
 
 bench:
-	$(PYTHON) -m benchmarks.conversion
+	$(PYTHON) -m benchmarks.conversion.script

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from effdet_torch.terminal import Command
+    from effdet_torch.terminal.command import Command
     from effdet_torch.train.request import OpenSource
 
 HERE = Path(__file__).resolve().parent
@@ -41,7 +41,7 @@ try:
     from effdet_torch.commands.doctor import doctor
     from effdet_torch.commands.export import export
     from effdet_torch.commands.train import train
-    from effdet_torch.terminal import VERSION, Group
+    from effdet_torch.terminal.command import VERSION, Group
     from verify.command import evaluate, verify
 except KeyboardInterrupt:  # later ones are reported by the commands
     sys.exit("Error: interrupted")

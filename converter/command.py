@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import is_quiet, verbosity
-from effdet_torch.terminal import (
-    VERSION,
-    Command,
-    itself,
-    json_file,
-    reports_errors,
-    say,
-    write,
-    write_json,
-    writes,
-)
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.command import Command, standard
+from effdet_torch.terminal.files import itself, json_file, writes
+from effdet_torch.terminal.text import say, write
+from effdet_torch.terminal.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from converter.source import VariableSource
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
 
 SOURCE = click.argument("source")  # a path, a name or a URL, whose "//" a Path would shorten
 VIEWS = click.Choice(["ema", "raw"])
@@ -122,9 +114,7 @@ Examples:
 @click.option(
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=list_official, help="List the official names."
 )
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(out=itself, report=itself)
 def convert(
     source: str,
@@ -151,6 +141,7 @@ def convert(
     from converter.inputs import input_files
     from converter.report import HANGING, conversion_report, conversion_text
     from converter.writers.targets import choose_target, require_bare
+    from effdet_torch.outputs.atomic import write_json
 
     files.require_apart(inputs := input_files(source, hparams))
     if out is None and not dry_run:
@@ -186,9 +177,7 @@ Examples:
 @SOURCE
 @click.option("--tensors", is_flag=True, help="List every stored variable: name, dtype, shape.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@verbosity
-@VERSION
-@reports_errors
+@standard
 def inspect(source: str, tensors: bool, as_json: bool) -> None:
     """Describe SOURCE: kind, variant, classes, copies, optimizer, step, parameters.
 

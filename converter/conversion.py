@@ -25,7 +25,7 @@ from effdet_torch.file_format import FORMAT_VERSION, UNTRAINED, sha256
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 UNUSABLE = "unusable_values"  # metadata: {stored name: what is wrong}, where --allow-nonfinite was needed

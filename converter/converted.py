@@ -35,7 +35,7 @@ def converted_file(
 
     from converter.conversion import convert_checkpoint, prepare
     from converter.locate import open_checkpoint
-    from effdet_torch.progress.bar import progress_bar
+    from effdet_torch.terminal.bar import progress_bar
 
     with TemporaryDirectory(prefix="effdet-") as folder:
         file = Path(folder) / "model.safetensors"

@@ -20,7 +20,7 @@ from effdet_torch.untrusted.files import reason_of
 
 if TYPE_CHECKING:
     from converter.formats.archive import ExtractedArchive
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 OFFICIAL_TABLE = "table of official files"
@@ -249,9 +249,14 @@ def _prefix_of_state(state: Path, archive: ExtractedArchive | None = None) -> Pa
     shown = archive.describe(state) if archive else str(state)
     names = ", ".join(prefix.name for prefix in list_prefixes(state.parent)[-5:]) or "no checkpoint"
     next_step = f"The folder holds {names}: pass a prefix."
-    named = read_state(state)
-    if named is None:
-        raise CorruptFileError(f'{shown}: expected a line model_checkpoint_path: "PREFIX". {next_step}')
+    try:
+        named = read_state(state)
+    except OSError as error:
+        raise CorruptFileError(f"{shown} cannot be read: {reason_of(error)}. {next_step}") from error
+    except ValueError as error:
+        raise CorruptFileError(
+            f'{shown}: expected a line model_checkpoint_path: "PREFIX"; {error}. {next_step}'
+        ) from error
     # Written on another machine, it may be an absolute path that no longer exists, with either separator.
     for candidate in (state.parent / named, state.parent / re.split(r"[\\/]", named)[-1]):
         if _is_usable(candidate, archive):

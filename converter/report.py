@@ -12,10 +12,12 @@ from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.checks import DETECTION, SEGMENTATION
-from effdet_torch.config import MODELS, BackboneConfig
+from effdet_torch.config import BackboneConfig
+from effdet_torch.errors import listed
 from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
+from effdet_torch.variants import MODELS
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile
@@ -92,7 +94,7 @@ def _notes(preparation: Preparation, target: Target, bare: bool) -> Iterator[str
     source, settings = preparation.source, preparation.settings
     if is_untrained(source, preparation.plan, preparation.view.name):
         yield UNTRAINED_NETWORK
-    if text := untrained({UNTRAINED: list(source.facts.untrained)}):
+    elif text := untrained({UNTRAINED: list(source.facts.untrained)}):
         yield text
     yield from source.facts.notes
     yield from settings.notes
@@ -155,6 +157,8 @@ def inspection_text(facts: Facts) -> str:
         lines.append(("variants", " or ".join(facts["variants"]) or "none of the official detectors"))
     if "config" in facts:
         lines.append(("model", _model_text(facts["variant"], facts["config"], facts["parameters"])))
+        if names := [name for _, name in facts["config"].get("label_map", ())]:
+            lines.append(("classes", f"{len(names)} with a name: {listed(names)}"))
         lines += _copies(facts)
         lines += [("step", str(facts["step"]))] if facts["step"] is not None else []
         lines += [("ignored", f"{count} x {reason}") for reason, count in facts["ignored"].items()]

@@ -97,10 +97,11 @@ class VariableSource(ABC):
 
     Args:
         facts: see `SourceFacts`.
+        variables: all stored variables, known without reading any value.
     """
 
-    def __init__(self, facts: SourceFacts) -> None:
-        self._facts = facts
+    def __init__(self, facts: SourceFacts, variables: Mapping[str, VariableInfo]) -> None:
+        self._facts, self._variables = facts, variables
 
     @property
     def facts(self) -> SourceFacts:
@@ -124,9 +125,9 @@ class VariableSource(ABC):
         return other
 
     @property
-    @abstractmethod
     def variables(self) -> Mapping[str, VariableInfo]:
         """All stored variables, known without reading any value."""
+        return self._variables
 
     @abstractmethod
     def read(self, name: str) -> NDArray[Any]:
@@ -158,13 +159,12 @@ class VariableSource(ABC):
         """
         return None
 
-    @abstractmethod
     def files(self) -> tuple[Path, ...]:
         """Return the files that hold the variables, for checksums in the result's metadata."""
+        return (self.path,)
 
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of open files and temporary folders."""
+    def close(self) -> None:  # noqa: B027 - most formats need nothing
+        """Let go of open files and temporary folders; a mapped file is unmapped together with the last array."""
 
     def __enter__(self) -> VariableSource:
         return self
@@ -184,13 +184,8 @@ class SourceView(VariableSource):
     """
 
     def __init__(self, source: VariableSource, facts: SourceFacts | None = None) -> None:
-        super().__init__(source.facts if facts is None else facts)
+        super().__init__(source.facts if facts is None else facts, source.variables)
         self._source = source
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """Those of the source."""
-        return self._source.variables
 
     @property
     def initial(self) -> Collection[str]:
@@ -208,6 +203,3 @@ class SourceView(VariableSource):
     def files(self) -> tuple[Path, ...]:
         """Those of the source."""
         return self._source.files()
-
-    def close(self) -> None:
-        """Leave the source open."""

@@ -11,6 +11,7 @@ from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.errors import UsageError
 
 LARGEST = 1e9  # above any ratio, scale or colour; infinity and NaN fail the comparison
+LEAST_PIXELS = 32  # per side: one step of the backbone's last features; a smaller image is padding for the most part
 MOST_PIXELS = 8192  # per side of the network input, five times D7's; its activations alone need some 20 GB
 MOST_PARTS = 100  # cells, repeats, nodes, ...: the largest official network has 8 of a kind; a cell, 10 nodes
 MOST = 1_000_000  # classes or channels
@@ -135,8 +136,8 @@ CHECKS: Mapping[str, Check] = {
     "min_level": integer(1, 5),
     "max_level": integer(5, 12),
     "image_size": (
-        lambda value: _all(integer(1, MOST_PIXELS)[0], value, 2),
-        f"(height, width), two positive integers, at most {MOST_PIXELS}",
+        lambda value: _all(integer(LEAST_PIXELS, MOST_PIXELS)[0], value, 2),
+        f"(height, width), two integers from {LEAST_PIXELS} to {MOST_PIXELS}",
     ),
     "aspect_ratios": (
         lambda value: _all(lambda ratio: _is_positive(ratio) or _all(_is_positive, ratio, 2), value),

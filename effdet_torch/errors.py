@@ -8,6 +8,7 @@
     +-- OutputError                 a result that cannot be written
     +-- EvaluationError             images, annotations or detections that cannot be evaluated
     +-- TrainingError               a training that cannot go on
+    +-- NonFiniteOutputError        a network that returned NaN or infinity
     +-- converter.errors            reading, mapping and writing checkpoints
     +-- verify.errors               references, parity and evaluation
 
@@ -64,6 +65,24 @@ class EvaluationError(EffdetError):
 
 class TrainingError(EffdetError):
     """A training cannot go on."""
+
+
+class NonFiniteOutputError(EffdetError):
+    """A network returned NaN or infinity for an image, so nothing can be said about it.
+
+    Args:
+        place: of the image among those that were passed, from 0.
+        cause: what was found where, and what to do.
+        name: of the image; by default its place, counted from 1.
+    """
+
+    def __init__(self, place: int, cause: str = "the network returned NaN or infinity", name: str = "") -> None:
+        super().__init__(f"no result for {name or f'image {place + 1}'}: {cause}")
+        self.place, self.cause = place, cause
+
+    def at(self, place: int, name: str = "") -> NonFiniteOutputError:
+        """Return the same error for an image that is known by another place or name."""
+        return NonFiniteOutputError(place, self.cause, name)
 
 
 def install_command(extra: str) -> str:

@@ -22,7 +22,7 @@ TFLITE_SUFFIX = ".tflite"  # of files from elsewhere as well, which effdet-conve
 _TFLITE_MARK = re.compile(
     b"%s%s\0" % (len(METADATA_KEY).to_bytes(4, "little"), METADATA_KEY.encode())
 )  # in a FlatBuffer
-PARENT = "parent"  # in the metadata of a saved model: "source", "view" and "table" of the converted file it began as
+PARENT = "parent"  # in the metadata of a saved model: what its values are no more, see `saving.INHERITED`
 TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
 UNTRAINED = "untrained"  # in the metadata: the parts of the network that hold initial values
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
@@ -105,7 +105,7 @@ def untrained(metadata: Mapping[str, Any]) -> str | None:
     if not isinstance(parts, list) or not parts:
         return None
     names = listed([str(part)[:MOST_LETTERS] for part in parts], MOST_NAMED)
-    return f"UNTRAINED {names}: the source has none, so they hold initial values; train the model before you use it"
+    return f"UNTRAINED {names}: still initial values; train the model before you use it"
 
 
 def trained(training: Any) -> str | None:

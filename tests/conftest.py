@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # The test processes share the cores; OpenMP threads that wait by spinning would only take them from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Both bring an LLVM; loaded after TensorFlow's, triton's (of PyTorch) would end the process.
 with suppress(ImportError):

@@ -10,19 +10,11 @@ import click
 
 from converter.command import opened_source
 from effdet_torch.engines.table import is_exported
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import is_quiet, tell, verbosity
-from effdet_torch.terminal import (
-    VERSION,
-    Command,
-    model_file,
-    refuse_options,
-    reports_errors,
-    unless_folder,
-    width_of,
-    write,
-    writes,
-)
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.command import Command, refuse_options, standard
+from effdet_torch.terminal.files import model_file, unless_folder, writes
+from effdet_torch.terminal.text import width_of, write
+from effdet_torch.terminal.verbosity import is_quiet, tell
 from verify.options import (
     COCO_OPTIONS,
     INPUT,
@@ -36,7 +28,7 @@ from verify.options import (
 )
 
 if TYPE_CHECKING:
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
     from verify.results.verification import Verification
 
 UNLIMITED = 100_000  # columns, more than any line has: only a terminal needs them wrapped
@@ -91,9 +83,7 @@ Examples:
 @click.option("--fused", is_flag=True, default=None, help="The same as --mode fused.")
 @REPORT_DIR
 @coco_options
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def verify(
     model: Path | None,
@@ -148,9 +138,7 @@ Examples:
 @SIZE
 @REPORT_DIR
 @coco_options
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=unless_folder, report_dir=report_files, save_csv=csv_files)
 def evaluate(model: Path, report_dir: Path | None, files: RunFiles, **options: Any) -> None:
     """Measure the detections of MODEL on a data set: COCO's 12 numbers, every class, the best threshold of each.
@@ -193,7 +181,7 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
-    from effdet_torch.config import get_config
+    from effdet_torch.variants import get_config
     from verify.reference.base import uncollected
 
     with uncollected():

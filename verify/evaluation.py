@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.file_format import sha256
 from effdet_torch.metrics.coco import CocoResult
-from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.outputs.paths import NO_FILES, RunFiles, is_stream
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.progress.bar import part_of
+from effdet_torch.terminal.bar import part_of
 from verify.detections.comparison import compare_models
 from verify.detections.details import details_of
 from verify.detections.matching import compare_detections, matching_limits
@@ -33,7 +34,7 @@ from verify.subjects.subject import is_converted
 from verify.verification import versions
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 
 MODEL, REFERENCE, OTHER = "model", "reference", "other"  # roles of what is evaluated
@@ -98,10 +99,13 @@ def verify_detections(
         settings = replace(settings, device="cpu")  # as the reference: a GPU rounds otherwise
     wanted = [] if beside.results is None else read_results(beside.results)
     prepared = _prepare(path, source, settings, beside, processes)
-    evaluated = {
-        role: evaluate(each, out if role == MODEL else None, processes, part_of(progress, n, len(prepared)), files)
-        for n, (role, each) in enumerate(prepared.items())
-    }
+    evaluated, finished = dict[str, Evaluation | None](), list[Callable[[], None]]()
+    for n, (role, each) in enumerate(prepared.items()):
+        outputs = (out, None) if role == MODEL else (None, _kept_beside(out, role))
+        shown = part_of(progress, n, len(prepared))
+        evaluated[role] = evaluate(each, outputs[0], processes, shown, files, outputs[1], finished)
+    for remove in finished:  # of all models only now: until then each of them can be resumed
+        remove()
     evaluation, expected, other = (evaluated.get(role) for role in (MODEL, REFERENCE, OTHER))
     if evaluation is None:
         return None
@@ -121,6 +125,11 @@ def verify_detections(
         detection=detection,
         required=require,
     )
+
+
+def _kept_beside(out: Path | None, role: str) -> Path | None:
+    """Return where the partial results of a second model are kept: beside those of the first, if these are kept."""
+    return None if out is None or is_stream(out) else out.with_name(f"{out.name}.{role}")
 
 
 def _prepare(

@@ -19,7 +19,7 @@ from converter.plan.expand import Plan
 from effdet_torch.engines.document import EXPORT_AGAIN
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.table import files_of, open_engine
-from effdet_torch.errors import ModelFileError
+from effdet_torch.errors import ModelFileError, NonFiniteOutputError
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.model import inner_name
@@ -39,7 +39,7 @@ from verify.subjects.subject import is_converted, load_converted, prepare_refere
 from verify.verification import Settings, versions
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 HEADS = ("class_net.predict", "box_net.predict")
 MASK = "seg_head.predict"
@@ -81,7 +81,11 @@ def verify_exported(
         layers, heads = _compare_layers(engine, plan, pixels, expected, progress)
     detection = None
     if engine.config.detects and engine.interface.precision != "int8":  # in 8 bits, single detections differ
-        detection = _compare_detections(engine, pixels, heads, str(described["name"]), shown)
+        try:
+            detection = _compare_detections(engine, pixels, heads, str(described["name"]), shown)
+        except NonFiniteOutputError:
+            if all(layer.passed for layer in layers):
+                raise  # otherwise the layers show where it begins
     return Verification(
         model={**describe_files([path], checksums=True)[0], "path": path.name, "metadata": engine.metadata},
         reference=described,

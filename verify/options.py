@@ -10,7 +10,7 @@ import click
 
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
-from effdet_torch.terminal import csv_file, input_file, json_file_or_folder, output_folder
+from effdet_torch.terminal.files import csv_file, input_file, json_file_or_folder, output_folder
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")

@@ -22,7 +22,7 @@ from effdet_torch import __version__
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import sha256
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.progress.bar import part_of
+from effdet_torch.terminal.bar import part_of
 from verify.diagnosis.diagnosis import Study, diagnose
 from verify.diagnosis.other_networks import explain_first
 from verify.errors import GraphError, ParityError
@@ -44,7 +44,7 @@ from verify.subjects.subject import load_converted, prepare_reference
 from verify.subjects.weights import Weights, in_dtype
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 MODES: tuple[Mode, ...] = ("isolated", "cumulative", "fused")  # that compare a converted file

@@ -23,13 +23,13 @@ from urllib.parse import urljoin, urlsplit
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.formats.archive import MAX_EXTRACTED_BYTES
 from effdet_torch import __version__
-from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.errors import ConfigError, OutputError
+from effdet_torch.outputs.cache import CACHE_VARIABLE, cache_folder
 
 if TYPE_CHECKING:
     from requests import Response
 
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 FindProblem = Callable[[IO[bytes]], str | None]
 TIMEOUT_SECONDS = 30.0  # the longest that a server may stay silent
@@ -140,7 +140,7 @@ def _download(url: str, path: Path, find_problem: FindProblem, progress: Progres
     import requests
     import urllib3
 
-    from effdet_torch.atomic import replacing
+    from effdet_torch.outputs.atomic import replacing
 
     headers = {"User-Agent": f"effdet-convert/{__version__}", "Accept-Encoding": "identity"}
     hooks = {"response": _check_redirect}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.hparams.pipeline_rules import RULES, Ignored, Only, Taken
-from converter.hparams.text_proto import Fields, parse_text_proto
 from effdet_torch.untrusted.files import read_bytes, reason_of
+from effdet_torch.untrusted.text_proto import Fields, parse_text_proto
 
 PIPELINE_FILE = "pipeline.config"
 MAX_BYTES = 1 << 20  # a pipeline has 4 kB
@@ -69,7 +70,7 @@ def pipeline_paths(folder: Path) -> list[Path]:
 def read_pipeline(path: Path, origin: str = PIPELINE_FILE, notes: tuple[str, ...] = ()) -> Pipeline:
     """Read a pipeline; see `find_pipeline` for the errors."""
     try:
-        fields = parse_text_proto(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
+        fields = _fields(read_bytes(path, MAX_BYTES))
     except OSError as error:
         raise CorruptFileError(f"{path} cannot be read: {reason_of(error)}") from error
     except ValueError as error:
@@ -84,6 +85,12 @@ def read_pipeline(path: Path, origin: str = PIPELINE_FILE, notes: tuple[str, ...
         ) from error
     coder = hparams.pop("box_coder")
     return Pipeline(origin, hparams, tuple(float(coder[str(number)]) for number in range(4)), notes)
+
+
+@lru_cache(maxsize=1)
+def _fields(content: bytes) -> Fields:
+    """Parse a pipeline; the last one is kept, as the settings and then the table's index sets are made of it."""
+    return parse_text_proto(content.decode("utf-8-sig"))
 
 
 def _hparams(fields: Fields) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Source: the official code's `hparams_config` (`Config.override`, `Config.parse_f
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,10 @@ _MAX_DEPTH = 8  # of nested values, such as the inputs of a node of fpn_config
 
 
 class _Loader(yaml.SafeLoader):
-    """`yaml.SafeLoader` with the two other tags that training writes, read as plain lists, and without duplicate keys.
+    """`yaml.SafeLoader` with the two other tags that training writes, read as plain lists.
 
     `!!python/tuple` is an image size, `!!python/object/new:...BlockArgs` a block of a backbone; nothing is executed.
     """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; a key that stands twice is refused."""
-        values = super().construct_mapping(node, deep)
-        if len(values) != len(node.value):
-            ((twice, _),) = Counter(str(key.value) for key, _ in node.value).most_common(1)
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {twice!r}", node.start_mark)
-        return values
 
 
 def _read_tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:

@@ -64,11 +64,6 @@ class _Completed(SourceView):
         }
 
     @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """Those of the source, and the absent ones."""
-        return self._variables
-
-    @property
     def initial(self) -> Collection[str]:
         """The absent variables."""
         return self._absent.keys()

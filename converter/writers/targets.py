@@ -31,11 +31,11 @@ from converter.writers.pth import write_pth
 from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import writing_tensorbundle
-from effdet_torch.atomic import is_temporary, replacing, size_of
 from effdet_torch.errors import OutputError, UsageError, listed
+from effdet_torch.outputs.atomic import is_temporary, replacing, size_of
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 Specs = Mapping[str, TensorSpec]
 Tensors = Iterable[tuple[str, Array]]

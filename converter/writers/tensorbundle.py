@@ -16,7 +16,7 @@ import crc32c
 from converter.formats.leveldb_table import TABLE_MAGIC, mask_crc32c
 from converter.plan.ops import Array
 from converter.writers.specs import TensorSpec, raw_bytes
-from effdet_torch.atomic import replacing, size_of
+from effdet_torch.outputs.atomic import replacing, size_of
 
 DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
 RESTART_INTERVAL = 16

@@ -14,23 +14,14 @@ from effdet_torch.commands.detect_lines import reported, reported_videos, tell_a
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
 from effdet_torch.errors import UsageError
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import (
-    VERSION,
-    Command,
-    input_file,
-    itself,
-    json_file,
-    model_file,
-    output_folder,
-    refuse_options,
-    reports_errors,
-    write_json,
-    writes,
-)
+from effdet_torch.terminal.command import Command, refuse_options, standard
+from effdet_torch.terminal.files import input_file, itself, json_file, model_file, output_folder, writes
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.inference.files.find import Sources
+    from effdet_torch.inference.predict import Predictor
+    from effdet_torch.outputs.paths import RunFiles
 
 INPUT = click.Path(path_type=Path, readable=False)  # whether it can be read is found where it is read
 
@@ -60,6 +51,7 @@ Examples:
 )
 @click.option(
     "--score",
+    "score_threshold",
     type=click.FloatRange(0, 1),
     default=SCORE_THRESHOLD,
     show_default=True,
@@ -71,6 +63,7 @@ Examples:
 @click.option("--max-detections", type=click.IntRange(1), metavar="N", help="Most per image; default: as the profile.")
 @click.option(
     "--iou",
+    "iou_threshold",
     type=click.FloatRange(0, 1),
     metavar="MAX",
     help="Overlap above which hard NMS removes boxes; default: as the profile.",
@@ -94,6 +87,7 @@ Examples:
 )
 @click.option(
     "--labels",
+    "label_map",
     type=INPUT,
     callback=input_file,
     metavar="FILE",
@@ -103,9 +97,7 @@ Examples:
     "--exif/--no-exif", default=True, show_default=True, help="Rotate images and videos as their metadata say."
 )
 @click.option("--check-values", is_flag=True, help="Compare all values of MODEL with the checksums in the file.")
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(results=itself, out=lambda _: (), crops=lambda _: ())
 def detect(
     model: Path,
@@ -113,20 +105,12 @@ def detect(
     out: Path | None,
     crops: Path | None,
     results: Path | None,
-    score: float,
-    classes: str | None,
-    max_detections: int | None,
-    iou: float | None,
-    profile: str,
     batch: int,
     every: int,
     recursive: bool,
-    device: str | None,
-    backend: str | None,
-    labels: Path | None,
     exif: bool,
-    check_values: bool,
     files: RunFiles,
+    **settings: Any,
 ) -> None:
     """Detect objects in SOURCES with MODEL, a converted file or one of effdet-export.
 
@@ -139,43 +123,18 @@ def detect(
     from effdet_torch.file_format import is_swapped
     from effdet_torch.inference.files.detect_images import detect_images, origin
     from effdet_torch.inference.files.detect_video import VideoRun
-    from effdet_torch.inference.files.find import find_sources, require_unique_ids
     from effdet_torch.inference.files.places import Outputs, planned
     from effdet_torch.inference.partial_results import PartialResults
-    from effdet_torch.inference.predict import Predictor
-    from effdet_torch.inference.selection import listed_classes
+    from effdet_torch.outputs.atomic import write_json
 
     if is_swapped(model, Path(sources[0])):
         raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")
-    found = find_sources(sources, recursive)
-    tell_what_is_left_out(sources, recursive)
-    if found.videos:
-        from effdet_torch.inference.files.video import opencv
-
-        opencv()  # where it is missing, that is said before a model is read
-    else:
-        refuse_options(["every"], "is for videos, and there is none")
-    if results is not None:
-        require_unique_ids(found)
+    found = found_sources(sources, recursive, results is not None)
     outputs = Outputs(out, crops)
     image_places, video_places = planned(found, outputs)
     drawings = [place.drawing for place in [*image_places, *video_places] if place.drawing is not None]
     files.require_apart(found.files, (("--out", drawing) for drawing in drawings))
-    predictor = Predictor(
-        model,
-        profile=profile,
-        device=device,
-        score_threshold=score,
-        iou_threshold=iou,
-        max_detections=max_detections,
-        classes=None if classes is None else listed_classes(classes),
-        backend=backend,
-        label_map=labels,
-        check_values=check_values,
-    )
-    if not predictor.config.detects:
-        refuse_options(["crops"], "has no effect: the model predicts no boxes")
-    tell_about(predictor)
+    predictor = opened(model, **settings)
     # What an interrupted run has found is kept as boxes.
     kept = PartialResults(
         results if predictor.config.detects else None, partial(origin, model, predictor, outputs, exif)
@@ -196,3 +155,32 @@ def detect(
         write_json(results, entries, indent=None)
         kept.remove()
     sys.exit(1 if failed else 0)
+
+
+def found_sources(sources: tuple[str, ...], recursive: bool, has_results: bool) -> Sources:
+    """Return what SOURCES stand for; what is missing for them is said before a model is read."""
+    from effdet_torch.inference.files.find import find_sources, require_unique_ids
+
+    found = find_sources(sources, recursive)
+    tell_what_is_left_out(sources, recursive)
+    if found.videos:
+        from effdet_torch.inference.files.video import opencv
+
+        opencv()
+    else:
+        refuse_options(["every"], "is for videos, and there is none")
+    if has_results:
+        require_unique_ids(found)
+    return found
+
+
+def opened(model: Path, classes: str | None, **settings: Any) -> Predictor:
+    """Return the detector of MODEL, and tell what a user has to know of it."""
+    from effdet_torch.inference.predict import Predictor
+    from effdet_torch.inference.selection import listed_classes
+
+    predictor = Predictor(model, classes=None if classes is None else listed_classes(classes), **settings)
+    if not predictor.config.detects:
+        refuse_options(["crops"], "has no effect: the model predicts no boxes")
+    tell_about(predictor)
+    return predictor

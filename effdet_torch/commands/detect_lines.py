@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_torch.errors import listed
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import tell
-from effdet_torch.terminal import on_terminal, say
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.text import on_terminal, say
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from effdet_torch.inference.files.detect_video import VideoRun

@@ -12,8 +12,8 @@ import click
 
 from effdet_torch import __version__
 from effdet_torch.errors import install_command
-from effdet_torch.progress.verbosity import verbosity
-from effdet_torch.terminal import VERSION, Command, reports_errors, say
+from effdet_torch.terminal.command import Command, standard
+from effdet_torch.terminal.text import say
 
 PROJECT = "effdet-convert"
 LABEL = 14  # columns of the first word of a line
@@ -62,9 +62,7 @@ Examples:
   effdet doctor --help
 """,
 )
-@verbosity
-@VERSION
-@reports_errors
+@standard
 def doctor() -> None:
     """Say what is installed here, what is missing for what, and which devices can run a network.
 

@@ -13,15 +13,17 @@ from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import untrained
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, model_file, named_file, reports_errors, say, writes
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.command import Command, standard
+from effdet_torch.terminal.files import model_file, named_file, writes
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from effdet_torch.export.export import Exported
-    from effdet_torch.outputs import RunFiles
+    from effdet_torch.outputs.paths import RunFiles
 
 ANY = "dynamic"
 MODEL_SIZE = "model"
@@ -133,9 +135,7 @@ Examples:
     callback=list_formats,
     help="List what each format can hold, and which cases are tested.",
 )
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @writes(out=written_files)
 def export(
     model: Path,
@@ -163,7 +163,8 @@ def export(
     require_exporter(format_name)
     require_calibration(chosen.precision, len(calibrate))
     from effdet_torch.export.export import export_model
-    from effdet_torch.export.formats import FORMATS, require_possible
+    from effdet_torch.export.format_table import FORMATS
+    from effdet_torch.export.formats import require_possible
     from effdet_torch.inference.calibration import CalibrationImages
     from effdet_torch.inference.labels import own_names
     from effdet_torch.network.checkpoint import load_model

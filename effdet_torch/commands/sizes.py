@@ -6,6 +6,8 @@ import re
 
 import click
 
+from effdet_torch.checks import CHECKS
+
 
 def parsed_size(text: str, otherwise: str = "") -> tuple[int, int]:
     """Parse SIDE or WIDTHxHEIGHT to (height, width) in pixels.
@@ -15,9 +17,13 @@ def parsed_size(text: str, otherwise: str = "") -> tuple[int, int]:
         otherwise: what else would have been possible, for the error.
 
     Raises:
-        BadParameter: It is neither.
+        BadParameter: It is neither, or no network takes it.
     """
     found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
     if found is None:
         raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels{otherwise}")
-    return int(found[2] or found[1]), int(found[1])
+    size = int(found[2] or found[1]), int(found[1])
+    is_valid, expected = CHECKS["image_size"]
+    if not is_valid(size):
+        raise click.BadParameter(f"the image size {size} cannot be used; expected {expected}")
+    return size

@@ -10,12 +10,14 @@ import click
 
 from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.errors import UsageError
-from effdet_torch.progress.verbosity import tell, verbosity
-from effdet_torch.terminal import VERSION, Command, output_folder, reports_errors, say
+from effdet_torch.terminal.command import Command, standard
+from effdet_torch.terminal.files import output_folder
+from effdet_torch.terminal.text import say
+from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from effdet_torch.train.monitor.check_data import CheckedData
-    from effdet_torch.train.monitor.estimate import Estimate
+    from effdet_torch.train.monitor.estimate import Estimate, TooLarge
     from effdet_torch.train.request import OpenSource, TrainRequest
     from effdet_torch.train.run.results import Results
 
@@ -153,9 +155,7 @@ Examples:
 @click.option("--device", metavar="DEV", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one.")
 @click.option("--tensorboard/--no-tensorboard", default=None, help="Write events for TensorBoard.")
 @click.option("--check-data", is_flag=True, help="Only read and describe DATA, and draw 16 images; train nothing.")
-@verbosity
-@VERSION
-@reports_errors
+@standard
 @click.pass_obj
 def train(
     open_source: OpenSource | None, /, data: Path | None, out: Path | None, resume: bool, check_data: bool, **given: Any
@@ -180,7 +180,7 @@ def train(
         tell(*result_lines(results, request.out))
 
 
-def data_lines(data: CheckedData, estimate: Estimate, out: Path) -> list[str]:
+def data_lines(data: CheckedData, estimate: Estimate | TooLarge, out: Path) -> list[str]:
     """Return what --check-data found, for people."""
     lines = []
     for side in (data.train, data.val):

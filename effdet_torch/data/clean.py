@@ -186,6 +186,8 @@ class _Objects:
             if entry.get("segmentation") is None:
                 self._found.add("segmentation missing", where)
             area, is_crowd = self._area(entry, box, where), self._is_crowd(entry, where)
+            if values.flag(entry.get("ignore")) and not is_crowd:
+                self._found.add("object ignored", where)
             return DataObject(self._images[image].image_id, self._categories[category], box, area, is_crowd)
         return None
 

@@ -1,7 +1,8 @@
 """Boxes that are written in another form than they are read in: a training or an evaluation with them would run.
 
 Boxes of another form leave their images. They are refused where one of the forms that people mix up puts all of them
-inside; what is left outside is counted.
+inside; what is left outside is counted. What lies wholly outside cannot be found: pycocotools does not know the sizes
+of images, and counts it as missed.
 """
 
 from __future__ import annotations
@@ -35,20 +36,32 @@ def look_at_boxes(data: DataSet, found: Findings) -> None:
     """Compare all boxes with the sizes of their images; what is wrong is added to `found`."""
     sizes = {image.image_id: image.size for image in data.images if image.size is not None}
     items = [item for item in data.objects if item.image_id in sizes]
-    if len(items) < LEAST_BOXES:
+    if not items:
         return
     boxes = np.array([item.bbox for item in items])
     frames = np.array([sizes[item.image_id] for item in items], float)
-    outside = _leave(_corners(boxes), frames)
-    kind = "box outside"
-    if (boxes <= LARGEST_SHARE).all() and (frames >= SMALLEST_SIDE).all():
-        kind, outside = "box as shares", np.ones(len(boxes), bool)
-    elif outside.mean() > MOST_OUTSIDE:
-        fitting = (form for form, corners in FORMS.items() if _fit(corners(boxes), frames))
-        kind = next(fitting, kind)
+    kind, outside = _form(boxes, frames) if len(items) >= LEAST_BOXES else ("box outside", np.zeros(len(items), bool))
+    beyond = np.zeros(len(items), bool)
+    if kind == "box outside":
+        beyond = _miss(_corners(boxes), frames) & ~np.array([item.is_crowd for item in items])
     names = {image.image_id: image.name for image in data.images}
-    for position in np.flatnonzero(outside).tolist():
-        found.add(kind, f"{names[items[position].image_id]}: {[round(side, 2) for side in items[position].bbox]}")
+    for name, places in ((kind, outside & ~beyond), ("box beyond", beyond)):
+        for item in (items[position] for position in np.flatnonzero(places).tolist()):
+            found.add(name, f"{names[item.image_id]}: {[round(side, 2) for side in item.bbox]}")
+
+
+def _form(boxes: Boxes, frames: NDArray[np.float64]) -> tuple[str, NDArray[np.bool_]]:
+    """Return the kind of fault that the boxes have, and which of them, (N,)."""
+    outside = _leave(_corners(boxes), frames)
+    if (boxes <= LARGEST_SHARE).all() and (frames >= SMALLEST_SIDE).all():
+        return "box as shares", np.ones(len(boxes), bool)
+    fitting = (form for form, corners in FORMS.items() if _fit(corners(boxes), frames))
+    return next(fitting, "box outside") if outside.mean() > MOST_OUTSIDE else "box outside", outside
+
+
+def _miss(corners: Boxes, frames: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes have no part in their images, (N,)."""
+    return np.asarray(((corners[:, 2:] <= 0) | (corners[:, :2] >= frames)).any(axis=1))
 
 
 def _corners(boxes: Boxes) -> Boxes:

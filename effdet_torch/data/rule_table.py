@@ -140,8 +140,17 @@ RULES: Mapping[str, Rule] = {
         "multiply x and width by the image's width, y and height by its height",
     ),
     "box outside": Rule("assumed", "boxes that reach out of their images by more than 1 %: kept as they are"),
+    "box beyond": Rule(
+        "assumed",
+        "boxes that lie wholly outside of their images: an evaluation counts them as missed, as pycocotools does; they "
+        "are not trained",
+    ),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
+    "object ignored": Rule(
+        "assumed",
+        "objects with ignore of 1: used like all others, as in pycocotools; iscrowd of 1 would leave them out",
+    ),
     "iscrowd missing": Rule("repaired", "annotations without iscrowd: 0"),
     "iscrowd as text": Rule("repaired", "iscrowd written as text or true and false: read as 0 and 1"),
     "iscrowd unknown": Rule("refused", "annotations whose iscrowd is not 0 or 1", "write 0 or 1"),
@@ -161,6 +170,7 @@ RULES: Mapping[str, Rule] = {
         "objects with a coordinate outside of 0 to 1",
         "divide x and width by the image's width in pixels, y and height by its height",
     ),
+    "class named by label map": Rule("repaired", "classes that the records do not name so: named by the label map"),
     "object difficult": Rule("assumed", "objects marked difficult: used like all others"),
     "object of another image": Rule("dropped", "objects of images that are not in the folder"),
     "polygon": Rule("repaired", "polygons: their bounding boxes"),

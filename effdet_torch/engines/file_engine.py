@@ -136,15 +136,31 @@ def missing_runtime(path: Path, package: str, extra: str) -> EffdetError:
     return EffdetError(f"{path} needs {package}, which is not installed; {install_command(extra)}")
 
 
-def unreadable(path: Path, error: OSError) -> ModelFileError:
-    """Return the error for a file that cannot be read."""
-    return ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.")
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name the file in what the system says.
+
+    Raises:
+        ModelFileError: It cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
 
 
-def failed(path: Path, runtime: str, error: Exception) -> ModelFileError:
-    """Return the error for a file that its runtime refuses."""
-    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ModelFileError(f"{path} cannot be run by {runtime}: {reason.rstrip('.')}. {EXPORT_AGAIN}")
+@contextmanager
+def running(path: Path, runtime: str) -> Iterator[None]:
+    """Name the file in what its runtime raises: each has kinds of its own, below Exception only.
+
+    Raises:
+        ModelFileError: The runtime refuses the file, or fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelFileError(f"{path} cannot be run by {runtime}: {reason.rstrip('.')}. {EXPORT_AGAIN}") from error
 
 
 def require_signature(path: Path, kind: str, found: Sequence[str], expected: Sequence[str]) -> None:

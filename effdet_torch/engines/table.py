@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 
 def _onnx(path: Path) -> FileEngine:
-    from effdet_torch.engines.onnx_runtime import OnnxRuntimeEngine
+    from effdet_torch.engines.runtimes.onnx_runtime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path)
 
 
 def _openvino(path: Path) -> FileEngine:
-    from effdet_torch.engines.openvino import OpenVinoEngine
+    from effdet_torch.engines.runtimes.openvino import OpenVinoEngine
 
     return OpenVinoEngine(path)
 
 
 def _torch(path: Path) -> FileEngine:
-    from effdet_torch.engines.exported_program import ExportedProgramEngine
+    from effdet_torch.engines.runtimes.exported_program import ExportedProgramEngine
 
     return ExportedProgramEngine(path)
 
 
 def _executorch(path: Path) -> FileEngine:
-    from effdet_torch.engines.executorch import ExecuTorchEngine
+    from effdet_torch.engines.runtimes.executorch import ExecuTorchEngine
 
     return ExecuTorchEngine(path)
 
 
 def _litert(path: Path) -> FileEngine:
-    from effdet_torch.engines.litert import LiteRtEngine
+    from effdet_torch.engines.runtimes.litert import LiteRtEngine
 
     return LiteRtEngine(path)
 

@@ -42,6 +42,7 @@ class TorchEngine:
         config: its configuration.
         metadata: where its weights came from.
         device: where it runs.
+        dtype: in which it computes.
 
     Raises:
         ConfigError: The options do not fit together.
@@ -63,7 +64,7 @@ class TorchEngine:
         self.device, self._is_fused, self._is_compiled = device, fused, compiled
         self.model, self.config = model.to(device), model.config
         self.metadata: Mapping[str, Any] = model.metadata
-        self._dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
+        self.dtype = next(model.parameters()).dtype if precision == "model" else getattr(torch, precision)
         self._eager: TensorState | None = None
         # Both at once: another thread must not see a new state beside an old network.
         self._fused: tuple[TensorState, Callable[[Tensor], Outputs]] | None = None
@@ -74,10 +75,8 @@ class TorchEngine:
 
     def __call__(self, pixels: Tensor | NDArray[Any]) -> Outputs:
         """Return what the network does, see `EfficientDet.forward`, for pixels (B, 3, H, W)."""
-        layout = memory_format(self.device, self._dtype) if self._is_fused else torch.contiguous_format
-        tensor = (
-            torch.as_tensor(pixels).to(self.device, self._dtype, non_blocking=True).contiguous(memory_format=layout)
-        )
+        layout = memory_format(self.device, self.dtype) if self._is_fused else torch.contiguous_format
+        tensor = torch.as_tensor(pixels).to(self.device, self.dtype, non_blocking=True).contiguous(memory_format=layout)
         with torch.inference_mode(), full_float32(self.device):
             network = self._fused_network() if self._is_fused else self._eager_network()
             batches = [tensor[i : i + 1] for i in range(len(tensor))] if self.device.type == "cpu" else [tensor]
@@ -96,7 +95,7 @@ class TorchEngine:
             return self._fused[1]
         state = TensorState(self.model)
         fused = fuse(self.model, widen=self.device.type == "cpu")
-        fused = fused.to(self._dtype).to(memory_format=memory_format(self.device, self._dtype))
+        fused = fused.to(self.dtype).to(memory_format=memory_format(self.device, self.dtype))
         network: Callable[[Tensor], Outputs] = fused
         if self._is_compiled:
             network = CompiledNetwork(fused)

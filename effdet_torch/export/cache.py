@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 
-from effdet_torch.cache import CACHE_VARIABLE, cache_folder
 from effdet_torch.engines.document import EXPORT_VERSION
-from effdet_torch.engines.file_engine import FileEngine, unreadable
+from effdet_torch.engines.file_engine import FileEngine, reading
 from effdet_torch.engines.names import BACKENDS, require_exporter
 from effdet_torch.engines.table import files_of, open_engine
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.export.export import export_model, package_versions
-from effdet_torch.export.formats import FORMATS
+from effdet_torch.export.format_table import FORMATS
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import sha256
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.outputs.cache import CACHE_VARIABLE, cache_folder
+from effdet_torch.terminal.verbosity import tell
 
 
 def cached_engine(
@@ -67,10 +67,8 @@ def cached_engine(
 
 def _place(path: Path, backend: str, image_size: tuple[int, int] | None) -> Path:
     """Return where the export of a file belongs: a name that changes with everything that it depends on."""
-    try:
+    with reading(path):
         content = sha256(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability()]  # some formats hold machine code
     key = [content, backend, image_size, EXPORT_VERSION, package_versions(), machine]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]

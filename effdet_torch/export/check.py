@@ -18,11 +18,13 @@ from effdet_torch.engines.document import Precision, by_head
 from effdet_torch.engines.file_engine import Array, FileEngine
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.detector import Normalization
+from effdet_torch.export.nms_replay import ROUNDING, Limits, replayed
 from effdet_torch.export.writers.program import EXAMPLE_SIDE
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.postprocess import flatten_levels, postprocess
+from effdet_torch.processing.profiles import Profile
 
 SEED = 0
 # Largest error of an output, of the rms of that output. float32: sums in another order differ by 1e-5 to 3e-4; a wrong
@@ -38,7 +40,12 @@ OTHER_RUNTIME = "Use another format or another version of the runtime"
 NEXT_STEPS: Mapping[Precision, str] = {
     "int8": "Calibrate with more photos like those that the model was trained on, or pass --float16"
 }
-UNITS = {"scores": "in a score", "boxes": "of the image's longer side, in a box"}  # of errors; of others the rms
+ORDERING = "the order of detections"
+UNITS = {  # of errors; of others the rms
+    "scores": "in a score",
+    "boxes": "of the image's longer side, in a box",
+    ORDERING: "in a score: the NMS left out a box that scores so much more",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Checked:
         limit: of it.
         where: the output with that error.
         detections: how many were compared; None: raw outputs were.
+        otherwise: how many of them the file chose otherwise than PyTorch, of boxes that score the same.
+        margin: how much more, at most, a box scored than the one that was chosen before it.
     """
 
     runtime: str
@@ -58,11 +67,17 @@ class Checked:
     limit: float
     where: str
     detections: int | None = None
+    otherwise: int = 0
+    margin: float = 0.0
 
     def __str__(self) -> str:
         if self.detections == 0:
             return f"{self.runtime}: no detections in the noise it was given, nor from MODEL: no box was compared"
-        return f"{self.runtime}: largest error {self.error:.1e} {_unit(self.where)}, limit {self.limit:.0e}"
+        text = f"{self.runtime}: largest error {self.error:.1e} {_unit(self.where)}, limit {self.limit:.0e}"
+        if not self.otherwise:
+            return text
+        equal = f"where scores are equal to {max(self.margin, ROUNDING):.0e}, or an overlap to the threshold"
+        return f"{text}; {self.otherwise} of {self.detections} detections chosen otherwise, {equal}"
 
 
 def check_file(engine: FileEngine, model: EfficientDet, pixels: Array | None = None) -> Checked:
@@ -77,11 +92,14 @@ def check_file(engine: FileEngine, model: EfficientDet, pixels: Array | None = N
         EffdetError: The outputs differ, or those of the model are not finite.
     """
     pixels = seeded_pixels(engine) if pixels is None else pixels
-    compare = _network_errors if engine.interface.outputs == "network" else _detection_errors
     found = engine.run(pixels)
-    errors, limits = compare(engine, found, pixels, model)
-    where = max(errors, key=lambda name: errors[name] / limits[name])
+    if engine.profile is None:
+        errors, limits = _network_errors(engine, found, pixels, model)
+        otherwise, margin = 0, 0.0
+    else:
+        errors, limits, otherwise, margin = _detection_errors(engine, engine.profile, found, pixels, model)
     wrong = [name for name in errors if not errors[name] <= limits[name]]
+    where = max(wrong or errors.keys() - {ORDERING}, key=lambda name: (errors[name] / limits[name], name))
     if wrong:
         raise EffdetError(
             f"the exported file is wrong: run by {engine.runtime}, {where} differs by {errors[where]:.3g} "
@@ -89,7 +107,7 @@ def check_file(engine: FileEngine, model: EfficientDet, pixels: Array | None = N
             f"kept. {NEXT_STEPS.get(engine.interface.precision, OTHER_RUNTIME)}"
         )
     detections = None if engine.profile is None else int(found[3].sum())
-    return Checked(engine.runtime, errors[where], limits[where], where, detections)
+    return Checked(engine.runtime, errors[where], limits[where], where, detections, otherwise, margin)
 
 
 def _unit(output: str) -> str:
@@ -113,21 +131,48 @@ def _network_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, m
     return dict(zip(names, errors, strict=True)), dict(zip(names, limits, strict=True))
 
 
-def _detection_errors(engine: FileEngine, found: Sequence[Array], pixels: Array, model: EfficientDet) -> Errors:
-    """Compare detections with those of the model's outputs."""
+def _detection_errors(
+    engine: FileEngine, profile: Profile, found: Sequence[Array], pixels: Array, model: EfficientDet
+) -> tuple[dict[str, float], dict[str, float], int, float]:
+    """Compare detections with those of the model's outputs; also return `otherwise` and `margin` of `Checked`.
+
+    In float32 the NMS is done again, see `replayed`; with fewer bits, scores of the same rank are compared.
+    """
     logits, deltas = by_head([torch.from_numpy(array) for array in _outputs(model, pixels)], model.config)
-    profile, config, precision = engine.profile, engine.config, engine.interface.precision
-    assert profile is not None
+    config, precision = engine.config, engine.interface.precision
     anchors = make_anchors_yxyx(config)
     wanted = postprocess(logits, deltas, anchors, torch.ones(len(pixels)), config.image_size, profile)
-    boxes = decode_boxes_xyxy(flatten_levels(deltas, 4), anchors)
-    boxes = clip_boxes_xyxy(boxes, config.image_size) if profile.clip else boxes
+    corners = decode_boxes_xyxy(flatten_levels(deltas, 4), anchors)
+    shown = (clip_boxes_xyxy(corners, config.image_size) if profile.clip else corners).numpy()
     all_scores = flatten_levels(logits, config.num_classes).sigmoid().numpy()
+    limits = {"scores": SCORE_LIMITS[precision], "boxes": BOX_LIMITS[precision]}
+    expected = [tensor.numpy() for tensor in wanted[:4]]
     errors = {
-        "scores": _score_error(found, [tensor.numpy() for tensor in wanted]),
-        "boxes": box_error(found, boxes.numpy(), all_scores, max(config.image_size), SCORE_LIMITS[precision]),
+        "scores": _score_error(found, expected),
+        "boxes": box_error(found, shown, all_scores, max(config.image_size), SCORE_LIMITS[precision]),
     }
-    return errors, {"scores": SCORE_LIMITS[precision], "boxes": BOX_LIMITS[precision]}
+    if precision != "float32" or profile.selects_further:
+        return errors, limits, 0, 0.0
+    most = Limits(limits["scores"], limits["boxes"], max(config.image_size))
+    choices = []
+    for place, count in enumerate(found[3]):
+        image = [array[place][: int(count)] for array in found[:3]]
+        choices.append(replayed(image, corners[place].numpy(), shown[place], all_scores[place], profile, most))
+    errors["scores"] = max(choice.score_error for choice in choices)
+    worst = max(choices, key=lambda choice: choice.margin - choice.limit)
+    errors[ORDERING], limits[ORDERING] = worst.margin, worst.limit
+    return errors, limits, _chosen_otherwise(found, expected, most), worst.margin
+
+
+def _chosen_otherwise(found: Sequence[Array], expected: Sequence[Array], limits: Limits) -> int:
+    """Return how many detections of a file are not among the expected ones."""
+    others = 0
+    for place, count in enumerate(found[3]):
+        mine, theirs = ([array[place] for array in side[:3]] for side in (found, expected))
+        near = np.abs(mine[0][: int(count), None] - theirs[0][None]).max(axis=2) <= limits.box * limits.side
+        alike = np.abs(mine[1][: int(count), None] - theirs[1][None]) <= limits.score
+        others += int((~(near & alike & (mine[2][: int(count), None] == theirs[2][None])).any(axis=1)).sum())
+    return others
 
 
 def _outputs(model: EfficientDet, pixels: Array) -> list[Array]:

@@ -13,18 +13,22 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_label_map, require_type
+from effdet_torch.engines.checksum import CONTENT_CHECKSUM, SEALED, UNSEALED, seal
 from effdet_torch.engines.document import Document, make_document
 from effdet_torch.engines.file_engine import Array
 from effdet_torch.engines.names import format_of, require_exporter
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.export.check import Checked, check_file
-from effdet_torch.export.formats import FORMATS, Cell, Format, require_possible
+from effdet_torch.export.format_table import FORMATS
+from effdet_torch.export.formats import Cell, Format, require_possible
 from effdet_torch.export.settings import OPSET, ExportSettings, require_calibration
 from effdet_torch.export.writers.program import Job
+from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.network.saving import untrained_parts
+from effdet_torch.outputs.atomic import replacing
 
 LOG = logging.getLogger("effdet")
 CALIBRATED = "calibrated_on"  # in the document: on how many images
@@ -95,7 +99,10 @@ def export_model(
     require_calibration(settings.precision, len(calibration))
     interface = row.interface(settings, model.config)
     cell = require_possible(row, interface)
-    metadata = {**model.metadata, **({CALIBRATED: len(calibration)} if len(calibration) else {})}
+    metadata = {name: value for name, value in model.metadata.items() if name != UNTRAINED}
+    metadata |= {CALIBRATED: len(calibration)} if len(calibration) else {}
+    metadata |= {UNTRAINED: parts} if (parts := untrained_parts(model)) else {}
+    metadata |= {CONTENT_CHECKSUM: UNSEALED} if row.suffix in SEALED else {}
     document = make_document(config, interface, metadata, package_versions())
     with tempfile.TemporaryDirectory(prefix="effdet-export-") as folder:
         job = Job(model, document, row.detector, settings.opset or OPSET, calibration)
@@ -106,6 +113,8 @@ def export_model(
                 f"{out} cannot be written: {error.strerror}, in {Path(folder).parent}, where files are made; nothing "
                 "was changed. Set TMPDIR to a folder with more room"
             ) from error
+        if row.suffix in SEALED:
+            seal(written[0])
         LOG.info("wrote %s with %s", out.name, row.name)
         # 8 bits hold the values of such images; those of noise go beyond them.
         pixels = next(iter(calibration), None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from effdet_torch.export.formats import COLUMNS, FORMATS, SHAPES
+from effdet_torch.export.format_table import FORMATS
+from effdet_torch.export.formats import COLUMNS, SHAPES
 
 
 def table_lines() -> Iterator[str]:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from effdet_torch.checks import LABEL_MAP, require_label_map, require_type
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.data.layouts.label_map import BACKGROUND, parse_label_map
+from effdet_torch.data.layouts.label_map import MAX_BYTES as MAX_LABEL_MAP_BYTES
 from effdet_torch.errors import UsageError
 from effdet_torch.untrusted.documents import parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
-BACKGROUND = frozenset({"background", "__background__", "_background_", "bg", "???"})
 NO_NAME = frozenset({"", "n/a", "???"})
 
 # Where a file of more than names has them: COCO annotations, the official config.yaml, YOLO's data.yaml.
 KEYS = ("categories", "label_map", "names")
-ITEM = re.compile(r"\bitem\s*:?\s*\{")
-TOKEN = re.compile(r"""#[^\n]*|[{}]|(?<!\w)(\w+)\s*:\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^\s,;{}"']+)""")
+# How a label map begins, in a file of any name.
+LABEL_MAP_START = re.compile(r"(?:\s|#[^\n]*\n)*item\s*:?\s*[{<]")
 
 
 def read_labels(path: str | Path, num_classes: int | None = None) -> dict[int, str]:
@@ -82,7 +84,7 @@ def _read(path: Path) -> dict[int, str]:
     try:
         suffix = path.suffix.lower()
         text = read_text(path, MOST_BYTES.get(suffix, MAX_TEXT_BYTES))
-        parse = PARSERS.get(suffix, _lines if ITEM.match(text.lstrip()) is None else _items)
+        parse = PARSERS.get(suffix, _lines if LABEL_MAP_START.match(text) is None else _items)
         content = parse(text)
     except OSError as error:
         raise UsageError(f"cannot read the class names in {path}: {reason_of(error)}") from error
@@ -100,46 +102,38 @@ def _lines(text: str) -> list[str]:
 
 
 def _items(text: str) -> dict[int, str]:
-    """Read a label map of the TF Object Detection API: item { id: 1 name: "cat" display_name: "Cat" }."""
-    names: dict[int, str] = {}
-    for fields in _item_fields(text):
-        name = fields.get("display_name", fields.get("name"))
-        if "id" not in fields or name is None:
-            raise ValueError(f"an item lacks id or name: {fields}")
-        if names.setdefault(int(fields["id"]), name) != name:
-            raise ValueError(f"two items have the id {fields['id']}")
-    return names
-
-
-def _item_fields(text: str) -> Iterator[dict[str, str]]:
-    depth, fields = 0, dict[str, str]()
-    for token in TOKEN.finditer(text):
-        if token[0] == "{":
-            depth, fields = depth + 1, {} if depth == 0 else fields
-        elif token[0] == "}":
-            depth -= 1
-            if depth == 0:
-                yield fields
-        elif token[1] is not None and depth == 1:  # deeper ones are keypoints and the like
-            quoted = token[2][0] in "\"'"
-            fields[token[1]] = re.sub(r"\\(.)", r"\1", token[2][1:-1]) if quoted else token[2]
+    """Read a label map of the TF Object Detection API; the display name counts where there is one."""
+    return {category: label.shown for category, label in parse_label_map(text).items()}
 
 
 # Suffix -> how the text is parsed; other files have one name per line.
 PARSERS: Mapping[str, Callable[[str], Any]] = {
-    ".json": parse_json,
+    ".json": partial(parse_json, distinct=True),
     ".yaml": parse_yaml,
     ".yml": parse_yaml,
     ".pbtxt": _items,
 }
-MOST_BYTES: Mapping[str, int] = {".json": MAX_JSON_BYTES, ".yaml": MAX_YAML_BYTES, ".yml": MAX_YAML_BYTES}
+MOST_BYTES: Mapping[str, int] = {
+    ".json": MAX_JSON_BYTES,
+    ".yaml": MAX_YAML_BYTES,
+    ".yml": MAX_YAML_BYTES,
+    ".pbtxt": MAX_LABEL_MAP_BYTES,
+}
 
 
 def _read_label_map(path: Path, content: Any) -> dict[int, str]:
+    if isinstance(content, dict) and isinstance(other := content.get("label_map"), str) and other != "coco":
+        raise UsageError(
+            f"{path}: label_map is {other!r}, which names another map; pass that file, or write the names here"
+        )
     try:
-        names = _numbered(content)
+        pairs = _numbered(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _no_names(path) from error
+    names = dict(pairs)
+    for number, name in pairs:
+        if name != names[number]:
+            raise UsageError(f"{path} gives category {number} two names, {name!r} and {names[number]!r}; keep one")
     for number, name in names.items():
         if number < 1:
             raise UsageError(f"{path} names category {number}; category ids start at 1 (class channel + 1)")
@@ -150,35 +144,34 @@ def _read_label_map(path: Path, content: Any) -> dict[int, str]:
     return {number: "" if _is(name, NO_NAME) else str(name) for number, name in names.items()}
 
 
-def _numbered(content: Any) -> dict[int, Any]:
-    """Return {number: name} of any form that holds names; the background class is left out."""
+def _numbered(content: Any) -> list[tuple[int, Any]]:
+    """Return (number, name) of any form that holds names; the background class is left out."""
     key = next((key for key in KEYS if isinstance(content, dict) and key in content), None)
     if key is not None:
         content = content[key]
         if key == "label_map" and content == "coco":  # the official name of COCO's own
-            return dict(COCO_NAMES)
+            return list(COCO_NAMES.items())
     if isinstance(content, list):
         if key == "categories":
-            return _without_background({category["id"]: category["name"] for category in content})
+            return _without_background((category["id"], category["name"]) for category in content)
         if not content or not all(isinstance(name, str) for name in content):
             raise TypeError("expected names")
         first = 0 if _is(content[0], BACKGROUND) else 1
-        return _without_background(dict(enumerate(content, start=first)))
-    numbers = content.values()
+        return _without_background(enumerate(content, start=first))
+    pairs, numbers = list(content.items()), content.values()
     if numbers and all(isinstance(x, int) and not isinstance(x, bool) for x in numbers) and not _are_numbers(content):
-        content = {number: name for name, number in content.items()}  # {name: id}
-    names = {int(number): name for number, name in content.items()}
-    if key == "names" and 0 in names and not _is(names[0], BACKGROUND):  # YOLO counts channels
-        names = {number + 1: name for number, name in names.items()}
-    return _without_background(names)
+        pairs = [(number, name) for name, number in pairs]  # {name: id}
+    if key == "names" and any(int(x) == 0 and not _is(name, BACKGROUND) for x, name in pairs):  # YOLO counts channels
+        pairs = [(int(number) + 1, name) for number, name in pairs]
+    return _without_background(pairs)
 
 
 def _are_numbers(keys: Any) -> bool:
     return all(str(key).strip().isdecimal() for key in keys)
 
 
-def _without_background(names: Mapping[Any, Any]) -> dict[int, Any]:
-    return {int(number): name for number, name in names.items() if int(number) != 0 or not _is(name, BACKGROUND)}
+def _without_background(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[int, Any]]:
+    return [(int(number), name) for number, name in pairs if int(number) != 0 or not _is(name, BACKGROUND)]
 
 
 def _is(name: Any, names: frozenset[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.columns import CocoResult, detection_type
-from effdet_torch.outputs import is_stream
+from effdet_torch.outputs.paths import is_stream
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
 

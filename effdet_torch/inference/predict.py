@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.checks import require_type
+from effdet_torch.checks import SEGMENTATION, require_type
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.file_engine import FileEngine
-from effdet_torch.errors import ConfigError, UsageError
+from effdet_torch.errors import ConfigError, NonFiniteOutputError, UsageError
 from effdet_torch.inference.images import ImageError, ImageFile, ImageSource, as_many, read_images, to_rgb
 from effdet_torch.inference.labels import chosen_names
+from effdet_torch.inference.nonfinite import by_name, explained
 from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.inference.runtime import Engine, make_engine
 from effdet_torch.inference.selection import Selection, category_ids_of
@@ -62,7 +63,7 @@ class Predictor:
             into a cache.
         label_map: {category id: name}, or a file that `read_labels` reads; by default the model's, or COCO's for 90
             classes; others are "class 7".
-        check_values: compare the values of a file with its checksums, see `read_model_file`.
+        check_values: compare a file with its checksums, see `read_model_file` and `require_intact`.
 
     Attributes:
         config: of the model, with the image size in use.
@@ -196,6 +197,7 @@ class Predictor:
         Raises:
             ImageError: An image cannot be read, or is not uint8 RGB.
             ConfigError: The batch size is below 1.
+            NonFiniteOutputError: The network returned NaN or infinity for an image.
         """
         _require_count(batch_size, "batch_size", 1)
         sources, found = iter(many := as_many(images)), list[ImageDetections]()
@@ -204,7 +206,12 @@ class Predictor:
         while batch := list(islice(sources, 1 if self.device_type == "cpu" else min(batch_size, sys.maxsize))):
             rgb = [to_rgb(image) for image in batch]
             pixels, image_scales = self._processing.prepare(rgb)
-            results = self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            try:
+                results = self._found(self.engine(pixels), image_scales, [(im.shape[0], im.shape[1]) for im in rgb])
+            except NonFiniteOutputError as error:
+                source = batch[error.place]
+                name = str(source) if isinstance(source, (str, Path)) else ""
+                raise error.at(len(found) + error.place, name) from error
             kept = [source if keeps or isinstance(source, (str, Path)) else None for source in batch]
             found += [replace(one, source=source) for one, source in zip(results, kept, strict=True)]
         return found
@@ -217,7 +224,11 @@ class Predictor:
         found = [replace(one, size=size) for one, size in zip(found, sizes, strict=True)]
         if not self.config.segments:
             return found
-        masks = image_masks(outputs[2] if detects else outputs, sizes, self.config.image_size)
+        mask_logits = outputs[2] if detects else outputs
+        try:
+            masks = image_masks(mask_logits, sizes, self.config.image_size)
+        except NonFiniteOutputError as error:
+            raise explained(error, {SEGMENTATION: mask_logits}, self.engine) from error
         return [replace(one, mask=mask) for one, mask in zip(found, masks, strict=True)]
 
     def stream(
@@ -238,6 +249,7 @@ class Predictor:
         Raises:
             ConfigError: A number is too small.
             UsageError: An argument is of another type.
+            NonFiniteOutputError: The network returned NaN or infinity for an image.
         """
         require_type(paths, (list, tuple), "paths", "a list of image files")
         _require_count(batch_size, "batch_size", 1)
@@ -245,10 +257,13 @@ class Predictor:
         batch_size = min(batch_size, max(1, len(paths)))
         on_gpu, files = self.device_type == "cuda", iter(paths)
         batches = read_images(paths, batch_size, workers=workers, apply_exif=apply_exif, pin_memory=on_gpu)
-        for result in self.stream_batches(batches):
-            # A file is read again to be drawn, and turned then.
-            source = next(files) if apply_exif else None
-            yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=source))
+        try:
+            for result in self.stream_batches(batches):
+                file = next(files)
+                source = file if apply_exif else None  # it is read again to be drawn, and turned then
+                yield result if isinstance(result, ImageError) else (result[0], replace(result[1], source=source))
+        except NonFiniteOutputError as error:
+            raise error.at(error.place, str(list(files)[error.place])) from error
 
     def stream_batches(
         self, batches: Iterable[list[NDArray[np.uint8] | ImageError]]
@@ -260,9 +275,18 @@ class Predictor:
 
         Yields:
             See `stream`; the detections do not keep the image.
+
+        Raises:
+            NonFiniteOutputError: The network returned NaN or infinity for an image; its place is that in its batch.
         """
         for batch in batches:
-            found = iter(self((image for image in batch if not isinstance(image, ImageError)), max(1, len(batch))))
+            images = {place: image for place, image in enumerate(batch) if not isinstance(image, ImageError)}
+            places = list(images)
+            try:
+                found = iter(self(iter(images.values()), max(1, len(batch))))
+            except NonFiniteOutputError as error:
+                raise error.at(places[error.place]) from error
+            del images
             while batch:  # an image leaves the batch before the next batch is read
                 image = batch.pop(0)
                 yield image if isinstance(image, ImageError) else (image, next(found))
@@ -288,10 +312,16 @@ class Predictor:
         """Turn outputs of the network, as an engine gives them, into detections; see `postprocess`.
 
         The default profile is the predictor's.
+
+        Raises:
+            NonFiniteOutputError: There is NaN or infinity among the outputs of an image.
         """
         chosen = self.profile if profile is None else self._chosen(profile)
         make = partial(self._processing.detections, class_logits, box_deltas, image_scales)
-        found = self._selection.detections(make, chosen, self.has_nms_inside)
+        try:
+            found = self._selection.detections(make, chosen, self.has_nms_inside)
+        except NonFiniteOutputError as error:
+            raise explained(error, by_name(class_logits, box_deltas, self.engine), self.engine) from error
         return [ImageDetections(*columns, self.names_of(columns.classes.tolist())) for columns in found]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.engines.checksum import require_intact
 from effdet_torch.engines.table import is_exported, open_engine
 from effdet_torch.errors import UsageError
 from effdet_torch.hugging_face import local_file
@@ -95,7 +96,8 @@ def make_engine(
 def _file_engine(path: Path, backend: str | None, image_size: tuple[int, int] | None, check_values: bool) -> Engine:
     """Return the engine of an exported file, or of a converted one that is exported for a backend."""
     if backend is None:
-        _refuse({"check_values": check_values or None}, f"{path} is exported, without checksums of its values")
+        if check_values:
+            require_intact(path)
         return open_engine(path)
     if is_exported(path):
         raise UsageError(f"{path} is exported already, and its suffix says for what; leave out backend {backend}")

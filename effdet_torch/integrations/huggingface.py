@@ -52,7 +52,7 @@ class HubModel(
         with torch.device("meta"):
             hub = cls(model.config)
         hub.load_state_dict(model.state_dict(keep_vars=True), strict=True, assign=True)
-        hub.metadata = model.metadata
+        hub.metadata, hub.untrained_digest = model.metadata, model.untrained_digest
         return hub.train(model.training)
 
     def push_to_hub(self, repo_id: str, *, model_card_kwargs: Mapping[str, Any] | None = None, **options: Any) -> str:
@@ -68,10 +68,15 @@ class HubModel(
             UsageError: The card is refused, see `generate_model_card`; or the folder has a card, which huggingface_hub
                 would keep although it may be about another model. Nothing is written.
         """
-        if (card := Path(save_directory) / "README.md").exists():
-            raise OverwriteError(f"{card} may describe another model: remove it, or choose another folder")
-        self.generate_model_card(**(options.get("model_card_kwargs") or {}))
-        url: str | None = super().save_pretrained(save_directory, **options)
+        if (path := Path(save_directory) / "README.md").exists():
+            raise OverwriteError(f"{path} may describe another model: remove it, or choose another folder")
+        # huggingface_hub makes a card after it has written the weights, and none where there is one.
+        self.generate_model_card(**(options.get("model_card_kwargs") or {})).save(path)
+        try:
+            url: str | None = super().save_pretrained(save_directory, **options)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return url
 
     def _save_pretrained(self, save_directory: Path) -> None:

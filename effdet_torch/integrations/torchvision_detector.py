@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from effdet_torch.checks import require_type
-from effdet_torch.errors import UsageError
+from effdet_torch.errors import NonFiniteOutputError, UsageError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.inference.labels import own_names
+from effdet_torch.inference.nonfinite import cause_in
 from effdet_torch.inference.selection import Selection
 from effdet_torch.integrations.class_labels import require_labels
 from effdet_torch.network.model import EfficientDet
@@ -76,6 +77,7 @@ class TorchvisionDetector(nn.Module):
 
         Raises:
             UsageError: An image or target has another shape, type or range; or targets are missing in training mode.
+            NonFiniteOutputError: The network returned NaN or infinity.
         """
         return self.losses(images, targets) if self.training else self.detect(images)
 
@@ -87,6 +89,9 @@ class TorchvisionDetector(nn.Module):
         logits, deltas = self.model(batch)
         size = self.model.config.image_size
         found = postprocess(logits, deltas, self.anchors_yxyx, scales, size, self.profile)
+        if not found.is_finite.all():
+            cause = f"the network returned NaN or infinity; {cause_in(self.model, batch.dtype)}"
+            raise NonFiniteOutputError(found.is_finite.tolist().index(False), cause)
         results = []
         for image, boxes, scores, labels in zip(images, found.boxes_xyxy, found.scores, found.classes, strict=True):
             height, width = image.shape[-2:]

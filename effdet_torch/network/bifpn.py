@@ -12,10 +12,8 @@ Source: EfficientDet (arXiv:1911.09070) section 3; the official code's `FNode`, 
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +23,9 @@ from effdet_torch.architecture.backbone import BACKBONE_TOP, backbone_channels
 from effdet_torch.architecture.pyramid import Node, last_nodes
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.network.layers import ACTIVATIONS, batch_norm
+from effdet_torch.network.layers import ACTIVATIONS, ConvBatchNorm, node_conv
 
 FAST_ATTENTION_EPS = 1e-4
-TRUNCATED_NORMAL_STD = 0.87962566103423978  # of a standard normal cut off at +-2
 
 
 def max_pool_same(features: Tensor, height: int, width: int) -> Tensor:
@@ -89,51 +86,6 @@ def fusion_weights(edge_weights: Tensor, softmax: bool, eps: float = FAST_ATTENT
         return torch.softmax(edge_weights, dim=0)
     positive = F.relu(edge_weights)
     return positive / (positive.sum(dim=0) + eps)
-
-
-class ConvBatchNorm(nn.Module):
-    """Convolution that keeps the size, then a batch norm if wanted; no activation."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, bias: bool, norm: bool = True
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
-        self.bn = batch_norm(out_channels) if norm else nn.Identity()
-        nn.init.xavier_uniform_(self.conv.weight)
-        if self.conv.bias is not None:
-            nn.init.zeros_(self.conv.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        normalized: Tensor = self.bn(self.conv(features))
-        return normalized
-
-
-class SeparableConv(nn.Module):
-    """Depthwise 3x3, then pointwise 1x1 convolution, which has the bias; then a batch norm if wanted."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, bias: bool, norm: bool = False) -> None:
-        super().__init__()
-        self.conv_dw = nn.Conv2d(in_channels, in_channels, kernel_size=3, padding=1, groups=in_channels, bias=False)
-        self.conv_pw = nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=bias)
-        self.bn = batch_norm(out_channels) if norm else nn.Identity()
-        # TensorFlow counts a depthwise kernel's inputs as if every output saw all channels.
-        _variance_scaling_(self.conv_dw.weight, fan_in=9 * in_channels)
-        _variance_scaling_(self.conv_pw.weight, fan_in=in_channels)
-        if self.conv_pw.bias is not None:
-            nn.init.zeros_(self.conv_pw.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        convolved: Tensor = self.bn(self.conv_pw(self.conv_dw(features)))
-        return convolved
-
-
-def node_conv(config: EfficientDetConfig, out_channels: int, *, bias: bool, norm: bool = False) -> nn.Module:
-    """Build the 3x3 convolution of a node or a head, separable unless the config says otherwise."""
-    convolution = SeparableConv if config.separable_conv else partial(ConvBatchNorm, kernel_size=3)
-    return convolution(config.fpn_channels, out_channels, bias=bias, norm=norm)
 
 
 class Resample(nn.Module):
@@ -265,9 +217,3 @@ class BiFPN(nn.Module):
         for cell in self.cell:
             features = cell(features)
         return features
-
-
-def _variance_scaling_(kernel: Tensor, fan_in: int) -> None:
-    """Fill with TensorFlow's `variance_scaling`: a normal cut off at two sigmas, with variance 1 / fan_in."""
-    std = 1 / math.sqrt(fan_in) / TRUNCATED_NORMAL_STD
-    nn.init.trunc_normal_(kernel, std=std, a=-2 * std, b=2 * std)

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from effdet_torch.checks import require_type
-from effdet_torch.config import EfficientDetConfig, changed_config, get_config, is_backbone
+from effdet_torch.config import EfficientDetConfig, changed_config, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
 from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
+from effdet_torch.network.saving import predictions_digest
 from effdet_torch.values import ValueCheck, described
+from effdet_torch.variants import get_config
 
 LOG = logging.getLogger("effdet")
 VARIANCE = ".running_var"
@@ -92,6 +94,8 @@ def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
     advice = "Leave out the settings that change the network."
     _require_fit(Path(name), "config with the settings that were given", model.state_dict(), tensors, advice)
     model.load_state_dict(tensors, strict=True)
+    if UNTRAINED in model.metadata:
+        model.untrained_digest = predictions_digest(model)
     return model
 
 
@@ -165,6 +169,8 @@ def build_model(
     placed = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in tensors.items()}
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
+    if UNTRAINED in metadata:
+        model.untrained_digest = predictions_digest(model)
     LOG.info("loaded %s: %s, %d tensors", path, config.name, len(tensors))
     return model.eval()
 
@@ -234,13 +240,18 @@ def _require_fit(
         raise ModelFileError(f"the tensors of {path} do not fit its {what}: {text}. {advice}")
 
 
-def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def value_faults(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return {name: what is wrong with its values} for the tensors of a network, see `ValueCheck`."""
     check = ValueCheck()
     for key, tensor in tensors.items():
         if tensor.is_floating_point():  # NumPy has no bfloat16
             values = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-            check.look(key, values.detach().numpy(), is_variance=key.endswith(VARIANCE))
-    if faults := check.found():
+            check.look(key, values.detach().cpu().numpy(), is_variance=key.endswith(VARIANCE))
+    return check.found()
+
+
+def _require_usable(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    if faults := value_faults(tensors):
         raise ModelFileError(
             f"{path} holds {described(faults)}. Convert an earlier checkpoint of this training; "
             "load_model(..., allow_nonfinite=True) loads it as it is."

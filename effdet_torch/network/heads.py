@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from effdet_torch.architecture.heads import CLASS_BIAS
 from effdet_torch.config import Activation, EfficientDetConfig
-from effdet_torch.network.bifpn import node_conv
-from effdet_torch.network.layers import ACTIVATIONS, DropPath, batch_norm
+from effdet_torch.network.layers import ACTIVATIONS, DropPath, batch_norm, node_conv
 
 BOX_COORDINATES = 4
 

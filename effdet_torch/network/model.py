@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.jit import is_scripting  # type: ignore[attr-defined]
 
-from effdet_torch.architecture.backbone import feature_sizes, require_doubling
+from effdet_torch.architecture.feature_sizes import feature_sizes, require_doubling
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError
@@ -114,6 +114,7 @@ class EfficientDet(Network):
     Attributes:
         config: what was built.
         metadata: where the weights came from; empty unless `load_model` filled it.
+        untrained_digest: of the last layers of the heads, when `metadata` began to state that parts are untrained.
 
     Raises:
         ConfigError: `config.image_size` is too small for the pyramid levels, or `drop_path_rate` is not in 0..1.
@@ -125,6 +126,7 @@ class EfficientDet(Network):
     def __init__(self, config: EfficientDetConfig, *, drop_path_rate: float = 0.0) -> None:
         require_type(config, EfficientDetConfig, "config", "an EfficientDetConfig, which get_config returns")
         super().__init__(config)
+        self.untrained_digest: str = ""
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.backbone: Backbone = Backbone(

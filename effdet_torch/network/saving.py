@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from effdet_torch import __version__
-from effdet_torch.atomic import replacing
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError, listed
 from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED, TRAINING, UNTRAINED
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.outputs.atomic import replacing
 
 Writer = Callable[[IO[bytes], dict[str, Tensor], dict[str, Any]], None]
 INHERITED = ("source", "view", "table", UNTRAINED)  # what is true of a converted file's values, and only of these
+WHOLE = "the whole network"
+PARTS = {
+    "backbone": "the backbone",
+    "fpn": "the BiFPN",
+    "class_net": "the class head",
+    "box_net": "the box head",
+    "seg_head": "the segmentation head",
+}
 EVIDENCE = ("config_origins", "assumed")  # about the settings, which training leaves as they are
 
 
@@ -28,7 +37,8 @@ def save_model(model: EfficientDet, path: str | Path, training: Mapping[str, Any
     """Write a model with its config, completely or not at all; `load_model` gives it back.
 
     The metadata say that the file was saved, not converted: its values may have been trained since, so what
-    `effdet-convert` recorded of a source is kept under "parent" and nowhere else.
+    `effdet-convert` recorded of a source is kept under "parent" and nowhere else. Parts that still hold initial values
+    are named, see `untrained_parts`.
 
     Args:
         model: from `create_model` or `load_model`, trained or not, on any device; it is not changed.
@@ -59,7 +69,9 @@ def saved_metadata(model: EfficientDet, training: Mapping[str, Any] | None = Non
         evidence = _evidence_after_training(before, config)
     elif before:  # what its file does not record, or a config that was changed since, must not look like evidence
         evidence = {name: before[name] for name in EVIDENCE if name in before and _states(before, model.config)}
-    parent = {name: before[name] for name in INHERITED if name in before} or before.get(PARENT)
+    parts = untrained_parts(model) if training is None else []
+    inherited = [name for name in INHERITED if name in before and not (parts and name == UNTRAINED)]
+    parent = {name: before[name] for name in inherited} or before.get(PARENT)
     if TRAINING in before:
         parent = {**(parent or {}), TRAINING: before[TRAINING]}
     return {
@@ -68,10 +80,43 @@ def saved_metadata(model: EfficientDet, training: Mapping[str, Any] | None = Non
         "variant": model.config.name,
         "config": config,
         **evidence,
+        **({UNTRAINED: parts} if parts else {}),
         **({PARENT: parent} if parent else {}),
         **({TRAINING: dict(training)} if training is not None else {}),
         "redundant_bias": "kept" if model.config.redundant_bias else "folded",
     }
+
+
+def untrained_parts(model: EfficientDet) -> list[str]:
+    """Return which parts of a model hold initial values.
+
+    These are modules whose batch norms are as they were made, and what the metadata state, as long as the last layers
+    of the heads, which every training changes, hold what they held then.
+    """
+    modules = {text: getattr(model, name) for name, text in PARTS.items() if getattr(model, name) is not None}
+    fresh = [text for text, module in modules.items() if _is_fresh(module)]
+    if len(fresh) == len(modules):
+        return [WHOLE]
+    is_stated = model.untrained_digest and model.untrained_digest == predictions_digest(model)
+    return [*fresh, *(part for part in model.metadata.get(UNTRAINED, ()) if is_stated and part not in fresh)]
+
+
+def predictions_digest(model: EfficientDet) -> str:
+    """Return a checksum of the last layers of a model's heads, whatever device they are on."""
+    digest = 0
+    for head in (model.class_net, model.box_net, model.seg_head):
+        for tensor in () if head is None else head.predict.state_dict().values():
+            digest = zlib.crc32(tensor.detach().cpu().double().numpy().tobytes(), digest)
+    return f"{digest:08x}"
+
+
+def _is_fresh(module: nn.Module) -> bool:
+    """Whether all batch norms of a module hold the values that they are made with."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    values = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
+    return bool(norms) and all(
+        bool((getattr(norm, key) == value).all()) for norm in norms for key, value in values.items()
+    )
 
 
 def _evidence_after_training(before: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

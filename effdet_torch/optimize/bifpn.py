@@ -6,16 +6,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from effdet_torch.network.bifpn import (
-    BiFPN,
-    BiFPNCell,
-    BiFPNNode,
-    Combine,
-    ConvBatchNorm,
-    Resample,
-    SeparableConv,
-    fusion_weights,
-)
+from effdet_torch.network.bifpn import BiFPN, BiFPNCell, BiFPNNode, Combine, Resample, fusion_weights
+from effdet_torch.network.layers import ConvBatchNorm, SeparableConv
 from effdet_torch.optimize.layers import folded, in_place
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from effdet_torch.network.bifpn import ConvBatchNorm, SeparableConv
 from effdet_torch.network.heads import BatchNormAct, Head, LevelBatchNorms, Residual
-from effdet_torch.network.layers import ActivatedNorm
+from effdet_torch.network.layers import ActivatedNorm, ConvBatchNorm, SeparableConv
 from effdet_torch.network.segmentation import SegmentationHead
 from effdet_torch.optimize.bifpn import fused_conv
 from effdet_torch.optimize.layers import folded, folded_transpose, in_place

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, NonFiniteOutputError
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing.numpy_postprocess import Detections, box_scale, postprocess
 from effdet_torch.processing.numpy_preprocess import preprocess
@@ -34,8 +34,9 @@ class CpuProcessing:
 
         Raises:
             ConfigError: They are not those of a network with this configuration.
+            NonFiniteOutputError: There is NaN or infinity among them.
         """
-        logits, deltas = ([_as_float32(level) for level in head] for head in (class_logits, box_deltas))
+        logits, deltas = ([as_float32(level) for level in head] for head in (class_logits, box_deltas))
         channels = self._config.anchors_per_location * self._config.num_classes
         if wrong := {level.shape[1] for level in logits} - {channels}:
             raise ConfigError(
@@ -44,7 +45,13 @@ class CpuProcessing:
             )
         anchors, size = anchors_yxyx(self._config), self._config.image_size
         images = zip(zip(*logits, strict=True), zip(*deltas, strict=True), as_array(image_scales), strict=True)
-        return [postprocess(*image[:2], anchors, image[2], size, profile) for image in images]
+        found = list[Detections]()
+        try:
+            for own_logits, own_deltas, scale in images:
+                found.append(postprocess(own_logits, own_deltas, anchors, scale, size, profile))
+        except NonFiniteOutputError as error:
+            raise error.at(len(found)) from error
+        return found
 
 
 def image_masks(mask_logits: Any, sizes: Sequence[tuple[int, int]], canvas_size: tuple[int, int]) -> list[NDArray[Any]]:
@@ -59,10 +66,15 @@ def image_masks(mask_logits: Any, sizes: Sequence[tuple[int, int]], canvas_size:
 
     Returns:
         (height, width) each, uint8, or uint16 for more than 256 classes.
+
+    Raises:
+        NonFiniteOutputError: The largest logit of a cell is NaN or infinite; single others may be -inf.
     """
-    dtype = np.min_scalar_type(mask_logits.shape[1] - 1)
+    dtype, classes = np.min_scalar_type(mask_logits.shape[1] - 1), _best_classes(mask_logits)
+    if wrong := np.flatnonzero((classes < 0).any(axis=(1, 2))).tolist():
+        raise NonFiniteOutputError(wrong[0])
     masks = []
-    for cells, size in zip(as_array(mask_logits.argmax(1)).astype(dtype), sizes, strict=True):
+    for cells, size in zip(classes.astype(dtype), sizes, strict=True):
         used = scaled_size(size, canvas_size)[:2]
         rows, columns = (
             (2 * np.arange(pixels) + 1) * (filled * count) // (2 * pixels * canvas)
@@ -70,6 +82,16 @@ def image_masks(mask_logits: Any, sizes: Sequence[tuple[int, int]], canvas_size:
         )
         masks.append(cells[rows[:, None], columns])
     return masks
+
+
+def _best_classes(mask_logits: Any) -> NDArray[np.integer[Any]]:
+    """Return the class of every cell (B, H_s, W_s) for logits (B, C, H_s, W_s); -1 where its logit is not finite."""
+    if isinstance(mask_logits, np.ndarray):
+        classes = mask_logits.argmax(axis=1)
+        is_finite = np.isfinite(np.take_along_axis(mask_logits, classes[:, None], axis=1)[:, 0])
+        return np.where(is_finite, classes, -1)
+    highest, classes = mask_logits.max(dim=1)
+    return as_array(classes.where(highest.isfinite(), -1))  # one copy from the device
 
 
 class FileProcessing(CpuProcessing):
@@ -82,6 +104,7 @@ class FileProcessing(CpuProcessing):
 
         Raises:
             ConfigError: A class is not one of the model's.
+            NonFiniteOutputError: A box is NaN, or a score NaN or infinite. What the file itself left out is not seen.
         """
         if (highest := box_deltas[0].max(initial=0)) > self._config.num_classes:
             raise ConfigError(
@@ -89,10 +112,14 @@ class FileProcessing(CpuProcessing):
                 "metadata say. Export the model again with effdet-export."
             )
         columns = (*class_logits, *box_deltas, as_array(image_scales))
-        return [
+        found = [
             Detections(boxes[:count] * box_scale(scale), scores[:count], classes[:count])
             for boxes, scores, classes, count, scale in zip(*columns, strict=True)
         ]
+        for place, one in enumerate(found):  # a box may be infinite where the network's output is finite
+            if np.isnan(one.boxes_xyxy).any() or not np.isfinite(one.scores).all():
+                raise NonFiniteOutputError(place)
+        return found
 
 
 def as_array(values: Any) -> NDArray[Any]:
@@ -100,6 +127,6 @@ def as_array(values: Any) -> NDArray[Any]:
     return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu())
 
 
-def _as_float32(level: Any) -> NDArray[np.float32]:
-    # NumPy has no bfloat16, which torch's autocast gives.
-    return np.asarray(as_array(level if isinstance(level, np.ndarray) else level.float()), np.float32)
+def as_float32(values: Any) -> NDArray[np.float32]:
+    """Return an array or a tensor as an array of float32: NumPy has no bfloat16, which torch's autocast gives."""
+    return np.asarray(as_array(values if isinstance(values, np.ndarray) else values.float()), np.float32)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.errors import NonFiniteOutputError
+
 FloatArray = NDArray[np.float32]
 IndexArray = NDArray[np.intp]
 
@@ -42,12 +44,31 @@ def maxima(class_logits: Sequence[FloatArray], num_classes: int) -> FloatArray:
         num_classes: of the model.
 
     Returns:
-        (A,) in the order of the anchors; -inf where all are NaN.
+        (A,) in the order of the anchors.
+
+    Raises:
+        NonFiniteOutputError: A logit is infinite, all of an anchor are NaN, or all of the image are -inf. Single ones
+            may be -inf, a score of 0. NaN of single classes is seen by `require_finite` and among the candidates.
     """
     levels = [_by_anchor(level, num_classes) for level in class_logits]
-    highest = np.concatenate([np.fmax.reduce(level, axis=1).T.ravel() for level in levels])  # of a NaN and x: x
-    highest[np.isnan(highest)] = -np.inf
+    # Of a NaN and x, fmax is x. The maximum would be NaN, but takes 4 times as long.
+    highest = np.concatenate([np.fmax.reduce(level, axis=1).T.ravel() for level in levels])
+    if not -np.inf < highest.max() < np.inf:  # of a NaN and x, this is NaN
+        raise NonFiniteOutputError(0)
     return highest
+
+
+def require_finite(levels: Sequence[FloatArray]) -> None:
+    """Refuse outputs with channels that are NaN or infinite everywhere, as NaN in a layer's last weights makes them.
+
+    Args:
+        levels: per level (C, H_l, W_l), of which one position is looked at; -inf may be a logit.
+
+    Raises:
+        NonFiniteOutputError: There are such channels.
+    """
+    if not all(level[:, 0, 0].max() < np.inf for level in levels):
+        raise NonFiniteOutputError(0)
 
 
 def top_k(
@@ -67,7 +88,7 @@ def top_k(
     """
     # The best pairs lie among as many anchors with the best maxima: each of these contributes a pair that is as good.
     anchors, floor = _highest(highest, count, lowest)
-    logits = gather(class_logits, anchors, num_classes).ravel()
+    logits = _logits(class_logits, anchors, num_classes).ravel()
     pairs = np.flatnonzero(logits >= floor)
     taken, floor = _highest(logits[pairs], count, floor)
     rows, classes = np.divmod(pairs[taken], num_classes)
@@ -83,9 +104,21 @@ def best_class(
     The arguments are those of `top_k`.
     """
     anchors, floor = _highest(highest, count, lowest)
-    logits, rows = gather(class_logits, anchors, num_classes), np.arange(len(anchors))
+    logits, rows = _logits(class_logits, anchors, num_classes), np.arange(len(anchors))
     classes = logits.argmax(axis=1)
     return Candidates(anchors, rows, classes, logits[rows, classes], floor)
+
+
+def _logits(class_logits: Sequence[FloatArray], anchors: IndexArray, num_classes: int) -> FloatArray:
+    """Return the logits of anchors (N, C).
+
+    Raises:
+        NonFiniteOutputError: There is NaN among them.
+    """
+    logits = gather(class_logits, anchors, num_classes)
+    if np.isnan(logits.max(initial=-np.inf)):
+        raise NonFiniteOutputError(0)
+    return logits
 
 
 def gather(levels: Sequence[FloatArray], anchors: IndexArray, num_values: int) -> FloatArray:
@@ -117,7 +150,7 @@ def _by_anchor(level: FloatArray, num_values: int) -> FloatArray:
 def _highest(values: FloatArray, count: int, lowest: float) -> tuple[IndexArray, float]:
     """Return where the `count` highest of values (N,) are, ascending, and a value that no other one exceeds.
 
-    Among equal values the lower index is taken; values below `lowest`, and NaN, are not.
+    Among equal values the lower index is taken; values below `lowest` are not.
     """
     place = len(values) - count
     least = lowest if place < 0 else max(lowest, float(np.partition(values, place)[place]))

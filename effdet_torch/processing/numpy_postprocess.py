@@ -13,10 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.errors import NonFiniteOutputError
 from effdet_torch.geometry.anchors import require_anchors
 from effdet_torch.geometry.numpy_boxes import clip_boxes_xyxy, decode_boxes_xyxy
 from effdet_torch.geometry.numpy_nms import non_max_suppression
-from effdet_torch.processing.numpy_candidates import Candidates, best_class, gather, maxima, top_k
+from effdet_torch.processing.numpy_candidates import (
+    Candidates,
+    best_class,
+    gather,
+    maxima,
+    require_finite,
+    top_k,
+)
 from effdet_torch.processing.profiles import CLASS_OFFSET, Profile, get_profile
 
 FloatArray = NDArray[np.float32]
@@ -63,12 +71,14 @@ def postprocess(
 
     Raises:
         ConfigError: The profile does not exist, or the anchors do not fit the outputs.
+        NonFiniteOutputError: There is NaN or infinity among the outputs that decide; it is for the image 0.
 
     Source: EfficientDet official code, `postprocess_per_class` and `postprocess_global`.
     """
     profile = get_profile(profile)
     require_anchors(sum(level.size for level in box_deltas) // 4, len(anchors_yxyx))
     num_classes = 4 * class_logits[0].shape[0] // box_deltas[0].shape[0]
+    require_finite([*class_logits, *box_deltas])
     highest = maxima(class_logits, num_classes)
     limit = profile.max_candidates if profile.candidates == "top_k" else len(highest)
     choose, lowest = CANDIDATES[profile.candidates], _lowest_logit(profile.score_threshold)
@@ -76,6 +86,8 @@ def postprocess(
     for count in _rounds(max(FIRST_CANDIDATES, ROOM * profile.max_detections), limit):
         chosen = choose(class_logits, highest, num_classes, count, lowest)
         deltas = gather(box_deltas, chosen.anchors, 4)
+        if not np.isfinite(deltas).all():
+            raise NonFiniteOutputError(0)
         boxes_xyxy = decode_boxes_xyxy(deltas, anchors_yxyx[chosen.anchors])[chosen.rows]
         least = -math.inf if count == limit else float(_sigmoid(np.float32(chosen.floor)))
         indices, scores = _suppress(boxes_xyxy, chosen, max(least, profile.score_threshold), profile, window)

@@ -29,20 +29,23 @@ class Detections(NamedTuple):
     scores: (B, M) float32; decayed if the profile is soft.
     classes: (B, M) int64, channel + 1 as in TensorFlow's output: COCO category ids for the official models.
     num_detections: (B,) int64.
+    is_finite: (B,) whether what the detections are chosen from is finite; single logits may be -inf, a score of 0.
     """
 
     boxes_xyxy: Tensor
     scores: Tensor
     classes: Tensor
     num_detections: Tensor
+    is_finite: Tensor
 
 
 class Candidates(NamedTuple):
-    """What goes into NMS: logits (B, N), anchor indices (B, N), class channels (B, N)."""
+    """What goes into NMS: logits (B, N), anchor indices (B, N), class channels (B, N); and see `Detections`."""
 
     logits: Tensor
     anchors: Tensor
     classes: Tensor
+    is_finite: Tensor
 
 
 def postprocess(
@@ -78,6 +81,8 @@ def postprocess(
     candidates = top_k(logits, chosen.max_candidates) if chosen.candidates == "top_k" else best_class(logits)
     candidate_deltas = deltas.gather(1, candidates.anchors[:, :, None].expand(-1, -1, 4))
     boxes_xyxy = decode_boxes_xyxy(candidate_deltas, anchors_yxyx[candidates.anchors])
+    largest = torch.linalg.vector_norm(candidate_deltas, math.inf, dim=(1, 2))  # NaN if one is
+    candidates = candidates._replace(is_finite=candidates.is_finite & largest.isfinite())
     return _selected(boxes_xyxy, candidates, image_scales, image_size, chosen, suppress)
 
 
@@ -97,14 +102,15 @@ def _selected(
     limits = most, profile.iou_threshold, profile.score_threshold
     indices, scores, num_detections = suppress(boxes_xyxy, scores, classes, *limits, profile.sigma / 2)
     boxes_xyxy = boxes_xyxy.gather(1, indices[:, :, None].expand(-1, -1, 4))
-    found = Detections(boxes_xyxy, scores, candidates.classes.gather(1, indices) + CLASS_OFFSET, num_detections)
+    classes = candidates.classes.gather(1, indices) + CLASS_OFFSET
+    found = Detections(boxes_xyxy, scores, classes, num_detections, candidates.is_finite)
     if profile.selects_further:
         found = _select_further(found, image_scales, image_size, profile)
     elif profile.clip:
         found = found._replace(boxes_xyxy=clip_boxes_xyxy(found.boxes_xyxy, image_size))
     valid = torch.arange(found.scores.shape[1], device=indices.device) < found.num_detections[:, None]
     boxes_xyxy = torch.where(valid[:, :, None], found.boxes_xyxy * scales_of_boxes(image_scales), 0.0)
-    return Detections(boxes_xyxy, found.scores, torch.where(valid, found.classes, 0), found.num_detections)
+    return found._replace(boxes_xyxy=boxes_xyxy, classes=torch.where(valid, found.classes, 0))
 
 
 def scales_of_boxes(image_scales: Tensor) -> Tensor:
@@ -116,7 +122,7 @@ def _select_further(
     found: Detections, image_scales: Tensor, image_size: tuple[int, int], profile: Profile
 ) -> Detections:
     """Return what counts of the boxes (B, N, 4) that suppression left, see `Profile`."""
-    boxes_xyxy, scores, classes, _ = found
+    boxes_xyxy, scores, classes = found[:3]
     counts = torch.arange(scores.shape[1], device=scores.device) < found.num_detections[:, None]
     if profile.max_per_class:
         counts = counts & (_places_in_class(classes) < profile.max_per_class)
@@ -131,7 +137,7 @@ def _select_further(
     valid = torch.arange(places.shape[1], device=places.device) < number[:, None]
     scores = torch.where(valid, scores.gather(1, places), 0.0)
     corners = boxes_xyxy.gather(1, places[:, :, None].expand(-1, -1, 4))
-    return Detections(corners, scores, classes.gather(1, places), number)
+    return Detections(corners, scores, classes.gather(1, places), number, found.is_finite)
 
 
 def _places_in_class(classes: Tensor) -> Tensor:
@@ -157,7 +163,8 @@ def best_class(logits: Tensor) -> Candidates:
     """Take every anchor with its highest class of logits (B, A, C); among equal ones the lowest class."""
     classes = logits.argmax(dim=2, keepdim=True)
     anchors = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[0], -1)
-    return Candidates(logits.gather(2, classes)[:, :, 0], anchors, classes[:, :, 0])
+    highest = logits.gather(2, classes)[:, :, 0]  # NaN if one is: argmax takes it
+    return Candidates(highest, anchors, classes[:, :, 0], highest.amax(dim=1).isfinite())
 
 
 def top_k(logits: Tensor, k: int) -> Candidates:
@@ -170,12 +177,14 @@ def top_k(logits: Tensor, k: int) -> Candidates:
     k = min(k, num_anchors * num_classes)
     # The k best pairs lie among the k anchors with the best maxima: each of these contributes a pair that is as good.
     num_rows = min(k, num_anchors)
-    rows = _indices_of(_highest(logits.amax(dim=2), num_rows), num_rows)
+    highest = logits.amax(dim=2)  # NaN if one is
+    rows = _indices_of(_highest(highest, num_rows), num_rows)
     row_logits = logits.gather(1, rows[:, :, None].expand(-1, -1, num_classes)).flatten(1)
     taken = _highest(row_logits, k).view(-1, num_rows, num_classes)
     pairs = _indices_of(taken.transpose(1, 2).flatten(1), k)  # class * num_rows + row
     positions, classes = pairs % num_rows, pairs // num_rows
-    return Candidates(row_logits.gather(1, positions * num_classes + classes), rows.gather(1, positions), classes)
+    chosen = row_logits.gather(1, positions * num_classes + classes)
+    return Candidates(chosen, rows.gather(1, positions), classes, highest.amax(dim=1).isfinite())
 
 
 def _highest(values: Tensor, k: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,9 @@ from typing import Any
 import torch
 
 from effdet_torch.config import EfficientDetConfig
+from effdet_torch.cores import usable_cores
 from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.rules import Note
 from effdet_torch.data.training.class_map import ClassMap, classes_of
 from effdet_torch.data.training.splits import train_and_val
 from effdet_torch.data.training.statistics import training_notes
@@ -53,7 +54,9 @@ class Setup:
         processes: that train together.
         origin: what a resumed run takes instead of the source.
         facts: sections of settings.yaml.
-        notes: what was assumed, repaired and drawn at random.
+        start_notes: what the training starts from, and what was drawn at random.
+        data_notes: what was repaired, dropped and assumed about the data.
+        warnings: what works badly.
     """
 
     request: TrainRequest
@@ -67,7 +70,14 @@ class Setup:
     processes: Processes
     origin: Mapping[str, Any]
     facts: Mapping[str, Any]
-    notes: tuple[str, ...]
+    start_notes: tuple[str, ...]
+    data_notes: tuple[Note, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Everything that should be known, in words."""
+        return *self.start_notes, *(note.sentence for note in self.data_notes), *self.warnings
 
     @property
     def config(self) -> EfficientDetConfig:
@@ -142,13 +152,21 @@ def set_up(
     facts = {"used": used, "classes": dict(classes.label_map), "from": source.name, **_splits(classes)}
     about_data = (*notes, *classes.notes, *train.notes, *val.notes)
     about_data += training_notes(classes.train, model.config.image_size)
-    texts = (
-        *(() if state else (*start.notes, *differences(request))),
-        *(note.sentence for note in dict.fromkeys(about_data)),
-        *filter(None, remarks),
-    )
     return Setup(
-        request, recipe, classes.train, classes.val, model, loader, step, workers, processes, origin, facts, texts
+        request,
+        recipe,
+        classes.train,
+        classes.val,
+        model,
+        loader,
+        step,
+        workers,
+        processes,
+        origin,
+        facts,
+        start_notes=() if state else (*start.notes, *differences(request)),
+        data_notes=tuple(dict.fromkeys(about_data)),
+        warnings=tuple(filter(None, remarks)),
     )
 
 
@@ -215,8 +233,7 @@ def _with_batch(recipe: Recipe, images: int, processes: Processes) -> tuple[Reci
 
 
 def _workers(processes: Processes) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, max(1, cores // processes.count - 1))
+    return min(MOST_WORKERS, max(1, usable_cores() // processes.count - 1))
 
 
 def _splits(classes: ClassMap) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.saving import save_tensors
-from effdet_torch.train.run.place import STATE_FILE
+from effdet_torch.outputs.atomic import replacing
+from effdet_torch.train.run.place import STATE_FILE, restart
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
 
 STATE_VERSION = 1
@@ -76,8 +76,8 @@ def load_state(folder: Path) -> TrainState:
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {reason_of(error)}") from error
     except Exception as error:  # damaged bytes can end in any error of the unpickler
-        raise ModelFileError(f"{path} is damaged: start again from last.pth with --from, in another folder") from error
+        raise ModelFileError(f"{path} is damaged: {restart(folder)}") from error
     names = set(TrainState.__dataclass_fields__)
     if not isinstance(content, dict) or content.get("version") != STATE_VERSION or set(content) != names | {"version"}:
-        raise ModelFileError(f"{path} was not written by this version; start again from last.pth with --from")
+        raise ModelFileError(f"{path} was not written by this version; {restart(folder)}")
     return TrainState(**{name: content[name] for name in names})

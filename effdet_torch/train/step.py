@@ -197,9 +197,8 @@ class TrainStep:
         wrong = next((name for name, value in names.items() if not math.isfinite(value)), None)
         if wrong is not None:
             raise TrainingError(
-                f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. The weights are those "
-                "before this step; start again from last.pth or best.pth (--from) with a lower --lr, more "
-                "--warmup-epochs, or without --amp"
+                f"step {self.step}: the {wrong} is {names[wrong]}; expected a finite number. Pass a lower --lr or more "
+                "--warmup-epochs, or leave out --amp"
             )
 
     def _update(self, overflow: bool) -> None:

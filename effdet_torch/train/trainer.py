@@ -14,20 +14,20 @@ import torch
 from effdet_torch.errors import TrainingError
 from effdet_torch.network.saving import save_model
 from effdet_torch.processes import ALONE, processes
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.interruption import Interruption, terminated_as_interrupted
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.interruption import Interruption, terminated_as_interrupted
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.train.input.loader import Batch, lost_workers_reported
 from effdet_torch.train.monitor.advice import advice
 from effdet_torch.train.monitor.check_data import CheckedData, check_data
-from effdet_torch.train.monitor.estimate import Estimate, estimate
-from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported
+from effdet_torch.train.monitor.estimate import UPDATES, Estimate, TooLarge, estimate, too_large
+from effdet_torch.train.monitor.failures import divergence_reported, full_memory_reported, restart_named
 from effdet_torch.train.monitor.memory import peak_bytes
 from effdet_torch.train.monitor.samples import found_png, trained_png
 from effdet_torch.train.norms import average_statistics
 from effdet_torch.train.request import OpenSource, TrainRequest
 from effdet_torch.train.run.folder import RunFolder
-from effdet_torch.train.run.place import LABELLED
+from effdet_torch.train.run.place import BEST, LABELLED, LAST
 from effdet_torch.train.run.progress import RunProgress
 from effdet_torch.train.run.results import EpochResult, Results
 from effdet_torch.train.run.settings import settings_of
@@ -37,7 +37,6 @@ from effdet_torch.train.step import StepResult
 from effdet_torch.train.validate import Validation, validate
 
 SAVE_SECONDS = 600  # between two states inside an epoch
-BEST, LAST = "best.pth", "last.pth"
 TRAINED, FOUND = "samples_train.png", "samples_val.png"
 LOSSES = ("total", "classes", "boxes", "iou", "l2")
 
@@ -61,22 +60,26 @@ def train(request: TrainRequest, open_source: OpenSource | None = None) -> Resul
         return Trainer(set_up(request, group, open_source, state), state).run()
 
 
-def check(request: TrainRequest, open_source: OpenSource | None = None) -> tuple[CheckedData, Estimate]:
+def check(request: TrainRequest, open_source: OpenSource | None = None) -> tuple[CheckedData, Estimate | TooLarge]:
     """Read all data, draw some of them into the run folder, and do a few updates to see what a training will take.
 
     Raises:
         EffdetError: As for `train`.
     """
-    setup = set_up(request, ALONE, open_source)
-    request.out.mkdir(parents=True, exist_ok=True)
-    size, picture = setup.config.image_size, request.out / LABELLED
-    with progress_bar("read") as progress:
-        data = check_data(setup.train, setup.val, size, picture, setup.workers, progress)
-    updates, validations = setup.first_update(setup.recipe.epochs), -(-setup.recipe.epochs // setup.recipe.val_every)
-    groups = groups_of(setup, 0, updates)
-    found = estimate(setup.step, groups, setup.model, setup.val, updates, validations)
-    known = {note.sentence for note in data.notes}
-    return data._replace(remarks=tuple(note for note in setup.notes if note not in known)), found
+    with lost_workers_reported(), full_memory_reported():
+        setup = set_up(request, ALONE, open_source)
+        request.out.mkdir(parents=True, exist_ok=True)
+        with progress_bar("read") as progress:
+            data = check_data(setup.train, setup.val, setup.data_notes, request.out / LABELLED, setup.workers, progress)
+        data = data._replace(remarks=(*setup.start_notes, *setup.warnings))
+        if found := too_large(setup.step, setup.config.image_size):
+            return data, found
+        updates, validations = (
+            setup.first_update(setup.recipe.epochs),
+            -(-setup.recipe.epochs // setup.recipe.val_every),
+        )
+        groups = groups_of(setup, 0, min(updates, UPDATES))  # workers read ahead
+        return data, estimate(setup.step, groups, setup.model, setup.val, updates, validations)
 
 
 def groups_of(setup: Setup, start: int, stop: int) -> Iterator[list[Batch]]:
@@ -144,7 +147,8 @@ class Trainer:
         with self.progress.epoch(state.epoch + 1, state.updates * images) as show:
             for group in groups:
                 self._seed()
-                result = self.step(group)
+                with restart_named(setup.request.out):
+                    result = self.step(group)
                 state.updates += 1
                 self._add(result)
                 state.seconds += time.monotonic() - begin
@@ -188,10 +192,13 @@ class Trainer:
 
     def _end_of_epoch(self) -> None:
         setup, state = self.setup, self.state
-        self._save_state()  # a validation may take long
-        begin = time.monotonic()
         number = state.epoch + 1
         is_validated = number % setup.recipe.val_every == 0 or number == setup.recipe.epochs
+        if is_validated:
+            self._save_state()  # a validation may take long
+        else:
+            self._average_statistics()
+        begin = time.monotonic()
         found = self._validated() if is_validated else {}
         result = self._result(number, found, time.monotonic() - begin)
         if self.folder:
@@ -272,11 +279,15 @@ class Trainer:
             **self.setup.provenance,
         }
 
-    def _save_state(self) -> None:
-        """Write the state, in which the statistics of all processes count; called in all of them."""
+    def _average_statistics(self) -> None:
+        """Let the statistics of all processes count in what is saved; called in all of them."""
         for _, values in self._copies():
             with values:
                 average_statistics(self.setup.model, self.setup.processes)
+
+    def _save_state(self) -> None:
+        """Write the state; called in all processes."""
+        self._average_statistics()
         if self.is_first:
             self.state.model, self.state.step = self.setup.model.state_dict(), self.step.state_dict()
             save_state(self.state, self.setup.request.out)

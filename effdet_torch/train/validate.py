@@ -60,7 +60,7 @@ def validate(
 
     Raises:
         ImageError: An image cannot be read.
-        EvaluationError: A box or a score is not a number.
+        NonFiniteOutputError: The network returned NaN or infinity for an image.
         ConfigError: A setting does not exist.
     """
     images, found = processes.share(data.images), dict[int, list[CocoResult]]()

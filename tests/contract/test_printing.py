@@ -1,4 +1,4 @@
-"""Commands print through `effdet_torch.terminal` alone, which escapes what strangers put into names."""
+"""Commands print through `effdet_torch.terminal.text` alone, which escapes what strangers put into names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("converter", "effdet_torch", "mappings", "verify")
-PLACE = "effdet_torch/terminal.py"
+PLACE = "effdet_torch/terminal/text.py"
 PRINTERS = {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}
 
 

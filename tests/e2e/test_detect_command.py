@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 import cli
 from effdet_torch.errors import UsageError
 from effdet_torch.inference.files import pictures
-from effdet_torch.inference.files.find import Sources, find_images, image_id, left_out
+from effdet_torch.inference.files.find import Sources, find_sources, image_id, left_out
 from effdet_torch.inference.files.places import Outputs, planned
 from effdet_torch.inference.images import read_image
 from support.coco_samples import annotation_file, convert_trained, write_coco, write_model
@@ -260,14 +260,17 @@ def test_folders_patterns_and_files(folder: Path) -> None:
     (folder / "sub" / "deep").mkdir(parents=True)
     for name in ("sub/C.JPG", "sub/notes.txt", "sub/deep/d.webp", "sub/[1].png"):
         (folder / name).touch()
-    assert find_images(["."]) == [Path("a.png"), Path("b.bmp")]
-    assert find_images(["sub"]) == [Path("sub/C.JPG"), Path("sub/[1].png")]
-    assert find_images(["sub/[1].png"]) == [Path("sub/[1].png")]
-    assert find_images(["sub/*"]) == [
+    assert find_sources(["."]).images == [Path("a.png"), Path("b.bmp")]
+    assert find_sources(["sub"]).images == [Path("sub/C.JPG"), Path("sub/[1].png")]
+    assert find_sources(["sub/[1].png"]).images == [Path("sub/[1].png")]
+    assert find_sources(["sub/*"]).images == [
         Path("sub/C.JPG"), Path("sub/[1].png"), Path("sub/deep/d.webp"), Path("sub/notes.txt")
     ]  # fmt: skip
-    assert find_images(["**/*.webp", str(folder / "s*" / "C*")]) == [Path("sub/deep/d.webp"), folder / "sub" / "C.JPG"]
-    assert find_images(["b.bmp", "*.?m?", "b.bmp"]) == [Path("b.bmp")]
+    assert find_sources(["**/*.webp", str(folder / "s*" / "C*")]).images == [
+        Path("sub/deep/d.webp"),
+        folder / "sub" / "C.JPG",
+    ]
+    assert find_sources(["b.bmp", "*.?m?", "b.bmp"]).images == [Path("b.bmp")]
 
 
 def test_newer_suffixes_and_what_is_left_out_of_folders(folder: Path) -> None:
@@ -275,7 +278,7 @@ def test_newer_suffixes_and_what_is_left_out_of_folders(folder: Path) -> None:
     for name in ("a.JFIF", "b.avif", "c.jp2", "d.heic", "e.heic", "README", ".DS_Store"):
         (folder / "new" / name).touch()
     (folder / "new" / "deep.heic").mkdir()
-    assert find_images(["new"]) == [Path("new/a.JFIF"), Path("new/b.avif"), Path("new/c.jp2")]
+    assert find_sources(["new"]).images == [Path("new/a.JFIF"), Path("new/b.avif"), Path("new/c.jp2")]
     assert left_out(["new", "new", "n*"]) == {".heic": 2, "": 1}
     assert left_out(["new/d.heic", "a.png"]) == left_out(["."]) == {}  # negative control: they are not left out
 
@@ -287,10 +290,10 @@ def test_patterns_do_not_follow_links_in_circles(folder: Path) -> None:
     (folder / "up0.jpg").symlink_to("up0.jpg")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "h.png").touch()
-    assert find_images(["**/*.png"]) == [Path("a.png")]
-    assert find_images([".h*/*.png"]) == [Path(".hidden/h.png")]
+    assert find_sources(["**/*.png"]).images == [Path("a.png")]
+    assert find_sources([".h*/*.png"]).images == [Path(".hidden/h.png")]
     with pytest.raises(UsageError, match=r"\*\*b is not a pattern: "):
-        find_images(["a**b"])
+        find_sources(["a**b"])
 
 
 def test_an_image_that_links_to_itself_is_reported(model_file: Path, folder: Path) -> None:

@@ -31,7 +31,7 @@ SMALLEST = [
 def test_the_smallest_form(tmp_path: Path) -> None:
     pytest.importorskip("effdet", reason="the effdet package is not installed: pip install -e '.[bench]'")
     out = tmp_path / "gpu.json"
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", *SMALLEST, "--out", str(out)]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.inference.gpu", *SMALLEST, "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]

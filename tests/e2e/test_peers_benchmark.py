@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import bounds, markdown
+from benchmarks.peers.tables import bounds, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {"pixels": 1.0, "network": 5.0, "detections": 1.0}

@@ -17,7 +17,7 @@ import cli
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from effdet_torch.data.sources import DataSource
-from effdet_torch.engines.openvino import OpenVinoEngine
+from effdet_torch.engines.runtimes.openvino import OpenVinoEngine
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.export.export import export_model
 from effdet_torch.export.settings import ExportSettings

@@ -12,8 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import mutation
-from benchmarks.mutation import EXCHANGED, SCALED, Mutation, main, mutated, mutation_score, plan_mutations
+from benchmarks.verification import mutation
+from benchmarks.verification.mutation import EXCHANGED, SCALED, Mutation, main, mutated, mutation_score, plan_mutations
 from converter.conversion import Preparation, prepare
 from converter.locate import open_checkpoint
 from effdet_torch.network.checkpoint import load_model
@@ -73,7 +73,7 @@ def test_a_blind_comparison_catches_nothing(
     monkeypatch.setattr(mutation, "tolerance", lambda *_: math.inf)
     monkeypatch.setattr(demo, "get_config", lambda variant: {"d1": small_config()}[variant])
     main(["--variant", "d1", "--sample", "2", "--size", "64"])
-    command = "python -m benchmarks.mutation --variant d1 --sample 2 --size 64"
+    command = "python -m benchmarks.verification.mutation --variant d1 --sample 2 --size 64"
     page = capsys.readouterr().out
     assert page.startswith(f"# Mutation score\n\nWritten by `{command}`; do not edit.")
     assert "converted d1" in page

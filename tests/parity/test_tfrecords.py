@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tempfile
 import tracemalloc
 from contextlib import suppress
@@ -88,6 +89,40 @@ def test_an_evaluation_is_that_of_the_same_images_in_cocos_layout(tmp_path: Path
     assert found[1] is not None
     assert found[1].results == found[0].results
     assert found[1].metrics == pytest.approx(found[0].metrics)
+
+
+CATS_AND_DOGS = "item { id: 1 name: '/m/01yrx' display_name: 'cat' } item { id: 2 name: 'dog' }"
+
+
+@pytest.mark.parametrize("text", [b"/m/01yrx", b"cat", b"Cat", b""])
+@pytest.mark.parametrize("place", ["label_map.pbtxt", "valid/mine_LabelMap.pbtxt"])
+def test_a_label_map_names_the_classes(tmp_path: Path, text: bytes, place: str) -> None:
+    write_records(tmp_path / "valid" / "a.tfrecord", features(7, **{f"{PREFIX}class/text": [text]}))
+    before = read(tmp_path)
+    (tmp_path / place).write_text(CATS_AND_DOGS)
+    (tmp_path / "graph.pbtxt").write_text("node { name: 'images' }")
+    data = read(tmp_path)
+    assert (before.categories, before.notes) == ({1: text.decode()}, ())  # negative control
+    assert (data.categories, data.objects) == ({1: "cat", 2: "dog"}, before.objects)
+    assert kinds(data) == ({} if text == b"cat" else {"class named by label map": 1})
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (["item { id: 2 name: 'dog' }"], "map0.pbtxt does not belong to the records: it lacks the classes 1 cat;"),
+        (["item { id: 1 name: 'dog' }"], "records: 1 is 'cat' in the records and 'dog' in the map; replace it"),
+        ([CATS_AND_DOGS, "item { id: 1 name: 'cat' }"], "1.pbtxt and label_map0.pbtxt give the classes different"),
+        (["item { id: 1 name: 'cat'"], "label_map0.pbtxt is not a label map: line 1: expected the name of a field"),
+    ],
+)
+def test_a_label_map_that_does_not_fit(tmp_path: Path, maps: list[str], message: str) -> None:
+    path = write_records(tmp_path / "val.tfrecord", features(7))
+    for number, text in enumerate(maps):
+        (tmp_path / f"label_map{number}.pbtxt").write_text(text)
+    for place in (tmp_path, path):
+        with pytest.raises(EvaluationError, match=re.escape(message)):
+            read(place)
 
 
 def test_pixels_stay_in_the_file(tmp_path: Path) -> None:

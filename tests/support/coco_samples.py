@@ -17,7 +17,7 @@ from converter.plan.copies import ViewName
 from effdet_torch.data.sources import DataSource
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processes import ALONE, Processes
-from effdet_torch.progress.bar import Progress
+from effdet_torch.terminal.bar import Progress
 from support.sources import small_config
 from verify.detections import run
 from verify.detections.run import CocoSettings, Evaluation

@@ -19,7 +19,8 @@ from converter.plan.expand import Plan
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
-from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.config import EfficientDetConfig
+from effdet_torch.variants import get_config
 
 Array = NDArray[Any]
 EMA = "ExponentialMovingAverage"
@@ -31,15 +32,11 @@ class MemorySource(VariableSource):
     def __init__(
         self, arrays: Mapping[str, Any], path: str = "folder/model", *, data: bool = True, **facts: Any
     ) -> None:
-        super().__init__(SourceFacts("memory", Path(path), Path(path).parent, **facts))
-        self.arrays, self._variables = dict(arrays), shapes_of(arrays)
+        super().__init__(SourceFacts("memory", Path(path), Path(path).parent, **facts), shapes_of(arrays))
+        self.arrays = dict(arrays)
         self.data, self.closed = data, False
         self.on_disk: tuple[Path, ...] = ()
         self.reads: list[str] = []
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        return self._variables
 
     def read(self, name: str) -> Array:
         array = self.arrays[name]

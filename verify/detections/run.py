@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,14 +24,14 @@ from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
 from effdet_torch.metrics.evaluators import AUTO, Evaluator, get_evaluator
-from effdet_torch.outputs import NO_FILES, RunFiles, is_folder
+from effdet_torch.outputs.atomic import write_json
+from effdet_torch.outputs.paths import NO_FILES, RunFiles, is_folder
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.processing.profiles import Profile, profile_name
-from effdet_torch.terminal import write_json
 from verify.detections.results_file import submission_name, to_submission
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
 
@@ -185,6 +185,8 @@ def evaluate(
     processes: Processes = ALONE,
     progress: Progress | None = None,
     files: RunFiles = NO_FILES,
+    keep: Path | None = None,
+    finished: list[Callable[[], None]] | None = None,
 ) -> Evaluation | None:
     """Detect in the images, write the results, compute the metrics; None in all processes but the first.
 
@@ -194,6 +196,8 @@ def evaluate(
         processes: of a distributed run.
         progress: called with (done, total) images.
         files: what else the run reads and writes.
+        keep: beside which partial results are kept; by default `out`.
+        finished: takes what removes the partial results; by default they are removed once `out` is written.
 
     Raises:
         EffdetError: An image or a partial result cannot be used; or `out` or one of `files` would overwrite a file of
@@ -207,7 +211,7 @@ def evaluate(
         raise UsageError(f"--results {out} is a directory; name a file")
     read = (prepared.path, split.path, *dict.fromkeys(image.path for image in split.images))
     files.require_apart(read, [] if out is None else [("--results", out)])
-    kept = PartialResults(out, partial(_origin, prepared), processes.rank)
+    kept = PartialResults(keep or out, partial(_origin, prepared), processes.rank)
     processes.wait()  # until all have read what an interrupted run left, before one of them writes
     gathered = processes.gather(_detect_share(prepared, kept, processes, progress))
     if processes.rank != 0:
@@ -216,7 +220,10 @@ def evaluate(
     results = [result for image_id in split.image_ids for result in by_image[image_id]]
     if out is not None:
         write_json(out, to_submission(results) if test_dev else results, indent=None)
+    if finished is None:
         kept.remove()
+    else:
+        finished.append(kept.remove)
     evaluator = prepared.evaluator.name
     boxes = None if test_dev else evaluate_boxes(split.dataset, results, split.image_ids, evaluator)
     LOG.info("computed %s", "nothing: no annotations" if test_dev else f"the metrics with {prepared.evaluator}")

@@ -28,7 +28,7 @@ from verify.reference.base import LayerKey, Reference, Tap
 from verify.results.verification import DType, LayerResult, Measures, Mode
 
 if TYPE_CHECKING:
-    from effdet_torch.progress.bar import Progress
+    from effdet_torch.terminal.bar import Progress
 
 TENSORFLOW_MODES: tuple[Mode, ...] = ("cumulative", "isolated")
 KEPT = 4  # arrays in `RecentTensors`: enough for nine of ten inputs of d0, and at most a few hundred MB

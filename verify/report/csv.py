@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 
-from effdet_torch.atomic import replacing
+from effdet_torch.outputs.atomic import replacing
 from effdet_torch.untrusted.text import printable
 from verify.results.details import Comparison, Details
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError
+from effdet_torch.outputs.atomic import replacing
 from verify.report.html import to_html
 from verify.report.json import to_json
 from verify.report.junit import to_junit

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from effdet_torch.engines.document import INPUT
-from effdet_torch.engines.file_engine import FileEngine, failed, to_bytes
-from effdet_torch.engines.onnx_runtime import read_onnx
-from effdet_torch.engines.openvino import FULL_PRECISION
+from effdet_torch.engines.file_engine import FileEngine, running, to_bytes
+from effdet_torch.engines.runtimes.onnx_runtime import read_onnx
+from effdet_torch.engines.runtimes.openvino import FULL_PRECISION
 from effdet_torch.export.detector import Normalization
 
 Array = NDArray[Any]
@@ -39,10 +39,8 @@ def inner_outputs(engine: FileEngine, pixels: Array, names: Sequence[str]) -> di
         return {}
     run = RUNTIMES[engine.path.suffix.lower()]
     given = pixels if engine.interface.pixels == "normalized" else to_bytes(pixels, engine.config)
-    try:
+    with running(engine.path, engine.runtime):
         found = run(engine.path, np.repeat(given, engine.interface.batch or 1, axis=0), names)
-    except Exception as error:  # runtimes have kinds of their own
-        raise failed(engine.path, engine.runtime, error) from error
     return {name: array[:1] for name, array in found.items()}
 
 

@@ -90,7 +90,7 @@ class StateDict(VariableSource):
         self._places: dict[str, tuple[StoredTensor | None, Entry, int]] = {}
         for view, plan in plans.items():
             self._add(copies.by_view[view].tensors, plan, view if held_view is None else "raw")
-        self._variables = {
+        variables = {
             name: VariableInfo("float32" if tensor is None else tensor.dtype, entry.shape)
             for name, (tensor, entry, _) in self._places.items()
         }
@@ -107,12 +107,8 @@ class StateDict(VariableSource):
         )
         if file and (file.parent / MODEL_CARD).is_file():
             facts = replace(facts, notes=(*facts.notes, f"{MODEL_CARD} in the folder is not read"))
-        super().__init__(facts if facts.given else _of_another_tool(self._file, facts, copies, plans, trainings))
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All variables that the tensors represent; folded biases are zeros."""
-        return self._variables
+        facts = facts if facts.given else _of_another_tool(self._file, facts, copies, plans, trainings)
+        super().__init__(facts, variables)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, computed from its tensor."""
@@ -127,9 +123,6 @@ class StateDict(VariableSource):
     def files(self) -> tuple[Path, ...]:
         """Return the file."""
         return (self._file,)
-
-    def close(self) -> None:
-        """Nothing to do: the file is unmapped when the last array is gone."""
 
     def _add(self, tensors: Tensors, plan: Plan, view: str) -> None:
         names = stored_names(plan, view)

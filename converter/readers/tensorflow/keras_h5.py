@@ -11,7 +11,6 @@ import math
 import mmap
 import sys
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -65,20 +64,15 @@ class KerasH5(VariableSource):
         rows = _named(path, found["arrays"])
         dtypes = {dtype: np.dtype(dtype) for dtype, *_ in rows.values()}
         names = {dtype: dtype.name for dtype in dtypes.values()}  # NumPy builds it anew every time
-        self._arrays, self._variables = {}, {}
+        self._arrays, variables = {}, {}
         for name, given in undo_counters(rows).items():
             dtype, shape, is_copied, offset, checksum = rows[given]
             self._arrays[name] = _Array(dtypes[dtype], tuple(shape), copies if is_copied else mapped, offset, checksum)
-            self._variables[name] = VariableInfo(names[dtypes[dtype]], tuple(shape))
+            variables[name] = VariableInfo(names[dtypes[dtype]], tuple(shape))
         if found["metadata"] is not None:
             facts = with_metadata(facts, parse_metadata(path, found["metadata"]))
         is_checked = all(array.checksum is not None for array in self._arrays.values())
-        super().__init__(replace(facts, checksums="CRC-32C" if is_checked else ""))
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All arrays that a layer lists, under their TF1 names."""
-        return self._variables
+        super().__init__(replace(facts, checksums="CRC-32C" if is_checked else ""), variables)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, as a view of the file where NumPy can use the values as they are stored."""
@@ -95,13 +89,6 @@ class KerasH5(VariableSource):
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32C of a variable's values where this project wrote the file."""
         return self._arrays[name].checksum
-
-    def files(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.path,)
-
-    def close(self) -> None:
-        """Do nothing: the file is unmapped when the last array is gone."""
 
 
 def _has_open_files() -> bool:

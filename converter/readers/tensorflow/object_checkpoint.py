@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.readers.tensorflow.object_graph import Names, read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle, lost_of_training
-from converter.source import AVERAGE, OTHER_COPY, RAW_VALUES, SourceFacts, VariableInfo, VariableSource
+from converter.source import AVERAGE, OTHER_COPY, RAW_VALUES, SourceFacts, VariableSource
 
 ONE_COPY = "holds one copy of every variable and does not say whether it is the averages"
 _AVERAGES_PREFIX = "emackpt"
@@ -40,14 +39,8 @@ class ObjectCheckpoint(VariableSource):
         except (CorruptFileError, UnsupportedSourceError) as error:
             raise type(error)(f"{bundle.path}: {error}. Pass another checkpoint of the same model.") from error
         implied, facts = self._implied_averages(names)
-        super().__init__(facts)
         self._keys = {**names.model, **names.others, **implied}
-        self._variables = {name: bundle.variables[key] for name, key in self._keys.items()}
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All stored variables under their TF1 names, including averages that are stored only once."""
-        return self._variables
+        super().__init__(facts, {name: bundle.variables[key] for name, key in self._keys.items()})
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, see `TensorBundle.read`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,17 +64,12 @@ class TensorBundle(VariableSource):
         self._index_path = Path(f"{prefix}.index")
         with self._naming(self._index_path):
             self._index = read_index(_read_file(self._index_path))
-        self._variables = {name: entry.info for name, entry in self._index.entries.items()}
-        kind = "TF2 object checkpoint" if OBJECT_GRAPH in self._variables else "TF1 checkpoint"
-        names = self._variables.keys()
-        lost = (*([] if AVERAGE in slots_of(names) else [OTHER_COPY]), *lost_of_training(names))
+        variables = {name: entry.info for name, entry in self._index.entries.items()}
+        kind = "TF2 object checkpoint" if OBJECT_GRAPH in variables else "TF1 checkpoint"
+        lost = (*([] if AVERAGE in slots_of(variables) else [OTHER_COPY]), *lost_of_training(variables))
         folder = self.prefix.parent
-        super().__init__(SourceFacts(kind, Path(path or prefix), folder, checksums="CRC-32C", unrecoverable=lost))
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All stored variables, including those of a dtype that cannot be read."""
-        return self._variables
+        facts = SourceFacts(kind, Path(path or prefix), folder, checksums="CRC-32C", unrecoverable=lost)
+        super().__init__(facts, variables)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable, checked against its checksum.

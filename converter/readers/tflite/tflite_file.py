@@ -5,7 +5,6 @@ A batch norm that was folded into the layer before it becomes one that only adds
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +26,10 @@ from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
 from converter.readers.tflite.walk.network import find_network
 from converter.source import SourceFacts, VariableInfo, VariableSource
-from effdet_torch.config import get_config, variants_with
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import map_file
+from effdet_torch.variants import get_config, variants_with
 
 KIND = "TensorFlow Lite model"
 ONE_COPY = "a TensorFlow Lite file holds one copy of the network, and does not say whether it is the average"
@@ -38,6 +37,8 @@ ONE_COPY = "a TensorFlow Lite file holds one copy of the network, and does not s
 
 class TfliteFile(VariableSource):
     """The network of a TensorFlow Lite file, as the official variables that compute the same.
+
+    Of batch norms only the bias is kept, which is folded into their layer.
 
     Args:
         path: the file.
@@ -67,7 +68,7 @@ class TfliteFile(VariableSource):
             raise UnsupportedSourceError(
                 f"{path}: this is a {KIND}, but not an EfficientDet that can be read: {error}."
             ) from error
-        self._variables = {name: VariableInfo("float32", recipe.shape) for name, recipe in self._recipes.items()}
+        variables = {name: VariableInfo("float32", recipe.shape) for name, recipe in self._recipes.items()}
         evidence = evidence_of(path.name, self._network)
         facts = SourceFacts(
             KIND,
@@ -83,12 +84,7 @@ class TfliteFile(VariableSource):
         if document := model.metadata.get(METADATA_KEY):  # effdet-export wrote the file
             own = with_metadata(facts, parse_metadata(path, bytes(document).decode("utf-8", "replace")))
             facts = replace(own, given=(*own.given, BLOCKS), provenance={**own.provenance, **facts.provenance})
-        super().__init__(facts)
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All variables of the network; those of batch norms only keep the bias that is folded into their layer."""
-        return self._variables
+        super().__init__(facts, variables)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable; without a checksum in the file, damaged values cannot be detected."""
@@ -107,13 +103,6 @@ class TfliteFile(VariableSource):
         """The number format of the kernels: the coarsest that one of them has."""
         types = kernel_types(self._network)
         return "int8" if types["int8"] or types["uint8"] else "float16" if types["float16"] else "float32"
-
-    def files(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.path,)
-
-    def close(self) -> None:
-        """Nothing to do: the file is unmapped when the last array is gone."""
 
 
 def _find(model: Model) -> tuple[int, NetworkFound]:

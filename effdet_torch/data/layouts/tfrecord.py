@@ -2,19 +2,22 @@
 
 Every record is an image with its objects; boxes are shares of the image's sides, classes count from 1. The pixels stay
 in the file. A split is one file, or many such as train-00000-of-00032.tfrecord; what is before the numbers names it.
+A label map beside the files (`label_map.pbtxt`) names the classes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from effdet_torch.data import values
+from effdet_torch.data.classes import spelled
 from effdet_torch.data.dataset import RawData
 from effdet_torch.data.files import read_header
 from effdet_torch.data.layouts.example import Example
+from effdet_torch.data.layouts.label_map import Label, find_label_map
 from effdet_torch.data.layouts.records import read_records
 from effdet_torch.data.layouts.split_names import VALIDATION, pick
 from effdet_torch.data.rules import Findings
@@ -82,7 +85,8 @@ def _read(name: str, path: Path, files: list[Path]) -> RawData:
     for file in files:
         for number, (offset, record) in enumerate(read_records(file), start=1):
             reader.take(FilePart(file, offset, len(record), f"record {number}"), record)
-    return reader.content(name, path)
+    labels = find_label_map(dict.fromkeys((files[0].parent, path if path.is_dir() else path.parent)))
+    return reader.content(name, path, labels)
 
 
 class _Reader:
@@ -152,14 +156,41 @@ class _Reader:
                 "iscrowd": is_crowd,
             }
 
-    def content(self, name: str, path: Path) -> RawData:
-        """Return what was found."""
+    def content(self, name: str, path: Path, labels: tuple[Path, Mapping[int, Label]] | None) -> RawData:
+        """Return what was found.
+
+        Args:
+            name: of the split.
+            path: of the data set.
+            labels: the label map beside it, if there is one.
+
+        Raises:
+            EvaluationError: The records and the label map contradict each other.
+        """
         numbers = values.image_ids(self._ids)
         images = [{"id": number} | image for number, image in zip(numbers, self._images, strict=True)]
         objects = [item | {"image_id": numbers[item["image_id"]]} for item in self._objects]
-        categories = [{"id": label, "name": text} for label, text in sorted(self._names)]
+        names = sorted(self._names) if labels is None else self._named_by(*labels)
+        categories = [{"id": label, "name": text} for label, text in names]
         content = {"images": images, "categories": categories, "annotations": objects}
         return RawData(name, path, path, content, self._found, has_ids=False)
+
+    def _named_by(self, path: Path, labels: Mapping[int, Label]) -> list[tuple[int, str]]:
+        """Return (label, name for people) of all classes of a label map."""
+        unknown = [f"{number} {text}".strip() for number, text in sorted(self._names) if number not in labels]
+        others = [
+            f"{number} is {text!r} in the records and {labels[number].shown!r} in the map"
+            for number, text in sorted(self._names)
+            if number in labels and spelled(text) not in ("", *map(spelled, labels[number]))
+        ]
+        if unknown or others:
+            problem = f"it lacks the classes {listed(unknown)}" if unknown else listed(others, 3)
+            raise EvaluationError(
+                f"{path} does not belong to the records: {problem}; replace it by theirs, or move it away"
+            )
+        renamed = (number for number, text in sorted(self._names) if text != labels[number].shown)
+        self._found.add_all("class named by label map", (f"{x} {labels[x].shown}" for x in dict.fromkeys(renamed)))
+        return [(number, label.shown) for number, label in labels.items()]
 
 
 def _annotation(shares: tuple[float, ...], frame: tuple[int, int], area: float | None) -> dict[str, Any]:

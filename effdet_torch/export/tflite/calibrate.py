@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from effdet_torch.engines.litert import silent_libraries
+from effdet_torch.engines.runtimes.litert import silent_libraries
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.tflite.graph import Graph, Tensor
 from effdet_torch.export.tflite.scales import RANGED, Range

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.engines.document import DETECTIONS, Document
-from effdet_torch.engines.litert import DETECTION_OUTPUTS
+from effdet_torch.engines.runtimes.litert import DETECTION_OUTPUTS
 
 TASK_METADATA = "TFLITE_METADATA"
 LABEL_FILE = "labels.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from effdet_torch.engines.file_engine import quiet
-from effdet_torch.engines.openvino import WEIGHTS_CHECKSUM, weights_checksum
+from effdet_torch.engines.runtimes.openvino import WEIGHTS_CHECKSUM, weights_checksum
 from effdet_torch.export.writers.onnx_file import onnx_model
 from effdet_torch.export.writers.program import Job, Written, explained
 from effdet_torch.file_format import METADATA_KEY

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from effdet_torch.engines.exported_program import DOCUMENT
 from effdet_torch.engines.file_engine import quiet
+from effdet_torch.engines.runtimes.exported_program import DOCUMENT
 from effdet_torch.export.writers.program import Job, Written, explained, exported_program
 
 

@@ -19,7 +19,7 @@ from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.detections import Detections
 from effdet_torch.metrics.columns import CocoResult
-from effdet_torch.outputs import NO_FILES, RunFiles
+from effdet_torch.outputs.paths import NO_FILES, RunFiles
 
 LOG = logging.getLogger("effdet")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.errors import NonFiniteOutputError
 from effdet_torch.inference.files.find import VideoSource, video_id
 from effdet_torch.inference.files.found import FileDetections, mask_entry, named
 from effdet_torch.inference.files.pictures import save_pictures
@@ -23,7 +24,7 @@ from effdet_torch.inference.images import ImageError
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.detections import Detections
 from effdet_torch.inference.results.visualize import draw_detections
-from effdet_torch.progress.interruption import Interruption
+from effdet_torch.terminal.interruption import Interruption
 
 DIGITS = 3  # of a time in seconds
 
@@ -98,7 +99,7 @@ class VideoRun:
         rate, drawn = (video.fps or USUAL_FPS) / self._every, self._place.drawing
         start, pending, count, drift = time.monotonic(), deque[tuple[int, float]](), 0, 0.0
         with nullcontext() if drawn is None else VideoWriter(drawn, rate, keeps_pace=video.is_live) as writer:
-            for result in self._predictor.stream_batches(self._batches(video, pending)):
+            for result in self._results(video, pending):
                 if isinstance(result, ImageError):  # frames are pixels already
                     raise result
                 (number, seconds), (pixels, found) = pending.popleft(), result
@@ -114,6 +115,14 @@ class VideoRun:
         if writer is not None and count:
             self.summary += f"; {drawn}: {CODEC}, {rate:g} frames/s"
             self.summary += _timing(video, drift)
+
+    def _results(
+        self, video: Video, pending: deque[tuple[int, float]]
+    ) -> Iterator[tuple[NDArray[np.uint8], Detections] | ImageError]:
+        try:
+            yield from self._predictor.stream_batches(self._batches(video, pending))
+        except NonFiniteOutputError as error:
+            raise error.at(error.place, f"{self._source.name}#{pending[error.place][0]}") from error
 
     def _batches(
         self, video: Video, pending: deque[tuple[int, float]]

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from effdet_torch.data.files import IMAGE_SUFFIXES
 from effdet_torch.errors import UsageError, listed
-from effdet_torch.outputs import is_folder
+from effdet_torch.outputs.paths import is_folder
 
 COCO_FILE_NAME = re.compile(r"(?:COCO_\w+_)?(\d{12})\.\w+")
 VIDEO_SUFFIXES = frozenset(
@@ -77,11 +77,6 @@ def find_sources(names: Sequence[str], recursive: bool = False) -> Sources:
 def is_video(path: Path) -> bool:
     """Return whether a file is a video, by its suffix."""
     return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def find_images(names: Sequence[str], recursive: bool = False) -> list[Path]:
-    """Return the images of `find_sources`."""
-    return find_sources(names, recursive).images
 
 
 def left_out(names: Sequence[str], recursive: bool = False) -> Counter[str]:

@@ -15,7 +15,7 @@ from effdet_torch.inference.files.places import Places, mask_path
 from effdet_torch.inference.results.detections import Detections
 from effdet_torch.inference.results.saved import save_picture
 from effdet_torch.inference.results.visualize import draw_detections
-from effdet_torch.outputs import NEXT_STEP
+from effdet_torch.outputs.paths import NEXT_STEP
 
 
 def save_pictures(pixels: NDArray[np.uint8], found: Detections, place: Places, others: Collection[Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from effdet_torch.errors import UsageError
 from effdet_torch.inference.files.find import Sources, is_video
-from effdet_torch.outputs import Row, RunFiles
+from effdet_torch.outputs.paths import Row, RunFiles
 
 DRAWN_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 LOSSY = frozenset({".jfif", ".jpeg", ".jpg"})

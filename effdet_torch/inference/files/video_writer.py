@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.atomic import replacing_by_name
 from effdet_torch.errors import OutputError
 from effdet_torch.inference.files.video import is_utf8, opencv
+from effdet_torch.outputs.atomic import replacing_by_name
 
 CODEC = "mp4v"
 USUAL_FPS = 25.0  # of a source that states none

@@ -13,9 +13,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring  # writt
 
 from PIL import Image
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError, UsageError
 from effdet_torch.inference.results.detections import Detection, Detections
+from effdet_torch.outputs.atomic import replacing
 from effdet_torch.untrusted.text import printable
 
 PICTURES: Mapping[str, Mapping[str, Any]] = {

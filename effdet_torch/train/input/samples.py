@@ -59,7 +59,7 @@ class Samples:
         return FilePart(path, offset, size, self._names[index].decode("utf-8", "surrogatepass")) if size else path
 
     def read(self, index: int) -> Example:
-        """Read an image.
+        """Read an image; boxes that have no part in it are left out.
 
         Raises:
             ImageError: The file cannot be read; names it.
@@ -69,7 +69,9 @@ class Samples:
         rows = slice(self._starts[index], self._ends[index])
         x, y, box_width, box_height = self._boxes[rows].T
         corners = np.stack((y / height, x / width, (y + box_height) / height, (x + box_width) / width), axis=1)
-        return Example(image, np.clip(corners, 0, 1).astype(np.float32), self._labels[rows])
+        corners = np.clip(corners, 0, 1)
+        kept = (corners[:, 2:] > corners[:, :2]).all(axis=1)  # AutoAugment would widen the others
+        return Example(image, corners[kept].astype(np.float32), self._labels[rows][kept])
 
 
 class _Texts:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from effdet_torch.atomic import replacing
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.rules import Note
-from effdet_torch.data.training.statistics import Statistics, describe, training_notes
+from effdet_torch.data.training.statistics import Statistics, describe
 from effdet_torch.errors import EvaluationError, listed
 from effdet_torch.inference.images import ImageError, read_images
-from effdet_torch.progress.bar import Progress
+from effdet_torch.outputs.atomic import replacing
+from effdet_torch.terminal.bar import Progress
 from effdet_torch.train.monitor.samples import annotated_png
 
 BATCH = 8  # images that are read at once
@@ -37,7 +37,7 @@ class CheckedData(NamedTuple):
 def check_data(
     train: DataSet,
     val: DataSet,
-    image_size: tuple[int, int],
+    notes: tuple[Note, ...],
     picture: Path,
     workers: int = 0,
     progress: Progress | None = None,
@@ -47,7 +47,7 @@ def check_data(
     Args:
         train: the training images; category ids are labels.
         val: the images for validation.
-        image_size: (height, width) of the network's input, in pixels.
+        notes: what is known of both.
         picture: the PNG that is written: 16 training images with their boxes and classes.
         workers: processes that decode.
         progress: called with (done, total) images.
@@ -60,8 +60,7 @@ def check_data(
     _decode(list(images.values()), workers, progress)
     with replacing(picture) as stream:
         stream.write(annotated_png(train))
-    notes = (*train.notes, *(note for note in val.notes if note not in train.notes))
-    return CheckedData(describe(train), describe(val), (*notes, *training_notes(train, image_size)))
+    return CheckedData(describe(train), describe(val), notes)
 
 
 def _decode(images: Sequence[DataImage], workers: int, progress: Progress | None) -> None:

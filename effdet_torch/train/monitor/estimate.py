@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.train.input.loader import Batch
-from effdet_torch.train.monitor.memory import peak_bytes
+from effdet_torch.train.monitor.memory import free_bytes, peak_bytes, update_bytes
 from effdet_torch.train.run.progress import duration
 from effdet_torch.train.step import TrainStep
 from effdet_torch.train.validate import validate
@@ -49,9 +48,55 @@ class Estimate(NamedTuple):
         )
 
 
+class TooLarge(NamedTuple):
+    """An update that does not fit into the memory, and was not tried: a CPU's system would end the process.
+
+    Attributes:
+        batch: images of a forward pass.
+        image_size: (height, width) in pixels.
+        needed: bytes of an update, beside the model.
+        free: bytes.
+        most: the largest batch that fits; 0 if none does.
+    """
+
+    batch: int
+    image_size: tuple[int, int]
+    needed: int
+    free: int
+    most: int
+
+    def __str__(self) -> str:
+        size = "{1} x {0}".format(*self.image_size)
+        needed, free = (f"{count / 1e9:.1f} GB" for count in (self.needed, self.free))
+        helps = "not one image fits; pass a smaller --image-size or --variant, or --amp"
+        if self.most:
+            helps = (
+                f"pass --batch {self.most} or less (with --grad-accum for as many images per update), a smaller "
+                "--image-size, or --amp"
+            )
+        return (
+            f"not measured: an update with {self.batch} images of {size} pixels needs about {needed}, and {free} are "
+            f"free; {helps}"
+        )
+
+
+def too_large(step: TrainStep, image_size: tuple[int, int]) -> TooLarge | None:
+    """Return that an update does not fit into the memory that is free; None if it does, or nobody knows.
+
+    Args:
+        step: the updates; has done none.
+        image_size: (height, width) in pixels.
+    """
+    free, batch = free_bytes(step.device), step.recipe.batch
+    fixed, per_image = update_bytes(step, batch, image_size)
+    if free is None or (needed := fixed + batch * per_image) <= free:
+        return None
+    return TooLarge(batch, image_size, needed, free, max(0, free - fixed) // per_image)
+
+
 def estimate(
     step: TrainStep,
-    groups: Iterator[Sequence[Batch]],
+    groups: Iterable[Sequence[Batch]],
     model: EfficientDet,
     val: DataSet,
     updates: int,
@@ -61,7 +106,7 @@ def estimate(
 
     Args:
         step: the updates.
-        groups: their batches.
+        groups: the batches of `UPDATES` of them.
         model: that is trained.
         val: the images for validation.
         updates: of the whole training.
@@ -69,7 +114,7 @@ def estimate(
     """
     seconds = list[float]()
     start = time.monotonic()
-    for group in islice(groups, UPDATES):
+    for group in groups:
         step(group)
         seconds.append(time.monotonic() - start)
         start = time.monotonic()

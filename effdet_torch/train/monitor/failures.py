@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from effdet_torch.errors import EvaluationError, TrainingError
+from effdet_torch.errors import EvaluationError, NonFiniteOutputError, TrainingError
+from effdet_torch.train.run.place import restart
 
 NO_MEMORY = ("out of memory", "can't allocate memory")  # how PyTorch's errors say it, on a GPU and on a CPU
 
@@ -32,6 +33,22 @@ def full_memory_reported() -> Iterator[None]:
 
 
 @contextmanager
+def restart_named(out: Path) -> Iterator[None]:
+    """Add to the error of an update what the training can start again from.
+
+    Args:
+        out: the run folder.
+
+    Raises:
+        TrainingError: The update failed.
+    """
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {restart(out)}") from error
+
+
+@contextmanager
 def divergence_reported(copy: str, out: Path) -> Iterator[None]:
     """Report detections that are not numbers: in a training they come from weights that have grown without end.
 
@@ -45,8 +62,8 @@ def divergence_reported(copy: str, out: Path) -> Iterator[None]:
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are about to become infinite
             yield
-    except EvaluationError as error:
+    except (EvaluationError, NonFiniteOutputError) as error:
         raise TrainingError(
-            f"the training has diverged: the {copy} weights give boxes or scores that are not finite. Start again in "
-            f"another folder than {out} with a lower --lr or more --warmup-epochs"
+            f"the training has diverged: the {copy} weights give boxes or scores that are not finite. Pass a lower "
+            f"--lr or more --warmup-epochs; {restart(out)}"
         ) from error

@@ -29,7 +29,8 @@ def curves_png(results: Results) -> bytes:
     _plot(losses, results, {name: partial(_loss, key) for key, name in LOSSES.items()}, "loss")
     losses.set_yscale("log")
     _plot(rate, results, {"learning rate": lambda result: result.lr}, "learning rate")
-    _plot(scores, results, {f"AP, {copy}": partial(_ap, copy) for copy in COPIES}, "AP on the validation images")
+    aps = {f"AP, {copy}": partial(_percent, copy) for copy in COPIES}
+    _plot(scores, results, aps, "AP on the validation images, in percent")
     scores.set_ylim(bottom=0)
     stream = BytesIO()
     figure.savefig(stream, format="png")
@@ -40,8 +41,9 @@ def _loss(key: str, result: EpochResult) -> float | None:
     return result.losses.get(key) or None  # 0 has no logarithm
 
 
-def _ap(copy: str, result: EpochResult) -> float | None:
-    return result.metric(copy, "AP")
+def _percent(copy: str, result: EpochResult) -> float | None:
+    ap = result.metric(copy, "AP")
+    return None if ap is None else 100 * ap
 
 
 def _plot(axes: Axes, results: Results, lines: Mapping[str, Value], title: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError
+from effdet_torch.outputs.atomic import replacing
 from effdet_torch.train.run.curves import curves_png
 from effdet_torch.train.run.events import open_events
 from effdet_torch.train.run.page import PICTURES, to_html

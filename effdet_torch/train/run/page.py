@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 # Columns of the table of epochs; results.csv has all.
-SHOWN = ("epoch", "loss", "lr", *(f"{name}_{copy}" for copy in COPIES for name in ("AP", "AP50")), "seconds")
+SCORES = [f"{name}_{copy}" for copy in COPIES for name in ("AP", "AP50")]  # shown in percent, as by effdet-verify
+SHOWN = ("epoch", "loss", "lr", *SCORES, "seconds")
 PICTURES = {
     "curves.png": "Curves",
     "samples_train.png": "Training images, as the network sees them",
@@ -39,7 +40,7 @@ def to_html(title: str, results: Results, settings: Mapping[str, Any], pictures:
         notes=results.notes,
         pictures=shown,
         columns=SHOWN,
-        epochs=[[_cell(COLUMNS[name](row)) for name in SHOWN] for row in reversed(results.epochs)],
+        epochs=[[_cell(name, COLUMNS[name](row)) for name in SHOWN] for row in reversed(results.epochs)],
         classes=list(class_rows(results)),
         copies=[f"{when}, {copy}" for when in ("best", "last") for copy in COPIES],
         settings={"settings": named, **sections} if named else sections,
@@ -64,8 +65,10 @@ def class_rows(results: Results) -> Iterator[tuple[str, ...]]:
         yield name, *("" if value < 0 else f"{100 * value:.1f}" for value in values)
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if name in SCORES else f"{value:.4g}"
 
 
 @cache

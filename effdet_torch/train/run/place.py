@@ -7,9 +7,10 @@ from itertools import count
 from pathlib import Path
 
 from effdet_torch.errors import OverwriteError, UsageError
-from effdet_torch.outputs import is_folder
+from effdet_torch.outputs.paths import is_folder
 
 DEFAULT = Path("runs") / "train"
+BEST, LAST = "best.pth", "last.pth"
 STATE_FILE = "state.pt"  # what --resume needs; a run that ended before its first one cannot be continued
 LABELLED = "samples_data.png"  # all that --check-data leaves: the training may follow in the same folder
 
@@ -31,3 +32,9 @@ def choose_folder(out: Path | None) -> Path:
         what = "holds a run: pass --resume to continue it, or" if (out / STATE_FILE).exists() else "is not empty:"
         raise OverwriteError(f"--out {out} {what} choose another folder")
     return out
+
+
+def restart(out: Path) -> str:
+    """Return how to start again without the state of a run: from the weights that it has saved, if there are any."""
+    files = [str(out / name) for name in (LAST, BEST) if (out / name).is_file()]
+    return f"start again from {' or '.join(files)} (--from), in another folder" if files else "start again"

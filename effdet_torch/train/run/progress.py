@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from effdet_torch.progress.bar import progress_bar
-from effdet_torch.progress.verbosity import tell
+from effdet_torch.terminal.bar import progress_bar
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.train.run.results import COPIES, EpochResult
 
 Update = Callable[[int, float, int | None], None]  # (images done of this epoch, loss, bytes of memory)

@@ -49,6 +49,24 @@ def test_an_untrained_network_is_called_so() -> None:
     assert "note         UNTRAINED: every batch norm holds its initial values" in conversion_text(report)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), None),
+        (("cat", "dog"), "classes      2 with a name: cat, dog\n"),
+        (tuple("abcdefg"), "classes      7 with a name: a, b, c, d, e, and 2 more\n"),
+    ],
+)
+def test_names_of_classes_are_listed(names: tuple[str, ...], expected: str | None) -> None:
+    label_map = dict(enumerate(names, start=1))
+    checkpoint = training_checkpoint(plan_of(small_config(num_classes=7)))
+    source = MemorySource(checkpoint, given=(("its metadata", {"label_map": label_map}),))
+    facts = inspect_source(source)
+    text = inspection_text(facts)
+    assert expected in text if expected else "classes   " not in text
+    assert facts["config"]["label_map"] == [list(pair) for pair in label_map.items()]  # all of them, in --json
+
+
 def test_what_a_source_lost_is_told_and_nothing_where_nothing_is_lost() -> None:
     lost = ("gamma apart from the kernel", "raw values")
     assert "lost         cannot be recovered: gamma apart from the kernel, raw values\n" in inspected(

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.architecture.backbone import BACKBONES, backbone_channels, feature_sizes
-from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS, EfficientDetConfig, get_config, list_models
+from effdet_torch.architecture.backbone import BACKBONES, backbone_channels
+from effdet_torch.architecture.feature_sizes import feature_sizes
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
+from effdet_torch.variants import PACKAGE_VARIANTS, VARIANTS, get_config, list_models
 
 PUBLISHED = {
     # image, BiFPN channels, cells, head repeats, levels, fusion, anchor scale, backbone
@@ -90,7 +92,7 @@ def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) 
         ("d0", {"num_classes": 0}, "num_classes is 0; expected a positive integer"),
         ("d0", {"num_classes": True}, "num_classes is True"),
         ("d0", {"image_size": (512, 512.0)}, "image_size"),
-        ("d0", {"image_size": 0}, "image_size"),
+        ("d0", {"image_size": 1}, "two integers from 32 to 8192"),
         ("d0", {"max_level": 4}, "max_level is 4; expected 5 to 12"),
         ("d0", {"max_level": 7.0}, "max_level is 7.0"),
         ("d0", {"fusion": "mean"}, "one of fastattn, attn, sum"),
@@ -160,7 +162,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"label_map": ((0, "b"),)}, "label_map names category 0"),
     ({"nms_configs": (("sigma", -1.0),)}, "nms_configs is"),
     ({"nms_configs": (("iou_thresh", "a"),)}, "nms_configs is"),
-    ({"image_size": (64, 8193)}, r"expected \(height, width\), two positive integers, at most 8192"),
+    ({"image_size": (64, 8193)}, r"expected \(height, width\), two integers from 32 to 8192"),
+    ({"image_size": (31, 64)}, r"image_size is \(31, 64\); expected \(height, width\), two integers from 32"),
     *(({name: 101}, f"{name} is 101; expected a positive integer, at most 100") for name in REPEATED),
     *(({name: 1_000_001}, "expected a positive integer, at most 1000000") for name in ("num_classes", "fpn_channels")),
     ({"aspect_ratios": (1.0,) * 101}, "aspect_ratios is"),

@@ -5,7 +5,6 @@ Source: TensorFlow's `tf.compat.v1.graph_util.convert_variables_to_constants`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from converter.identify.naming import ends_like_a_variable, undo_counters
 from converter.readers.tensorflow.graphs.evidence import graph_of
 from converter.readers.tensorflow.graphs.graph_def import GraphParts, decode_constant, read_graph
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF
-from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, SourceFacts, VariableInfo, VariableSource
+from converter.source import OPTIMIZER_STATE, OTHER_COPY, STEP_COUNT, SourceFacts, VariableSource
 from effdet_torch.untrusted.files import map_file
 
 _QUANTISED = ("FakeQuant", "Quantize", "Dequantize", "Requantize")  # how such operations begin
@@ -38,7 +37,6 @@ class FrozenGraph(VariableSource):
         """
         folder, graph = path.absolute().parent, graph_of(path, GRAPH_DEF)
         facts = SourceFacts("frozen graph", path, folder, raw_reason=_ONE_COPY, unrecoverable=_LOST, graph=graph)
-        super().__init__(facts)
         try:
             parts = read_graph(map_file(path), _is_wanted)
         except CorruptFileError as error:
@@ -50,12 +48,7 @@ class FrozenGraph(VariableSource):
         constants = parts.constants.items()
         found = {name: constant for name, constant in constants if ends_like_a_variable(name, not constant.info.shape)}
         self._constants = {name: found[given] for name, given in undo_counters(found).items()}
-        self._variables = {name: constant.info for name, constant in self._constants.items()}
-
-    @property
-    def variables(self) -> Mapping[str, VariableInfo]:
-        """All constants that were variables."""
-        return self._variables
+        super().__init__(facts, {name: constant.info for name, constant in self._constants.items()})
 
     def read(self, name: str) -> NDArray[Any]:
         """Return one variable; without a checksum in the file, damaged values cannot be detected."""
@@ -66,13 +59,6 @@ class FrozenGraph(VariableSource):
             raise CorruptFileError(f"{self.path}: {name}: {error}. Download or copy the file again.") from error
         except UnsupportedSourceError as error:
             raise UnsupportedSourceError(f"{self.path}: {name}: {error}. {_ADVICE}") from error
-
-    def files(self) -> tuple[Path, ...]:
-        """Return the file."""
-        return (self.path,)
-
-    def close(self) -> None:
-        """Do nothing: the file is unmapped together with the last array."""
 
 
 def _is_wanted(name: str) -> bool:

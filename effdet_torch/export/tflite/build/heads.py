@@ -8,8 +8,8 @@ from torch import nn
 
 from effdet_torch.export.tflite.build.operations import SAME, VALID, Convolution, Operations
 from effdet_torch.export.tflite.graph import Tensor
-from effdet_torch.network.bifpn import ConvBatchNorm, SeparableConv
 from effdet_torch.network.heads import BatchNormAct, Head, LevelBatchNorms, Residual
+from effdet_torch.network.layers import ConvBatchNorm, SeparableConv
 from effdet_torch.optimize.layers import folded
 
 

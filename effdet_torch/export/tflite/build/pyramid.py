@@ -18,11 +18,10 @@ from effdet_torch.network.bifpn import (
     BiFPNCell,
     BiFPNNode,
     Combine,
-    ConvBatchNorm,
     Resample,
-    SeparableConv,
     fusion_weights,
 )
+from effdet_torch.network.layers import ConvBatchNorm, SeparableConv
 from effdet_torch.optimize.layers import folded
 
 Size = tuple[int, int]  # rows, columns

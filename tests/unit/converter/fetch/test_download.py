@@ -26,8 +26,8 @@ import requests
 from converter.errors import CorruptFileError, MissingFileError, SourceError, UnsupportedSourceError
 from converter.fetch import download
 from converter.fetch.download import cached_path, fetch, is_url
-from effdet_torch.cache import cache_folder
 from effdet_torch.errors import ConfigError
+from effdet_torch.outputs.cache import cache_folder
 
 CONTENT = gzip.compress(bytes(300_000), compresslevel=0, mtime=0)  # more than one chunk of the client
 SIZE = len(CONTENT)
@@ -326,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_named(server: Server, folder: Path) -
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_named(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = os.open("/dev/full", os.O_RDWR)
-    monkeypatch.setattr("effdet_torch.atomic._new_part", lambda *_: (full, tmp_path / "part"))
+    monkeypatch.setattr("effdet_torch.outputs.atomic._new_part", lambda *_: (full, tmp_path / "part"))
     with pytest.raises(SourceError, match=r"cannot be written: No space left on device\. Set EFFDET_CACHE"):
         fetch(server.url)
 

@@ -121,7 +121,7 @@ def test_it_is_said_everywhere(tmp_path: Path) -> None:
     metadata = convert_checkpoint(prepared, out)
     assert metadata[UNTRAINED] == [PART]
     report = conversion_report(prepared, None, None)
-    assert f"note         UNTRAINED {PART}: the source has none" in conversion_text(report)
+    assert f"note         UNTRAINED {PART}: still initial values" in conversion_text(report)
     assert f"{len(BODY)} converted" in conversion_text(report)
     assert f"{len(ABSENT)} not stored, with initial values" in conversion_text(report)
     accounting = report["accounting"]
@@ -138,10 +138,13 @@ def test_it_is_said_everywhere(tmp_path: Path) -> None:
 
 
 def test_a_model_that_was_saved_says_that_it_began_untrained(tmp_path: Path) -> None:
-    """Its predictions may have been trained since."""
+    """And that it still is, as long as its predictions are what they were."""
     convert_checkpoint(prepare(MemorySource(BODY)), tmp_path / "body.pth")
     model = load_model(tmp_path / "body.pth")
     assert untrained(model.metadata)
+    save_model(model, tmp_path / "saved.pth")
+    assert load_model(tmp_path / "saved.pth").metadata[UNTRAINED] == [PART]
+    model.class_net.predict.conv_pw.bias.data += 1  # type: ignore[union-attr, operator]
     save_model(model, tmp_path / "saved.pth")
     metadata = load_model(tmp_path / "saved.pth").metadata
     assert untrained(metadata) is None

@@ -303,8 +303,7 @@ class KnownNames(KerasH5):
     """Names and shapes, and no file."""
 
     def __init__(self, variables: dict[str, VariableInfo]) -> None:
-        VariableSource.__init__(self, SourceFacts("Keras .h5 file", Path("names.h5"), Path()))
-        self._variables = variables
+        VariableSource.__init__(self, SourceFacts("Keras .h5 file", Path("names.h5"), Path()), variables)
 
 
 @pytest.mark.parametrize(("dialect", "renamed"), [("d0_keras_h5", 0), ("d0_keras_h5_second_model", 5)])

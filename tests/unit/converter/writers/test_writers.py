@@ -25,9 +25,9 @@ from converter.writers.pth import ALIGNMENT, write_pth
 from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec, raw_bytes
 from converter.writers.targets import Writer
-from effdet_torch.atomic import replacing
 from effdet_torch.errors import OutputError
 from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.outputs.atomic import replacing
 from support.sources import Array
 
 METADATA: dict[str, Any] = {

@@ -148,6 +148,8 @@ def test_check_data_prints_and_trains_nothing(requests: list[Any], monkeypatch: 
         ("data --hparams x=1", "--hparams describes SOURCE; name it with --from"),
         ("data --batch 0", "'0' is not a number of images, nor auto"),
         ("data --batch many", "'many' is not a number of images, nor auto"),
+        ("data --image-size 1", "the image size (1, 1) cannot be used; expected (height, width), two"),
+        ("data --image-size 64x31", "the image size (31, 64) cannot be used"),
         ("data --image-size 12x", "'12x' is not a side or WIDTHxHEIGHT in pixels"),
         ("data --freeze (", "'(' is not a regular expression: missing ), unterminated subpattern at position 0"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,29 @@ def test_boxes_that_nothing_explains_are_counted() -> None:
     assert found_in([(300, 150, 500, 500)] * 5) == {"box outside": 5}
     assert found_in([(300, 150, 500, 500), *BOXES]) == {"box outside": 1}
     assert found_in([(0, 0, 404, 202), *BOXES]) == {}  # rounded
+
+
+@pytest.mark.parametrize("box", [(400, 0, 9, 9), (0, 200, 9, 9), (-9, 0, 9, 9), (0, -30, 9, 9), (900, 900, 9, 9)])
+def test_boxes_that_have_no_part_in_their_images(box: Box) -> None:
+    assert found_in([box]) == found_in([box, *BOXES]) == {"box beyond": 1}  # however few there are
+    inside = (min(max(box[0], -8.9), 399.9), min(max(box[1], -8.9), 199.9), *box[2:])
+    assert found_in([inside]) == {}  # negative control
+    assert found_in([(300, 150, 500, 500), box, *BOXES]) == {"box outside": 1, "box beyond": 1}
+    crowd = data_set([box])
+    found = Findings("x.json")
+    look_at_boxes(replace(crowd, objects=(crowd.objects[0]._replace(is_crowd=True),)), found)
+    assert not found.found  # neither required nor wrong to find
+
+
+def test_the_note_names_the_first_ones() -> None:
+    found = Findings("x.json")
+    look_at_boxes(data_set([(400 + n, 0, 9, 9) for n in range(7)]), found)
+    (note,) = found.notes()
+    assert note.sentence == (
+        "Assumed (7): boxes that lie wholly outside of their images: an evaluation counts them as missed, as "
+        "pycocotools does; they are not trained "
+        "(e.g. 1.jpg: [400, 0, 9, 9], 1.jpg: [401, 0, 9, 9], 1.jpg: [402, 0, 9, 9])."
+    )
 
 
 def test_what_cannot_be_judged() -> None:

@@ -18,12 +18,12 @@ import torch
 
 from effdet_torch import Predictor
 from effdet_torch.engines.file_engine import FileEngine
-from effdet_torch.engines.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
+from effdet_torch.engines.runtimes.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
 from effdet_torch.errors import ConfigError, EffdetError, OutputError, UsageError
 from effdet_torch.export import export
 from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
 from effdet_torch.export.export import export_model
-from effdet_torch.export.formats import FORMATS
+from effdet_torch.export.format_table import FORMATS
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
 from effdet_torch.network.model import EfficientDet
@@ -150,17 +150,12 @@ def test_the_predictor_runs_it_like_the_model(network: Path, model: EfficientDet
             r"network\.onnx runs on the CPU, in the precision of effdet-export --precision; leave out precision",
         ),
         ({"backend": "openvino"}, UsageError, r"network\.onnx is exported already"),
-        (
-            {"check_values": True},
-            UsageError,
-            r"network\.onnx is exported, without checksums .*; leave out check_values",
-        ),
     ],
 )
 def test_what_a_file_does_not_take(network: Path, options: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         Predictor(network, **options)
-    Predictor(network, image_size=SIZE, device="cpu")
+    Predictor(network, image_size=SIZE, device="cpu", check_values=True)
 
 
 def replaced(monkeypatch: pytest.MonkeyPatch, write: Callable[[Job, Path], Written]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from effdet_torch.errors import EvaluationError
 from effdet_torch.inference.partial_results import PartialResults
-from effdet_torch.outputs import STDOUT
+from effdet_torch.outputs.paths import STDOUT
 from support.coco_samples import result
 
 FOUND = [result(1, 2, (0, 0, 1, 1), 0.5)]

@@ -174,7 +174,9 @@ def test_where_a_model_is_from(tmp_path: Path) -> None:
     assert began in provenance(path, {"parent": {"source": source}}, file=path)
     untrained = {"source": source, "untrained": ["class head"]}
     assert "* UNTRAINED class head" in provenance(path, untrained, file=path)
-    assert "* the model that it began as: UNTRAINED class head" in provenance(path, untrained)
+    assert "* UNTRAINED class head" in provenance(path, untrained)  # its head holds what it held in the file
+    changed = {"parent": untrained}
+    assert "* the model that it began as: UNTRAINED class head" in provenance(path, changed)
     trained = {"training": {"recipe": "default"}, "parent": {"source": source}}
     assert "* trained: default recipe" in (both := provenance(path, trained, file=path))
     assert began in both

@@ -13,7 +13,7 @@ from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from effdet_torch import create_model, load_model, save_model
 from effdet_torch.errors import ModelFileError, OutputError, UsageError
-from effdet_torch.file_format import CHECKSUMS_KEY, assumptions
+from effdet_torch.file_format import CHECKSUMS_KEY, assumptions, untrained
 from effdet_torch.network.checkpoint import _counters
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.saving import WRITERS
@@ -186,3 +186,46 @@ def test_a_training_keeps_the_evidence_of_what_it_did_not_change(tmp_path: Path,
     metadata = load_model(tmp_path / "two.pth").metadata
     assert metadata["training"] == {"epoch": 2}
     assert metadata["parent"] == {**PARENT, "training": {"epoch": 1}}
+
+
+@EACH
+def test_a_model_that_was_never_trained_says_so(tmp_path: Path, suffix: str) -> None:
+    fresh = create_model("d0", num_classes=2, image_size=64)
+    save_model(fresh, path := tmp_path / f"fresh{suffix}")
+    assert untrained(load_model(path).metadata) == (
+        "UNTRAINED the whole network: still initial values; train the model before you use it"
+    )
+    save_model(load_model(path), path)
+    assert load_model(path).metadata["untrained"] == ["the whole network"]
+    with open_checkpoint(path) as source:
+        assert convert_checkpoint(prepare(source), tmp_path / "again.pth")["untrained"] == ["the whole network"]
+    fresh.train()(torch.randn(2, 3, 64, 64))
+    save_model(fresh, path)
+    assert "untrained" not in load_model(path).metadata  # negative control
+
+
+def test_parts_that_were_never_trained_are_named(tmp_path: Path) -> None:
+    fresh, model = create_model("d0", num_classes=2, image_size=64), small_model(num_classes=2)
+    fresh.backbone.load_state_dict(model.backbone.state_dict())
+    save_model(fresh, tmp_path / "one.pth")
+    expected = ["the BiFPN", "the class head", "the box head"]
+    assert load_model(tmp_path / "one.pth").metadata["untrained"] == expected
+
+
+@EACH
+def test_a_new_class_head_is_untrained_until_it_changes(tmp_path: Path, model: EfficientDet, suffix: str) -> None:
+    part = "the last convolution of the class head"
+    save_model(converted(model), tmp_path / "two.pth")
+    path = tmp_path / f"five{suffix}"
+    save_model(create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5), path)
+    save_model(loaded := load_model(path), path)
+    assert (loaded.metadata["untrained"], loaded.metadata["parent"]) == ([part], PARENT)
+    loaded = load_model(path)
+    with torch.no_grad():
+        loaded.class_net.predict.conv_pw.weight[0] += 1e-3
+    save_model(loaded, path)
+    metadata = load_model(path).metadata
+    assert "untrained" not in metadata
+    assert metadata["parent"]["untrained"] == [part]
+    save_model(create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5), path, training={"epoch": 1})
+    assert "untrained" not in load_model(path).metadata

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from effdet_torch.config import get_config
+from effdet_torch.errors import NonFiniteOutputError
 from effdet_torch.processing.cpu import CpuProcessing, as_array
 from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.profiles import PROFILES
+from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 
@@ -47,6 +48,22 @@ def test_more_detections_than_there_can_be_take_no_memory(profile: str) -> None:
     assert len(on_cpu.scores) > 100
     np.testing.assert_array_equal(on_gpu.classes, on_cpu.classes, strict=True)
     np.testing.assert_allclose(on_gpu.scores, on_cpu.scores, atol=1e-6, rtol=0, strict=True)
+
+
+@pytest.mark.parametrize("profile", ["official-eval", "serving", "object-detection-api"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("head", [0, 1])
+def test_outputs_that_are_not_finite(profile: str, value: float, head: int) -> None:
+    random, sizes = np.random.default_rng(0), list(CONFIG.feature_sizes().values())
+    heads = [[torch.from_numpy(random.standard_normal((3, 9 * n, *s), np.float32)) for s in sizes] for n in (6, 4)]
+    scales, sides = torch.ones(3), (CpuProcessing(CONFIG), GpuProcessing(CONFIG, "cpu"))
+    for side in sides:
+        assert len(side.detections(*heads, scales, PROFILES[profile])) == 3  # negative control
+    for level in heads[head]:
+        level[2] = value
+    for side in sides:
+        with pytest.raises(NonFiniteOutputError, match="image 3: the network returned NaN or infinity"):
+            side.detections(*heads, scales, PROFILES[profile])
 
 
 def test_arrays_share_the_memory_of_tensors() -> None:

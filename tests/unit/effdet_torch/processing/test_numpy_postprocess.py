@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from effdet_torch.config import get_config
-from effdet_torch.errors import ConfigError
+from effdet_torch.errors import ConfigError, NonFiniteOutputError
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing import numpy_postprocess
 from effdet_torch.processing import postprocess as in_torch
 from effdet_torch.processing.numpy_candidates import best_class, gather, maxima, top_k
 from effdet_torch.processing.numpy_postprocess import Detections, postprocess
 from effdet_torch.processing.profiles import PROFILES, Profile
+from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = anchors_yxyx(CONFIG)
@@ -133,17 +133,35 @@ def test_what_is_left_out_is_not_above_the_floor(choose: Callable[..., Any], cou
     assert left.max() > -math.inf
 
 
-def test_a_broken_network_detects_nothing_and_says_nothing_else() -> None:
+@pytest.mark.parametrize("case", ["official-eval", "serving", "few"])
+def test_nothing_is_found_in_outputs_that_are_not_finite(case: str) -> None:
+    profile = CASES[case]
     logits, deltas = outputs()
-    for value in (math.nan, -math.inf):
-        broken = [np.full_like(level, value) for level in logits]
-        for profile in (CASES["official-eval"], CASES["serving"]):
-            assert len(detect(broken, deltas, profile).scores) == 0
-    logits[0][3, 2, 1] = math.nan  # of one pair only
-    for case in ("official-eval", "serving"):
-        assert len(detect(logits, deltas, CASES[case]).scores) == 100
+    assert len(detect(logits, deltas, profile).scores) == profile.max_detections  # negative control
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(NonFiniteOutputError):
+            detect([np.full_like(level, value) for level in logits], deltas, profile)
+        with pytest.raises(NonFiniteOutputError):
+            detect(logits, [np.full_like(level, value) for level in deltas], profile)
+    best = detect(logits, deltas, profile).classes[0] - 1
+    for place in (np.s_[best::6], np.s_[best::6, 1:]):  # of one class, everywhere or almost everywhere
+        broken = [level.copy() for level in logits]
+        for level in broken[:2]:
+            level[place] = math.nan
+        with pytest.raises(NonFiniteOutputError):
+            detect(broken, deltas, profile)
     huge = [np.full_like(level, 1000) for level in deltas]
     assert np.isfinite(detect(logits, huge, CASES["official-eval-hard"]).scores).all()
+
+
+@pytest.mark.parametrize("case", ["official-eval", "serving"])
+def test_logits_of_minus_infinity_are_scores_of_0(case: str) -> None:
+    logits, deltas = outputs()
+    low = [level.copy() for level in logits]
+    for level, other in zip(logits, low, strict=True):
+        level[2::6], other[2::6] = -math.inf, -1000.0
+    assert not differ(detect(logits, deltas, CASES[case]), detect(low, deltas, CASES[case]))
+    assert not differ(by_torch(logits, deltas, CASES[case]), by_torch(low, deltas, CASES[case]))
 
 
 def test_anchors_of_another_size() -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
@@ -28,6 +27,7 @@ from effdet_torch.processing.postprocess import (
     top_k,
 )
 from effdet_torch.processing.profiles import PROFILES, Profile, get_profile
+from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = make_anchors_yxyx(CONFIG)
@@ -282,7 +282,9 @@ def test_many_boxes_are_not_compared_all_at_once() -> None:
 def test_boxes_outside_the_image_suppress_and_do_not_count() -> None:
     """Three boxes: one in the padding, one that it suppresses, one in the image; in the API's order of steps."""
     boxes = torch.tensor([[[60.0, 0.0, 80.0, 20.0], [56.0, 0.0, 76.0, 20.0], [0.0, 0.0, 20.0, 20.0]]])
-    candidates = Candidates(torch.tensor([[3.0, 2.0, 1.0]]), torch.zeros(1, 3).long(), torch.zeros(1, 3).long())
+    candidates = Candidates(
+        torch.tensor([[3.0, 2.0, 1.0]]), torch.zeros(1, 3).long(), torch.zeros(1, 3).long(), torch.ones(1).bool()
+    )
     scales = torch.tensor([[1.0, 1.0, 58.0, 96.0]])
     for profile, expected in (
         (Profile(score_threshold=0.0, to_image=True), [[0.0, 0.0, 20.0, 20.0]]),

@@ -14,7 +14,7 @@ import pytest
 from effdet_torch import save_model
 from effdet_torch.errors import UsageError
 from effdet_torch.processes import Processes
-from effdet_torch.progress.interruption import terminated_as_interrupted
+from effdet_torch.terminal.interruption import terminated_as_interrupted
 from effdet_torch.train import setup as setting_up
 from effdet_torch.train import trainer
 from effdet_torch.train.recipe import Recipe, make_recipe

@@ -22,6 +22,7 @@ from effdet_torch import load_model, save_model
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError, OutputError, TrainingError, UsageError
 from effdet_torch.train import state as state_module
 from effdet_torch.train import trainer
+from effdet_torch.train.input.loader import TrainLoader
 from effdet_torch.train.recipe import Recipe, make_recipe
 from effdet_torch.train.request import TrainRequest
 from effdet_torch.train.run import folder
@@ -163,6 +164,29 @@ def test_a_killed_run_continues_bit_for_bit(
         )
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_after_an_epoch_without_validation_continues_bit_for_bit(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, real = replace(RECIPE, val_every=2), folder.RunFolder.record
+
+    def dies(self: folder.RunFolder, result: Any) -> None:
+        real(self, result)
+        if result.epoch == 1:
+            assert not result.metrics
+            raise Killed
+
+    run(place, tmp_path / "whole", recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.RunFolder, "record", dies)
+        patch.setattr(trainer, "SAVE_SECONDS", 0)
+        with pytest.raises(Killed):
+            run(place, tmp_path / "run", recipe)
+    assert load_state(tmp_path / "run").updates == 2  # the epoch is not over
+    resume(tmp_path / "run")
+    assert not different(everything(tmp_path / "run"), everything(tmp_path / "whole"))
+
+
 def test_ctrl_c_finishes_the_update_and_saves_it(
     place: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,17 +254,23 @@ def test_a_full_disk_leaves_the_last_state(place: Path, tmp_path: Path, monkeypa
     resume(out)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_loss_that_is_not_finite_ends_the_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
     real = TrainStep.__call__
 
     def broken(self: TrainStep, batches: Any) -> Any:
-        if self.step == 2:
+        if self.step == step:
             batches = [batch._replace(images=batch.images * float("nan")) for batch in batches]
         return real(self, batches)
 
     monkeypatch.setattr(TrainStep, "__call__", broken)
-    with pytest.raises(TrainingError, match=r"step 2: the .* is nan; expected a finite number"):
+    with pytest.raises(TrainingError, match=rf"step {step}: the .* is nan; expected a finite number") as error:
         run(place, tmp_path / "run")
+    assert str(error.value).endswith("run/best.pth (--from), in another folder" if step else "--amp; start again")
+    if not step:
+        return
     state = load_state(tmp_path / "run")
     assert state.step["step"] == 2
     assert all(bool(value.isfinite().all()) for value in state.model.values())
@@ -255,6 +285,15 @@ def test_validations_as_often_as_wanted(place: Path, tmp_path: Path) -> None:
     results = run(place, tmp_path / "run", replace(RECIPE, val_every=2, ema=None))
     assert [bool(row.metrics) for row in results.epochs] == [False, True, True]
     assert {copy for row in results.epochs for copy in row.metrics} == {"raw"}
+
+
+def test_a_state_is_written_before_a_validation_and_after_an_epoch(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, real = list[tuple[int, int]](), trainer.save_state
+    monkeypatch.setattr(trainer, "save_state", lambda *x: written.append((x[0].epoch, x[0].updates)) or real(*x))
+    run(place, tmp_path / "run", replace(RECIPE, val_every=2))
+    assert written == [(1, 0), (1, 2), (2, 0), (2, 2), (3, 0)]  # (epochs that are done, updates since then)
 
 
 def test_fewer_images_than_a_batch(place: Path, tmp_path: Path) -> None:
@@ -313,6 +352,31 @@ def test_a_look_at_the_data(place: Path, tmp_path: Path) -> None:
     assert (data.train.images, data.val.images, estimate.updates, estimate.validations) == (4, 4, 6, 3)
     assert estimate.seconds > 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["samples_data.png"]
+    assert [note.kind for note in data.notes] == [
+        *("image in both splits", "segmentation missing", "image enlarged"),
+    ]
+    assert len({*data.remarks, *(note.sentence for note in data.notes)}) == len(data.notes) + len(data.remarks)
+    assert any(note.startswith("starts from") for note in data.remarks)
+
+
+def test_a_look_at_the_data_reads_no_more_batches_than_it_measures(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[tuple[int, int]]()
+    batches = TrainLoader.batches
+    monkeypatch.setattr(TrainLoader, "batches", lambda *x: read.append(x[1:]) or batches(*x))
+    trainer.check(request(place, tmp_path / "run", replace(RECIPE, epochs=50, grad_accum=2, batch=1)))
+    assert read == [(0, 6)]
+
+
+def test_a_look_at_the_data_does_not_try_what_cannot_fit(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effdet_torch.train.monitor.estimate.free_bytes", lambda _: 10**6)
+    monkeypatch.setattr(TrainStep, "__call__", lambda *_: pytest.fail("an update was done"))
+    data, estimate = trainer.check(request(place, tmp_path / "run"))
+    assert (data.train.images, estimate.batch, estimate.most) == (4, 2, 0)
+    assert "GB, and 0.0 GB are free; not one image fits; pass a smaller --image-size" in str(estimate)
 
 
 def test_what_others_show_of_a_training(undisturbed: Path) -> None:

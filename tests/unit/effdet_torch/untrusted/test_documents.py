@@ -20,6 +20,10 @@ def doubling(first: str, rest: str, levels: int = 40) -> str:
 
 def test_json() -> None:
     assert parse_json(b'{"a": [1, "\\u00e4"]}') == {"a": [1, "ä"]}
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
+    with pytest.raises(ValueError, match="duplicate key 'a'"):
+        parse_json('[{"a": 1, "b": 1, "a": 2}]', distinct=True)
+    assert parse_json('[{"a": 1}, {"a": 2}]', distinct=True) == [{"a": 1}, {"a": 2}]  # negative control
     for content in (b"", b"[1", b"\xff", b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000):
         with pytest.raises(ValueError, match=r"."):
             parse_json(content)
@@ -27,6 +31,7 @@ def test_json() -> None:
 
 def test_yaml() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: {x: 1}}") == {"a": [1, 2], "b": [1, 2], "c": {"x": 1}}
+    assert parse_yaml("1: a\n'1': b") == {1: "a", "1": "b"}
     assert parse_yaml("") is None
     assert parse_yaml("[" * 50 + "]" * 50)  # negative control of "nested too deeply"
 
@@ -44,6 +49,7 @@ def test_yaml() -> None:
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: [", "expected the node content"),
         ("{[1]: 2}", "unhashable"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3", "duplicate key 'b' in the mapping of line 2"),
     ],
 )
 def test_yaml_that_is_refused(text: str, words: str) -> None:

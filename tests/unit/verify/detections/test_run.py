@@ -21,6 +21,7 @@ from support.image_memory import ImageMemory
 from verify.detections.results_file import read_results, to_submission
 from verify.detections.run import CocoSettings, Evaluation
 from verify.evaluation import Beside, verify_detections
+from verify.results.verification import Verification
 
 SETTINGS = CocoSettings(workers=0, batch=1)
 
@@ -145,6 +146,36 @@ def test_what_is_done_is_not_done_again(root: Path, model: Path, tmp_path: Path)
     assert marked["image_id"] not in {x["image_id"] for x in evaluate(model, root, SETTINGS, out).results}
 
 
+@pytest.mark.parametrize("role", ["other", "reference"])
+def test_two_models_are_both_resumed(root: Path, model: Path, tmp_path: Path, role: str) -> None:
+    out, second = tmp_path / "results.json", write_model(tmp_path / "second.pth", seed=1)
+    beside = Beside(model=second) if role == "other" else Beside(checkpoint=second)
+    begun = list[float]()
+
+    def verify(stop: int | None = None, results: Path | None = out) -> Verification:
+        def progress(done: int, total: int) -> None:
+            begun.append(done)
+            if len(begun) == stop:
+                raise KeyboardInterrupt
+
+        begun.clear()
+        done = verify_detections(model, DataSource(coco=root), SETTINGS, beside, results, progress=progress)
+        assert done is not None
+        return done
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(stop=6)  # 4 images with the first model, 2 with the second
+    kept = sorted(path.name for path in tmp_path.glob("*.partial"))
+    assert kept == sorted(["results.json.partial", f"results.json.{role}.partial"])
+    resumed = verify()
+    assert len(begun) == 2
+    assert not list(tmp_path.glob("*.partial"))
+    whole = verify(results=None)
+    assert len(begun) == 8  # negative control: nothing is kept without a file
+    assert (resumed.detection, resumed.reference) == (whole.detection, whole.reference)
+    assert not list(tmp_path.glob("*.partial"))
+
+
 @pytest.mark.parametrize("change", ["model", "profile", "limit", "annotations"])
 def test_results_of_another_run_are_not_mixed(root: Path, model: Path, tmp_path: Path, change: str) -> None:
     out, settings = tmp_path / "results.json", SETTINGS
@@ -197,7 +228,7 @@ def test_testdev_writes_the_submission(root: Path, model: Path, monkeypatch: pyt
         (("--evaluator", "hottest"), 2, "unknown evaluator 'hottest'; expected auto or one of pycocotools, hotcoco"),
         (("--profile", "hardest"), 2, "unknown postprocessing profile 'hardest'"),
         (("--device", "abacus"), 2, "the device 'abacus' cannot be used"),
-        (("--image-size", "64x3"), 2, "too small"),
+        (("--image-size", "64x3"), 2, "two integers from 32 to 8192"),
         (("--reference-results", "nothing.json"), 1, "nothing.json cannot be read"),
         (("--reference", "checkpoint"), 2, "--limit N"),
         (("--split", "testdev", "--reference-results", "x.json"), 1, "nothing to compare with"),

@@ -24,8 +24,8 @@ from support.coco_samples import write_coco
 def test_counts_and_a_picture(tmp_path: Path) -> None:
     train = check_images(read_split(write_coco(tmp_path)))
     done: list[tuple[int, int]] = []
-    found = check_data(train, train, (64, 64), tmp_path / "check.png", progress=lambda *x: done.append(x))
-    assert found.train == found.val
+    found = check_data(train, train, train.notes, tmp_path / "check.png", progress=lambda *x: done.append(x))
+    assert (found.train, found.notes) == (found.val, train.notes)
     assert (found.train.images, found.train.boxes, [x.boxes for x in found.train.classes]) == (4, 4, [2, 2])
     assert done == [(4, 4)]
     with Image.open(tmp_path / "check.png") as picture:
@@ -52,22 +52,14 @@ def test_damaged_pixels_behind_a_good_header(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     assert check_images(data) == data  # headers are good
     with pytest.raises(EvaluationError, match=rf"1 of 4 images cannot be decoded: .*{path.name} is damaged.*Replace"):
-        check_data(data, data, (64, 64), tmp_path / "check.png")
+        check_data(data, data, (), tmp_path / "check.png")
     assert not (tmp_path / "check.png").exists()
 
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     data = check_images(read_split(write_coco(tmp_path)))
     with pytest.raises(OutputError, match=r"check\.png cannot be written"):
-        check_data(data, data, (64, 64), tmp_path / "missing" / "check.png")
-
-
-def test_notes_of_both_are_told_once(tmp_path: Path) -> None:
-    data = check_images(read_split(write_coco(tmp_path)))
-    kinds = [x.kind for x in data.notes]
-    found = check_data(data, data, (128, 128), tmp_path / "check.png")
-    assert [note.kind for note in found.notes] == [*kinds, "image enlarged"]
-    assert kinds == ["segmentation missing"]  # negative control
+        check_data(data, data, (), tmp_path / "missing" / "check.png")
 
 
 @pytest.mark.parametrize(("annotated", "turned"), [((40, 20), False), ((20, 40), True)])

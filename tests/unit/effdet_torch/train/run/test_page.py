@@ -49,6 +49,8 @@ def test_it_shows_what_was_found_and_set() -> None:
     assert "epochs done: 3; the best is 2: AP 30.0 (ema), 15.0 (raw)" in text
     assert "class best, ema best, raw last, ema last, raw cat 30.0 15.0 20.0 10.0" in text
     assert "AP 0: too few steps" in text
+    assert "Epochs, with AP in percent epoch loss lr AP_ema AP50_ema AP_raw AP50_raw seconds 3 " in text
+    assert re.search(r"percent epoch .* seconds 3 \S+ \S+ 20\.0 .* 2 \S+ \S+ 30\.0 .* 1 \S+ \S+ 10\.0 ", text)
     for setting in ("data my&lt;data&gt;", "source none", "augment flip, scale", "activation swish"):
         assert setting in text
     assert "Notes" not in page(0.1)  # negative control

@@ -7,14 +7,16 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
-from effdet_torch.config import EfficientDetConfig, get_config
+from effdet_torch.config import EfficientDetConfig
 from effdet_torch.inference.results.visualize import class_color
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.train.run.curves import curves_png
 from effdet_torch.train.run.pictures import CAPTION_PX, Boxes, training_png, validation_png, visible
 from effdet_torch.train.run.results import Results
+from effdet_torch.variants import get_config
 from support.train_results import NASTY, epoch_result
 
 NAMES = {1: "cat", 2: NASTY}
@@ -51,6 +53,14 @@ def test_curves_show_every_column() -> None:
             (drawn != other).any(axis=2).sum(axis=0)
         )  # pixels of each column; other axes' labels may move a little
         assert differs.reshape(3, -1).sum(axis=1).argmax() == third
+
+
+def test_the_curve_of_ap_is_in_percent(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = dict[str, list[float]]()
+    monkeypatch.setattr(Axes, "plot", lambda _, x, y, label, **__: drawn.setdefault(label, list(y)))
+    curves_png(Results((epoch_result(1, 0.25), epoch_result(2, None), epoch_result(3, 0.5))))
+    assert drawn["AP, ema"] == [25, 50]
+    assert drawn["total"][0] == epoch_result(1).losses["total"]  # negative control
 
 
 @pytest.mark.parametrize("normalization", ["mean_std", "scale_range", "advprop"])

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from effdet_torch.progress import bar
+from effdet_torch.terminal import bar
 from effdet_torch.train.run.progress import RunProgress, duration, epoch_line
 from support.train_results import epoch_result
 

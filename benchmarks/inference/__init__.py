@@ -1,0 +1,1 @@
+"""How fast images become detections, on CPUs and GPUs."""

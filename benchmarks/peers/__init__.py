@@ -1,0 +1,1 @@
+"""This package beside other packages, each in its own interpreter."""

@@ -1,0 +1,1 @@
+"""What verifying a model costs, and which mutations it notices."""
