@@ -191,7 +191,7 @@ def test_quiet_prints_what_was_asked_for(small: Path, tmp_path: Path) -> None:
     done = run_here("effdet-convert", small, "a.pth", "-q", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert names(tmp_path) == {"a.pth"}
-    done = run_here("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
+    done = run("effdet-convert", small, "--dry-run", "-q", "--report", "-", cwd=tmp_path)
     assert (json.loads(done.stdout)["ok"], done.stderr) == (True, "")
     assert "no such file" in failed(run_here("effdet-convert", "absent", "b.pth", "-q", cwd=tmp_path), 1)
     done = run_here("effdet-inspect", small, "-q", "--json", cwd=tmp_path)
