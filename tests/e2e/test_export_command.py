@@ -158,7 +158,7 @@ def test_the_example_refuses_another_kind_of_file(folder: Path, tmp_path: Path, 
         (
             ("model.pth", "out.onnx", "--image-size", "8x200"),
             2,
-            "image size 8x200 (width x height) is too small for levels 3 to 7",
+            "the image size (200, 8) cannot be used; expected (height, width), two integers from 32 to 8192",
         ),
         (("model.pth", "out.onnx", "--nms", "soft", "--image-size", "dynamic"), 2, "the anchors depend on"),
         (("model.pth", "out.onnx", "--profile", "serving"), 2, "has no effect without NMS"),

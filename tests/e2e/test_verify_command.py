@@ -149,7 +149,7 @@ def test_a_graph_that_computes_something_else(tmp_path: Path) -> None:
         (["demo/lite0.pth", "--coco", "demo", "--fused"], 2, "--fused cannot be combined with --coco"),
         (["--demo", "d9"], 2, "unknown variant 'd9'"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "wide"], 2, "WIDTHxHEIGHT"),
-        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "too small"),
+        (["demo/lite0.pth", "--reference", "demo/checkpoint", "--image-size", "400x8"], 2, "two integers from 32"),
         (["demo/lite0.pth", "--reference", "demo/checkpoint", "--seed", "-1"], 2, "seed is -1; expected at least 0"),
         (["demo/checkpoint/model.index", "--reference", "demo/checkpoint"], 1, "is not a model file"),
         (["absent.pth", "--reference", "demo/checkpoint"], 1, "absent.pth"),
