@@ -15,7 +15,7 @@ from PIL import Image
 
 import cli
 from support.coco_samples import write_coco, write_model
-from support.commands import run, script
+from support.commands import run, run_here, script
 from support.sources import plan_of, seeded, small_config, write_checkpoint
 
 COMMANDS = {"convert": cli.convert, "detect": cli.detect, "verify": cli.verify}
@@ -179,7 +179,7 @@ def test_only_json_goes_to_stdout(folder: Path, name: str, command: str, option:
     assert done.returncode == code, done.stderr
     assert json.loads(done.stdout)
     assert text in done.stderr
-    plain = run(f"effdet-{program}", *words, cwd=folder)  # negative control
+    plain = run_here(f"effdet-{program}", *words, cwd=folder)  # negative control
     assert (text in plain.stdout, text in plain.stderr) == (code == 0, code == 1)
     assert not {path.name for path in folder.iterdir()} & {"-", "stdout", "-.partial", "stdout.partial"}
 

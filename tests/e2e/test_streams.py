@@ -101,7 +101,8 @@ def on_terminal(folder: Path, size: tuple[int, int], name: str, *arguments: str)
     ids=" ".join,
 )
 def test_a_terminal_wraps_words_and_a_pipe_does_not(folder: Path, command: tuple[str, ...]) -> None:
-    done = run(folder, *command)
+    name, *arguments = command
+    done = run_here(name, *arguments, cwd=folder)
     piped = (done.stderr + done.stdout).splitlines()
     assert max(map(len, piped)) > 40
     shown = on_terminal(folder, (24, 40), *command)

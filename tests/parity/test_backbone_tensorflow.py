@@ -92,7 +92,9 @@ def test_the_rows_are_those_of_the_detector() -> None:
     assert alone == {key: e.sources for key, e in detector.targets.items() if key.startswith("backbone.")}
 
 
-@pytest.mark.parametrize("backbone", ["efficientnet-b0", "efficientnet-lite0", "efficientnet-b3"])
+@pytest.mark.parametrize(
+    "backbone", ["efficientnet-b0", "efficientnet-lite0", pytest.param("efficientnet-b3", marks=pytest.mark.slow)]
+)
 def test_every_layer_equals_tensorflow(backbone: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "model", classifier(backbone))
     with open_checkpoint(tmp_path) as source:

@@ -66,7 +66,7 @@ WRITERS: Mapping[str, Callable[..., Path]] = {
 @pytest.mark.parametrize(
     ("form", "name"),
     [
-        ("model.meta", "m.meta"),
+        pytest.param("model.meta", "m.meta", marks=pytest.mark.slow),
         pytest.param("TF1", "saved_model.pb", marks=pytest.mark.slow),
         ("TF2", "saved_model.pb"),
     ],

@@ -101,7 +101,7 @@ def images() -> NDArray[Any]:
     return np.random.default_rng(0).normal(size=(1, 64, 96, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", mostly_slow(FORMS, ("meta", "TF2 SavedModel", "frozen graph")))
+@pytest.mark.parametrize("name", mostly_slow(FORMS, ("meta", "TF2 SavedModel")))
 def test_equals_built_in_reference(name: str, images: NDArray[Any], tmp_path: Path) -> None:
     form = FORMS[name]
     form.write(tmp_path)

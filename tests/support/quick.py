@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def mostly_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+def mostly_slow(names: Iterable[Any], quick: Collection[Any]) -> list[Any]:
     """Return names as parameters of a test, of which only some run every time.
 
     Raises:

@@ -192,7 +192,7 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".torchscript"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", pytest.param(".torchscript", marks=pytest.mark.slow)])
 def test_a_full_disk_is_named(
     model: EfficientDet, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
