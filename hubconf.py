@@ -40,7 +40,7 @@ def _entry(name: str, variant: str) -> Callable[..., EfficientDet]:
 
 
 def _entries() -> dict[str, Callable[..., EfficientDet]]:
-    from effdet_torch.variants import MODELS, VARIANTS
+    from effdet_torch.config import MODELS, VARIANTS
 
     names = {**{name: name for name in MODELS}, **{f"tf_efficientdet_{name}": name for name in VARIANTS}}
     return {name: _entry(name, variant) for name, variant in names.items()}

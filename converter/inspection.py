@@ -16,9 +16,9 @@ from converter.plan.expand import Plan
 from converter.plan.family import Request
 from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
+from effdet_torch.config import MODELS
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import TRAINING
-from effdet_torch.variants import MODELS
 
 EXPORTED = (
     "the variables of a SavedModel, or of a checkpoint exported from one: the EMA slots are untrained and must not be "

@@ -12,12 +12,11 @@ from converter.hparams.fields import PACKAGE_SETTINGS
 from converter.plan.copies import is_untrained
 from converter.writers.targets import TARGETS, Target
 from effdet_torch.checks import DETECTION, SEGMENTATION
-from effdet_torch.config import BackboneConfig
+from effdet_torch.config import MODELS, BackboneConfig
 from effdet_torch.errors import listed
 from effdet_torch.file_format import UNTRAINED, assumptions, assumptions_briefly, trained, untrained
 from effdet_torch.untrusted.text import printable
 from effdet_torch.values import described
-from effdet_torch.variants import MODELS
 
 if TYPE_CHECKING:
     from converter.identify.official import OfficialFile

@@ -8,8 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config, list_models
+from effdet_torch.config import EfficientDetConfig, get_config, list_models
 
 __version__ = "0.1.0"
 

@@ -181,7 +181,7 @@ def verify_layers(
     model: Path | None, reference: str | Path | None, demo: str | None, report_dir: Path | None, options: dict[str, Any]
 ) -> tuple[Verification, Path | None]:
     """Verify layer by layer; a demo brings its own model, reference and folder of reports."""
-    from effdet_torch.variants import get_config
+    from effdet_torch.config import get_config
     from verify.reference.base import uncollected
 
     with uncollected():

@@ -11,8 +11,8 @@ from converter.hparams.fields import config_file_hparams
 from converter.hparams.given import CONFIG_FILE
 from converter.identify.effdet_package import no_tensorflow_original
 from converter.locate import open_checkpoint
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import get_config
 from verify.seeded import write_seeded_checkpoint
 
 

@@ -21,8 +21,7 @@ from converter.plan.ops import Array
 from converter.plan.table import VIEWS
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config
+from effdet_torch.config import EfficientDetConfig, get_config
 
 PRIOR = -math.log((1 - 0.01) / 0.01)  # class bias of a focal-loss model: few detections, as in a trained one
 

@@ -21,13 +21,13 @@ from torchvision.ops import batched_nms
 
 from benchmarks.project import SHARED
 from benchmarks.turns import in_turns, print_times
+from effdet_torch.config import get_config
 from effdet_torch.geometry import nms, numpy_nms
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.processing import numpy_candidates, numpy_preprocess, postprocess, preprocess
 from effdet_torch.processing.cpu import CpuProcessing
 from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 
 GOLDEN = SHARED / "reference" / "postprocess" / "post_ema_img_512.npz"
 NUM_CANDIDATES = 5000

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import timer
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.data.sources import read_split
 from effdet_torch.train.input.loader import TrainLoader
 from effdet_torch.train.objective.targets import TargetAssigner
 from effdet_torch.train.recipe import make_recipe
-from effdet_torch.variants import get_config
 
 BATCH = 8
 Loader = Callable[[EfficientDetConfig, int], Iterable[Tensor]]

@@ -22,10 +22,10 @@ from torch.utils.benchmark import timer
 
 from benchmarks.processes import own_memory
 from benchmarks.turns import in_turns, print_times
+from effdet_torch.config import get_config
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import OFFICIAL
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0")
 IMAGES, BOXES = 4, 20

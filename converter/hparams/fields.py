@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from converter.hparams import values as read
 from converter.hparams.known import require_known
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import PACKAGE_VARIANTS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import PACKAGE_VARIANTS
 
 OPTION = "--hparams"
 METADATA = "its metadata"  # of a file that this project wrote

@@ -12,8 +12,14 @@ from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONE_TOP
 from effdet_torch.architecture.pyramid import CELLS
 from effdet_torch.checks import DETECTION, HEADS
-from effdet_torch.config import EfficientDetConfig, Fusion
-from effdet_torch.variants import PACKAGE_VARIANTS, VARIANTS, get_config, variants_with
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    EfficientDetConfig,
+    Fusion,
+    get_config,
+    variants_with,
+)
 
 # Fields of the config that names and shapes decide, besides the heads and their classes.
 ARCHITECTURE = (

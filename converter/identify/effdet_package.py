@@ -10,9 +10,8 @@ from typing import Any
 
 from effdet_torch.architecture.backbone import PACKAGE_BACKBONES, timm_name
 from effdet_torch.checks import DETECTION
-from effdet_torch.config import BackboneConfig, EfficientDetConfig
+from effdet_torch.config import PACKAGE_VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
-from effdet_torch.variants import PACKAGE_VARIANTS, get_config
 
 ACTIVATIONS = {
     "swish": "swish",

@@ -21,9 +21,8 @@ from converter.hparams.syntax import parse_hparams
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.architecture.effdet_models import PACKAGE_MODELS, UNSUPPORTED_MODELS
 from effdet_torch.architecture.names import did_you_mean, has_prefix, short_name
-from effdet_torch.config import BackboneConfig, EfficientDetConfig
+from effdet_torch.config import BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import get_config
 
 MIRROR_VARIABLE = "EFFDET_OFFICIAL_URL"
 PREFIX = "efficientdet-"

@@ -30,10 +30,16 @@ from converter.identify.evidence import (
     with_graph,
 )
 from converter.plan.family import Request, Settings
-from effdet_torch.config import BackboneConfig, EfficientDetConfig
+from effdet_torch.config import (
+    PACKAGE_VARIANTS,
+    VARIANTS,
+    BackboneConfig,
+    EfficientDetConfig,
+    get_config,
+    variants_with,
+)
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import GRAPH
-from effdet_torch.variants import PACKAGE_VARIANTS, VARIANTS, get_config, variants_with
 
 MAX_SHOWN = 60  # letters of a value in a note
 # Nothing is assumed about the names of classes, and what only other code than the official one does differently.

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from effdet_torch.checks import require_type
-from effdet_torch.config import EfficientDetConfig, changed_config, is_backbone
+from effdet_torch.config import EfficientDetConfig, changed_config, get_config, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
 from effdet_torch.file_format import UNTRAINED
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.network.saving import predictions_digest
 from effdet_torch.values import ValueCheck, described
-from effdet_torch.variants import get_config
 
 LOG = logging.getLogger("effdet")
 VARIANCE = ".running_var"

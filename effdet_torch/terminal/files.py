@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
+from effdet_torch.config import is_official
 from effdet_torch.hugging_face import local_file
 from effdet_torch.outputs.paths import STDOUT, RunFiles, descriptor, is_folder, is_stream
-from effdet_torch.variants import is_official
 
 FilesOf = Callable[[Path], Iterable[Path]]  # the value of a parameter -> the files that it makes a command write
 # Suffixes of files that are not JSON; any other one, .txt for example, is left to the user.

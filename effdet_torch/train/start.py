@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effdet_torch.config import EfficientDetConfig, is_backbone
+from effdet_torch.config import EfficientDetConfig, get_config, is_backbone
 from effdet_torch.data.training.class_map import ClassMap
 from effdet_torch.errors import ConfigError, EffdetError, ModelFileError
 from effdet_torch.file_format import MODEL_SUFFIXES, untrained
@@ -22,7 +22,6 @@ from effdet_torch.network.model_file import read_model_file
 from effdet_torch.train.recipe import Recipe
 from effdet_torch.train.request import Copy, OpenSource, TrainRequest
 from effdet_torch.train.updates.ema import averaged
-from effdet_torch.variants import get_config
 
 SCRATCH = "scratch"
 DEFAULT_VARIANT = "d0"

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from effdet_torch import create_model, list_models
-from effdet_torch.variants import PACKAGE_VARIANTS
+from effdet_torch.config import PACKAGE_VARIANTS
 from support.quick import mostly_slow
 
 Shapes = dict[str, tuple[int, ...]]

@@ -15,9 +15,8 @@ from converter.identify.object_detection_api.network import taps
 from converter.plan.copies import select_view
 from converter.plan.engine import account
 from converter.plan.expand import Plan
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import get_config
 from support.sources import MemorySource, architecture_of, placeholders
 from verify.reference.object_detection_api.variables import ApiVariables, seen_in_api
 

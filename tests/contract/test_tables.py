@@ -17,7 +17,7 @@ from converter.readers.tensorflow.object_graph import read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableInfo
 from effdet_torch import create_model
-from effdet_torch.variants import MODELS, VARIANTS, get_config
+from effdet_torch.config import MODELS, VARIANTS, get_config
 from support.sources import EMA, architecture_of
 from support.tiny_protos import VALUE, ObjectGraph
 

@@ -15,7 +15,7 @@ from converter.plan.expand import Plan
 from converter.readers.tensorflow.object_graph import AVERAGE, read_names
 from converter.readers.tensorflow.tensorbundle import OBJECT_GRAPH, TensorBundle
 from converter.source import VariableInfo
-from effdet_torch.variants import get_config
+from effdet_torch.config import get_config
 from support.sources import plan_of
 from support.tiny_protos import ObjectGraph
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from effdet_torch.config import get_config
 from effdet_torch.train.objective import DetectionLoss, TargetAssigner
 from effdet_torch.train.recipe import Recipe
-from effdet_torch.variants import get_config
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 CONFIG = get_config("d0", image_size=256)

@@ -26,7 +26,7 @@ def outputs(model: torch.nn.Module, images: Tensor) -> list[Tensor]:
 def test_it_loads_the_file_and_computes_the_same(tmp_path: Path, classes: int) -> None:
     from libreyolo import LibreYOLO
 
-    from effdet_torch.variants import get_config
+    from effdet_torch.config import get_config
 
     write_seeded_checkpoint(get_config("d0", num_classes=classes), tmp_path / "d0")
     for out, options in {"ours.pth": [], "d0.pth": ["--layout", "effdet"]}.items():

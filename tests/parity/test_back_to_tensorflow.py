@@ -15,8 +15,8 @@ from converter.locate import open_checkpoint
 from converter.writers.keras_h5 import keras_layers, write_keras_h5
 from converter.writers.specs import TensorSpec
 from converter.writers.targets import TARGETS
+from effdet_torch.config import get_config
 from effdet_torch.file_format import METADATA_KEY
-from effdet_torch.variants import get_config
 from support.keras_model import Arrays, detector, keras, tf
 from support.reference import built_in
 from support.sources import EMA, averages, plan_of, seeded, write_checkpoint

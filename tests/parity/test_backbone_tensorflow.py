@@ -18,10 +18,9 @@ from converter.locate import open_checkpoint
 from converter.plan.expand import Plan
 from effdet_torch import create_model, load_backbone, load_model
 from effdet_torch.architecture.backbone import BACKBONES, timm_name
-from effdet_torch.config import BackboneConfig
+from effdet_torch.config import VARIANTS, BackboneConfig
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.variants import VARIANTS
 from support.commands import run
 from support.sources import EMA, Array, averages, plan_of, write_checkpoint
 from verify.errors import ParityError

@@ -19,14 +19,13 @@ from converter.identify.families import BACKBONE
 from converter.locate import open_checkpoint
 from effdet_torch import Predictor, create_model, load_backbone, load_model, make_anchors_yxyx
 from effdet_torch.architecture.effdet_models import UNSUPPORTED_MODELS
-from effdet_torch.config import BackboneConfig
+from effdet_torch.config import PACKAGE_VARIANTS, BackboneConfig, get_config
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError
 from effdet_torch.network.bifpn import max_pool_same, max_pool_symmetric
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.optimize.fuse import fuse
 from effdet_torch.train.norms import prepare_norms, restore_norms
 from effdet_torch.train.recipe import Recipe
-from effdet_torch.variants import PACKAGE_VARIANTS, get_config
 from support.exports import LIMIT, exported, noise, raw_outputs, worst_error
 from support.networks import alive
 from support.sources import MemorySource

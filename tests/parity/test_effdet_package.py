@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from converter.hparams.fields import hparams_of
 from effdet_torch import load_model, make_anchors_yxyx
-from effdet_torch.variants import get_config
+from effdet_torch.config import get_config
 from support.commands import run_here
 from support.quick import mostly_slow
 from verify.seeded import write_seeded_checkpoint

@@ -188,8 +188,8 @@ def test_what_is_not_clear_is_left_out(
 
 def test_anchors_and_graph_of_a_saved_model(tmp_path: Path) -> None:
     """A constant of a function is one of the graph around it; the source knows its graph."""
+    from effdet_torch.config import get_config
     from effdet_torch.geometry.anchors import make_anchors_yxyx
-    from effdet_torch.variants import get_config
 
     config = get_config("d0", image_size=(64, 64), max_level=6, anchor_scale=3.5, num_scales=2)
     anchors = np.asarray(make_anchors_yxyx(config), np.float32)

@@ -19,10 +19,10 @@ from converter.locate import open_checkpoint
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
 from effdet_torch import Predictor, load_model, make_anchors_yxyx
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES, Profile
-from effdet_torch.variants import get_config
 from support.official_cases import CASES, OfficialCase, case_folders
 from support.quick import mostly_slow
 from verify.errors import ParityError

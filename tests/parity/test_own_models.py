@@ -25,11 +25,10 @@ from converter.identify.settings import NO_SETTINGS
 from converter.locate import open_checkpoint
 from converter.writers.pth import write_pth
 from converter.writers.specs import TensorSpec
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.variants import get_config
 from support.commands import run
 from support.quick import mostly_slow
 from verify.errors import ParityError

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_convert, clip_boxes_to_image
 
+from effdet_torch.config import get_config
 from effdet_torch.geometry import numpy_nms
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import decode_boxes_xyxy, yxyx_to_xyxy
@@ -27,7 +28,6 @@ from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.numpy_postprocess import Detections
 from effdet_torch.processing.postprocess import best_class, flatten_levels
 from effdet_torch.processing.profiles import PROFILES, Profile
-from effdet_torch.variants import get_config
 
 # Exponentials and sigmoids of two libraries, and products rounded in another order.
 SCORE_ERROR = 1e-6

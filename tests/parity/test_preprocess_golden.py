@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.inference.images import read_image
 from effdet_torch.processing import preprocess as in_torch
 from effdet_torch.processing.numpy_preprocess import preprocess
-from effdet_torch.variants import get_config
 
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")  # loaded after TensorFlow, its copy of LLVM aborts the process

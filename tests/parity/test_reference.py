@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, get_config
 from support.golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
 from support.reference import built_in
 from support.tolerances import FLOAT32_RANDOM_INPUT, FLOAT64

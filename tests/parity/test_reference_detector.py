@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from effdet_torch.config import get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 from tests.support.reference import config_hparams
 from verify.reference.detector import ReferenceDetector
 from verify.reference.official.config_file import read_config_file

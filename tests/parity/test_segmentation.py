@@ -19,10 +19,9 @@ from torch.utils._pytree import tree_leaves
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from converter.writers.targets import TARGETS
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.segmentation import TransposedConv
-from effdet_torch.variants import get_config
 from support.golden import Golden, error_over_rms, load_golden
 from support.official_cases import drawn
 from support.reference import built_in

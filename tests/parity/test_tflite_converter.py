@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from converter.hparams.fields import hparams_of
 from converter.locate import open_checkpoint
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import get_config
 from support.golden import error_over_rms
 from support.networks import alive
 from support.sources import plan_of, reverted, small_config

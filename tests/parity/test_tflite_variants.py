@@ -12,9 +12,8 @@ import torch
 
 from converter.conversion import prepare
 from converter.locate import open_checkpoint
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import get_config
 from support.golden import GoldenCase, error_over_rms, golden_input, load_golden, seeded_view
 from support.networks import alive
 from support.quick import mostly_slow

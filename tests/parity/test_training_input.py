@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.inference.images import read_image
 from effdet_torch.processing.numpy_preprocess import to_network_range
 from effdet_torch.processing.preprocess import preprocess
 from effdet_torch.train.input.example import View
 from effdet_torch.train.input.placement import Placement, Size
-from effdet_torch.variants import get_config
 
 CONFIGS: dict[str, tuple[Size, Size | None]] = {
     "d0_256": ((256, 256), None),

@@ -15,8 +15,7 @@ from converter.plan.copies import View, select_view
 from converter.plan.engine import account
 from converter.plan.expand import Plan
 from converter.source import VariableInfo
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config
+from effdet_torch.config import EfficientDetConfig, get_config
 from support.sources import (
     EMA,
     Array,

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.train.objective.matching import AnchorGrid
-from effdet_torch.variants import get_config
 from support.quick import mostly_slow
 from support.training import CONFIGS, dense_match
 

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config
+from effdet_torch.config import EfficientDetConfig, get_config
 from verify.reference.base import HeadOutputs, import_tensorflow
 
 

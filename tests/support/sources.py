@@ -19,8 +19,7 @@ from converter.plan.expand import Plan
 from converter.source import SourceFacts, VariableInfo, VariableSource
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import write_tensorbundle
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config
+from effdet_torch.config import EfficientDetConfig, get_config
 
 Array = NDArray[Any]
 EMA = "ExponentialMovingAverage"

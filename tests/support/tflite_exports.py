@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.engines.document import Document, Interface, make_document, plain_profile
 from effdet_torch.export.tflite.build.network import build_graph
 from effdet_torch.export.tflite.graph import Graph
@@ -20,7 +20,6 @@ from effdet_torch.export.tflite.profile import operation_profile
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 from support.golden import seeded_view
 from support.sources import converted as converted_tensors
 from support.sources import plan_of

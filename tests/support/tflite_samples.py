@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from converter.conversion import convert_checkpoint, prepare
 from converter.locate import open_checkpoint
 from effdet_torch import load_model
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import get_config
 from support.golden import seeded_view
 from support.tflite_files import Listing, fill, read_listing
 from verify.reference.base import HeadOutputs

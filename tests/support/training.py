@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
-from effdet_torch.variants import get_config
 
 CONFIGS = {
     "d0_256": get_config("d0", image_size=256),

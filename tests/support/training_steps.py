@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from converter.locate import open_checkpoint
+from effdet_torch.config import get_config
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.train import step as step_module
@@ -25,7 +26,6 @@ from effdet_torch.train.objective.targets import TargetAssigner, Targets
 from effdet_torch.train.recipe import OFFICIAL, Recipe
 from effdet_torch.train.step import StepResult, TrainStep
 from effdet_torch.train.updates.schedule import make_schedule
-from effdet_torch.variants import get_config
 from support.golden import seeded_view
 from support.sources import converted, plan_of, reverted
 from support.training import LabelledBoxes, load_arrays, load_json

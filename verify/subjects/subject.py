@@ -18,13 +18,12 @@ from converter.plan.family import Architecture, Settings
 from converter.readers.absent_parts import with_initial_values
 from converter.source import VariableSource
 from effdet_torch.architecture.backbone import BACKBONES
-from effdet_torch.config import EfficientDetConfig, is_backbone
+from effdet_torch.config import EfficientDetConfig, is_backbone, variants_with
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import PARENT, TRAINING, config_origins
 from effdet_torch.network.checkpoint import build_model, create_model, fill_backbone
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.variants import variants_with
 from verify.errors import ParityError
 
 

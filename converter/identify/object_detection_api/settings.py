@@ -15,8 +15,7 @@ from converter.identify.settings import settle_detector
 from converter.plan.expand import Axes
 from converter.plan.family import Request, Settings
 from converter.source import VariableSource
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import VARIANTS
+from effdet_torch.config import VARIANTS, EfficientDetConfig
 
 API = "the TF Object Detection API"
 NOTE = f"a network of {API}: images are resized, and detections made, as there"

@@ -15,7 +15,7 @@ from converter.identify.effdet_package import FUSIONS, PADDINGS, QUAD, RESAMPLIN
 from effdet_torch.architecture.backbone import BACKBONES, PACKAGE_BACKBONES, timm_name
 from effdet_torch.architecture.effdet_models import OWN_RATIOS as RATIOS
 from effdet_torch.architecture.effdet_models import UNSUPPORTED_MODELS
-from effdet_torch.variants import PACKAGE_VARIANTS, VARIANTS
+from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS
 
 OWN_RATIOS = [list(pair) for pair in RATIOS]
 PREFIX, ADVPROP = "tf_efficientdet_", "_ap"

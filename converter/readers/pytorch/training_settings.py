@@ -24,9 +24,8 @@ from converter.readers.pytorch.pickled_model import (
     is_model,
     plain_settings,
 )
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import MODELS, EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import MODELS
 
 NAME, ARGUMENTS, CONFIG = "arch", "args", "config"  # where timm's saver and the models keep them
 SCRIPT_OPTIONS = ("mean", "std")  # of effdet's train.py: they replace the model's, if given

@@ -26,10 +26,10 @@ from converter.readers.tflite.walk.found import NetworkFound
 from converter.readers.tflite.walk.heads import DETECTION
 from converter.readers.tflite.walk.network import find_network
 from converter.source import SourceFacts, VariableInfo, VariableSource
+from effdet_torch.config import get_config, variants_with
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import METADATA_KEY
 from effdet_torch.untrusted.files import map_file
-from effdet_torch.variants import get_config, variants_with
 
 KIND = "TensorFlow Lite model"
 ONE_COPY = "a TensorFlow Lite file holds one copy of the network, and does not say whether it is the average"

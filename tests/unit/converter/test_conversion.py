@@ -16,9 +16,8 @@ from converter.conversion import FORMAT_VERSION, build_metadata, convert_checkpo
 from converter.errors import AccountingError, ConversionError, UnsupportedSourceError, ViewError
 from converter.plan.engine import convert
 from effdet_torch import __version__
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
-from effdet_torch.variants import get_config
 from support.sources import MemorySource, placeholders, plan_of, seeded, small_config, training_checkpoint
 
 CHECKPOINT = training_checkpoint(plan_of(small_config()))

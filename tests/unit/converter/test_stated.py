@@ -16,11 +16,11 @@ from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
 from converter.report import conversion_report, inspection_text
 from converter.writers.targets import TARGETS
+from effdet_torch.config import get_config
 from effdet_torch.errors import ModelFileError
 from effdet_torch.network.checkpoint import load_model
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.network.saving import save_model
-from effdet_torch.variants import get_config
 from support.sources import (
     EMA,
     MemorySource,

@@ -9,9 +9,8 @@ import pytest
 
 from effdet_torch.architecture.backbone import BACKBONES, backbone_channels
 from effdet_torch.architecture.feature_sizes import feature_sizes
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import PACKAGE_VARIANTS, VARIANTS, EfficientDetConfig, get_config, list_models
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import PACKAGE_VARIANTS, VARIANTS, get_config, list_models
 
 PUBLISHED = {
     # image, BiFPN channels, cells, head repeats, levels, fusion, anchor scale, backbone

@@ -12,8 +12,8 @@ from converter.hparams.blocks import own_blocks
 from converter.hparams.fields import config_fields, hparams_of, stated_hparams
 from converter.hparams.given import given_hparams
 from converter.hparams.syntax import parse_hparams, read_hparams_file
+from effdet_torch.config import VARIANTS, get_config
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import VARIANTS, get_config
 from support.sources import MemorySource
 
 

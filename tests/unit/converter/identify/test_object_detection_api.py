@@ -22,11 +22,10 @@ from converter.locate import open_checkpoint
 from converter.plan.family import Settings
 from converter.source import VariableSource
 from converter.writers.targets import TARGETS
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
 from effdet_torch.file_format import assumptions
 from effdet_torch.processing.profiles import PROFILES, own_profile
-from effdet_torch.variants import get_config
 from support.pipelines import changed
 from support.sources import MemorySource, placeholders, seeded, small_config
 from support.tiny_protos import ObjectGraph

@@ -16,9 +16,8 @@ from converter.identify import official
 from converter.identify.official import LIST, MIRROR_VARIABLE, find_official, nearest_official, official_files
 from converter.locate import open_checkpoint
 from effdet_torch.architecture.backbone import BACKBONES
-from effdet_torch.config import BackboneConfig, EfficientDetConfig
+from effdet_torch.config import VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import VARIANTS, get_config
 
 BASE = "https://storage.googleapis.com/cloud-tpu-checkpoints/efficientdet/"
 ADVPROP = BASE + "advprop/efficientdet-d0.tar.gz"

@@ -16,9 +16,8 @@ from converter.identify.families import DETECTOR, recognize_state_dict
 from converter.identify.settings import settle_detector
 from converter.plan.family import Family, Request, Settings
 from converter.source import SourceFacts
-from effdet_torch.config import BackboneConfig, EfficientDetConfig
+from effdet_torch.config import MODELS, PACKAGE_VARIANTS, BackboneConfig, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
-from effdet_torch.variants import MODELS, PACKAGE_VARIANTS, get_config
 from support.sources import MemorySource
 
 BOTH = ["d0", "efficientdet_d0"]

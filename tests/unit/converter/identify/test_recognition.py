@@ -12,8 +12,7 @@ from converter.identify.architecture import ARCHITECTURE
 from converter.identify.families import BACKBONE, DETECTOR, FAMILIES, family_of
 from converter.identify.naming import drop_outer, undo_counters
 from converter.source import VariableInfo
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from support.sources import MemorySource, architecture_of, averages, placeholders, plan_of, shapes_of, small_config
 
 

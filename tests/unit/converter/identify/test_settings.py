@@ -16,10 +16,9 @@ from converter.identify.evidence import ASSUMED
 from converter.identify.settings import FROM_SHAPES, NO_SETTINGS, settle_detector
 from converter.plan.family import Request, Settings
 from converter.source import GraphEvidence
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.file_format import assumptions
-from effdet_torch.variants import VARIANTS, get_config
 from support.sources import MemorySource, architecture_of, placeholders, plan_of, small_config
 
 SHAPE_FIELDS = {

@@ -11,7 +11,7 @@ from converter.errors import MappingError
 from converter.plan.axes import detector_axes, detector_constants
 from converter.plan.expand import Plan, expand
 from converter.plan.grammar import parse_table
-from effdet_torch.variants import get_config
+from effdet_torch.config import get_config
 from support.sources import plan_of, small_config
 
 BACKBONE_TEXT, DETECTOR_TEXT = (

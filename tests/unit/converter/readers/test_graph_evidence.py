@@ -19,8 +19,8 @@ from converter.readers.tensorflow.graphs.anchor_constant import explain_anchors
 from converter.readers.tensorflow.graphs.evidence import graph_of, read_evidence
 from converter.readers.tensorflow.graphs.nodes import GRAPH_DEF, META_GRAPH_DEF, SAVED_MODEL
 from converter.source import GraphEvidence
+from effdet_torch.config import get_config
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.variants import get_config
 from support.tiny_protos import graph_def, tensor
 from support.tiny_protos import node as constant_node
 

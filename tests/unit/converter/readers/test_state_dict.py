@@ -18,7 +18,7 @@ from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import FOLDED_BIASES, NO_BIASES, NO_METADATA, StateDict
 from converter.source import OPTIMIZER_STATE, OTHER_COPY, VariableInfo
 from effdet_torch.architecture.backbone import BACKBONES
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, get_config
 from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config
 
 State = dict[str, torch.Tensor]

@@ -16,7 +16,7 @@ from converter.locate import open_checkpoint
 from converter.readers.pytorch.effdet_settings import COLOURS, settings_of_name, training_hparams
 from converter.readers.pytorch.state_dict import NO_BIASES, NO_METADATA
 from converter.source import VariableSource
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, get_config
 from support.sources import plan_of
 
 State = dict[str, Any]

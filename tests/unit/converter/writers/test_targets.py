@@ -15,8 +15,8 @@ from converter.hparams.fields import config_fields
 from converter.locate import open_checkpoint
 from converter.plan.copies import stored_names
 from converter.writers.targets import TARGETS, choose_target
+from effdet_torch.config import get_config
 from effdet_torch.errors import OutputError, UsageError
-from effdet_torch.variants import get_config
 from support.sources import MemorySource, plan_of, seeded, small_config, training_checkpoint
 
 NAMES = {"pth": "model.pth", "safetensors": "model.safetensors", "tf1": "folder", "h5": "model.h5"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface, make_document, read_document
 from effdet_torch.errors import ModelFileError
-from effdet_torch.variants import get_config
 
 PATH = Path("d0.onnx")
 INTERFACE = Interface(image_size=(384, 640), profile={"sigma": 0.5})

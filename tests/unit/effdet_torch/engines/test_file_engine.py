@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.engines.document import Interface, make_document
 from effdet_torch.engines.file_engine import FileEngine, to_bytes
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.export.detector import Normalization
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(64, 96))
 

@@ -12,6 +12,7 @@ import click
 import pytest
 
 import cli
+from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface, plain_profile, profile_from
 from effdet_torch.engines.names import BACKENDS, format_of, require_exporter
 from effdet_torch.engines.table import ENGINES
@@ -23,7 +24,6 @@ from effdet_torch.export.listing import markdown, table_lines
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.file_format import EXPORTED_SUFFIXES
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 from support.coco_samples import write_model
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.engines.document import plain_profile, profile_from
 from effdet_torch.errors import ConfigError
 from effdet_torch.export.settings import ExportSettings
 from effdet_torch.processing.profiles import PROFILES, Profile
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0")
 OWN = get_config("d0", nms_configs=(("method", "gaussian"), ("sigma", 0.7)))

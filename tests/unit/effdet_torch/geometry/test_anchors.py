@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config, list_models
 from effdet_torch.geometry.anchors import make_anchors_yxyx
-from effdet_torch.variants import get_config, list_models
 
 
 def _matches(config: EfficientDetConfig, path: Path) -> bool:

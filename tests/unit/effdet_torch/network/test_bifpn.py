@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effdet_torch.config import EfficientDetConfig, Fusion
+from effdet_torch.config import EfficientDetConfig, Fusion, get_config
 from effdet_torch.network.bifpn import BiFPN, Combine, Resample, fusion_weights, max_pool_same
 from effdet_torch.network.layers import ConvBatchNorm, SeparableConv
-from effdet_torch.variants import get_config
 
 EDGE_WEIGHTS = [1.5, -1.0, 0.5]
 

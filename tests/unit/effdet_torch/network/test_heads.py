@@ -10,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.network.heads import Head, Residual, create_box_head, create_class_head
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", fpn_channels=8, head_repeats=2, num_classes=5)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from effdet_torch import create_model, get_config
+from effdet_torch.config import VARIANTS
 from effdet_torch.errors import ConfigError
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import VARIANTS
 from support.coco_samples import small_model
 
 SMALL: dict[str, Any] = {"fpn_cells": 1, "head_repeats": 1, "num_classes": 3}

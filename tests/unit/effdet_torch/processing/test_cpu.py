@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing.cpu import CpuProcessing, FileProcessing
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", num_classes=3, image_size=(128, 128))
 SCALES = np.ones(1, np.float32)

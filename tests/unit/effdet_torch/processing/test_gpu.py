@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import NonFiniteOutputError
 from effdet_torch.processing.cpu import CpuProcessing, as_array
 from effdet_torch.processing.gpu import GpuProcessing
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 

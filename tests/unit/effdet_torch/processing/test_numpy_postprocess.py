@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError, NonFiniteOutputError
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.processing import numpy_postprocess
@@ -18,7 +19,6 @@ from effdet_torch.processing import postprocess as in_torch
 from effdet_torch.processing.numpy_candidates import best_class, gather, maxima, top_k
 from effdet_torch.processing.numpy_postprocess import Detections, postprocess
 from effdet_torch.processing.profiles import PROFILES, Profile
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = anchors_yxyx(CONFIG)

@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effdet_torch.config import Resize
+from effdet_torch.config import Resize, get_config
 from effdet_torch.errors import EffdetError
 from effdet_torch.processing import preprocess as in_torch
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.train.input.example import View
 from effdet_torch.train.input.placement import Placement
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.geometry.anchors import make_anchors_yxyx
 from effdet_torch.geometry.boxes import yxyx_to_xyxy
@@ -27,7 +28,6 @@ from effdet_torch.processing.postprocess import (
     top_k,
 )
 from effdet_torch.processing.profiles import PROFILES, Profile, get_profile
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(96, 160), num_classes=6)
 ANCHORS = make_anchors_yxyx(CONFIG)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import EffdetError
 from effdet_torch.processing.preprocess import preprocess
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(128, 192))
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from converter.identify.official import official_files
-from effdet_torch.config import EfficientDetConfig
-from effdet_torch.variants import get_config
+from effdet_torch.config import EfficientDetConfig, get_config
 from verify.detections.published import VAL_IMAGES, compare_with_published
 from verify.results.detections import PublishedAP
 

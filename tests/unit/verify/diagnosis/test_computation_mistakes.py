@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effdet_torch.config import get_config
 from effdet_torch.network.bifpn import Resample, max_pool_same
 from effdet_torch.network.layers import batch_norm
-from effdet_torch.variants import get_config
 from support.sources import plan_of, small_config
 from verify.diagnosis.computation_mistakes import COMPUTATIONS, LayerRun, explain_output
 from verify.layers.kinds import COMPARED

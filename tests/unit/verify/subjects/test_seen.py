@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, get_config
 from support.variable_shapes import Shape, variable_shapes
 from tests.support.reference import config_hparams
 from verify.reference.official.hparams import read_hparams

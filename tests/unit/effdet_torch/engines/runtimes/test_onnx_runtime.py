@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface, make_document
 from effdet_torch.engines.runtimes.onnx_runtime import OnnxRuntimeEngine, read_onnx
 from effdet_torch.errors import EffdetError, ModelFileError
 from effdet_torch.file_format import METADATA_KEY
-from effdet_torch.variants import get_config
 
 DOCUMENT = make_document(get_config("d0", image_size=(32, 32)), Interface(image_size=(32, 32)), {}, {}).to_json()
 NAMES = [f"{head}_{level}" for head in ("class", "box") for level in range(3, 8)]

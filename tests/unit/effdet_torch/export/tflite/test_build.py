@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import VARIANTS, EfficientDetConfig, get_config
 from effdet_torch.engines.document import Interface, plain_profile
 from effdet_torch.errors import ConfigError
 from effdet_torch.export.tflite.build.network import build_graph, require_possible_model
@@ -20,7 +20,6 @@ from effdet_torch.export.tflite.graph import Graph
 from effdet_torch.export.tflite.profile import operation_profile
 from effdet_torch.export.tflite.serialize import serialize
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import VARIANTS, get_config
 from support.golden import error_over_rms
 from support.networks import alive
 from support.sources import small_config

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
 from effdet_torch.export.check import rms_error
@@ -21,7 +22,6 @@ from effdet_torch.export.tflite.calibrate import calibrate
 from effdet_torch.export.tflite.graph import Graph, Operation, Quantization, Tensor
 from effdet_torch.export.tflite.scales import of_pixels
 from effdet_torch.network.model import EfficientDet
-from effdet_torch.variants import get_config
 from support.networks import alive
 from support.sources import small_config
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError, EffdetError
 from effdet_torch.export.tflite.graph import Graph, Operation, Tensor
 from effdet_torch.export.tflite.scales import SIGMOID, encode, of_activations, of_bias, of_kernel, of_pixels, of_range
-from effdet_torch.variants import get_config
 
 FLOAT = np.dtype(np.float32)
 

@@ -16,12 +16,11 @@ import torch
 
 from converter.formats.flat.flatbuffer import Buffer, Table
 from converter.readers.tflite.metadata import NAME, read_labels, read_metadata
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.engines.document import Document, Interface, make_document, plain_profile
 from effdet_torch.export.detector import Normalization
 from effdet_torch.export.tflite.task_metadata import TASK_METADATA, pixel_scaling, task_metadata, with_labels
 from effdet_torch.processing.profiles import PROFILES
-from effdet_torch.variants import get_config
 
 LISTED = ["output_1", "output_3", "output_0", "output_2"]  # as the official files list them
 LITE = get_config("lite0", num_classes=3, label_map=((1, "cat"), (3, "blue\nwhale")))

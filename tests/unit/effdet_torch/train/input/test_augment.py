@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.train.input import mosaic as mosaics
 from effdet_torch.train.input.augment import AUGMENTATIONS, Draw, augment, ordered, parse_augment
@@ -18,7 +19,6 @@ from effdet_torch.train.input.example import Example
 from effdet_torch.train.input.grid_mask import grid_mask
 from effdet_torch.train.input.mosaic import dividing_point, mosaic
 from effdet_torch.train.input.placement import Placement
-from effdet_torch.variants import get_config
 
 BACKGROUND, COLOR = 30, 200
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from effdet_torch.config import get_config
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.inference.images import ImageError
@@ -27,7 +28,6 @@ from effdet_torch.train.input.samples import Samples
 from effdet_torch.train.objective.targets import TargetAssigner
 from effdet_torch.train.recipe import Recipe, make_recipe
 from effdet_torch.untrusted.files import FilePart
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=(128, 128))
 ASSIGNER = TargetAssigner(CONFIG)

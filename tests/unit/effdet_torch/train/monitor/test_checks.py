@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import ConfigError
 from effdet_torch.processes import ALONE, Processes
 from effdet_torch.train.monitor.checks import check_batch_norms, check_rate
 from effdet_torch.train.recipe import Recipe
-from effdet_torch.variants import get_config
 
 SMALL = get_config("d0", image_size=(128, 128))
 TWO = Processes(0, 2)

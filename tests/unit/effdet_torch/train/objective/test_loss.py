@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import UsageError
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.train.objective import DetectionLoss, MovingNormalizer, TargetAssigner, Targets
 from effdet_torch.train.recipe import Recipe
-from effdet_torch.variants import get_config
 
 CONFIG = get_config("d0", image_size=128, num_classes=4)
 BOX, LABEL = torch.tensor([[24.0, 40.0, 88.0, 104.0]]), torch.tensor([3])

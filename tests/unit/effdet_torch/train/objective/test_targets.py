@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from effdet_torch.config import get_config
 from effdet_torch.errors import UsageError
 from effdet_torch.geometry.boxes import decode_boxes_xyxy
 from effdet_torch.train.objective import TargetAssigner, Targets, matching, merge
-from effdet_torch.variants import get_config
 from support.training import dense_match
 
 CONFIG = get_config("d0", image_size=128)

@@ -10,13 +10,12 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from effdet_torch.config import EfficientDetConfig
+from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.inference.results.visualize import class_color
 from effdet_torch.processing.numpy_preprocess import preprocess
 from effdet_torch.train.run.curves import curves_png
 from effdet_torch.train.run.pictures import CAPTION_PX, Boxes, training_png, validation_png, visible
 from effdet_torch.train.run.results import Results
-from effdet_torch.variants import get_config
 from support.train_results import NASTY, epoch_result
 
 NAMES = {1: "cat", 2: NASTY}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from converter.hparams.fields import hparams_of
-from effdet_torch.variants import VARIANTS, get_config
+from effdet_torch.config import VARIANTS, get_config
 from verify.errors import ReferenceModelError
 from verify.reference.official.defaults import BLOCKS
 from verify.reference.official.hparams import Hparams, read_hparams
