@@ -30,11 +30,12 @@ OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely
 MOST_NAMED = 3
 MOST_LETTERS = 60
 SAVED = "the saved model"  # the origin of the settings of a model that was never converted
+SAVED_BY = "effdet_torch.save_model"  # the name of the tool in the metadata of a saved model
 GRAPH = "graph ("  # how the origin "graph (NAME)" of a setting begins
 
 
 def is_swapped(model: Path, other: Path) -> bool:
-    """Whether a model was probably meant by the other of two arguments: only that one is called as a model is."""
+    """Whether a model was probably meant by the other of two arguments: only that one has a model's suffix."""
     return other.suffix in MODEL_SUFFIXES and model.suffix not in MODEL_SUFFIXES
 
 

@@ -233,7 +233,7 @@ def verify_images(
         raise click.UsageError("MODEL is missing: pass the converted file to evaluate")
     for name in SOURCES:
         if options[name] is not None and is_swapped(model, options[name]):
-            raise click.UsageError(f"--{name} {options[name]} is called as a model is; did you swap it with MODEL?")
+            raise click.UsageError(f"--{name} {options[name]} looks like a model; did you swap it with MODEL?")
     if options["split"] == TEST_DEV:
         refuse_options(("save_csv", "score", "shown", "compare"), "needs annotations, and testdev has none")
     source = DataSource(**{key: options[key] for key in SOURCES})

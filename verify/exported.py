@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from converter.plan.expand import Plan
 from effdet_torch.engines.document import EXPORT_AGAIN
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.table import files_of, open_engine
-from effdet_torch.errors import ModelFileError, NonFiniteOutputError
+from effdet_torch.errors import ModelFileError, NonFiniteOutputError, listed
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.image_detections import ImageDetections
 from effdet_torch.network.model import inner_name
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 HEADS = ("class_net.predict", "box_net.predict")
 MASK = "seg_head.predict"
+ABOUT_NO_LAYER = ("image_size", "label_map")  # a file may be exported for another size, and with names
 Array = NDArray[Any]
 
 
@@ -106,11 +106,12 @@ def _reference(
     """Return the plan of the network, what the reference computes for images (1, H, W, 3), and what it is."""
     if is_converted(reference):
         model = load_converted(Path(reference))
-        config = replace(model.config, image_size=engine.config.image_size)
-        if config != engine.config:
+        # The network has no names of classes; an exported file has some, be they COCO's.
+        own, theirs = (config.to_dict() | dict.fromkeys(ABOUT_NO_LAYER) for config in (engine.config, model.config))
+        if different := [f"{name} {own[name]} there, {theirs[name]} here" for name in own if own[name] != theirs[name]]:
             raise ParityError(
-                f"{engine.path} was not exported from {reference}: their configurations differ; give the converted "
-                "file that it was exported from"
+                f"{engine.path} was not exported from {reference}: {listed(different, 3)}; give the converted file "
+                "that it was exported from"
             )
         plan = DETECTOR.plan(model.config)
         files = describe_files([Path(reference)], checksums=True)

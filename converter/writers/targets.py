@@ -32,6 +32,7 @@ from converter.writers.safetensors import write_safetensors
 from converter.writers.specs import TensorSpec
 from converter.writers.tensorbundle import writing_tensorbundle
 from effdet_torch.errors import OutputError, UsageError, listed
+from effdet_torch.file_format import EXPORTED_SUFFIXES
 from effdet_torch.outputs.atomic import is_temporary, replacing, size_of
 
 if TYPE_CHECKING:
@@ -97,8 +98,10 @@ def choose_target(out: Path | None, to: str | None = None) -> Target:
     by_suffix = {suffix: target for target in TARGETS.values() for suffix in target.suffixes}
     if to is None and out.suffix not in by_suffix:
         ending = f"ends in {out.suffix!r}" if out.suffix else "has no suffix"
-        swapped = "; it exists: did you swap SOURCE and OUT?" if out.exists() else ""
-        raise UsageError(f"{out} {ending}; expected one of {', '.join(by_suffix)}, or a folder with --to tf1{swapped}")
+        hint = "; it exists: did you swap SOURCE and OUT?" if out.exists() else ""
+        if out.suffix in EXPORTED_SUFFIXES:
+            hint = f"; that is an export: convert to a .pth file, and then: effdet-export FILE.pth {out.name}"
+        raise UsageError(f"{out} {ending}; expected one of {', '.join(by_suffix)}, or a folder with --to tf1{hint}")
     target = by_suffix[out.suffix] if to is None else TARGETS[to]
     if by_suffix.get(out.suffix, target) != target or (target.suffixes and out.suffix not in target.suffixes):
         expected = f"a name that ends in {' or '.join(target.suffixes)}" if target.suffixes else "the name of a folder"

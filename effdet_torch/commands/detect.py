@@ -128,7 +128,7 @@ def detect(
     from effdet_torch.outputs.atomic import write_json
 
     if is_swapped(model, Path(sources[0])):
-        raise UsageError(f"{sources[0]} is called as a model is, and {model} is not; did you swap MODEL and SOURCES?")
+        raise UsageError(f"{sources[0]} looks like a model, and {model} does not; did you swap MODEL and SOURCES?")
     found = found_sources(sources, recursive, results is not None)
     outputs = Outputs(out, crops)
     image_places, video_places = planned(found, outputs)

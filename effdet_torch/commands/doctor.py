@@ -33,7 +33,7 @@ EXTRAS: Mapping[str, str] = {
 CLASHES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("tensorflow", "triton"),
-        "a program that imports tensorflow before triton (or torchvision or timm, which import it) ends without a word",
+        "a program that imports tensorflow before triton (or torchvision or timm, which import it) crashes silently",
         "in programs of your own, import them in the other order; the commands do",
     ),
 )

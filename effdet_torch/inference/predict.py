@@ -51,7 +51,7 @@ class Predictor:
             detections has one inside.
         device: where the network runs; by default where `model` is, and for a file the GPU if there is one.
         rank: of this process among several, see `usable_device`.
-        image_size: (height, width) of the network input; by default the model's.
+        image_size: (height, width) of the network input, or one number for both; by default the model's.
         score_threshold: detections below it are left out, 0..1; 0 keeps all, which metrics need.
         iou_threshold: overlap above which a box is removed, 0..1, instead of the profile's; not with soft suppression.
         max_detections: per image, instead of the profile's.
@@ -85,7 +85,7 @@ class Predictor:
         profile: str | Profile = OWN,
         device: torch.device | str | None = None,
         rank: int | None = None,
-        image_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | int | None = None,
         score_threshold: float = SCORE_THRESHOLD,
         iou_threshold: float | None = None,
         max_detections: int | None = None,
@@ -97,6 +97,8 @@ class Predictor:
         label_map: Mapping[int, str] | str | Path | None = None,
         check_values: bool = False,
     ) -> None:
+        if isinstance(image_size, int):
+            image_size = (image_size, image_size)
         self._selection = Selection(score_threshold, iou_threshold, max_detections)
         switches = {"fused": fused, "compiled": compiled, "check_values": check_values}
         for name, value in switches.items():

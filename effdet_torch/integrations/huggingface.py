@@ -2,7 +2,7 @@
 
     HubModel.of(load_model("d0.pth")).push_to_hub(
         "user/my-detector",
-        model_card_kwargs={"file": "d0.pth", "reports": ["report/report.json"], "licence": "apache-2.0"},
+        model_card_kwargs={"file": "d0.pth", "reports": ["report/report.json"], "license": "apache-2.0"},
     )
     model = HubModel.from_pretrained("user/my-detector")
 
@@ -118,7 +118,7 @@ class HubModel(
         self,
         file: str | Path | None = None,
         reports: Sequence[str | Path] = (),
-        licence: str | None = None,
+        license: str | None = None,  # noqa: A002 - as the Hub spells it
         repo_id: str = "USER/NAME",
     ) -> ModelCard:
         """Return the card of the model: what it is, where it is from, and what was checked.
@@ -127,7 +127,7 @@ class HubModel(
             file: the file that the model was loaded from, and that effdet-verify checked; the model must have its
                 settings, and its values bit for bit. Without it the card says only what the model began as.
             reports: of `effdet-verify` about that file, each `report.json`; what they found goes into the card.
-            licence: of the weights, by its name on the Hub; the card says "unknown" where it is not given, because a
+            license: of the weights, by its name on the Hub; the card says "unknown" where it is not given, because a
                 model that was trained on other data may have another one than the original.
             repo_id: where the model will be.
 
@@ -136,4 +136,4 @@ class HubModel(
                 the file.
             ModelFileError: The file cannot be read.
         """
-        return model_card(self, None if file is None else Path(file), list(map(Path, reports)), licence, repo_id)
+        return model_card(self, None if file is None else Path(file), list(map(Path, reports)), license, repo_id)

@@ -64,7 +64,9 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         with path.open("rb") as file:
             start = file.read(9)
     except IsADirectoryError as error:
-        raise ModelFileError(f"{path} is a folder, not a model file. {CONVERT_FIRST}") from error
+        inside = path / "model.safetensors"  # as huggingface_hub saves a model
+        next_step = f"Pass {inside}." if inside.is_file() else CONVERT_FIRST
+        raise ModelFileError(f"{path} is a folder, not a model file. {next_step}") from error
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
     if is_exported(path):

@@ -16,7 +16,16 @@ from effdet_torch import __version__
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError, UsageError, listed
-from effdet_torch.file_format import CHECKSUMS_KEY, FORMAT_VERSION, METADATA_KEY, PARENT, SAVED, TRAINING, UNTRAINED
+from effdet_torch.file_format import (
+    CHECKSUMS_KEY,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    PARENT,
+    SAVED,
+    SAVED_BY,
+    TRAINING,
+    UNTRAINED,
+)
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.outputs.atomic import replacing
 
@@ -76,7 +85,7 @@ def saved_metadata(model: EfficientDet, training: Mapping[str, Any] | None = Non
         parent = {**(parent or {}), TRAINING: before[TRAINING]}
     return {
         "format_version": FORMAT_VERSION,
-        "tool": {"name": "effdet_torch.save_model", "version": __version__},
+        "tool": {"name": SAVED_BY, "version": __version__},
         "variant": model.config.name,
         "config": config,
         **evidence,

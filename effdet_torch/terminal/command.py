@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
@@ -27,6 +28,15 @@ class Command(click.Command):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.context_settings["help_option_names"] = ["-h", "--help"]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; a path that is given twice is refused, because click would take the last one without a word."""
+        *_, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option, count in Counter(given).items():
+            takes_one = isinstance(option, click.Option) and not option.multiple
+            if count > 1 and takes_one and isinstance(option.type, click.Path):
+                raise click.UsageError(f"{option.opts[0]} was given {count} times; it takes one value", ctx)
+        return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command and exit; with `standalone_mode=False`, as click does it."""

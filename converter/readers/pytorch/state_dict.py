@@ -38,11 +38,12 @@ from converter.readers.pytorch.training_settings import Training, fitted, traini
 from converter.source import OPTIMIZER_STATE, OTHER_COPY, SourceFacts, VariableInfo, VariableSource
 from effdet_torch.config import EfficientDetConfig, is_backbone
 from effdet_torch.errors import ConfigError
-from effdet_torch.file_format import METADATA_KEY
+from effdet_torch.file_format import METADATA_KEY, SAVED_BY
 
 NOT_IN_KEYS = ("min_level", "max_level", "fpn_name", "fpn_config", "conv_bn_act_pattern", "taps")
 MODEL_CARD = "config.json"  # of a Hugging Face folder, which has no fixed form
 UNREAD_AVERAGES = "what lies under {!r} is called averages, but has no keys of the network: it cannot be read"
+ONE_COPY = "saved from PyTorch, which has one copy of the weights; whether they are averages (EMA) is not recorded"
 FOLDED_BIASES = "the biases in front of batch norms apart from the moving means"
 BATCH_COUNTER = ".num_batches_tracked"
 NO_METADATA = (
@@ -102,7 +103,7 @@ class StateDict(VariableSource):
             checksums=_checksums(copies),
             is_folded=is_folded,
             unrecoverable=(*[OTHER_COPY] * (len(plans) < 2), *[FOLDED_BIASES] * is_folded, OPTIMIZER_STATE),
-            raw_reason=UNREAD_AVERAGES.format(copies.unread[:80]) if copies.unread else "",
+            raw_reason=_raw_reason(copies, metadata, held_view),
             notes=(*copies.notes, *(note for network in copies.by_view.values() for note in _tensor_notes(network))),
         )
         if file and (file.parent / MODEL_CARD).is_file():
@@ -212,6 +213,14 @@ def _place_notes(copies: Copies) -> list[str]:
         for view, network in copies.by_view.items()
         if network.place or network.prefix
     ]
+
+
+def _raw_reason(copies: Copies, metadata: Mapping[str, Any], held_view: str | None) -> str:
+    if copies.unread:
+        return UNREAD_AVERAGES.format(copies.unread[:80])
+    tool = metadata.get("tool")
+    is_saved = isinstance(tool, dict) and tool.get("name") == SAVED_BY
+    return ONE_COPY if is_saved and held_view is None and list(copies.by_view) == ["raw"] else ""
 
 
 def _tensor_notes(network: Network) -> list[str]:

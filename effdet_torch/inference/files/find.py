@@ -68,10 +68,24 @@ def find_sources(names: Sequence[str], recursive: bool = False) -> Sources:
     others = [name for name in names if name not in videos]
     paths = [path for name in others for match in _matches(name) for path in _files_of(match, recursive)]
     if not videos and not any(map(_may_exist, paths)):
-        raise UsageError(f"no image found: {listed(names)}; pass files, folders of images, or quoted patterns")
+        raise UsageError(f"no image found: {listed(names)}; {_instead(others, recursive)}")
     paths = list(dict.fromkeys(paths))
     files = [VideoSource(str(path), str(path), path) for path in paths if is_video(path)]
     return Sources([path for path in paths if not is_video(path)], [*files, *videos.values()])
+
+
+def _instead(names: Sequence[str], recursive: bool) -> str:
+    """Return what to pass in place of names that stand for no image."""
+    if not recursive and any(_is_image(file) for name in names for file in _inside_folders(name)):
+        return "there are some in the folders below: pass --recursive"
+    others = left_out(names, recursive)
+    if videos := VIDEO_SUFFIXES & others.keys():
+        return f"there are videos ({listed(sorted(videos))}): name them themselves, or by a quoted pattern"
+    return "pass files, folders of images, or quoted patterns"
+
+
+def _inside_folders(name: str) -> Iterator[Path]:
+    return (file for match in _matches(name) if is_folder(match) for file in _inside(match, recursive=True))
 
 
 def is_video(path: Path) -> bool:

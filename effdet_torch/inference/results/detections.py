@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from effdet_torch.errors import UsageError
 from effdet_torch.geometry.numpy_boxes import xyxy_to_xywh
 from effdet_torch.inference.images import ImageSource
 
@@ -80,6 +81,10 @@ class Detections:
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any]) -> Self: ...
     def __getitem__(self, index: Any) -> Detection | Self:
         index = as_array(index)
+        if isinstance(index, bool | np.bool_):
+            raise UsageError(
+                "True or False chooses no detections; names is a list, so compare np.array(found.names) instead"
+            )
         if not isinstance(index, slice) and np.ndim(index) == 0:
             return list(self)[operator.index(index)]
         places = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]

@@ -17,6 +17,7 @@ from converter.errors import UnsupportedSourceError, ViewError
 from converter.locate import open_checkpoint
 from converter.readers.pytorch.state_dict import FOLDED_BIASES, NO_BIASES, NO_METADATA, StateDict
 from converter.source import OPTIMIZER_STATE, OTHER_COPY, VariableInfo
+from effdet_torch import load_model, save_model
 from effdet_torch.architecture.backbone import BACKBONES
 from effdet_torch.config import VARIANTS, get_config
 from support.sources import EMA, MemorySource, averages, plan_of, seeded, small_config
@@ -199,6 +200,12 @@ def test_the_place_of_a_network_is_noted(tmp_path: Path, own: Path, state: State
     with open_checkpoint(path) as source:
         assert "the raw values are the network under 'model_state_dict / module.'" in source.facts.notes
         assert prepare(source).view.reason == "the checkpoint has no averages (EMA)"
+
+
+def test_a_saved_model_does_not_say_which_copy_it_is(tmp_path: Path, own: Path) -> None:
+    save_model(load_model(own), tmp_path / "saved.pth")
+    with open_checkpoint(tmp_path / "saved.pth") as source:
+        assert prepare(source).view.reason.endswith("whether they are averages (EMA) is not recorded")
 
 
 def test_averages_that_cannot_be_read_are_the_reason_for_raw_values(tmp_path: Path, state: State) -> None:

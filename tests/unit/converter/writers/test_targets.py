@@ -54,6 +54,7 @@ def test_targets_by_suffix_and_by_name(tmp_path: Path, name: str, to: str | None
             None,
             r"m.bin ends in '.bin'; expected one of .pth, .pt, .safetensors, .h5, or a folder with --to tf1",
         ),
+        ("m.onnx", None, r"that is an export: convert to a .pth file, and then: effdet-export FILE.pth m.onnx"),
         ("model", None, "model has no suffix; expected one of[^?]*$"),
         ("m.pth", "h5", "m.pth does not fit --to h5; expected a name that ends in .h5"),
         ("m.h5", "tf1", "m.h5 does not fit --to tf1; expected the name of a folder"),

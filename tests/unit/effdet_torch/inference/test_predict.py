@@ -365,6 +365,7 @@ def test_the_image_size_can_be_another(model: EfficientDet, images: list[Pixels]
     predictor = detector(model, image_size=(96, 160))
     assert predictor.prepare(images)[0].shape == (3, 3, 96, 160)
     assert (predictor.config.image_size, model.config.image_size) == ((96, 160), (128, 128))
+    assert detector(model, image_size=160).config.image_size == (160, 160)
     assert not np.array_equal(predictor(images[0])[0].scores, detector(model)(images[0])[0].scores)
 
 

@@ -108,8 +108,8 @@ def test_a_device_is_where_the_model_goes(tmp_path: Path) -> None:
 def test_the_card_is_made_once_and_before_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, make = [], HubModel.generate_model_card
     monkeypatch.setattr(HubModel, "generate_model_card", lambda *args, **told: made.append(told) or make(*args, **told))
-    HubModel.of(small_model()).save_pretrained(tmp_path / "repo", model_card_kwargs={"licence": "mit"})
-    assert made == [{"licence": "mit"}]
+    HubModel.of(small_model()).save_pretrained(tmp_path / "repo", model_card_kwargs={"license": "mit"})
+    assert made == [{"license": "mit"}]
     assert "license: mit" in (tmp_path / "repo" / "README.md").read_text()
     broken = HubModel.of(small_model())
     broken.fpn = torch.nn.Identity()

@@ -61,7 +61,7 @@ def test_nothing_is_claimed_without_a_report() -> None:
 
 def test_what_a_report_found_and_on_what(file: Path) -> None:
     hub = HubModel.of(load_model(file))
-    card = hub.generate_model_card(file, [written(file)], licence="apache-2.0", repo_id="user/mine")
+    card = hub.generate_model_card(file, [written(file)], license="apache-2.0", repo_id="user/mine")
     text = str(card)
     assert "PASS, rests on config.yaml" in text
     assert (

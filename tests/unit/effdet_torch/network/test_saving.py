@@ -51,6 +51,9 @@ def test_what_was_saved_comes_back(tmp_path: Path, model: EfficientDet, suffix: 
     assert "source" not in loaded.metadata
     assert model.metadata == {}  # the model itself is left as it was
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    path.rename(tmp_path / "model.safetensors")
+    with pytest.raises(ModelFileError, match=r"is a folder, not a model file\. Pass .*model\.safetensors"):
+        load_model(tmp_path)
 
 
 @EACH

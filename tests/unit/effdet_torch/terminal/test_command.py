@@ -57,6 +57,12 @@ def test_what_was_foreseen_is_one_message(error: BaseException, code: int, text:
     assert "Traceback" not in result.stderr
 
 
+def test_a_path_given_twice_is_refused() -> None:
+    result = run(lambda: None, "--report", "a.json", "--report", "b.json")
+    assert (result.exit_code, "Error: --report was given 2 times; it takes one value" in result.stderr) == (2, True)
+    assert run(lambda: None, "--report", "a.json").exit_code == 0
+
+
 def test_a_mistake_of_ours_keeps_its_traceback() -> None:
     """Negative control."""
     assert isinstance(run(raising(KeyError("ours"))).exception, KeyError)

@@ -51,6 +51,23 @@ def test_images_videos_cameras_and_streams(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("missing", "pass files, folders of images"),
+        ("videos", r"there are videos \(\.mp4\): name them themselves"),
+        ("outer", "there are some in the folders below: pass --recursive"),
+    ],
+)
+def test_what_to_pass_where_no_image_is_found(folder: Path, name: str, advice: str) -> None:
+    for file in ("videos/a.mp4", "outer/inner/a.jpg"):
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).touch()
+    with pytest.raises(UsageError, match=f"no image found: {name}; {advice}"):
+        find_sources([name])
+    assert find_sources(["outer"], recursive=True).images == [Path("outer/inner/a.jpg")]  # negative control
+
+
+@pytest.mark.parametrize(
     "address",
     ["rtsp://u:secret@[::1", "http://u:secret@[x/a.mp4", "ftp://u:secret@[::1/a", "rtsp://u:secret@h\u2100/x"],
 )

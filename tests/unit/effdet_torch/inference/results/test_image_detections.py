@@ -58,6 +58,13 @@ def test_some_of_the_detections(found: ImageDetections, index: Any) -> None:
     assert some.size == found.size
 
 
+def test_names_compared_as_a_list_choose_nothing(found: ImageDetections) -> None:
+    assert found[np.array(found.names) == "cat"].scores.tolist() == [np.float32(0.8), 0.25]
+    for index in (found.names == "cat", np.bool_(True)):
+        with pytest.raises(UsageError, match=r"compare np.array\(found.names\) instead"):
+            found[index]
+
+
 def test_tensors_give_the_same(found: ImageDetections) -> None:
     moved = found.to("cpu")
     assert isinstance(moved.boxes_xyxy, torch.Tensor)
