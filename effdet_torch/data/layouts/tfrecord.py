@@ -188,8 +188,8 @@ class _Reader:
             if not labels:
                 problem = "it has no items"
             raise EvaluationError(
-                f"{path} does not belong to the records: {problem}; replace it with the label map that they were written "
-                "with, or move it away"
+                f"{path} does not belong to the records: {problem}; replace it with the label map that these were "
+                "written with, or move it away"
             )
         renamed = (number for number, text in sorted(self._names) if text != labels[number].shown)
         self._found.add_all("class named by label map", (f"{x} {labels[x].shown}" for x in dict.fromkeys(renamed)))

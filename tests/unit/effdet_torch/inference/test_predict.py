@@ -117,7 +117,7 @@ def test_only_what_the_model_is_fairly_sure_of_is_found_by_default(images: list[
         model.class_net.predict.conv_pw.bias.add_(2)
     everything, found = detector(model)(images[0])[0], Predictor(model)(images[0])[0]
     assert 0 < len(found) == int((everything.scores >= SCORE_THRESHOLD).sum()) < len(everything)
-    (option,) = (item for item in detect.params if item.name == "score")
+    (option,) = (item for item in detect.params if "--score" in item.opts)
     assert option.default == CocoSettings().score == Predictor(model).score_threshold == SCORE_THRESHOLD == 0.3
 
 
