@@ -11,11 +11,23 @@ from typing import Any, TypedDict
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.columns import CocoResult, detection_type
 from effdet_torch.outputs.paths import is_stream
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, FilePart, read_bytes
 
-ImageKey = int | str
-ByImage = dict[ImageKey, list[CocoResult]]
+ImageId = int | str
+ByImage = dict[str, list[CocoResult]]
+
+
+def image_key(source: Path | FilePart) -> str:
+    """Return a text that changes when an image file does: its path, size and time of change, and the part of it."""
+    path = source.path if isinstance(source, FilePart) else source
+    try:
+        status = path.stat()
+    except OSError:  # it will be reported when the file is read
+        return ""
+    part = f"{source.offset}+{source.size} of " if isinstance(source, FilePart) else ""
+    return f"{status.st_mtime_ns} {part}{status.st_size} {path.resolve()}"
 
 
 class PartialResults:
@@ -30,7 +42,7 @@ class PartialResults:
         rank: of this process; every process of a distributed run writes its own file, and all read all of them.
 
     Attributes:
-        done: {image: detections} of all files, as they were found.
+        done: {key of the image: detections} of all files, as they were found.
 
     Raises:
         EvaluationError: A file comes from something else, is damaged, or cannot be read.
@@ -46,8 +58,14 @@ class PartialResults:
             for path in self._files():
                 self.done |= self._read(path)
 
-    def add(self, image: ImageKey, detections: Sequence[CocoResult]) -> None:
-        """Keep the detections of an image; they are in the file when this returns.
+    def tell_resumed(self, count: int, total: int) -> None:
+        """Say how many of the images an interrupted run has done; nothing if there was none."""
+        if self._results is not None and self.done:
+            kept = f"{count} of {total} images are kept"
+            tell(f"resuming an interrupted run of {self._results.name}; {kept}", err=True)
+
+    def add(self, image: str, detections: Sequence[CocoResult]) -> None:
+        """Keep the detections of an image, given by its key; they are in the file when this returns.
 
         Raises:
             EvaluationError: The file cannot be written.
@@ -58,7 +76,7 @@ class PartialResults:
         if not self._begun:  # with the first line, and without a line that was cut off
             _write(path, "wb", b"".join(_lines(path)[0]) or _line(self._origin))
             self._begun = True
-        _write(path, "ab", _line({"image_id": image, "detections": list(detections)}))
+        _write(path, "ab", _line({"image": image, "detections": list(detections)}))
 
     def remove(self) -> None:
         """Delete the files of all processes, which the final results make superfluous."""
@@ -109,12 +127,12 @@ def _checked(entries: object) -> ByImage:
     """
     from msgspec import ValidationError, convert  # late: most runs resume nothing
 
-    fields: dict[str, Any] = {"image_id": ImageKey, "detections": list[detection_type(ImageKey)]}  # type: ignore[misc]
+    fields: dict[str, Any] = {"image": str, "detections": list[detection_type(ImageId)]}  # type: ignore[misc]
     try:
         checked = convert(entries, list[TypedDict("Entry", fields)])  # type: ignore[operator, misc]
     except ValidationError as error:
         raise ValueError(str(error)) from error
-    return {entry["image_id"]: entry["detections"] for entry in checked}
+    return {entry["image"]: entry["detections"] for entry in checked}
 
 
 def _lines(path: Path) -> tuple[list[bytes], bytes]:
