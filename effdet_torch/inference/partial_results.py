@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -55,7 +55,7 @@ class PartialResults:
         self.done: ByImage = {}
         if self._results is not None:
             self._origin = json.loads(json.dumps(origin()))
-            for path in self._files():
+            for path in _files(self._results):
                 self.done |= self._read(path)
 
     def tell_resumed(self, count: int, total: int) -> None:
@@ -80,14 +80,8 @@ class PartialResults:
 
     def remove(self) -> None:
         """Delete the files of all processes, which the final results make superfluous."""
-        for path in self._files():
+        for path in [] if self._results is None else _files(self._results):
             path.unlink(missing_ok=True)
-
-    def _files(self) -> list[Path]:
-        if self._results is None or not self._results.parent.is_dir():
-            return []
-        name = re.compile(re.escape(f"{self._results.name}.partial") + r"\d*")
-        return sorted(path for path in self._results.parent.iterdir() if name.fullmatch(path.name))
 
     def _read(self, path: Path) -> ByImage:
         lines, cut_off = _lines(path)
@@ -109,6 +103,29 @@ class PartialResults:
 
 
 NOTHING_KEPT = PartialResults(None, dict)
+
+
+def remove_leftovers(results: Path, fields: Collection[str]) -> None:
+    """Delete what interrupted runs kept beside results that no run will write; other files under such names stay.
+
+    Args:
+        results: the file that those runs would have written in the end.
+        fields: what their first line holds, see `PartialResults`.
+    """
+    for path in _files(results):
+        try:
+            header = parse_json(_lines(path)[0][0])
+        except (EvaluationError, IndexError, ValueError):
+            continue
+        if isinstance(header, dict) and header.keys() == set(fields):
+            path.unlink(missing_ok=True)
+
+
+def _files(results: Path) -> list[Path]:
+    if not results.parent.is_dir():
+        return []
+    name = re.compile(re.escape(f"{results.name}.partial") + r"\d*")
+    return sorted(path for path in results.parent.iterdir() if name.fullmatch(path.name))
 
 
 def _write(path: Path, mode: str, data: bytes) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
+# What the first line of partial results holds.
+ORIGIN = ("model", "annotations", "profile", "split", "limit", "image_size", "device", "runtime")
 
 
 @dataclass(frozen=True)
@@ -253,15 +255,17 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
 def _origin(prepared: Prepared) -> dict[str, Any]:
     """Return all that detections depend on; how many are made at a time, and by how many workers, is not part of it."""
     settings = prepared.settings
-    return {
-        "model": sha256(prepared.path),
-        "annotations": prepared.split.checksum,
-        "profile": asdict(prepared.predictor.profile),
-        "split": prepared.split.name,
-        **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": prepared.predictor.device_type,
-        "runtime": prepared.predictor.runtime,
-    }
+    values = (
+        sha256(prepared.path),
+        prepared.split.checksum,
+        asdict(prepared.predictor.profile),
+        prepared.split.name,
+        settings.limit,
+        settings.image_size,
+        prepared.predictor.device_type,
+        prepared.predictor.runtime,
+    )
+    return dict(zip(ORIGIN, values, strict=True))
 
 
 def _detect_share(

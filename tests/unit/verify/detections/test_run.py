@@ -208,6 +208,20 @@ def test_two_models_are_both_resumed(root: Path, model: Path, tmp_path: Path, ro
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_what_was_kept_of_a_second_model_goes_when_a_run_without_it_ends(
+    root: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "results.json"
+    kept = interrupt(model, root, out, 2)
+    left, foreign = (tmp_path / f"results.json.{name}.partial" for name in ("reference", "other"))
+    kept.rename(left)
+    for stranger in (foreign, tmp_path / "more.json.reference.partial"):
+        stranger.write_text('{"model": "of something else"}\n')
+    assert verify_detections(model, DataSource(coco=root), SETTINGS, out=out)
+    assert not left.exists()
+    assert len(list(tmp_path.glob("*.partial"))) == 2  # negative control
+
+
 @pytest.mark.parametrize("change", ["model", "profile", "limit", "annotations"])
 def test_results_of_another_run_are_not_mixed(root: Path, model: Path, tmp_path: Path, change: str) -> None:
     out, settings = tmp_path / "results.json", SETTINGS
