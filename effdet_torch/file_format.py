@@ -25,6 +25,7 @@ _TFLITE_MARK = re.compile(
 PARENT = "parent"  # in the metadata of a saved model: what its values are no more, see `saving.INHERITED`
 TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
 UNTRAINED = "untrained"  # in the metadata: the parts of the network that hold initial values
+WHOLE_NETWORK = "the whole network"  # one of these parts
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
 MOST_NAMED = 3
