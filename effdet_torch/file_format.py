@@ -100,12 +100,17 @@ def assumed_briefly(names: Iterable[str]) -> str:
     return f"{count} ({listed(ordered, MOST_NAMED)}; effdet-inspect shows the values)"
 
 
+def untrained_stated(metadata: Mapping[str, Any]) -> list[str]:
+    """Return which parts of a network were never trained, as its file states; [] if it states none."""
+    parts = metadata.get(UNTRAINED)
+    return [str(part)[:MOST_LETTERS] for part in parts] if isinstance(parts, list) else []
+
+
 def untrained(metadata: Mapping[str, Any]) -> str | None:
     """Return in words which parts of a network were never trained, as its file states; None if it states none."""
-    parts = metadata.get(UNTRAINED)
-    if not isinstance(parts, list) or not parts:
+    if not (parts := untrained_stated(metadata)):
         return None
-    names = listed([str(part)[:MOST_LETTERS] for part in parts], MOST_NAMED)
+    names = listed(parts, MOST_NAMED)
     return f"UNTRAINED {names}: still initial values; train the model before you use it"
 
 

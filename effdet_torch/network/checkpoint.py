@@ -14,7 +14,7 @@ from torch import Tensor
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, changed_config, get_config, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
-from effdet_torch.file_format import UNTRAINED
+from effdet_torch.file_format import UNTRAINED, untrained_stated
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
 from effdet_torch.network.saving import LAST, predictions_digests, untrained_parts
@@ -84,7 +84,7 @@ def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
         fresh = class_kernels(model)
         tensors = {key: tensor for key, tensor in tensors.items() if key not in fresh}
         tensors |= {key: tensor for key, tensor in model.state_dict().items() if key in fresh}
-        model.metadata[UNTRAINED] = [*model.metadata.get(UNTRAINED, ()), LAST["class_net"]]
+        model.metadata[UNTRAINED] = [*untrained_stated(model.metadata), LAST["class_net"]]
         LOG.warning(
             "class head: %d classes in place of %d; its last convolution starts from random values, the rest is that "
             "of %s",

@@ -25,6 +25,7 @@ from effdet_torch.file_format import (
     TRAINING,
     UNTRAINED,
     WHOLE_NETWORK,
+    untrained_stated,
 )
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.outputs.atomic import replacing
@@ -120,7 +121,7 @@ def untrained_parts(model: EfficientDet) -> list[str]:
     found = {PARTS[name]: None for name in modules if name in fresh}
     heads = [name for name in modules if name in HEADS]
     kept = {head for head, digests in model.untrained_digests.items() if _digest(model, head) in digests}
-    for part in model.metadata.get(UNTRAINED, ()):
+    for part in untrained_stated(model.metadata):
         about = ABOUT.get(part, set(heads))
         if kept >= about and part not in SEEN:
             found[part] = None
