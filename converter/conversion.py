@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from converter.errors import UnsupportedSourceError
 from converter.identify.families import family_of
-from converter.plan.copies import View, ViewName, select_view
+from converter.plan.copies import View, ViewName, is_untrained, select_view
 from converter.plan.engine import Accounting, account
 from converter.plan.expand import Plan
 from converter.plan.family import Family, Request, Settings
@@ -21,7 +21,7 @@ from converter.source import VariableSource
 from converter.writers.targets import Target, choose_target, require_bare
 from effdet_torch import __version__
 from effdet_torch.errors import UsageError
-from effdet_torch.file_format import FORMAT_VERSION, UNTRAINED, sha256
+from effdet_torch.file_format import FORMAT_VERSION, UNTRAINED, WHOLE_NETWORK, sha256
 from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
     """Return the metadata of the converted file: plain values, the same on every run with the same input."""
     settings, plan, view = preparation.settings, preparation.plan, preparation.view
     source = preparation.source
+    untrained = [WHOLE_NETWORK] if is_untrained(source, plan, view.name) else list(source.facts.untrained)
     return {
         "format_version": FORMAT_VERSION,
         "tool": {"name": "effdet-convert", "version": __version__},
@@ -185,7 +186,7 @@ def build_metadata(preparation: Preparation, checksums: bool = True) -> dict[str
         },
         "view": {"name": view.name, "reason": view.reason},
         "redundant_bias": "kept" if settings.config.redundant_bias else "folded",
-        **({UNTRAINED: list(source.facts.untrained)} if source.facts.untrained else {}),
+        **({UNTRAINED: untrained} if untrained else {}),
     }
 
 

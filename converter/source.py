@@ -70,8 +70,8 @@ class SourceFacts:
         given: (origin, hyperparameters in the official syntax) that the source itself knows, weakest first.
         checksums: the checksums that the files store of their values: "CRC-32C"; empty if they store none.
         unrecoverable: what this kind of source lost of the training that made it, in words: "the optimizer's state".
-        untrained: parts of the network that hold initial values, as no source of these weights had them: "class and box
-            predictions".
+        untrained: parts of the network that hold initial values, as no source of these weights had them, or as its
+            metadata state: "class and box predictions".
         graph: reads the graph that belongs to the source, while it is open, and never fails; None if there is no graph.
     """
 

@@ -25,6 +25,7 @@ _TFLITE_MARK = re.compile(
 PARENT = "parent"  # in the metadata of a saved model: what its values are no more, see `saving.INHERITED`
 TRAINING = "training"  # in the metadata of a trained model: recipe, data, versions, how far it is
 UNTRAINED = "untrained"  # in the metadata: the parts of the network that hold initial values
+WHOLE_NETWORK = "the whole network"  # one of these parts
 NOT_RECORDED = "not known: the file was written before evidence was recorded; convert the checkpoint again to see it"
 OFTEN_CHANGED = ("image_size", "aspect_ratios", "mean_rgb")  # the others rarely differ from the variant's
 MOST_NAMED = 3
@@ -100,12 +101,17 @@ def assumed_briefly(names: Iterable[str]) -> str:
     return f"{count} ({listed(ordered, MOST_NAMED)}; effdet-inspect shows the values)"
 
 
+def untrained_stated(metadata: Mapping[str, Any]) -> list[str]:
+    """Return which parts of a network were never trained, as its file states; [] if it states none."""
+    parts = metadata.get(UNTRAINED)
+    return [str(part)[:MOST_LETTERS] for part in parts] if isinstance(parts, list) else []
+
+
 def untrained(metadata: Mapping[str, Any]) -> str | None:
     """Return in words which parts of a network were never trained, as its file states; None if it states none."""
-    parts = metadata.get(UNTRAINED)
-    if not isinstance(parts, list) or not parts:
+    if not (parts := untrained_stated(metadata)):
         return None
-    names = listed([str(part)[:MOST_LETTERS] for part in parts], MOST_NAMED)
+    names = listed(parts, MOST_NAMED)
     return f"UNTRAINED {names}: still initial values; train the model before you use it"
 
 

@@ -16,6 +16,7 @@ from effdet_torch.data.dataset import TEST_DEV
 from effdet_torch.data.sources import DataSource
 from effdet_torch.errors import ConfigError, EffdetError, EvaluationError
 from effdet_torch.file_format import sha256
+from effdet_torch.inference.partial_results import remove_leftovers
 from effdet_torch.metrics.coco import CocoResult
 from effdet_torch.outputs.paths import NO_FILES, RunFiles, is_stream
 from effdet_torch.processes import ALONE, Processes
@@ -26,7 +27,7 @@ from verify.detections.details import details_of
 from verify.detections.matching import compare_detections, matching_limits
 from verify.detections.published import compare_with_published
 from verify.detections.results_file import read_results
-from verify.detections.run import CocoSettings, Evaluation, Prepared, evaluate, prepare, read_images
+from verify.detections.run import ORIGIN, CocoSettings, Evaluation, Prepared, evaluate, prepare, read_images
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionParity, DetectionResult
 from verify.results.verification import Verification
@@ -106,6 +107,9 @@ def verify_detections(
         evaluated[role] = evaluate(each, outputs[0], processes, shown, files, outputs[1], finished)
     for remove in finished:  # of all models only now: until then each of them can be resumed
         remove()
+    for role in {REFERENCE, OTHER} - prepared.keys():  # an interrupted run had them beside the same results
+        if processes.rank == 0 and (kept := _kept_beside(out, role)) is not None:
+            remove_leftovers(kept, ORIGIN)
     evaluation, expected, other = (evaluated.get(role) for role in (MODEL, REFERENCE, OTHER))
     if evaluation is None:
         return None

@@ -14,7 +14,7 @@ from converter.plan.table import VIEWS
 from converter.source import SourceFacts
 from effdet_torch.config import EfficientDetConfig
 from effdet_torch.errors import ConfigError
-from effdet_torch.file_format import METADATA_KEY, PARENT, TRAINING, UNTRAINED, newer_format
+from effdet_torch.file_format import METADATA_KEY, PARENT, TRAINING, newer_format, untrained_stated
 
 # Entry in the metadata of a file -> what it becomes in the `source` of a file that is converted from it. The values of
 # a saved model need not be those of its parent, so the two have different names.
@@ -47,8 +47,8 @@ def with_metadata(facts: SourceFacts, metadata: Mapping[str, Any]) -> SourceFact
     for section, entry in HELD:
         if isinstance(stated := metadata.get(section), dict) and stated.get(entry) in VIEWS:
             facts = replace(facts, held_view=stated[entry])
-    if isinstance(parts := metadata.get(UNTRAINED), list):
-        facts = replace(facts, untrained=tuple(map(str, parts)))
+    if parts := untrained_stated(metadata):
+        facts = replace(facts, untrained=tuple(parts))
     provenance = {ours: metadata[theirs] for theirs, ours in LINEAGE.items() if isinstance(metadata.get(theirs), dict)}
     return replace(facts, provenance=provenance)
 

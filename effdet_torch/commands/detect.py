@@ -16,7 +16,6 @@ from effdet_torch.engines.names import BACKENDS
 from effdet_torch.errors import UsageError
 from effdet_torch.terminal.command import Command, refuse_options, standard
 from effdet_torch.terminal.files import input_file, itself, json_file, model_file, output_folder, writes
-from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
     from effdet_torch.inference.files.find import Sources
@@ -139,8 +138,6 @@ def detect(
     kept = PartialResults(
         results if predictor.config.detects else None, partial(origin, model, predictor, outputs, exif)
     )
-    if kept.done:
-        tell(f"resuming an interrupted run; images that it has done: {len(kept.done)}", err=True)
     images = detect_images(predictor, found.images, image_places, batch, exif, kept, files)
     others = files.resolved([*found.files, *drawings]) if found.videos else ()
     run = partial(VideoRun, predictor, batch_size=batch, every=every, turn=exif, others=others)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from effdet_torch.errors import EvaluationError
 from effdet_torch.metrics.columns import CocoResult, detection_type
 from effdet_torch.outputs.paths import is_stream
+from effdet_torch.terminal.verbosity import tell
 from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import MAX_JSON_BYTES, read_bytes
+from effdet_torch.untrusted.files import MAX_JSON_BYTES, FilePart, read_bytes
 
-ImageKey = int | str
-ByImage = dict[ImageKey, list[CocoResult]]
+ImageId = int | str
+ByImage = dict[str, list[CocoResult]]
+
+
+def image_key(source: Path | FilePart) -> str:
+    """Return a text that changes when an image file does: its path, size and time of change, and the part of it."""
+    path = source.path if isinstance(source, FilePart) else source
+    try:
+        status = path.stat()
+    except OSError:  # it will be reported when the file is read
+        return ""
+    part = f"{source.offset}+{source.size} of " if isinstance(source, FilePart) else ""
+    return f"{status.st_mtime_ns} {part}{status.st_size} {path.resolve()}"
 
 
 class PartialResults:
@@ -30,7 +42,7 @@ class PartialResults:
         rank: of this process; every process of a distributed run writes its own file, and all read all of them.
 
     Attributes:
-        done: {image: detections} of all files, as they were found.
+        done: {key of the image: detections} of all files, as they were found.
 
     Raises:
         EvaluationError: A file comes from something else, is damaged, or cannot be read.
@@ -43,11 +55,17 @@ class PartialResults:
         self.done: ByImage = {}
         if self._results is not None:
             self._origin = json.loads(json.dumps(origin()))
-            for path in self._files():
+            for path in _files(self._results):
                 self.done |= self._read(path)
 
-    def add(self, image: ImageKey, detections: Sequence[CocoResult]) -> None:
-        """Keep the detections of an image; they are in the file when this returns.
+    def tell_resumed(self, count: int, total: int) -> None:
+        """Say how many of the images an interrupted run has done; nothing if there was none."""
+        if self._results is not None and self.done:
+            kept = f"{count} of {total} images are kept"
+            tell(f"resuming an interrupted run of {self._results.name}; {kept}", err=True)
+
+    def add(self, image: str, detections: Sequence[CocoResult]) -> None:
+        """Keep the detections of an image, given by its key; they are in the file when this returns.
 
         Raises:
             EvaluationError: The file cannot be written.
@@ -58,18 +76,12 @@ class PartialResults:
         if not self._begun:  # with the first line, and without a line that was cut off
             _write(path, "wb", b"".join(_lines(path)[0]) or _line(self._origin))
             self._begun = True
-        _write(path, "ab", _line({"image_id": image, "detections": list(detections)}))
+        _write(path, "ab", _line({"image": image, "detections": list(detections)}))
 
     def remove(self) -> None:
         """Delete the files of all processes, which the final results make superfluous."""
-        for path in self._files():
+        for path in [] if self._results is None else _files(self._results):
             path.unlink(missing_ok=True)
-
-    def _files(self) -> list[Path]:
-        if self._results is None or not self._results.parent.is_dir():
-            return []
-        name = re.compile(re.escape(f"{self._results.name}.partial") + r"\d*")
-        return sorted(path for path in self._results.parent.iterdir() if name.fullmatch(path.name))
 
     def _read(self, path: Path) -> ByImage:
         lines, cut_off = _lines(path)
@@ -93,6 +105,29 @@ class PartialResults:
 NOTHING_KEPT = PartialResults(None, dict)
 
 
+def remove_leftovers(results: Path, fields: Collection[str]) -> None:
+    """Delete what interrupted runs kept beside results that no run will write; other files under such names stay.
+
+    Args:
+        results: the file that those runs would have written in the end.
+        fields: what their first line holds, see `PartialResults`.
+    """
+    for path in _files(results):
+        try:
+            header = parse_json(_lines(path)[0][0])
+        except (EvaluationError, IndexError, ValueError):
+            continue
+        if isinstance(header, dict) and header.keys() == set(fields):
+            path.unlink(missing_ok=True)
+
+
+def _files(results: Path) -> list[Path]:
+    if not results.parent.is_dir():
+        return []
+    name = re.compile(re.escape(f"{results.name}.partial") + r"\d*")
+    return sorted(path for path in results.parent.iterdir() if name.fullmatch(path.name))
+
+
 def _write(path: Path, mode: str, data: bytes) -> None:
     try:
         with path.open(mode) as stream:
@@ -109,12 +144,12 @@ def _checked(entries: object) -> ByImage:
     """
     from msgspec import ValidationError, convert  # late: most runs resume nothing
 
-    fields: dict[str, Any] = {"image_id": ImageKey, "detections": list[detection_type(ImageKey)]}  # type: ignore[misc]
+    fields: dict[str, Any] = {"image": str, "detections": list[detection_type(ImageId)]}  # type: ignore[misc]
     try:
         checked = convert(entries, list[TypedDict("Entry", fields)])  # type: ignore[operator, misc]
     except ValidationError as error:
         raise ValueError(str(error)) from error
-    return {entry["image_id"]: entry["detections"] for entry in checked}
+    return {entry["image"]: entry["detections"] for entry in checked}
 
 
 def _lines(path: Path) -> tuple[list[bytes], bytes]:

@@ -52,7 +52,7 @@ class HubModel(
         with torch.device("meta"):
             hub = cls(model.config)
         hub.load_state_dict(model.state_dict(keep_vars=True), strict=True, assign=True)
-        hub.metadata, hub.untrained_digest = model.metadata, model.untrained_digest
+        hub.metadata, hub.untrained_digests = model.metadata, model.untrained_digests
         return hub.train(model.training)
 
     def push_to_hub(self, repo_id: str, *, model_card_kwargs: Mapping[str, Any] | None = None, **options: Any) -> str:

@@ -14,10 +14,10 @@ from torch import Tensor
 from effdet_torch.checks import require_type
 from effdet_torch.config import EfficientDetConfig, changed_config, get_config, is_backbone
 from effdet_torch.errors import ConfigError, ModelFileError, UsageError, listed
-from effdet_torch.file_format import UNTRAINED
+from effdet_torch.file_format import UNTRAINED, untrained_stated
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.network.model_file import read_model_file
-from effdet_torch.network.saving import predictions_digest
+from effdet_torch.network.saving import LAST, predictions_digests, untrained_parts
 from effdet_torch.values import ValueCheck, described
 
 LOG = logging.getLogger("effdet")
@@ -84,7 +84,7 @@ def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
         fresh = class_kernels(model)
         tensors = {key: tensor for key, tensor in tensors.items() if key not in fresh}
         tensors |= {key: tensor for key, tensor in model.state_dict().items() if key in fresh}
-        model.metadata[UNTRAINED] = [*model.metadata.get(UNTRAINED, ()), "the last convolution of the class head"]
+        model.metadata[UNTRAINED] = [*untrained_stated(model.metadata), LAST["class_net"]]
         LOG.warning(
             "class head: %d classes in place of %d; its last convolution starts from random values, the rest is that "
             "of %s",
@@ -94,7 +94,8 @@ def _fill(model: EfficientDet, loaded: EfficientDet, name: str) -> EfficientDet:
     _require_fit(Path(name), "config with the settings that were given", model.state_dict(), tensors, advice)
     model.load_state_dict(tensors, strict=True)
     if UNTRAINED in model.metadata:
-        model.untrained_digest = predictions_digest(model)
+        model.untrained_digests = predictions_digests(model)
+        model.metadata[UNTRAINED] = untrained_parts(model)  # each once
     return model
 
 
@@ -169,7 +170,7 @@ def build_model(
     model.load_state_dict(placed, strict=True, assign=True)
     model.metadata = metadata
     if UNTRAINED in metadata:
-        model.untrained_digest = predictions_digest(model)
+        model.untrained_digests = predictions_digests(model)
     LOG.info("loaded %s: %s, %d tensors", path, config.name, len(tensors))
     return model.eval()
 

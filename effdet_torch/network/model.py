@@ -114,7 +114,7 @@ class EfficientDet(Network):
     Attributes:
         config: what was built.
         metadata: where the weights came from; empty unless `load_model` filled it.
-        untrained_digest: of the last layers of the heads, when `metadata` began to state that parts are untrained.
+        untrained_digests: of the last layers of each head, when `metadata` began to state that parts are untrained.
 
     Raises:
         ConfigError: `config.image_size` is too small for the pyramid levels, or `drop_path_rate` is not in 0..1.
@@ -123,10 +123,13 @@ class EfficientDet(Network):
     Source: EfficientDet (arXiv:1911.09070) figure 3.
     """
 
+    if TYPE_CHECKING:  # TorchScript would read it
+        untrained_digests: dict[str, frozenset[str]]
+
     def __init__(self, config: EfficientDetConfig, *, drop_path_rate: float = 0.0) -> None:
         require_type(config, EfficientDetConfig, "config", "an EfficientDetConfig, which get_config returns")
         super().__init__(config)
-        self.untrained_digest: str = ""
+        self.untrained_digests = {}
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"drop_path_rate is {drop_path_rate!r}; expected 0 or more, below 1")
         self.backbone: Backbone = Backbone(

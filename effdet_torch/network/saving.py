@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,13 +25,14 @@ from effdet_torch.file_format import (
     SAVED_BY,
     TRAINING,
     UNTRAINED,
+    WHOLE_NETWORK,
+    untrained_stated,
 )
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.outputs.atomic import replacing
 
 Writer = Callable[[IO[bytes], dict[str, Tensor], dict[str, Any]], None]
 INHERITED = ("source", "view", "table", UNTRAINED)  # what is true of a converted file's values, and only of these
-WHOLE = "the whole network"
 PARTS = {
     "backbone": "the backbone",
     "fpn": "the BiFPN",
@@ -39,6 +40,18 @@ PARTS = {
     "box_net": "the box head",
     "seg_head": "the segmentation head",
 }
+HEADS = frozenset({"class_net", "box_net", "seg_head"})
+LAST = {head: f"the last convolution of {PARTS[head]}" for head in HEADS}
+SEEN = {WHOLE_NETWORK, *PARTS.values()}  # in the values themselves, so that the metadata need not be believed
+# What metadata state -> the heads whose last layers it is about.
+ABOUT: Mapping[str, Set[str]] = {
+    **{PARTS[name]: {name} & HEADS for name in PARTS},
+    **{LAST[head]: {head} for head in HEADS},
+    WHOLE_NETWORK: HEADS,
+    "class and box predictions": {"class_net", "box_net"},  # of a feature vector, see `mappings`
+}
+# What may have happened to values that no training has changed.
+ROUNDINGS = ((), (torch.float16,), (torch.bfloat16,), (torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16))
 EVIDENCE = ("config_origins", "assumed")  # about the settings, which training leaves as they are
 
 
@@ -99,33 +112,49 @@ def saved_metadata(model: EfficientDet, training: Mapping[str, Any] | None = Non
 def untrained_parts(model: EfficientDet) -> list[str]:
     """Return which parts of a model hold initial values.
 
-    These are modules whose batch norms are as they were made, and what the metadata state, as long as the last layers
-    of the heads, which every training changes, hold what they held then.
+    These are modules whose batch norms have the weights that they are made with, and what the metadata state, as long
+    as the last layers of the heads, which every training changes, hold what they held then.
     """
-    modules = {text: getattr(model, name) for name, text in PARTS.items() if getattr(model, name) is not None}
-    fresh = [text for text, module in modules.items() if _is_fresh(module)]
+    modules = {name: module for name in PARTS if (module := getattr(model, name)) is not None}
+    fresh = {name for name, module in modules.items() if _is_fresh(module)}
     if len(fresh) == len(modules):
-        return [WHOLE]
-    is_stated = model.untrained_digest and model.untrained_digest == predictions_digest(model)
-    return [*fresh, *(part for part in model.metadata.get(UNTRAINED, ()) if is_stated and part not in fresh)]
+        return [WHOLE_NETWORK]
+    found = {PARTS[name]: None for name in modules if name in fresh}
+    heads = [name for name in modules if name in HEADS]
+    kept = {head for head, digests in model.untrained_digests.items() if _digest(model, head) in digests}
+    for part in untrained_stated(model.metadata):
+        about = ABOUT.get(part, set(heads))
+        if kept >= about and part not in SEEN:
+            found[part] = None
+        elif part in ABOUT:
+            found |= {LAST[head]: None for head in heads if head in about & kept}
+    return [part for part in found if part not in {LAST.get(name) for name in fresh}]
 
 
-def predictions_digest(model: EfficientDet) -> str:
-    """Return a checksum of the last layers of a model's heads, whatever device they are on."""
+def predictions_digests(model: EfficientDet) -> dict[str, frozenset[str]]:
+    """Return {head: checksums of the values of its last layers, as they are and rounded to other types}."""
+    heads = [head for head in sorted(HEADS) if getattr(model, head) is not None]
+    return {head: frozenset(_digest(model, head, types) for types in ROUNDINGS) for head in heads}
+
+
+def _digest(model: EfficientDet, head: str, types: Sequence[torch.dtype] = ()) -> str:
+    """Return a checksum of the last layers of a head, whatever device they are on, after a round trip through types."""
     digest = 0
-    for head in (model.class_net, model.box_net, model.seg_head):
-        for tensor in () if head is None else head.predict.state_dict().values():
-            digest = zlib.crc32(tensor.detach().cpu().double().numpy().tobytes(), digest)
+    for tensor in getattr(model, head).predict.state_dict().values():
+        values = tensor.detach().cpu()
+        for dtype in types:
+            values = values.to(dtype)
+        digest = zlib.crc32(values.double().numpy().tobytes(), digest)
     return f"{digest:08x}"
 
 
 def _is_fresh(module: nn.Module) -> bool:
-    """Whether all batch norms of a module hold the values that they are made with."""
+    """Whether all batch norms of a module have the weights that they are made with.
+
+    Their statistics do not count: they move without any training, with every batch in train mode.
+    """
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
-    values = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}
-    return bool(norms) and all(
-        bool((getattr(norm, key) == value).all()) for norm in norms for key, value in values.items()
-    )
+    return bool(norms) and all(bool((norm.weight == 1).all() and (norm.bias == 0).all()) for norm in norms)
 
 
 def _evidence_after_training(before: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

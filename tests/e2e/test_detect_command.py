@@ -378,7 +378,7 @@ def test_an_interrupted_run_is_resumed(model_file: Path, interrupted: Path, tmp_
     assert files(interrupted) == found
     left_out, note, *errors = resumed.stderr.splitlines()
     assert left_out == "left out: files in folders whose suffix is not that of an image (.partial 1)"
-    assert note == "resuming an interrupted run; images that it has done: 1"
+    assert note == "resuming an interrupted run of r.json; 1 of 3 images are kept"
     assert (resumed.exit_code, resumed.stdout, errors) == (1, whole.stdout, whole.stderr.splitlines()[1:])
     assert (len(whole.stdout.splitlines()), len(errors)) == (2, 1)
 

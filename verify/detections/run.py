@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.data.classes import fit_classes
 from effdet_torch.data.clean import require_objects
-from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.sources import DataSource
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import ConfigError, UsageError
 from effdet_torch.file_format import sha256
 from effdet_torch.inference.detect_data import detect_data
-from effdet_torch.inference.partial_results import ByImage, PartialResults
+from effdet_torch.inference.partial_results import PartialResults, image_key
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.runtime import make_engine
 from effdet_torch.metrics.coco import BoxEvaluation, CocoResult, evaluate_boxes
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from effdet_torch.terminal.bar import Progress
 
 LOG = logging.getLogger("effdet")
+# What the first line of partial results holds.
+ORIGIN = ("model", "annotations", "profile", "split", "limit", "image_size", "device", "runtime")
 
 
 @dataclass(frozen=True)
@@ -253,27 +255,39 @@ def predictor_for(path: Path, settings: CocoSettings, rank: int = 0, own_names: 
 def _origin(prepared: Prepared) -> dict[str, Any]:
     """Return all that detections depend on; how many are made at a time, and by how many workers, is not part of it."""
     settings = prepared.settings
-    return {
-        "model": sha256(prepared.path),
-        "annotations": prepared.split.checksum,
-        "profile": asdict(prepared.predictor.profile),
-        "split": prepared.split.name,
-        **{name: getattr(settings, name) for name in ("limit", "image_size")},
-        "device": prepared.predictor.device_type,
-        "runtime": prepared.predictor.runtime,
-    }
+    values = (
+        sha256(prepared.path),
+        prepared.split.checksum,
+        asdict(prepared.predictor.profile),
+        prepared.split.name,
+        settings.limit,
+        settings.image_size,
+        prepared.predictor.device_type,
+        prepared.predictor.runtime,
+    )
+    return dict(zip(ORIGIN, values, strict=True))
 
 
-def _detect_share(prepared: Prepared, kept: PartialResults, processes: Processes, progress: Progress | None) -> ByImage:
-    """Return the detections of this process's share of the images, and of those that an interrupted run has done."""
-    done = dict(kept.done)
-    images = processes.share([image for image in prepared.split.images if image.image_id not in done])
-    total = len(done) + len(images)
-    settings = prepared.settings
+def _detect_share(
+    prepared: Prepared, kept: PartialResults, processes: Processes, progress: Progress | None
+) -> dict[int, list[CocoResult]]:
+    """Return {image id: detections} of this process's share of the images; those kept of an interrupted run count."""
+    keys = {image.image_id: _key(image) for image in prepared.split.images}
+    if processes.rank == 0:
+        kept.tell_resumed(sum(key in kept.done for key in keys.values()), len(keys))
+    # Shared before it is known which are done: files of another machine may have other times.
+    share = processes.share(prepared.split.images)
+    done = {image.image_id: kept.done[keys[image.image_id]] for image in share if keys[image.image_id] in kept.done}
+    images, settings = [image for image in share if image.image_id not in done], prepared.settings
     for image, detections in detect_data(prepared.predictor, images, settings.batch, settings.workers):
         done[image.image_id] = detections
-        kept.add(image.image_id, detections)
+        kept.add(keys[image.image_id], detections)
         if progress is not None:
-            progress(len(done), total)
+            progress(len(done), len(share))
     LOG.info("detected objects on %s; images: %d", prepared.predictor.device, len(images))
     return done
+
+
+def _key(image: DataImage) -> str:
+    """Return a text that changes when the file of an image does, or the frame that boxes refer to."""
+    return f"{image.image_id} {'turned' if image.turned else 'stored'} {image_key(image.source)}"

@@ -15,7 +15,7 @@ from effdet_torch.inference.files.found import NAME, FileDetections, mask_entry,
 from effdet_torch.inference.files.pictures import save_pictures
 from effdet_torch.inference.files.places import Outputs, Places, mask_path
 from effdet_torch.inference.images import ImageError
-from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults
+from effdet_torch.inference.partial_results import NOTHING_KEPT, PartialResults, image_key
 from effdet_torch.inference.predict import Predictor
 from effdet_torch.inference.results.detections import Detections
 from effdet_torch.metrics.columns import CocoResult
@@ -56,6 +56,7 @@ def detect_images(
     files.require_apart(paths, pictures)
     others = files.resolved([*paths, *(path for _, path in pictures)])
     done = [row.is_done(kept) for row in rows]
+    kept.tell_resumed(sum(done), len(done))
     open_paths = [path for path, is_done in zip(paths, done, strict=True) if not is_done]
     start, results = time.monotonic(), predictor.stream(open_paths, batch_size, apply_exif=apply_exif)
     for row, is_done in zip(rows, done, strict=True):
@@ -87,7 +88,7 @@ class _Row:
     def __init__(self, path: Path, place: Places, predictor: Predictor) -> None:
         self.path, self.place, self._predictor = path, place, predictor
         self.pictures = place.pictures(predictor.config.segments)
-        self.key = _key(path)
+        self.key = image_key(path)
 
     def is_done(self, kept: PartialResults) -> bool:
         """Return whether an interrupted run has detected its objects, and its pictures are there."""
@@ -124,12 +125,3 @@ def origin(model: Path, predictor: Predictor, outputs: Outputs, apply_exif: bool
         "device": predictor.device_type,
         "runtime": predictor.runtime,
     }
-
-
-def _key(path: Path) -> str:
-    """Return a text that changes when the file does."""
-    try:
-        status = path.stat()
-    except OSError:  # it will be reported when the file is read
-        return ""
-    return f"{status.st_mtime_ns} {status.st_size} {path.resolve()}"

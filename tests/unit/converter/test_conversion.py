@@ -14,12 +14,14 @@ from safetensors import safe_open
 
 from converter.conversion import FORMAT_VERSION, build_metadata, convert_checkpoint, prepare
 from converter.errors import AccountingError, ConversionError, UnsupportedSourceError, ViewError
+from converter.locate import open_checkpoint
 from converter.plan.engine import convert
-from effdet_torch import __version__
+from effdet_torch import __version__, create_model, load_model
 from effdet_torch.config import EfficientDetConfig, get_config
 from effdet_torch.errors import ConfigError, UsageError
-from support.sources import MemorySource, placeholders, plan_of, seeded, small_config, training_checkpoint
+from support.sources import MemorySource, initial, placeholders, plan_of, seeded, small_config, training_checkpoint
 
+BATCH_NORM = ("/gamma", "/beta", "/moving_mean", "/moving_variance")
 CHECKPOINT = training_checkpoint(plan_of(small_config()))
 
 
@@ -142,6 +144,25 @@ def test_metadata_describe_the_file(tmp_path: Path) -> None:
     assert EfficientDetConfig.from_dict(metadata["config"]) == prepared.settings.config
     without = build_metadata(prepared, checksums=False)
     assert without["source"]["files"] == [{"name": "model.data", "size_bytes": 7}]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_file_of_an_untrained_network_says_so(tmp_path: Path, suffix: str) -> None:
+    plan = plan_of(small_config())
+    norms = {name: array for name, array in initial(plan).items() if name.endswith(BATCH_NORM)}
+    converted = tmp_path / f"d0{suffix}"
+    cases = ((seeded(plan) | norms, ["the whole network"]), (seeded(plan), None))  # the second: negative control
+    for values, expected in cases:
+        metadata = convert_checkpoint(prepare(MemorySource(values)), converted)
+        assert metadata.get("untrained") == load_model(converted).metadata.get("untrained") == expected
+
+
+def test_a_state_dict_of_initial_values_is_untrained(tmp_path: Path) -> None:
+    torch.save(create_model("d0", image_size=128, num_classes=3).state_dict(), path := tmp_path / "state.pth")
+    with open_checkpoint(path) as source:
+        prepared = prepare(source, hparams={"num_classes": 3})
+        assert convert_checkpoint(prepared, tmp_path / "d0.pth")["untrained"] == ["the whole network"]
+    assert load_model(tmp_path / "d0.pth").metadata["untrained"] == ["the whole network"]
 
 
 def test_metadata_name_the_folder_even_if_it_was_given_as_a_dot(

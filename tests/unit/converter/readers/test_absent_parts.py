@@ -146,6 +146,9 @@ def test_a_model_that_was_saved_says_that_it_began_untrained(tmp_path: Path) -> 
     assert load_model(tmp_path / "saved.pth").metadata[UNTRAINED] == [PART]
     model.class_net.predict.conv_pw.bias.data += 1  # type: ignore[union-attr, operator]
     save_model(model, tmp_path / "saved.pth")
+    assert load_model(tmp_path / "saved.pth").metadata[UNTRAINED] == ["the last convolution of the box head"]
+    model.box_net.predict.conv_pw.bias.data += 1  # type: ignore[union-attr, operator]
+    save_model(model, tmp_path / "saved.pth")
     metadata = load_model(tmp_path / "saved.pth").metadata
     assert untrained(metadata) is None
     assert metadata["parent"][UNTRAINED] == [PART]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from support.sources import small_config
 from verify.results.claim import claim_of
 
 EACH = pytest.mark.parametrize("suffix", list(WRITERS))
+CLASS_PART = "the last convolution of the class head"
 PARENT: dict[str, Any] = {
     "source": {"kind": "TF1 checkpoint", "name": "d0", "files": [{"name": "model.index", "sha256": "0a"}]},
     "view": {"name": "ema", "reason": "default"},
@@ -32,6 +34,18 @@ PARENT: dict[str, Any] = {
 def model() -> EfficientDet:
     """A model of its own settings, as `create_model` returns it."""
     return small_model()
+
+
+def train_step(model: EfficientDet, parts: Sequence[str] = ("",)) -> None:
+    """Update parts of a model by their gradients on a random image."""
+    if not parts:
+        return
+    parameters = [value for name, value in model.named_parameters() if name.startswith(tuple(parts))]
+    classes, boxes = model.train()(torch.randn(2, 3, *model.config.image_size))
+    sum(level.square().mean() for level in [*classes, *boxes]).backward()
+    torch.optim.SGD(parameters, lr=1e-3).step()
+    model.zero_grad()
+    model.eval()
 
 
 def converted(model: EfficientDet, **metadata: Any) -> EfficientDet:
@@ -202,9 +216,97 @@ def test_a_model_that_was_never_trained_says_so(tmp_path: Path, suffix: str) -> 
     assert load_model(path).metadata["untrained"] == ["the whole network"]
     with open_checkpoint(path) as source:
         assert convert_checkpoint(prepare(source), tmp_path / "again.pth")["untrained"] == ["the whole network"]
-    fresh.train()(torch.randn(2, 3, 64, 64))
+    train_step(fresh)
     save_model(fresh, path)
     assert "untrained" not in load_model(path).metadata  # negative control
+
+
+def test_statistics_alone_are_no_training(tmp_path: Path) -> None:
+    fresh = create_model("d0", num_classes=2, image_size=64).train()
+    with torch.no_grad():
+        fresh(torch.randn(2, 3, 64, 64))
+    assert fresh.backbone.bn1.running_mean.any()
+    save_model(fresh, tmp_path / "one.pth")
+    assert load_model(tmp_path / "one.pth").metadata["untrained"] == ["the whole network"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_rounded_head_is_as_untrained_as_before(tmp_path: Path, model: EfficientDet, dtype: torch.dtype) -> None:
+    save_model(model, tmp_path / "two.pth")
+    five = create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5).to(dtype)
+    save_model(five, path := tmp_path / "five.pth")
+    assert load_model(path).metadata["untrained"] == [CLASS_PART]
+    save_model(load_model(path).float().bfloat16().half(), path)
+    assert load_model(path).metadata["untrained"] == [CLASS_PART]
+    with torch.no_grad():  # the last digit of one value
+        bits = five.class_net.predict.conv_pw.weight.view(-1)[:1].view(torch.uint8)
+        bits[0] ^= 1
+    save_model(five, path)
+    assert "untrained" not in load_model(path).metadata  # negative control
+
+
+def test_every_head_is_trained_for_itself(tmp_path: Path, model: EfficientDet) -> None:
+    save_model(model, tmp_path / "two.pth")
+    model = create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5)
+    train_step(model, ["box_net"])
+    save_model(model, path := tmp_path / "five.pth")
+    assert load_model(path).metadata["untrained"] == [CLASS_PART]
+    train_step(model, ["class_net"])
+    save_model(model, path)
+    assert "untrained" not in load_model(path).metadata  # negative control
+
+
+STATED = "class and box predictions"
+BOX_PART = "the last convolution of the box head"
+
+
+@pytest.mark.parametrize(
+    ("stated", "trained", "left"),
+    [
+        ([STATED], [], [STATED]),
+        ([STATED], ["backbone"], [STATED]),
+        ([STATED], ["box_net"], [CLASS_PART]),
+        ([STATED], ["class_net", "box_net"], []),
+        ([CLASS_PART, BOX_PART], ["class_net"], [BOX_PART]),
+        (["of another version"], [], ["of another version"]),
+        (["of another version"], ["box_net"], []),
+        ([7, {"a": [1]}], [], ["7", "{'a': [1]}"]),
+        ("text", ["box_net"], []),
+        ("text", [], []),
+        (["the backbone"], [], []),  # its batch norms say otherwise
+        (["the class head"], [], [CLASS_PART]),
+    ],
+)
+def test_what_a_file_states_holds_until_it_is_trained(
+    tmp_path: Path, stated: Any, trained: list[str], left: list[str]
+) -> None:
+    save_model(converted(small_model()), path := tmp_path / "one.pth")
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"metadata": {**content["metadata"], "untrained": stated}}, path)
+    model = load_model(path)
+    train_step(model, trained)
+    save_model(model, path)
+    assert load_model(path).metadata.get("untrained", []) == left
+
+
+def test_a_backbone_that_was_filled_is_not_untrained(tmp_path: Path) -> None:
+    save_model(create_model("d0", num_classes=2, image_size=64), path := tmp_path / "fresh.pth")
+    model = load_model(path)
+    train_step(model, ["backbone"])
+    save_model(model, path)
+    assert load_model(path).metadata["untrained"] == ["the BiFPN", "the class head", "the box head"]
+
+
+def test_a_part_is_named_once(tmp_path: Path, model: EfficientDet) -> None:
+    save_model(model, tmp_path / "2.pth")
+    five = create_model("d0", pretrained=tmp_path / "2.pth", num_classes=5)
+    save_model(five, tmp_path / "5.pth")
+    seven = create_model("d0", pretrained=tmp_path / "5.pth", num_classes=7)
+    save_model(seven, tmp_path / "7.pth")
+    assert seven.metadata["untrained"] == load_model(tmp_path / "7.pth").metadata["untrained"] == [CLASS_PART]
+    save_model(create_model("d0", num_classes=2, image_size=64), tmp_path / "2.pth")
+    fresh = create_model("d0", pretrained=tmp_path / "2.pth", num_classes=5)
+    assert fresh.metadata["untrained"] == ["the whole network"]
 
 
 def test_parts_that_were_never_trained_are_named(tmp_path: Path) -> None:
@@ -217,18 +319,17 @@ def test_parts_that_were_never_trained_are_named(tmp_path: Path) -> None:
 
 @EACH
 def test_a_new_class_head_is_untrained_until_it_changes(tmp_path: Path, model: EfficientDet, suffix: str) -> None:
-    part = "the last convolution of the class head"
     save_model(converted(model), tmp_path / "two.pth")
     path = tmp_path / f"five{suffix}"
     save_model(create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5), path)
     save_model(loaded := load_model(path), path)
-    assert (loaded.metadata["untrained"], loaded.metadata["parent"]) == ([part], PARENT)
+    assert (loaded.metadata["untrained"], loaded.metadata["parent"]) == ([CLASS_PART], PARENT)
     loaded = load_model(path)
     with torch.no_grad():
         loaded.class_net.predict.conv_pw.weight[0] += 1e-3
     save_model(loaded, path)
     metadata = load_model(path).metadata
     assert "untrained" not in metadata
-    assert metadata["parent"]["untrained"] == [part]
+    assert metadata["parent"]["untrained"] == [CLASS_PART]
     save_model(create_model("d0", pretrained=tmp_path / "two.pth", num_classes=5), path, training={"epoch": 1})
     assert "untrained" not in load_model(path).metadata

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import cli
 from converter.errors import SourceError
@@ -128,7 +130,7 @@ def test_an_interrupted_run_is_resumed(root: Path, model: Path, tmp_path: Path) 
     out, counts = tmp_path / "results.json", list[int]()
     partial = interrupt(model, root, out, 2)
     with partial.open("ab") as stream:
-        stream.write(b'{"image_id": 12, "detec')  # cut off while it was written
+        stream.write(b'{"image": "12 st')  # cut off while it was written
     faster = CocoSettings(workers=0, batch=4)
     resumed = evaluate(model, root, faster, out, progress=lambda done, total: counts.append(done))
     assert counts == [3, 4]
@@ -143,7 +145,37 @@ def test_what_is_done_is_not_done_again(root: Path, model: Path, tmp_path: Path)
     header, first, second = partial.read_text().splitlines()
     marked = json.loads(first) | {"detections": []}
     partial.write_text(f"{header}\n{json.dumps(marked)}\n{second}\n")
-    assert marked["image_id"] not in {x["image_id"] for x in evaluate(model, root, SETTINGS, out).results}
+    (image_id,) = {x["image_id"] for x in json.loads(first)["detections"]}
+    assert image_id not in {x["image_id"] for x in evaluate(model, root, SETTINGS, out).results}
+
+
+@pytest.mark.parametrize("change", ["pixels", "time", "folder"])
+def test_an_image_whose_file_differs_is_detected_again(
+    root: Path, model: Path, tmp_path: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, counts = tmp_path / "results.json", list[int]()
+    partial = interrupt(model, root, out, 3)
+    lines = partial.read_text().splitlines()
+    kept_id, *_ = (line["detections"][0]["image_id"] for line in map(json.loads, lines[1:]))
+    folder, images = root / "val2017", json.loads(annotation_file(root).read_text())["images"]
+    assert capsys.readouterr().err == ""
+    if change == "folder":  # the same names and sizes, other pictures
+        folder.rename(root / "first")
+        folder.mkdir()
+    for image in images:
+        path = folder / image["file_name"]
+        if change == "folder":
+            Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
+        elif change == "time":
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + (image["id"] != kept_id)))
+        elif image["id"] != kept_id:
+            Image.new("RGB", (image["width"], image["height"]), "gray").save(path)
+    resumed = evaluate(model, root, SETTINGS, out, progress=lambda done, total: counts.append(done))
+    kept = 0 if change == "folder" else 1
+    assert counts == list(range(kept + 1, 5))
+    note = f"resuming an interrupted run of results.json; {kept} of 4 images are kept\n"
+    assert capsys.readouterr().err == note
+    assert resumed.results == evaluate(model, root, SETTINGS).results
 
 
 @pytest.mark.parametrize("role", ["other", "reference"])
@@ -174,6 +206,20 @@ def test_two_models_are_both_resumed(root: Path, model: Path, tmp_path: Path, ro
     assert len(begun) == 8  # negative control: nothing is kept without a file
     assert (resumed.detection, resumed.reference) == (whole.detection, whole.reference)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_was_kept_of_a_second_model_goes_when_a_run_without_it_ends(
+    root: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "results.json"
+    kept = interrupt(model, root, out, 2)
+    left, foreign = (tmp_path / f"results.json.{name}.partial" for name in ("reference", "other"))
+    kept.rename(left)
+    for stranger in (foreign, tmp_path / "more.json.reference.partial"):
+        stranger.write_text('{"model": "of something else"}\n')
+    assert verify_detections(model, DataSource(coco=root), SETTINGS, out=out)
+    assert not left.exists()
+    assert len(list(tmp_path.glob("*.partial"))) == 2  # negative control
 
 
 @pytest.mark.parametrize("change", ["model", "profile", "limit", "annotations"])
