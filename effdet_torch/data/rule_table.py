@@ -147,7 +147,8 @@ RULES: Mapping[str, Rule] = {
     ),
     "no object inside": Rule(
         "assumed",
-        "images without an object to find, because all boxes lie wholly outside of them: AP is 0 whatever is detected",
+        "images without an object to find: apart from crowds, every box lies wholly outside its image, so AP is 0 "
+        "whatever is detected",
     ),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
@@ -164,7 +165,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "nothing to train": Rule(
         "refused",
-        "not one object to train in the images: all boxes lie wholly outside of them",
+        "not one object to train in the images: apart from crowds, every box lies wholly outside its image",
         "write boxes in pixels of these images, [x, y, width, height], or pass the images that they belong to",
     ),
     # Other layouts.

@@ -86,8 +86,8 @@ def test_the_note_names_the_first_ones() -> None:
         "(e.g. 1.jpg: [400, 0, 9, 9], 1.jpg: [401, 0, 9, 9], 1.jpg: [402, 0, 9, 9])."
     )
     assert nothing.sentence == (
-        "Assumed (1): images without an object to find, because all boxes lie wholly outside of them: AP is 0 whatever "
-        "is detected (e.g. 1.jpg)."
+        "Assumed (1): images without an object to find: apart from crowds, every box lies wholly outside its image, so "
+        "AP is 0 whatever is detected (e.g. 1.jpg)."
     )
 
 
