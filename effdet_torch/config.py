@@ -109,8 +109,9 @@ class EfficientDetConfig:
         if outside := [number for number, _ in self.label_map if not 1 <= number <= self.num_classes]:
             raise ConfigError(f"label_map names category {outside[0]}; expected 1 to {self.num_classes}")
         require_cell(self.cell, self.levels)
+        sizes = self.feature_sizes()
         if self.segments:
-            require_doubling(self.feature_sizes())
+            require_doubling(sizes)
         if self.taps:
             require_taps(self.backbone, self.min_level, self.taps)
 

@@ -11,6 +11,7 @@ import click
 from effdet_torch.config import SCORE_THRESHOLD
 from effdet_torch.engines.names import BACKENDS
 from effdet_torch.terminal.files import csv_file, input_file, json_file_or_folder, output_folder
+from effdet_torch.terminal.sizes import image_size
 
 P = ParamSpec("P")
 SOURCES = ("coco", "annotations", "images", "data")
@@ -112,16 +113,6 @@ def coco_options(command: Callable[P, None]) -> Callable[P, None]:
     for option in EVALUATION:
         command = option(command)
     return command
-
-
-def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """Parse a size as the official code writes it."""
-    from converter.hparams.values import image_size as read_image_size
-
-    try:
-        return None if text is None else read_image_size(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a side or WIDTHxHEIGHT in pixels") from error
 
 
 SIZE = click.option(

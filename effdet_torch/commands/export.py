@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.engines.names import FORMAT_NAMES, format_of, require_exporter
 from effdet_torch.engines.table import is_exported
 from effdet_torch.errors import UsageError
@@ -16,6 +15,7 @@ from effdet_torch.file_format import untrained
 from effdet_torch.terminal.bar import progress_bar
 from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import model_file, named_file, writes
+from effdet_torch.terminal.sizes import parsed_size
 from effdet_torch.terminal.text import say
 from effdet_torch.terminal.verbosity import tell
 

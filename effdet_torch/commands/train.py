@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from effdet_torch.commands.sizes import parsed_size
 from effdet_torch.errors import UsageError
 from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import output_folder
+from effdet_torch.terminal.sizes import image_size
 from effdet_torch.terminal.text import say
 from effdet_torch.terminal.verbosity import tell
 
@@ -32,11 +32,6 @@ def batch_size(_: click.Context, __: click.Parameter, text: str | None) -> int |
     if re.fullmatch(r"[1-9]\d{0,5}", text) is None:
         raise click.BadParameter(f"{text!r} is not a number of images, nor {AUTO}")
     return int(text)
-
-
-def image_size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    """Parse SIDE or WIDTHxHEIGHT to (height, width)."""
-    return None if text is None else parsed_size(text)
 
 
 def augmentations(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...] | None:

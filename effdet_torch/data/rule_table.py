@@ -145,6 +145,11 @@ RULES: Mapping[str, Rule] = {
         "boxes that lie wholly outside of their images: an evaluation counts them as missed, as pycocotools does; they "
         "are not trained",
     ),
+    "no object inside": Rule(
+        "assumed",
+        "images without an object to find: apart from crowds, every box lies wholly outside its image, so AP is 0 "
+        "whatever is detected",
+    ),
     "area missing": Rule("repaired", "annotations without a usable area: width x height of the box"),
     "area as text": Rule("repaired", "areas written as text: read as numbers"),
     "object ignored": Rule(
@@ -157,6 +162,11 @@ RULES: Mapping[str, Rule] = {
     "segmentation missing": Rule("repaired", "annotations without segmentation: boxes do not need it"),
     "no objects": Rule(
         "refused", "not one object to find in the images", "pass their annotations, or more of the images"
+    ),
+    "nothing to train": Rule(
+        "refused",
+        "not one object to train in the images: apart from crowds, every box lies wholly outside its image",
+        "write boxes in pixels of these images, [x, y, width, height], or pass the images that they belong to",
     ),
     # Other layouts.
     "image without annotation file": Rule(

@@ -15,7 +15,7 @@ from effdet_torch.config import EfficientDetConfig
 from effdet_torch.data.layouts.label_map import BACKGROUND, parse_label_map
 from effdet_torch.data.layouts.label_map import MAX_BYTES as MAX_LABEL_MAP_BYTES
 from effdet_torch.errors import UsageError
-from effdet_torch.untrusted.documents import parse_json, parse_yaml
+from effdet_torch.untrusted.documents import keys_twice, parse_json, parse_yaml
 from effdet_torch.untrusted.files import MAX_JSON_BYTES, MAX_TEXT_BYTES, MAX_YAML_BYTES, read_text, reason_of
 
 COCO_NUM_CLASSES = 90  # ids up to this one, of which 80 have a name
@@ -23,6 +23,7 @@ NO_NAME = frozenset({"", "n/a", "???"})
 
 # Where a file of more than names has them: COCO annotations, the official config.yaml, YOLO's data.yaml.
 KEYS = ("categories", "label_map", "names")
+CATEGORY_KEYS = "id", "name"  # of an entry in "categories"
 # How a label map begins, in a file of any name.
 LABEL_MAP_START = re.compile(r"(?:\s|#[^\n]*\n)*item\s*:?\s*[{<]")
 
@@ -108,7 +109,7 @@ def _items(text: str) -> dict[int, str]:
 
 # Suffix -> how the text is parsed; other files have one name per line.
 PARSERS: Mapping[str, Callable[[str], Any]] = {
-    ".json": partial(parse_json, distinct=True),
+    ".json": partial(parse_json, mark_duplicates=True),
     ".yaml": parse_yaml,
     ".yml": parse_yaml,
     ".pbtxt": _items,
@@ -126,8 +127,11 @@ def _read_label_map(path: Path, content: Any) -> dict[int, str]:
         raise UsageError(
             f"{path}: label_map is {other!r}, which names another map; pass that file, or write the names here"
         )
+    _require_keys_once(path, content)
     try:
         pairs = _numbered(content)
+    except _NotWholeError as error:
+        raise UsageError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _no_names(path) from error
     names = dict(pairs)
@@ -144,16 +148,35 @@ def _read_label_map(path: Path, content: Any) -> dict[int, str]:
     return {number: "" if _is(name, NO_NAME) else str(name) for number, name in names.items()}
 
 
+def _key_of_names(content: Any) -> str | None:
+    """Return under which key a file of more than names has them; None if it has names alone."""
+    return next((key for key in KEYS if isinstance(content, dict) and key in content), None)
+
+
+def _require_keys_once(path: Path, content: Any) -> None:
+    """Refuse a duplicate key in what holds the names; what else a file of JSON has does not count."""
+    key = _key_of_names(content)
+    held = content if key is None else content[key]
+    categories = [x for x in held if isinstance(x, dict)] if isinstance(held, list) else []
+    twice = [
+        *(x for x in keys_twice(content) if x == key),
+        *keys_twice(held),
+        *(x for category in categories for x in keys_twice(category) if x in CATEGORY_KEYS),
+    ]
+    if twice:
+        raise UsageError(f"cannot read the class names in {path}: duplicate key {twice[0]!r}; keep one")
+
+
 def _numbered(content: Any) -> list[tuple[int, Any]]:
     """Return (number, name) of any form that holds names; the background class is left out."""
-    key = next((key for key in KEYS if isinstance(content, dict) and key in content), None)
+    key = _key_of_names(content)
     if key is not None:
         content = content[key]
         if key == "label_map" and content == "coco":  # the official name of COCO's own
             return list(COCO_NAMES.items())
     if isinstance(content, list):
         if key == "categories":
-            return _without_background((category["id"], category["name"]) for category in content)
+            return _without_background(tuple(category[part] for part in CATEGORY_KEYS) for category in content)
         if not content or not all(isinstance(name, str) for name in content):
             raise TypeError("expected names")
         first = 0 if _is(content[0], BACKGROUND) else 1
@@ -161,8 +184,9 @@ def _numbered(content: Any) -> list[tuple[int, Any]]:
     pairs, numbers = list(content.items()), content.values()
     if numbers and all(isinstance(x, int) and not isinstance(x, bool) for x in numbers) and not _are_numbers(content):
         pairs = [(number, name) for name, number in pairs]  # {name: id}
-    if key == "names" and any(int(x) == 0 and not _is(name, BACKGROUND) for x, name in pairs):  # YOLO counts channels
-        pairs = [(int(number) + 1, name) for number, name in pairs]
+    pairs = [(_whole(number, name), name) for number, name in pairs]
+    if key == "names" and any(x == 0 and not _is(name, BACKGROUND) for x, name in pairs):  # YOLO counts channels
+        pairs = [(number + 1, name) for number, name in pairs]
     return _without_background(pairs)
 
 
@@ -171,7 +195,19 @@ def _are_numbers(keys: Any) -> bool:
 
 
 def _without_background(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[int, Any]]:
-    return [(int(number), name) for number, name in pairs if int(number) != 0 or not _is(name, BACKGROUND)]
+    numbered = ((_whole(number, name), name) for number, name in pairs)
+    return [(number, name) for number, name in numbered if number != 0 or not _is(name, BACKGROUND)]
+
+
+class _NotWholeError(ValueError):
+    """A category id is a number and not a whole one."""
+
+
+def _whole(number: Any, name: Any) -> int:
+    """Return a category id as an integer, also one that is written as 2.0 or as a text."""
+    if isinstance(number, bool) or (isinstance(number, float) and not number.is_integer()):
+        raise _NotWholeError(f"the category id of {str(name)[:40]!r} is {number}; expected a whole number from 1 on")
+    return int(number)
 
 
 def _is(name: Any, names: frozenset[str]) -> bool:

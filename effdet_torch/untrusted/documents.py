@@ -10,20 +10,31 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_VALUES = 100_000  # in a YAML file, with its aliases expanded; a label map of 20 000 classes has 40 000
+MERGE, EQUALS = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:value"  # of the keys `<<`, and `=`, which is a text
 
 
-def parse_json(content: bytes | str, distinct: bool = False) -> Any:
+class Repeating(dict[str, Any]):
+    """An object of JSON with keys that it has more than once, of which the last one counts.
+
+    Attributes:
+        twice: these keys.
+    """
+
+    twice: tuple[str, ...]
+
+
+def parse_json(content: bytes | str, mark_duplicates: bool = False) -> Any:
     """Return the values of a JSON document.
 
     Args:
         content: the document.
-        distinct: refuse a key that an object has twice, of which the last one counts otherwise.
+        mark_duplicates: make an object that has a key twice `Repeating`.
 
     Raises:
         ValueError: It is not JSON, or is nested too deeply.
     """
     try:
-        return json.loads(content, object_pairs_hook=_distinct if distinct else None)
+        return json.loads(content, object_pairs_hook=_marked if mark_duplicates else None)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -44,7 +55,10 @@ def parse_yaml(content: bytes | str, loader: type[yaml.SafeLoader] | None = None
     try:
         reader = (loader or yaml.SafeLoader)(content)
         node = reader.get_single_node()
-        _require_small(node, {})
+        mappings: dict[int, yaml.Node] = {}
+        _require_small(node, {}, mappings)
+        for mapping in mappings.values():
+            _require_distinct_keys(mapping, reader)
         return None if node is None else reader.construct_document(node)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
@@ -53,12 +67,13 @@ def parse_yaml(content: bytes | str, loader: type[yaml.SafeLoader] | None = None
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def _require_small(node: yaml.Node | None, known: dict[int, int]) -> int:
+def _require_small(node: yaml.Node | None, known: dict[int, int], mappings: dict[int, yaml.Node]) -> int:
     """Return how many values a node stands for, with aliases and merge keys expanded.
 
     Args:
         node: of a composed document; what an alias stands for is the same node.
         known: {id of a node: its count}, 0 while it is counted.
+        mappings: takes the mappings, {id of a node: the node}.
     """
     if node is None or known.get(id(node)):
         return 0 if node is None else known[id(node)]
@@ -66,25 +81,39 @@ def _require_small(node: yaml.Node | None, known: dict[int, int]) -> int:
         raise ValueError("an alias stands for a value that contains it")
     known[id(node)] = 0
     parts = node.value if isinstance(node.value, list) else []
-    _require_distinct_keys(node, [part[0] for part in parts if isinstance(part, tuple)])
+    if parts and isinstance(parts[0], tuple):
+        mappings[id(node)] = node
     children = (child for part in parts for child in (part if isinstance(part, tuple) else (part,)))
-    count = 1 + sum(_require_small(child, known) for child in children)
+    count = 1 + sum(_require_small(child, known, mappings) for child in children)
     if count > MAX_VALUES:
         raise ValueError(f"it holds more than {MAX_VALUES} values; aliases count as often as they are used")
     known[id(node)] = count
     return count
 
 
-def _require_distinct_keys(mapping: yaml.Node, keys: list[yaml.Node]) -> None:
-    """Refuse a key that stands twice: PyYAML would take the last one."""
-    counts = Counter((key.tag, key.value) for key in keys if isinstance(key.value, str))
-    if twice := [key for (_, key), count in counts.items() if count > 1]:
-        raise ValueError(f"duplicate key {twice[0]!r} in the mapping of line {mapping.start_mark.line + 1}")
+def _require_distinct_keys(mapping: yaml.Node, reader: yaml.SafeLoader) -> None:
+    """Refuse two keys that become the same, such as 1 and 01: PyYAML would take the last one.
+
+    Several merge keys (`<<`) are several mappings to merge.
+    """
+    first: dict[Any, yaml.Node] = {}
+    for key, _ in mapping.value:
+        if key.tag == MERGE:
+            continue
+        found = first.setdefault(key.value if key.tag == EQUALS else reader.construct_object(key, deep=True), key)
+        if found is not key:
+            texts = dict.fromkeys(repr(node.value) if isinstance(node.value, str) else "[...]" for node in (found, key))
+            raise ValueError(f"duplicate key {' = '.join(texts)} in the mapping of line {mapping.start_mark.line + 1}")
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {twice!r}")
+        values = Repeating(values)
+        values.twice = tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
     return values
+
+
+def keys_twice(value: Any) -> tuple[str, ...]:
+    """Return the keys that an object of `parse_json(..., mark_duplicates=True)` has more than once."""
+    return value.twice if isinstance(value, Repeating) else ()

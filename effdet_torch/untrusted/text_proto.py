@@ -14,6 +14,7 @@ from typing import NamedTuple
 MAX_DEPTH = 32  # messages in messages; a pipeline has 8
 MAX_TOKENS = 1_000_000  # a pipeline has some 600, a label map of 20 000 classes 240 000
 MAX_DIGITS = 20  # of a whole number
+MAX_WHOLE = (1 << 64) - 1
 ESCAPES = dict(zip("abfnrtv?'\"\\", "\a\b\f\n\r\t\v?'\"\\", strict=True))  # in texts
 CLOSING = {"{": "}", "<": ">"}
 _BYTES = "surrogateescape"  # what stands for bytes that are not UTF-8
@@ -115,7 +116,7 @@ class _Parser:
                 parts.append(self._next())
             return _text(parts)
         if token.kind == "number":
-            return _number(token.text.lower())
+            return _number(token)
         if token.kind == "word":
             return Word(token.text)
         raise self._error("expected a value", token)
@@ -140,11 +141,21 @@ class _Parser:
         return ValueError(f"line {token.line}: {what}, found {found}")
 
 
-def _number(text: str) -> int | float:
+def _number(token: _Token) -> int | float:
+    """Return a number; as in C, a whole one that begins with 0 is octal, or hexadecimal if it begins with 0x."""
+    text = token.text.lower()
     digits = text.lstrip("+-")
-    if digits.startswith("0x"):
-        return int(text[: MAX_DIGITS + 2], 16)
-    return int(text) if digits.isdecimal() and len(digits) < MAX_DIGITS else float(text.removesuffix("f"))
+    if re.match("0[0-9x]", digits) is None:
+        return int(text) if digits.isdecimal() and len(digits) < MAX_DIGITS else float(text.removesuffix("f"))
+    try:
+        number = int(digits, 16) if digits.startswith("0x") else int(digits, 8)
+    except ValueError as error:
+        raise ValueError(
+            f"line {token.line}: {token.text[:40]!r} is not a number: behind a 0 in front, digits are octal, 0 to 7"
+        ) from error
+    if number > MAX_WHOLE:
+        raise ValueError(f"line {token.line}: {token.text[:40]!r} has more than 64 bits")
+    return -number if text.startswith("-") else number
 
 
 def _text(parts: list[_Token]) -> str:

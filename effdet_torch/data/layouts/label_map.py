@@ -43,7 +43,7 @@ def parse_label_map(text: str) -> dict[int, Label]:
     Fields of an item other than its id and names, such as `keypoints`, are ignored.
 
     Raises:
-        ValueError: It is not a label map, an item is incomplete, or an id is taken twice or below 1.
+        ValueError: It is not a label map, an item is incomplete, or an id has two names or is below 1.
     """
     fields = parse_text_proto(text)
     if others := [name for name in fields if name != ITEM]:
@@ -51,9 +51,8 @@ def parse_label_map(text: str) -> dict[int, Label]:
     labels: dict[int, Label] = {}
     for number, item in enumerate(fields.get(ITEM, []), start=1):
         category, label = _item(item, f"item {number}")
-        if category in labels:
+        if labels.setdefault(category, label) != label:
             raise ValueError(f"the items {labels[category].shown!r} and {label.shown!r} have the same id {category}")
-        labels[category] = label
     if 0 in labels and not {name.strip().lower() for name in labels[0]} & BACKGROUND:
         raise ValueError(
             f"the id of {labels[0].shown!r} is 0, which is the background's; category ids start at 1 (class channel + "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from effdet_torch.data.classes import renumbered, spelled
 from effdet_torch.data.dataset import DataSet
+from effdet_torch.data.plausible import trainable
 from effdet_torch.data.rules import Findings, Note
 from effdet_torch.errors import EvaluationError, listed
 
@@ -56,7 +57,11 @@ class Side(NamedTuple):
         return {self.keys[number] for number in {item.category_id for item in self.data.objects}}
 
     def trained(self) -> set[Key]:
-        """Return the classes with an object that is not a crowd."""
+        """Return the classes with an object that can be trained."""
+        return {self.keys[number] for number in {x.category_id for x in trainable(self.data)}}
+
+    def validated(self) -> set[Key]:
+        """Return the classes with an object that is not a crowd: one outside of its image counts as missed."""
         return {self.keys[number] for number in {x.category_id for x in self.data.objects if not x.is_crowd}}
 
 
@@ -161,7 +166,7 @@ def _tell(
     found.add_all("category from 0", dict.fromkeys(_zeros(sides, texts)))
     kind = "category matched by name" if head_kept else "category numbered"
     found.add_all(kind, dict.fromkeys(_moved(sides, texts, numbers)))
-    trained, validated = (side.trained() for side in sides)
+    trained, validated = sides[0].trained(), sides[1].validated()
     found.add_all("class missing in train", (texts[key] for key in numbers if key not in trained))
     found.add_all("class missing in val", (texts[key] for key in numbers if key not in validated))
     found.add_all("one class alone", (texts[key] for key in trained if len(trained) == 1 < len(names)))

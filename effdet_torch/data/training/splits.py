@@ -13,6 +13,7 @@ from effdet_torch.data.clean import clean, require_objects
 from effdet_torch.data.dataset import DataImage, DataSet
 from effdet_torch.data.files import check_images
 from effdet_torch.data.layouts.split_names import TRAINING, VALIDATION, pick
+from effdet_torch.data.plausible import trainable
 from effdet_torch.data.rules import Findings, Note
 from effdet_torch.data.sources import recognise
 from effdet_torch.errors import UsageError
@@ -46,7 +47,7 @@ def train_and_val(
     names = layout.splits(source)
     validation = val or pick(names, VALIDATION)
     training = train or pick(names, TRAINING) or validation or (names[0] if len(names) == 1 else None)
-    whole = check_images(clean(layout.read(source, training)))
+    whole = require_trainable(check_images(clean(layout.read(source, training))))
     if val_split is not None:
         found.add_all("split unused", {validation} - {training, None})
         pair = divide(whole, val_split, seed)
@@ -70,7 +71,7 @@ def divide(data: DataSet, share: float, seed: int = 0) -> Pair:
 
     Raises:
         UsageError: The share is not between 0 and 1, or leaves a side without images.
-        EvaluationError: A side has no objects.
+        EvaluationError: A side has no objects, or the first one none that can be trained.
     """
     count = round(share * len(data.images)) if 0 < share < 1 else 0
     if not 0 < count < len(data.images):
@@ -88,7 +89,20 @@ def divide(data: DataSet, share: float, seed: int = 0) -> Pair:
     taken = {order[int((position + 0.5) * len(order) / count)] for position in range(count)}
     left = set(order) - taken
     first, second = (data.only(ids, name=f"{data.name} {part}") for ids, part in ((left, "train"), (taken, "val")))
-    return require_objects(first), require_objects(second)
+    return require_trainable(require_objects(first)), require_objects(second)
+
+
+def require_trainable(data: DataSet) -> DataSet:
+    """Return training images unless there is nothing in them to train.
+
+    Raises:
+        EvaluationError: They have annotations, and none of a single object that has a part in its image.
+    """
+    if data.has_truth and not trainable(data):
+        found = Findings(data.path.name)
+        found.add_all("nothing to train", (image.name for image in data.images))
+        found.notes()
+    return data
 
 
 def images_in_both(train: DataSet, val: DataSet) -> Iterator[DataImage]:

@@ -67,6 +67,7 @@ class TooLarge(NamedTuple):
 
     def __str__(self) -> str:
         size = "{1} x {0}".format(*self.image_size)
+        images = f"{self.batch} image{'' if self.batch == 1 else 's'}"
         needed, free = (f"{count / 1e9:.1f} GB" for count in (self.needed, self.free))
         helps = "not one image fits; pass a smaller --image-size or --variant, or --amp"
         if self.most:
@@ -75,8 +76,7 @@ class TooLarge(NamedTuple):
                 "--image-size, or --amp"
             )
         return (
-            f"not measured: an update with {self.batch} images of {size} pixels needs about {needed}, and {free} are "
-            f"free; {helps}"
+            f"not measured: an update with {images} of {size} pixels needs about {needed}, and {free} are free; {helps}"
         )
 
 

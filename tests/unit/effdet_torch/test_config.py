@@ -92,6 +92,7 @@ def test_names_of_the_official_code_timm_and_effdet(pattern: str, variant: str) 
         ("d0", {"num_classes": True}, "num_classes is True"),
         ("d0", {"image_size": (512, 512.0)}, "image_size"),
         ("d0", {"image_size": 1}, "two integers from 32 to 8192"),
+        ("d0", {"image_size": (32, 96)}, "image size 96x32 .* is too small for levels 3 to 7: P5"),
         ("d0", {"max_level": 4}, "max_level is 4; expected 5 to 12"),
         ("d0", {"max_level": 7.0}, "max_level is 7.0"),
         ("d0", {"fusion": "mean"}, "one of fastattn, attn, sum"),

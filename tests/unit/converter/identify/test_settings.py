@@ -425,6 +425,12 @@ def test_levels_that_only_the_heads_would_show() -> None:
         settled(config, from_file(heads=["object_detection"]))
 
 
+def test_an_image_size_that_no_command_could_use() -> None:
+    with pytest.raises(ConfigError, match=r"image size 96x32 .* too small for levels 3 to 7: .* at least 65 pixels"):
+        settled("d0", hparams="image_size=96x32")
+    assert settled("d0", hparams="image_size=96X65").config.image_size == (65, 96)  # negative control
+
+
 def test_an_image_size_that_does_not_fit_the_head() -> None:
     config = get_config("lite0", heads=("segmentation",), image_size=384)
     with pytest.raises(ConfigError, match="use sides that are multiples of 128 pixels"):

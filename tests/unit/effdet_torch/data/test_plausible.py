@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effdet_torch.data.dataset import DataImage, DataObject, DataSet
-from effdet_torch.data.plausible import FORMS, look_at_boxes
+from effdet_torch.data.plausible import FORMS, look_at_boxes, trainable
 from effdet_torch.data.rule_table import RULES
 from effdet_torch.data.rules import Findings
 from effdet_torch.errors import EvaluationError
@@ -65,7 +65,8 @@ def test_boxes_that_nothing_explains_are_counted() -> None:
 
 @pytest.mark.parametrize("box", [(400, 0, 9, 9), (0, 200, 9, 9), (-9, 0, 9, 9), (0, -30, 9, 9), (900, 900, 9, 9)])
 def test_boxes_that_have_no_part_in_their_images(box: Box) -> None:
-    assert found_in([box]) == found_in([box, *BOXES]) == {"box beyond": 1}  # however few there are
+    assert found_in([box, *BOXES]) == {"box beyond": 1}
+    assert found_in([box]) == {"box beyond": 1, "no object inside": 1}  # however few there are
     inside = (min(max(box[0], -8.9), 399.9), min(max(box[1], -8.9), 199.9), *box[2:])
     assert found_in([inside]) == {}  # negative control
     assert found_in([(300, 150, 500, 500), box, *BOXES]) == {"box outside": 1, "box beyond": 1}
@@ -78,12 +79,24 @@ def test_boxes_that_have_no_part_in_their_images(box: Box) -> None:
 def test_the_note_names_the_first_ones() -> None:
     found = Findings("x.json")
     look_at_boxes(data_set([(400 + n, 0, 9, 9) for n in range(7)]), found)
-    (note,) = found.notes()
+    note, nothing = found.notes()
     assert note.sentence == (
         "Assumed (7): boxes that lie wholly outside of their images: an evaluation counts them as missed, as "
         "pycocotools does; they are not trained "
         "(e.g. 1.jpg: [400, 0, 9, 9], 1.jpg: [401, 0, 9, 9], 1.jpg: [402, 0, 9, 9])."
     )
+    assert nothing.sentence == (
+        "Assumed (1): images without an object to find: apart from crowds, every box lies wholly outside its image, so "
+        "AP is 0 whatever is detected (e.g. 1.jpg)."
+    )
+
+
+def test_what_can_be_trained() -> None:
+    data = data_set([(400, 0, 9, 9), (399, 0, 9, 9), (0, 0, 9, 9)])
+    crowd = data.objects[2]._replace(is_crowd=True)
+    assert trainable(replace(data, objects=(*data.objects[:2], crowd))) == [data.objects[1]]
+    assert trainable(replace(data, images=())) == list(data.objects)  # of unknown size
+    assert trainable(replace(data, objects=(crowd,))) == []
 
 
 def test_what_cannot_be_judged() -> None:

@@ -56,7 +56,14 @@ def test_coco_has_80_names_for_90_ids() -> None:
             "item [{ id: 1 name: 'cat' frequency: COMMON ancestor_ids: [4, 5] }, { name: 'hair drier' id: 3 }]",
         ),
         ("map.config", "# written by hand\n\nitem { id: 1 name: 'cat' }\nitem { id: 3 name: 'hair drier' }"),
+        ("map.pbtxt", "item { id: 1 name: 'cat' } item { id: 3 name: 'hair drier' } item { name: 'cat' id: 1 }"),
         ("coco.json", '{"categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "hair drier"}], "images": []}'),
+        (
+            "coco.json",  # duplicate keys that have nothing to do with names
+            '{"info": {"x": 1, "x": 2}, "images": [], "images": [1], "categories": '
+            '[{"id": 1, "name": "cat", "color": [1], "color": [2]}, {"id": 3.0, "name": "hair drier"}]}',
+        ),
+        ("names.yaml", "{1.0: cat, 3.0: hair drier}"),
     ],
 )
 def test_reads_names(tmp_path: Path, file: str, text: str) -> None:
@@ -84,6 +91,17 @@ def test_reads_names(tmp_path: Path, file: str, text: str) -> None:
         ("a.yaml", b"label_map: names.txt", "label_map is 'names.txt', which names another map; pass that file"),
         ("a.yaml", b"1: cat\n1: dog\n", "duplicate key '1' in the mapping of line 1"),
         ("a.json", b'{"1": "cat", "1": "dog"}', "duplicate key '1'"),
+        ("a.yaml", b"1: cat\n01: dog\n", "duplicate key '1' = '01' in the mapping of line 1"),
+        ("data.yaml", b"names: {0: cat, 00: dog}\n", "duplicate key '0' = '00'"),
+        ("a.json", b'{"names": {"0": "cat", "0": "dog"}}', "duplicate key '0'; keep one"),
+        ("a.json", b'{"names": ["cat"], "names": ["dog"]}', "duplicate key 'names'"),
+        ("a.json", b'{"categories": [{"id": 1, "id": 2, "name": "cat"}]}', "duplicate key 'id'"),
+        ("a.yaml", b"label_map: {1: cat, 2.7: dog}", "the category id of 'dog' is 2.7; expected a whole number"),
+        ("a.yaml", b"names: {0: cat, 1.5: dog}", "the category id of 'dog' is 1.5"),
+        ("a.yaml", b"{.inf: dog}", "the category id of 'dog' is inf"),
+        ("a.yaml", b"{true: dog, 2: cat}", "the category id of 'dog' is True"),
+        ("a.json", b'{"categories": [{"id": true, "name": "a"}]}', "the category id of 'a' is True"),
+        ("a.json", b'{"categories": [{"id": 1.5, "name": "a"}]}', "the category id of 'a' is 1.5"),
         ("a.json", b'{"1": "cat", "01": "dog"}', "gives category 1 two names, 'cat' and 'dog'; keep one"),
         ("a.json", b'{"cat": 1, "dog": 1}', "gives category 1 two names"),
         (

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effdet_torch.untrusted.documents import MAX_VALUES, parse_json, parse_yaml
+from effdet_torch.untrusted.documents import MAX_VALUES, keys_twice, parse_json, parse_yaml
 
 
 def doubling(first: str, rest: str, levels: int = 40) -> str:
@@ -21,9 +21,9 @@ def doubling(first: str, rest: str, levels: int = 40) -> str:
 def test_json() -> None:
     assert parse_json(b'{"a": [1, "\\u00e4"]}') == {"a": [1, "ä"]}
     assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
-    with pytest.raises(ValueError, match="duplicate key 'a'"):
-        parse_json('[{"a": 1, "b": 1, "a": 2}]', distinct=True)
-    assert parse_json('[{"a": 1}, {"a": 2}]', distinct=True) == [{"a": 1}, {"a": 2}]  # negative control
+    marked = parse_json('[{"a": 1, "b": {"c": 1}, "a": 2}, {"a": 2}]', mark_duplicates=True)
+    assert marked == [{"a": 2, "b": {"c": 1}}, {"a": 2}]
+    assert [keys_twice(x) for x in (*marked, marked[0]["b"], marked)] == [("a",), (), (), ()]
     for content in (b"", b"[1", b"\xff", b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000):
         with pytest.raises(ValueError, match=r"."):
             parse_json(content)
@@ -32,6 +32,8 @@ def test_json() -> None:
 def test_yaml() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: *a\nc: {<<: {x: 1}}") == {"a": [1, 2], "b": [1, 2], "c": {"x": 1}}
     assert parse_yaml("1: a\n'1': b") == {1: "a", "1": "b"}
+    assert parse_yaml("a: &a {x: 1}\nb: &b {y: 2}\nc: {<<: *a, <<: *b, z: 3}")["c"] == {"x": 1, "y": 2, "z": 3}
+    assert parse_yaml("{=: 1, '1': 2, 1: 3, 2.5: 4}") == {"=": 1, "1": 2, 1: 3, 2.5: 4}
     assert parse_yaml("") is None
     assert parse_yaml("[" * 50 + "]" * 50)  # negative control of "nested too deeply"
 
@@ -50,6 +52,15 @@ def test_yaml() -> None:
         ("a: [", "expected the node content"),
         ("{[1]: 2}", "unhashable"),
         ("a:\n  b: 1\n  c: 2\n  b: 3", "duplicate key 'b' in the mapping of line 2"),
+        ("1: cat\n01: dog", "duplicate key '1' = '01' in the mapping of line 1"),
+        ("{1: cat, 1.0: dog}", "duplicate key '1' = '1.0'"),
+        ("{0x1: cat, 1: dog}", "duplicate key '0x1' = '1'"),
+        ("{0: cat, +0: dog}", "duplicate key '0' = '\\+0'"),
+        ("{0: cat, -0: dog}", "duplicate key '0' = '-0'"),
+        ("{true: cat, 1: dog}", "duplicate key 'true' = '1'"),
+        ("{a: cat, 'a': dog}", "duplicate key 'a' in"),
+        ("{=: cat, '=': dog}", "duplicate key '=' in"),
+        ("[{2001-01-01: a, 2001-1-1 : b, 2001-01-01: c}]", "duplicate key '2001-01-01'"),
     ],
 )
 def test_yaml_that_is_refused(text: str, words: str) -> None:
@@ -66,7 +77,16 @@ def test_the_limit_counts_all_values() -> None:
 
 
 def test_another_loader() -> None:
-    assert parse_yaml("a: 1", type("Loader", (yaml.SafeLoader,), {})) == {"a": 1}
+    class Loader(yaml.SafeLoader):
+        """With one tag more."""
+
+    def pair(loader: Loader, node: yaml.SequenceNode) -> tuple[object, ...]:
+        return tuple(loader.construct_sequence(node, deep=True))
+
+    Loader.add_constructor("!pair", pair)
+    assert parse_yaml("? !pair [1, 2]\n: 1\n? !pair [1, 3]\n: 2", Loader) == {(1, 2): 1, (1, 3): 2}
+    with pytest.raises(ValueError, match=r"duplicate key \[...\] in the mapping of line 1"):
+        parse_yaml("? !pair [1, 2]\n: 1\n? !pair [1, 2.0]\n: 2", Loader)
 
 
 YAML_PARTS = [*"a1\n[]{},", ": ", "- ", "? ", "  ", "&a ", "*a", "<<", "!!int ", "!!set ", "!!omap "]

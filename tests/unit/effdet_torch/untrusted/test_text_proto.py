@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,6 +12,10 @@ from effdet_torch.untrusted.text_proto import MAX_DEPTH, MAX_TOKENS, Fields, par
 
 FORMS: dict[str, tuple[str, Fields]] = {
     "numbers": ("a: 1 b: -2.5 c: 1e-8 d: .5f e: 0x1F", {"a": [1], "b": [-2.5], "c": [1e-8], "d": [0.5], "e": [31]}),
+    "octal and hexadecimal": (
+        "a: 010 b: -017 c: 00 d: -0x1f e: 0XfFfFfFfFfFfFfFfF",
+        {"a": [8], "b": [-15], "c": [0], "d": [-31], "e": [2**64 - 1]},
+    ),
     "words": ("a: true b: SWISH c: -inf", {"a": ["true"], "b": ["SWISH"], "c": ["-inf"]}),
     "texts": (r"""a: "x" 'y' "z\"" b: '' """, {"a": ['xyz"'], "b": [""]}),
     "escapes": (
@@ -47,6 +53,15 @@ MISTAKES = {
     "an open text": ('a: "x', "line 1: '\"x' cannot be read"),
     "half of a pair": (r'a: "\ud800"', 'line 1: "\\ud800" names a code point that does not exist'),
     "a character of another kind": ("a: 1\nb: \x00", "line 2: '\\x00' cannot be read"),
+    "a digit that is not octal": (
+        "\na: 08",
+        "line 2: '08' is not a number: behind a 0 in front, digits are octal, 0 to 7",
+    ),
+    "a fraction that looks octal": (
+        "a: 010.5",
+        "line 1: '010.5' is not a number: behind a 0 in front, digits are octal, 0 to 7",
+    ),
+    "a large hexadecimal number": (f"a: 0x1{16 * '0'}", f"line 1: '0x1{16 * '0'}' has more than 64 bits"),
     "a name that is a number": ("1: 1", "line 1: expected the name of a field or 'the end', found '1'"),
     "too many levels": ("a {" * (MAX_DEPTH + 2), f"line 1: more than {MAX_DEPTH} messages in each other, found 'a'"),
     "too many tokens": ("a:1 " * (MAX_TOKENS // 3 + 1), f"line 1: more than {MAX_TOKENS} words and marks"),
@@ -69,21 +84,39 @@ def test_refuses_with_the_line(mistake: str) -> None:
 
 @pytest.mark.parametrize("form", ["escapes", "an unknown escape", "texts", "bytes of a letter in two texts"])
 def test_texts_are_those_of_protobuf(form: str) -> None:
-    """The package that TensorFlow reads such files with."""
+    assert parsed_by_protobuf(FORMS[form][0], "TYPE_STRING") == parse_text_proto(FORMS[form][0])
+
+
+@pytest.mark.parametrize("number", ["0", "7", "010", "-017", "00", "0x1F", "-0X1f", "08", "0x", "0xfg", "012345678"])
+def test_whole_numbers_are_those_of_protobuf(number: str) -> None:
+    theirs = partial(parsed_by_protobuf, field_type="TYPE_INT64")
+    assert parsed(theirs, f"a: {number}") == parsed(parse_text_proto, f"a: {number}")
+
+
+def parsed(parse: Callable[[str], Fields], text: str) -> Fields | None:
+    try:
+        return parse(text)
+    except ValueError:
+        return None
+
+
+def parsed_by_protobuf(text: str, field_type: str) -> Fields:
+    """Read optional fields a, b, c with the package that TensorFlow reads such files with; ValueError if it cannot."""
     pytest.importorskip("google.protobuf")
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
     kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name=f"{form}.proto", package="test", syntax="proto2")
-    message = file.message_type.add(name="Texts")
+    file = descriptor_pb2.FileDescriptorProto(name="test.proto", package="test", syntax="proto2")
+    message = file.message_type.add(name="Fields")
     for number, name in enumerate("abc", start=1):
-        message.field.add(name=name, number=number, type=kind.TYPE_STRING, label=kind.LABEL_OPTIONAL)
+        message.field.add(name=name, number=number, type=kind.Type.Value(field_type), label=kind.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    texts = message_factory.GetMessageClass(pool.FindMessageTypeByName("test.Texts"))()
+    fields = message_factory.GetMessageClass(pool.FindMessageTypeByName("test.Fields"))()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of unknown escapes
-        text_format.Parse(FORMS[form][0], texts)
-    assert {field.name: [value] for field, value in texts.ListFields()} | {
-        name: [""] for name in FORMS[form][1] if texts.HasField(name) and not getattr(texts, name)
-    } == parse_text_proto(FORMS[form][0])
+        try:
+            text_format.Parse(text, fields)
+        except text_format.ParseError as error:
+            raise ValueError(str(error)) from error
+    return {field.name: [value] for field, value in fields.ListFields()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_a_part_of_the_training_images(tmp_path: Path) -> None:
     assert {item.image_id for item in val.objects} == set(val.image_ids)
     with pytest.raises(UsageError, match=r"one of --val-split 0\.5 and the split 'val2017'"):
         train_and_val(tmp_path, 0.5, val="val2017")
+
+
+def test_nothing_to_train(tmp_path: Path) -> None:
+    coco(tmp_path)
+    for split in ("train2017", "val2017"):
+        path = tmp_path / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        inside = content["annotations"][0]["bbox"]
+        for annotation in content["annotations"]:
+            annotation["bbox"] = [900, 900, 9, 9]
+        path.write_text(json.dumps(content))
+    with pytest.raises(EvaluationError, match=r"not one object to train in the images: .* \(2\): .*; write boxes in"):
+        train_and_val(tmp_path)
+    content = json.loads((path := tmp_path / "annotations" / "instances_train2017.json").read_text())
+    content["annotations"][0]["bbox"] = inside
+    path.write_text(json.dumps(content))
+    _, val, _ = train_and_val(tmp_path)  # an evaluation counts all as missed, and says so
+    assert {"box beyond", "no object inside"} <= kinds(val.notes).keys()
 
 
 def test_the_same_image_on_both_sides(tmp_path: Path) -> None:

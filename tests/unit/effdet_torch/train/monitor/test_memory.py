@@ -124,6 +124,7 @@ def test_an_update_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (found.needed, found.free, found.most) == (fixed + 2 * per_image, free, most)
         assert f"with 2 images of 192 x 128 pixels needs about {found.needed / 1e9:.1f} GB" in str(found)
         assert (f"pass --batch {most} or less" in str(found)) == (most > 0)
+    assert "an update with 1 image of 192 x 128 pixels" in str(found._replace(batch=1))
     for enough in (fixed + 2 * per_image, None):  # negative control, and a system that does not say
         monkeypatch.setattr(estimate, "free_bytes", lambda _, free=enough: free)
         assert estimate.too_large(step, size) is None
