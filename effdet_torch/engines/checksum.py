@@ -1,24 +1,26 @@
 """The checksum of an exported file: of all its bytes, stated in its own document.
 
 A byte that flips in the weights of an exported file gives a model that looks right. The document states the CRC-32 of
-the file that holds it, computed with eight hyphens in the place of the eight digits. Archives of PyTorch have checksums
-of their own, and the weights beside a `.xml` have theirs, which is always checked.
+the file that holds it, computed with eight hyphens in the place of the eight digits. Archives of PyTorch have one for
+every member, and the weights beside a `.xml` have theirs, which is always checked.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
 from pathlib import Path
 
 from effdet_torch.errors import ModelFileError, UsageError
-from effdet_torch.untrusted.files import MAX_MODEL_BYTES, map_file, reason_of, require_regular
+from effdet_torch.untrusted.files import ARCHIVE_ERRORS, MAX_MODEL_BYTES, map_file, reason_of, require_regular
 
 CONTENT_CHECKSUM = "content_crc32"  # in the document
 UNSEALED = "-" * 8
 SEALED = (".onnx", ".xml", ".tflite")  # suffixes of the formats that hold the document as it is
 ARCHIVES = (".pt2", ".torchscript")
+ARCHIVE_END, END_BYTES = b"PK\x05\x06", 22  # of the last record, which PyTorch writes without a comment
 # Within the attribute of a `.xml`, quotation marks are escaped.
 STATED = re.compile(rb'(?:"|&quot;)%s(?:"|&quot;): (?:"|&quot;)([0-9a-f]{8}|-{8})(?=["&])' % CONTENT_CHECKSUM.encode())
 
@@ -40,8 +42,9 @@ def require_intact(path: Path) -> None:
     """Compare an exported file with the checksum in it.
 
     Raises:
-        ModelFileError: The file cannot be read, or was changed since it was exported.
-        UsageError: It has no checksum: its format has no room for one, or an earlier version wrote it.
+        ModelFileError: The file cannot be read, was changed since it was exported, or states no checksum although its
+            format has room for one.
+        UsageError: Its format has no room for one.
     """
     try:
         if path.suffix.lower() in ARCHIVES:
@@ -51,10 +54,15 @@ def require_intact(path: Path) -> None:
     except OSError as error:
         raise ModelFileError(f"cannot read the model file {path}: {reason_of(error)}.") from error
     stated = list(STATED.finditer(content))
-    if not stated:
+    if not stated and path.suffix.lower() not in SEALED:
         raise UsageError(
             f"{path} has no checksum of its content; leave out check_values, or export the model again to a file of "
             f"{', '.join([*SEALED, *ARCHIVES])}"
+        )
+    if not stated:
+        raise ModelFileError(
+            f"{path} is damaged, or was written by an earlier version: it states no checksum of its content. Export "
+            "the model again with effdet-export."
         )
     if {found[1] for found in stated} != {_checksum(content, stated)}:
         raise _changed(path)
@@ -70,13 +78,18 @@ def _checksum(content: memoryview, stated: list[re.Match[bytes]]) -> bytes:
 
 
 def _require_intact_archive(path: Path) -> None:
+    """Compare every member with its checksum, and see that nothing is in front of the first, or behind the last."""
     require_regular(path, MAX_MODEL_BYTES)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            wrong = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise _changed(path) from error
-    if wrong is not None:
+    with path.open("rb") as stream:
+        try:
+            stream.seek(-END_BYTES, os.SEEK_END)
+            has_end = stream.read().startswith(ARCHIVE_END)
+            with zipfile.ZipFile(stream) as archive:
+                starts = [member.header_offset for member in archive.infolist()]
+                wrong = archive.testzip()
+        except ARCHIVE_ERRORS as error:
+            raise _changed(path) from error
+    if wrong is not None or not has_end or min(starts, default=-1) != 0:
         raise _changed(path)
 
 

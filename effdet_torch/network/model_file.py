@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from effdet_torch.file_format import (
 )
 from effdet_torch.hugging_face import local_file
 from effdet_torch.untrusted.documents import parse_json
-from effdet_torch.untrusted.files import MAX_MODEL_BYTES, reason_of, require_regular
+from effdet_torch.untrusted.files import ARCHIVE_ERRORS, MAX_MODEL_BYTES, reason_of, require_regular
 
 ZIP_MAGIC = b"PK\x03\x04"
 PICKLE_MAGIC = b"\x80"  # torch.save before 1.6
@@ -179,7 +178,7 @@ def _require_sound_archive(path: Path, keys: Sequence[str]) -> None:
                 with archive.open(record) as content:
                     while content.read(1 << 20):
                         pass
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error) as error:
+    except ARCHIVE_ERRORS as error:
         raise _damaged(path, place) from error
 
 

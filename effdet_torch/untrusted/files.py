@@ -6,9 +6,12 @@ Everything that fails is an OSError, which the callers turn into the error of th
 from __future__ import annotations
 
 import errno
+import lzma
 import mmap
 import os
 import stat
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +26,9 @@ MAX_CSV_BYTES = 16 << 30  # the 14 million boxes of Open Images have 2 GB, and a
 MAX_RECORDS_BYTES = 256 << 30  # a file of images; COCO's training images have 19 GB, and are mapped, not read
 MAX_MODEL_BYTES = 16 << 30  # D7x in float64 has 0.6 GB, with averages and an optimizer's slots four times that
 
+
+# What Python's reader of archives raises where bytes of one are damaged; OSError, for offsets, once it is open.
+ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, lzma.LZMAError, zlib.error)
 
 # What to do where the system only says what is wrong.
 NEXT_STEPS: Mapping[int, str] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from effdet_torch import Predictor
-from effdet_torch.engines.checksum import UNSEALED, require_intact, seal
+from effdet_torch.engines.checksum import ARCHIVES, CONTENT_CHECKSUM, STATED, UNSEALED, require_intact, seal
 from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.export.export import export_model
@@ -23,6 +24,7 @@ NEEDED = {
     ".pt2": "torch",
     ".torchscript": "torch",
 }
+CENTRAL_RECORD = b"PK\x01\x02"
 MESSAGE = "is damaged, or was changed since it was exported"
 
 
@@ -49,8 +51,47 @@ def test_a_flipped_byte_is_noticed(file: Path, tmp_path: Path) -> None:
             continue
         noticed += 1
     assert noticed >= len(places) - (2 if file.suffix in (".pt2", ".torchscript") else 0)
-    damaged.write_bytes(content[:-1])
-    with pytest.raises(ModelFileError, match=MESSAGE):
+    for other in (content[:-1], content + b"0", b"0" + content):
+        damaged.write_bytes(other)
+        with pytest.raises(ModelFileError, match=MESSAGE):
+            require_intact(damaged)
+
+
+def test_damage_of_the_list_of_contents_ends_in_no_traceback(file: Path, tmp_path: Path) -> None:
+    """Flags of encryption and compression, names, offsets: each has an error of its own."""
+    if file.suffix not in ARCHIVES:
+        pytest.skip("not an archive")
+    content, damaged = file.read_bytes(), tmp_path / file.name
+    start = content.rfind(CENTRAL_RECORD)
+    noticed = set()
+    for place, bit in itertools.product(range(50), (0, 3)):
+        changed = bytearray(content)
+        changed[start + place] ^= 1 << bit
+        damaged.write_bytes(changed)
+        try:
+            require_intact(damaged)
+        except ModelFileError:
+            noticed.add(place)
+    # Versions, dates, sizes and attributes, which do not change what is read, are not covered.
+    assert noticed >= {*range(4), 8, *range(10, 12), *range(16, 20), *range(42, 50)}
+
+
+def test_damage_that_hides_the_checksum(file: Path, tmp_path: Path) -> None:
+    if file.suffix in ARCHIVES:
+        pytest.skip("its checksums are not in the document")
+    content, damaged = file.read_bytes(), tmp_path / file.name
+    key = content.find(CONTENT_CHECKSUM.encode())
+    assert STATED.search(content)
+    digits = [found.start(1) for found in STATED.finditer(content)]
+    for other in (b"", content[: key + 3], content.replace(b"content_crc32", b"contenT_crc32")):
+        damaged.write_bytes(other)
+        with pytest.raises(ModelFileError, match="is damaged, or was written by an earlier version: it states no"):
+            require_intact(damaged)
+    changed = bytearray(content)
+    for place in digits:
+        changed[place] = ord("g")
+    damaged.write_bytes(changed)
+    with pytest.raises(ModelFileError, match="is damaged, or was written by an earlier version"):
         require_intact(damaged)
 
 

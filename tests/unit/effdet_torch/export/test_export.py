@@ -21,7 +21,9 @@ from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.engines.runtimes.onnx_runtime import EXTERNAL_DATA, OnnxRuntimeEngine
 from effdet_torch.errors import ConfigError, EffdetError, OutputError, UsageError
 from effdet_torch.export import export
-from effdet_torch.export.check import Checked, box_error, check_file, error_of_rms
+from effdet_torch.export.check import Checked, check_file
+from effdet_torch.export.comparison.detections import box_error
+from effdet_torch.export.comparison.outputs import error_of_rms
 from effdet_torch.export.export import export_model
 from effdet_torch.export.format_table import FORMATS
 from effdet_torch.export.settings import ExportSettings

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from effdet_torch.config import get_config
 from effdet_torch.engines.document import Interface
 from effdet_torch.errors import ConfigError, EffdetError, UsageError
-from effdet_torch.export.check import rms_error
+from effdet_torch.export.comparison.outputs import rms_error
 from effdet_torch.export.export import export_model
 from effdet_torch.export.tflite import quantize
 from effdet_torch.export.tflite.build.network import build_graph

@@ -16,17 +16,17 @@ from effdet_torch.engines.document import Interface, make_document, plain_profil
 from effdet_torch.engines.file_engine import FileEngine
 from effdet_torch.errors import EffdetError
 from effdet_torch.export.check import check_file
-from effdet_torch.export.nms_replay import IMPOSSIBLE, Choice, Limits, replayed
+from effdet_torch.export.comparison.nms_replay import IMPOSSIBLE, Choice, Limits, replayed
 from effdet_torch.geometry.anchors import anchors_yxyx
 from effdet_torch.network.model import EfficientDet
 from effdet_torch.processing.numpy_postprocess import postprocess
 from effdet_torch.processing.profiles import PROFILES, Profile
 from support.exports import export_sample
+from support.sources import small_config
 
 Numbers = np.ndarray
 Change = Callable[[list[Numbers]], None]
 HARD = ("official-eval-hard", "serving-hard", "tflite")
-LIMITS = Limits(2e-3, 1e-3, 192)
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +120,76 @@ def test_another_setting_of_soft_nms_is_found(changed: dict[str, Any]) -> None:
         check_file(engine, model)
 
 
+@pytest.fixture(scope="module")
+def untrained() -> EfficientDet:
+    """A network of square images whose scores and boxes are those of the initial values: all the same, and anchors."""
+    model = EfficientDet(small_config(image_size=(128, 128), max_level=7, num_classes=3)).eval()
+    for name in ("class_net.predict.conv_pw.weight", "box_net.predict.conv_pw.weight"):
+        model.state_dict()[name].zero_()
+    return model
+
+
+@pytest.mark.parametrize("name", [*HARD, "serving", "official-eval"])
+def test_an_untrained_network_has_no_best_candidates(untrained: EfficientDet, name: str) -> None:
+    """Its file may choose any of the pairs that score the same, and the line says that little was seen."""
+    engine = OtherRounding(untrained, PROFILES[name], noise=1e-6)
+    assert re.search(
+        r"; the scores of this model are equal to 1e-07: classes, and which boxes are chosen, were not told apart$",
+        str(check_file(engine, untrained)),
+    )
+
+
+def test_only_scores_that_are_alike_are_called_so() -> None:
+    model = export_sample()
+    model.state_dict()["class_net.predict.conv_pw.weight"].mul_(0.01)
+    assert "told apart" not in str(check_file(OtherRounding(model, PROFILES["official-eval"]), model))
+
+
+WRONG: dict[str, Callable[[list[Numbers]], list[Numbers]]] = {
+    "scores too low": lambda found: [found[0], found[1] * np.float32(0.99), *found[2:]],
+    "x and y swapped": lambda found: [found[0][..., [1, 0, 3, 2]], *found[1:]],
+    "an image less": lambda found: [array[:1] for array in found],
+    "an image more": lambda found: [np.concatenate([array, array[:1]]) for array in found],
+    "more detections": lambda found: [*(np.repeat(array, 2, axis=1) for array in found[:3]), found[3] * 2],
+    "fewer detections": lambda found: [*(array[:, :50] for array in found[:3]), found[3] // 2],
+    "a count too high": lambda found: [*found[:3], found[3] + 1],
+    "a count below 0": lambda found: [*found[:3], found[3] * 0 - 1],
+}
+
+
+@pytest.mark.parametrize("name", ["official-eval", "tflite"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_in_a_file_of_an_untrained_network(untrained: EfficientDet, name: str, wrong: str) -> None:
+    engine = OtherRounding(untrained, PROFILES[name], noise=0.0)
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 128, 128), np.float32)
+    found = engine.run(pixels)
+    check_file(engine, untrained, pixels)  # negative control
+    engine.run = lambda _: WRONG[wrong](found)  # type: ignore[method-assign]
+    with pytest.raises(EffdetError, match="the exported file is wrong"):
+        check_file(engine, untrained, pixels)
+
+
+@pytest.mark.filterwarnings("error")
+def test_all_boxes_are_used_up(untrained: EfficientDet) -> None:
+    """Fewer boxes than detections, and no score threshold."""
+    profile = replace(PROFILES["serving-hard"], max_detections=1000, iou_threshold=0.2)
+    checked = check_file(OtherRounding(untrained, profile, noise=0.0), untrained)
+    assert 0 < (checked.detections or 0) < profile.max_detections
+
+
 def test_shifted_anchors_are_found(model: EfficientDet) -> None:
     with pytest.raises(EffdetError, match="the exported file is wrong"):
         check_file(OtherRounding(model, PROFILES["tflite"], anchors=2.0), model)
 
 
-def replay(scores: list[float], order: list[int], gap: float = 1.0) -> Choice:
+def replay(scores: list[float], order: list[int], gap: float = 1.0, threshold: float = -np.inf) -> Choice:
     """Detections of boxes in a row, each apart from the others; `gap` below 1 makes neighbours overlap."""
     left = np.arange(len(scores), dtype=np.float32) * 10 * gap
     boxes = np.stack([left, left * 0, left + 10, left * 0 + 10], axis=1)
     chosen = [boxes[order], np.float32(scores)[order], np.ones(len(order), np.int64)]
-    return replayed(chosen, boxes, boxes, np.float32(scores)[:, None], Profile(max_detections=2), LIMITS)
+    profile = Profile(max_detections=2, score_threshold=threshold)
+    limits = Limits(2e-3, 1e-2, np.full(len(boxes), 0.2), 192)
+    return replayed(chosen, boxes, boxes, np.float32(scores)[:, None], profile, limits)
 
 
 def test_two_boxes_of_one_score_may_be_chosen_either_way() -> None:
@@ -140,3 +199,9 @@ def test_two_boxes_of_one_score_may_be_chosen_either_way() -> None:
     assert (found := replay([0.5, 0.6, 0.5], [0, 2])).margin > found.limit  # negative controls
     assert replay([0.5, 0.6], [1]).margin == np.inf  # there was room for another one
     assert replay(equal, [0, 1], gap=0.2) == IMPOSSIBLE  # the first suppresses the second
+
+
+def test_what_scores_less_than_the_threshold_is_no_detection() -> None:
+    assert (found := replay([0.5, 0.6], [1, 0], threshold=0.55)).margin > found.limit
+    for order, threshold in (([1], 0.55), ([1, 0], 0.45)):  # negative controls
+        assert (found := replay([0.5, 0.6], order, threshold=threshold)).margin <= found.limit

@@ -1,0 +1,1 @@
+"""What an exported file returns beside what its model does."""
