@@ -16,7 +16,7 @@ from effdet_torch.terminal.bar import progress_bar
 from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import model_file, named_file, writes
 from effdet_torch.terminal.sizes import parsed_size
-from effdet_torch.terminal.text import say
+from effdet_torch.terminal.text import counted, say
 from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
@@ -212,5 +212,6 @@ def _calibrated(done: Exported) -> str:
     """Return on how many images ranges were measured; "" if on none."""
     images = done.document.metadata.get("calibrated_on", 0)
     few = "few: pass some hundreds like those that OUT will see; " if images < FEW_IMAGES else ""
-    counted = f"{images} image{'' if images == 1 else 's'}"
-    return f"ranges measured on {counted}; {few}AP on your data shows what 8 bits cost" if images else ""
+    return (
+        f"ranges measured on {counted(images, 'image')}; {few}AP on your data shows what 8 bits cost" if images else ""
+    )

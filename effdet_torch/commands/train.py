@@ -12,7 +12,7 @@ from effdet_torch.errors import UsageError
 from effdet_torch.terminal.command import Command, standard
 from effdet_torch.terminal.files import output_folder
 from effdet_torch.terminal.sizes import image_size
-from effdet_torch.terminal.text import say
+from effdet_torch.terminal.text import counted, say
 from effdet_torch.terminal.verbosity import tell
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def data_lines(data: CheckedData, estimate: Estimate | TooLarge, out: Path) -> l
     for side in (data.train, data.val):
         sizes = "" if side.median is None else ", median size {} x {}".format(*side.median)
         lines.append(
-            f"{side.split}: {side.images} images ({side.empty} without boxes), {side.boxes} boxes, at most "
-            f"{side.most_boxes} in an image{sizes}"
+            f"{side.split}: {counted(side.images, 'image')} ({side.empty} without boxes), "
+            f"{side.boxes} {'box' if side.boxes == 1 else 'boxes'}, at most {side.most_boxes} in an image{sizes}"
         )
     val = {row.label: row for row in data.val.classes}
     width = max([len(row.name) for row in data.train.classes] + [5])

@@ -42,6 +42,11 @@ def write(text: str, err: bool = False) -> None:
         raise OutputError(f"the text cannot be printed: {error.strerror}; redirect it elsewhere") from error
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless the count is 1."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def on_terminal(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal; None is one that the caller closed."""
     return stream is not None and stream.isatty()

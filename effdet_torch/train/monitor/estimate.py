@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from effdet_torch.data.dataset import DataSet
 from effdet_torch.network.model import EfficientDet
+from effdet_torch.terminal.text import counted
 from effdet_torch.train.input.loader import Batch
 from effdet_torch.train.monitor.memory import free_bytes, peak_bytes, update_bytes
 from effdet_torch.train.run.progress import duration
@@ -43,8 +44,8 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         memory = "" if self.memory_bytes is None else f"; memory {self.memory_bytes / 1e9:.1f} GB"
         return (
-            f"about {duration(self.seconds)}: {self.updates} updates of {self.update_seconds:.2f} s, "
-            f"{self.validations} validations of {duration(self.validation_seconds)}{memory}"
+            f"about {duration(self.seconds)}: {counted(self.updates, 'update')} of {self.update_seconds:.2f} s, "
+            f"{counted(self.validations, 'validation')} of {duration(self.validation_seconds)}{memory}"
         )
 
 
@@ -67,7 +68,7 @@ class TooLarge(NamedTuple):
 
     def __str__(self) -> str:
         size = "{1} x {0}".format(*self.image_size)
-        images = f"{self.batch} image{'' if self.batch == 1 else 's'}"
+        images = counted(self.batch, "image")
         needed, free = (f"{count / 1e9:.1f} GB" for count in (self.needed, self.free))
         helps = "not one image fits; pass a smaller --image-size or --variant, or --amp"
         if self.most:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, UntypedStorage
 
 from effdet_torch.errors import ConfigError
+from effdet_torch.terminal.text import counted
 from effdet_torch.terminal.verbosity import tell
 from effdet_torch.train.step import HALF, TrainStep
 
@@ -51,7 +52,10 @@ def batch_for(device: torch.device, attempt: Callable[[int], object]) -> int:
         return CPU_BATCH
     batch = largest(lambda count: fits(device, attempt, count))
     torch.cuda.empty_cache()
-    tell(f"batch auto: {batch} images, the largest power of two that fits into {SHARE:.0%} of the memory", err=True)
+    tell(
+        f"batch auto: {counted(batch, 'image')}, the largest power of two that fits into {SHARE:.0%} of the memory",
+        err=True,
+    )
     return batch
 
 

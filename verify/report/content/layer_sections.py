@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from effdet_torch.terminal.text import counted
 from verify.report.content.figures import LayerPlot
 from verify.report.content.layers import by_layer, failure_sentence, part, runs
 from verify.report.content.section import Columns, Section, marked, numbers
-from verify.report.content.text import counted, number
+from verify.report.content.text import number
 from verify.results.verification import AuditResult, Diagnosis, GraphResult, LayerResult, Verification
 
 MEASURES = (

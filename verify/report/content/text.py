@@ -28,11 +28,6 @@ FACTS: Mapping[str, str] = {
 }
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural unless the count is 1."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def percent(share: float) -> str:
     """Return a share as a number in 0..100; "n/a" for -1, where there is nothing to find."""
     return "n/a" if share < 0 else f"{100 * share:.2f}"

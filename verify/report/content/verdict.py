@@ -7,10 +7,11 @@ from itertools import product
 from pathlib import PurePath
 
 from effdet_torch.file_format import untrained
+from effdet_torch.terminal.text import counted
 from verify.report.content.detections.checks import checks
 from verify.report.content.layers import by_layer, part, runs
 from verify.report.content.section import Section
-from verify.report.content.text import counted, listed, percent
+from verify.report.content.text import listed, percent
 from verify.results.claim import Requirement
 from verify.results.detections import DetectionResult
 from verify.results.verification import GraphResult, Mode, Precision, Verification

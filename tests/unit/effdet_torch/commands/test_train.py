@@ -123,17 +123,18 @@ def test_the_rest_of_the_request(requests: list[Any], words: str, name: str, val
 
 def test_check_data_prints_and_trains_nothing(requests: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     side = Statistics("train", 3, 1, 4, 0, 2, None, (64, 48), None, (ClassCount(1, "cat", 2, 4, 0),))
-    found = CheckedData(side, replace(side, split="val"), ()), Estimate(0.5, 100, 2.0, 5, 10**9)
+    val = replace(side, split="val", images=1, empty=0, boxes=1, most_boxes=1)
+    found = CheckedData(side, val, ()), Estimate(0.5, 100, 2.0, 1, 10**9)
     module = sys.modules["effdet_torch.train.trainer"]
     monkeypatch.setattr(module, "check", lambda asked, opener: found, raising=False)
     done = run("data", "--check-data", "--out", "look")
     assert (done.exit_code, requests) == (0, [])
     assert done.output.splitlines() == [
         "train: 3 images (1 without boxes), 4 boxes, at most 2 in an image, median size 64 x 48",
-        "val: 3 images (1 without boxes), 4 boxes, at most 2 in an image, median size 64 x 48",
+        "val: 1 image (0 without boxes), 1 box, at most 1 in an image, median size 64 x 48",
         "class       images  boxes  val images  val boxes",
         "   1 cat         2      4           2          4",
-        "training  about 1:00: 100 updates of 0.50 s, 5 validations of 2 s; memory 1.0 GB",
+        "training  about 52 s: 100 updates of 0.50 s, 1 validation of 2 s; memory 1.0 GB",
         f"pictures  {Path('look') / 'samples_data.png'}",
     ]
 

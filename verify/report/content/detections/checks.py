@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from effdet_torch.terminal.text import counted
 from verify.report.content.section import Columns, Failed, Section
-from verify.report.content.text import counted, percent
+from verify.report.content.text import percent
 from verify.results.detections import (
     AP_TOLERANCE,
     MATCHED_MIN_SCORE,

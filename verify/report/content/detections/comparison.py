@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from effdet_torch.terminal.text import counted
 from effdet_torch.untrusted.text import printable
 from verify.report.content.detections.details import gallery
 from verify.report.content.section import MAX_LISTED, Columns, Section, numbers
-from verify.report.content.text import counted, percent
+from verify.report.content.text import percent
 from verify.results.details import Comparison, Details
 from verify.results.verification import Verification
 

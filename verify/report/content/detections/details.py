@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from effdet_torch.metrics.classes import ClassMetrics
+from effdet_torch.terminal.text import counted
 from verify.report.content.figures import CurvePanel, Curves, Gallery, Matrix
 from verify.report.content.section import MAX_LISTED, Columns, Section, numbers
-from verify.report.content.text import counted, percent
+from verify.report.content.text import percent
 from verify.results.details import Confusion, Details, ShownImage
 from verify.results.verification import Verification
 
