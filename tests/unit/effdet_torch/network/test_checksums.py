@@ -26,7 +26,8 @@ from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import CHECKSUMS_KEY, METADATA_KEY
 from effdet_torch.network.model_file import read_model_file
 from support.coco_samples import small_model, write_coco, write_model
-from support.sources import MemorySource, plan_of, seeded, small_config
+from support.sources import small_config
+from verify.seeded import write_seeded_checkpoint
 
 KEY = "class_net.conv_rep.0.conv_pw.weight"
 VARIABLE = "class_net/class-0/pointwise_kernel"
@@ -38,9 +39,10 @@ ALL = pytest.mark.parametrize("name", ["ours.pth", "saved.pth", "ours.safetensor
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same kind of network, written by effdet-convert in every format and by `torch.save`."""
     folder = tmp_path_factory.mktemp("checksums")
-    source = MemorySource(seeded(plan_of(small_config(image_size=(64, 64)))))
-    for name in ("ours.pth", "ours.safetensors", "ours.h5"):
-        convert_checkpoint(prepare(source, hparams="image_size=64"), folder / name)
+    training = write_seeded_checkpoint(small_config(image_size=(64, 64)), tmp_path_factory.mktemp("training"))
+    with open_checkpoint(training) as source:
+        for name in ("ours.pth", "ours.safetensors", "ours.h5"):
+            convert_checkpoint(prepare(source, hparams="image_size=64"), folder / name)
     write_model(folder / "saved.pth")
     write_coco(folder / "coco")
     return folder
