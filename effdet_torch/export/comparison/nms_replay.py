@@ -143,13 +143,15 @@ def replayed(
     highest = candidates.copy()
     lowest = candidates.copy() if profile.sigma > 0 else highest  # hard NMS lowers no score
     matches: list[_Match] = []
-    uses: Counter[tuple[int, int]] = Counter()
+    uses: Counter[tuple[int, int]] = Counter()  # how often a detection may have been this box
+    alike: dict[tuple[int, int], int] = {}  # how many boxes looked like this one, itself included
     for box, score, number in zip(*found, strict=True):
         match = _match(model, lowest, highest, box, float(score), int(number) - CLASS_OFFSET)
         if match is None:
             return IMPOSSIBLE
         uses.update(places := [(match.row, anchor) for anchor in match.anchors.tolist()])
-        if min(uses[place] for place in places) > len(places):  # more often than there are such boxes
+        alike |= {place: max(alike.get(place, 0), len(places)) for place in places}
+        if all(uses[place] > alike[place] for place in places):  # more often than there are such boxes
             return IMPOSSIBLE
         matches.append(match)
         if len(places) == 1:
