@@ -7,7 +7,6 @@ every box that it chose must be one of the model's, not suppressed before, and a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -143,17 +142,16 @@ def replayed(
     highest = candidates.copy()
     lowest = candidates.copy() if profile.sigma > 0 else highest  # hard NMS lowers no score
     matches: list[_Match] = []
-    uses: Counter[tuple[int, int]] = Counter()
+    taken: dict[tuple[int, int], int] = {}
     for box, score, number in zip(*found, strict=True):
         match = _match(model, lowest, highest, box, float(score), int(number) - CLASS_OFFSET)
         if match is None:
             return IMPOSSIBLE
-        uses.update(places := [(match.row, anchor) for anchor in match.anchors.tolist()])
-        if min(uses[place] for place in places) > len(places):  # more often than there are such boxes
-            return IMPOSSIBLE
         matches.append(match)
-        if len(places) == 1:
-            highest[places[0]] = lowest[places[0]] = -np.inf
+        if not _take(len(matches) - 1, matches, taken, set()):  # more often than there are such boxes
+            return IMPOSSIBLE
+        if len(match.anchors) == 1:
+            highest[match.row, match.anchors] = lowest[match.row, match.anchors] = -np.inf
         _suppress(model, highest, match, EQUAL_IOUS)
         if profile.sigma > 0:
             _suppress(model, lowest, match, -EQUAL_IOUS)
@@ -163,6 +161,17 @@ def replayed(
     margin = _margin(model, candidates, matches, found[1])
     score, box = _worst(match.score for match in matches), _worst(match.box for match in matches)
     return Choice(score, box, score_error, margin)
+
+
+def _take(index: int, matches: Sequence[_Match], taken: dict[tuple[int, int], int], seen: set[tuple[int, int]]) -> bool:
+    """Give a detection a box of its own in `taken`, for which others may get another; or return that there is none."""
+    for place in ((matches[index].row, anchor) for anchor in matches[index].anchors.tolist()):
+        if place not in seen:
+            seen.add(place)
+            if place not in taken or _take(taken[place], matches, taken, seen):
+                taken[place] = index
+                return True
+    return False
 
 
 def _worst(errors: Iterable[Error]) -> Error:

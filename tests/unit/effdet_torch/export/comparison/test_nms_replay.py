@@ -205,3 +205,24 @@ def test_what_scores_less_than_the_threshold_is_no_detection() -> None:
     assert (found := replay([0.5, 0.6], [1, 0], threshold=0.55)).margin > found.limit
     for order, threshold in (([1], 0.55), ([1, 0], 0.45)):  # negative controls
         assert (found := replay([0.5, 0.6], order, threshold=threshold)).margin <= found.limit
+
+
+def clipped(order: list[int]) -> Choice:
+    """Detections of three boxes that look the same where they are clipped, in this order, by soft NMS."""
+    corners = np.float32([[0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 80]])
+    shown = np.float32([[0, 0, 10, 10]] * 3)
+    profile = Profile(sigma=0.5, score_threshold=0.001, max_detections=len(order))
+    heights, current, scores = corners[:, 3], np.full(3, 0.5), []
+    for chosen in order:
+        scores.append(current[chosen])
+        overlap = np.minimum(heights, heights[chosen]) / np.maximum(heights, heights[chosen])
+        current = current * np.exp(-np.square(overlap) / profile.sigma)
+    found = [shown[order], np.float32(scores), np.ones(len(order), np.int64)]
+    limits = Limits(2e-3, 1e-2, np.full(3, 0.2), 192)
+    return replayed(found, corners, shown, np.full((3, 1), 0.5, np.float32), profile, limits)
+
+
+def test_boxes_that_look_alike_may_be_chosen_in_any_order() -> None:
+    for order in ([0, 2, 1], [1, 2, 0], [2, 0, 1], [2, 1, 0]):
+        assert (found := clipped(order)).margin <= found.limit
+    assert clipped([0, 2, 1, 1]) == IMPOSSIBLE  # negative control: there are three
