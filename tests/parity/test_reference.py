@@ -159,7 +159,7 @@ def test_reads_every_variable(variant: str) -> None:
         ("d0", {"max_level": 5, "fusion": "attn", "image_size": (96, 160)}),
         ("d0", {"max_level": 6, "fusion": "sum", "image_size": (65, 257)}),
         ("lite0", {"num_scales": 1, "aspect_ratios": (1.0, 3.0), "image_size": (127, 129)}),
-        ("lite0", {"image_size": (32, 17)}),
+        ("lite0", {"image_size": (47, 33)}),
     ],
 )
 def test_custom_models(variant: str, overrides: dict[str, Any]) -> None:

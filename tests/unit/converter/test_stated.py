@@ -14,6 +14,7 @@ from converter.errors import CorruptFileError, UnsupportedSourceError, ViewError
 from converter.inspection import inspect_source
 from converter.locate import open_checkpoint
 from converter.plan.copies import ViewName
+from converter.readers.pytorch.state_dict import ONE_COPY
 from converter.report import conversion_report, inspection_text
 from converter.writers.targets import TARGETS
 from effdet_torch.config import get_config
@@ -93,7 +94,7 @@ def test_the_copy_keeps_its_name(checkpoint: Path, tmp_path: Path, view: ViewNam
     [
         ("ema", "ema", "the only copy in the file, according to its metadata"),
         ("raw", "raw", "the only copy in the file, according to its metadata"),
-        ("best", "raw", "the checkpoint has no averages (EMA)"),
+        ("best", "raw", ONE_COPY),
     ],
 )
 def test_a_trained_file_says_which_copy_it_holds(

@@ -94,7 +94,7 @@ CALLS: dict[str, tuple[Call, str]] = {
     "a detector of a state_dict": (lambda: Predictor(MODEL.state_dict()), "model is of type OrderedDict"),
     "a threshold as text": (lambda: predictor(score_threshold="0.5"), "score_threshold is of type str; .* 0 to 1"),
     "a threshold in percent": (lambda: predictor(score_threshold=50), "score_threshold is 50; expected 0 to 1"),
-    "a side as size": (lambda: predictor(image_size=64), r"image_size is 64; expected \(height, width\)"),
+    "a text as size": (lambda: predictor(image_size="64"), r"image_size is .64.; expected \(height, width\)"),
     "a device as number": (lambda: Predictor(MODEL, device=1.5), "the device '1.5' cannot be used"),
     "a profile as number": (lambda: predictor(profile=1), "unknown postprocessing profile 1; expected one of"),
     "a batch as text": (lambda: predictor()([IMAGE], batch_size="8"), "batch_size is of type str"),
