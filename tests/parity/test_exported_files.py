@@ -234,8 +234,8 @@ def test_a_level_that_the_one_before_it_is_already(folder: Path) -> None:
 
 
 def test_a_size_that_the_file_does_not_take(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="takes images of 128 x 128 pixels, not 64 x 96"):
-        verify_exported(folder / "model.onnx", folder / "model.pth", Settings(image_size=(96, 64)))
+    with pytest.raises(ConfigError, match="takes images of 128 x 128 pixels, not 96 x 160"):
+        verify_exported(folder / "model.onnx", folder / "model.pth", Settings(image_size=(160, 96)))
 
 
 # Detections on a data set, and the command.

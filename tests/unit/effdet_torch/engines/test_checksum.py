@@ -16,6 +16,7 @@ from effdet_torch.engines.table import open_engine
 from effdet_torch.errors import ModelFileError, UsageError
 from effdet_torch.export.export import export_model
 from support.exports import SIZE, export_sample
+from support.quick import mostly_slow
 
 NEEDED = {
     ".onnx": "onnxscript",
@@ -28,7 +29,7 @@ CENTRAL_RECORD = b"PK\x01\x02"
 MESSAGE = "is damaged, or was changed since it was exported"
 
 
-@pytest.fixture(scope="module", params=NEEDED)
+@pytest.fixture(scope="module", params=mostly_slow(NEEDED, (".onnx", ".tflite", ".torchscript")))
 def file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec(NEEDED[request.param]) is None:
         pytest.skip(f"{NEEDED[request.param]} is not installed")

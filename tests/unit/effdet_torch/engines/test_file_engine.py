@@ -14,7 +14,7 @@ from effdet_torch.engines.file_engine import FileEngine, to_bytes
 from effdet_torch.errors import ConfigError, ModelFileError
 from effdet_torch.export.detector import Normalization
 
-CONFIG = get_config("d0", image_size=(64, 96))
+CONFIG = get_config("d0", image_size=(96, 160))
 
 
 class Echo(FileEngine):
@@ -30,7 +30,7 @@ class Echo(FileEngine):
         return [pixels.mean(axis=(1, 2, 3))] * self.outputs
 
 
-def images(batch: int, size: tuple[int, int] = (64, 96)) -> NDArray[np.float32]:
+def images(batch: int, size: tuple[int, int] = (96, 160)) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((batch, 3, *size), np.float32)
 
 
@@ -44,9 +44,9 @@ def test_a_batch_is_cut_or_filled_to_what_the_file_takes(batch: int | None, part
 
 
 def test_another_image_size_is_refused_where_the_file_has_one() -> None:
-    engine = Echo(image_size=(64, 96))
+    engine = Echo(image_size=(96, 160))
     engine(images(1))
-    with pytest.raises(ConfigError, match=r"d0\.onnx takes images of 96 x 64 pixels, not 64 x 64; export it again"):
+    with pytest.raises(ConfigError, match=r"d0\.onnx takes images of 160 x 96 pixels, not 64 x 64; export it again"):
         engine(images(1, (64, 64)))
     Echo(image_size=None)(images(1, (64, 64)))
 
@@ -59,8 +59,8 @@ def test_another_number_of_outputs_is_refused() -> None:
 @pytest.mark.parametrize("normalization", ["mean_std", "scale_range", "advprop"])
 def test_bytes_are_the_pixels_before_they_were_normalised(normalization: str) -> None:
     torch = pytest.importorskip("torch")
-    config = get_config("d0", image_size=(64, 96), normalization=normalization)
-    original = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), np.uint8)
+    config = get_config("d0", image_size=(96, 160), normalization=normalization)
+    original = np.random.default_rng(1).integers(0, 256, (2, 96, 160, 3), np.uint8)
     normalized = Normalization(config)(torch.from_numpy(original)).numpy()
     assert np.array_equal(to_bytes(normalized, config), original)
     engine = Echo(config, pixels="uint8", batch=None)

@@ -30,6 +30,7 @@ from effdet_torch.export.settings import ExportSettings
 from effdet_torch.export.writers.program import Job, Written
 from effdet_torch.network.model import EfficientDet
 from support.exports import SIZE, export_sample
+from support.quick import mostly_slow
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 
@@ -194,7 +195,7 @@ def test_a_failed_exporter_leaves_nothing(model: EfficientDet, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2", pytest.param(".torchscript", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", mostly_slow((".onnx", ".pt2", ".torchscript"), (".pt2",)))
 def test_a_full_disk_is_named(
     model: EfficientDet, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

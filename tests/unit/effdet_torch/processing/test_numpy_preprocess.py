@@ -23,7 +23,7 @@ CONFIG = get_config("d0", image_size=(96, 160))
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(st.tuples(st.integers(1, 400), st.integers(1, 400)), min_size=1, max_size=3),
-    st.sampled_from([(96, 160), (128, 128), (64, 320)]),
+    st.sampled_from([(96, 160), (128, 128), (96, 480)]),
     st.sampled_from(["mean_std", "scale_range", "advprop"]),
     st.sampled_from(["half_pixel", "legacy"]),
 )
