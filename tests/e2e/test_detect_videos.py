@@ -128,6 +128,15 @@ def test_an_unreadable_video_is_left_out(model_file: Path, folder: Path) -> None
     assert {entry["image_id"] for entry in found_in("r.json")} == {f"clip.mp4#{n}" for n in range(FRAMES)}
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt, also where whoever started the tests has it ignored, as background jobs do."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_camera_ends_with_ctrl_c(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     capture = FakeCapture(noise(5), at={3: lambda: os.kill(os.getpid(), signal.SIGINT)})
     real = cv2.VideoCapture  # which checks the written video
@@ -150,6 +159,7 @@ def test_a_camera_that_is_unplugged(model_file: Path, folder: Path, monkeypatch:
     assert len(found_in("r.json")) == 8
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_what_is_done(model_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(folder / "second.mp4", noise(1))
     draw, drawn = detect_video.draw_detections, list[int]()
