@@ -28,7 +28,16 @@ MAX_MODEL_BYTES = 16 << 30  # D7x in float64 has 0.6 GB, with averages and an op
 
 
 # What Python's reader of archives raises where bytes of one are damaged; OSError, for offsets, once it is open.
-ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, lzma.LZMAError, zlib.error)
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    lzma.LZMAError,
+    zlib.error,
+)
 
 # What to do where the system only says what is wrong.
 NEXT_STEPS: Mapping[int, str] = {

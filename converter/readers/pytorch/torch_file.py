@@ -19,7 +19,7 @@ from typing import Any
 from converter.errors import CorruptFileError, UnsupportedSourceError
 from converter.formats.pickled import Name, read_pickle
 from converter.readers.pytorch.stored_tensor import BFLOAT16, MAX_COUNT, Storage, StoredTensor
-from effdet_torch.untrusted.files import map_file
+from effdet_torch.untrusted.files import ARCHIVE_ERRORS, map_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_PICKLE_BYTES = 64 << 20
@@ -102,7 +102,7 @@ def _read_zip(path: Path, data: memoryview) -> Any:
             raise CorruptFileError("it is truncated: its end, which lists the contents, is missing")
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         raise CorruptFileError(str(error)) from error
     if "constants.pkl" in members:
         raise UnsupportedSourceError("a TorchScript program; give the state_dict of its model")

@@ -6,13 +6,13 @@ Source: `metadata_schema.fbs` of the tflite-support project.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.formats.flat.flatbuffer import Buffer, Table
+from effdet_torch.untrusted.files import ARCHIVE_ERRORS
 
 NAME = "TFLITE_METADATA"
 NORMALIZATION = 1  # of the kinds of processing
@@ -88,7 +88,7 @@ def read_labels(path: Path, data: memoryview, name: str) -> tuple[dict[int, str]
                 return {}, f"{UNREAD}: the file holds {len(chosen)} text files" if chosen else ""
             with archive.open(chosen[0]) as stream:
                 content = stream.read(MAX_LABEL_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ARCHIVE_ERRORS as error:
         return {}, f"{UNREAD}: the archive in the file is damaged ({error})"
     if len(content) > MAX_LABEL_BYTES:
         return {}, f"{UNREAD}: they have more than {MAX_LABEL_BYTES} bytes"

@@ -16,7 +16,7 @@ from effdet_torch.engines.document import MAX_DOCUMENT_BYTES, read_document
 from effdet_torch.engines.file_engine import Array, FileEngine, quiet, reading, running
 from effdet_torch.errors import ModelFileError
 from effdet_torch.file_format import METADATA_KEY
-from effdet_torch.untrusted.files import MAX_MODEL_BYTES, require_regular
+from effdet_torch.untrusted.files import ARCHIVE_ERRORS, MAX_MODEL_BYTES, require_regular
 
 DOCUMENT = f"{METADATA_KEY}.json"  # a file in the archive
 MACHINE_CODE = "/data/aotinductor/"
@@ -52,7 +52,7 @@ def read_archive(path: Path) -> tuple[str, bytes | None]:
                 names = archive.namelist()
                 place = next((name for name in names if name.endswith(f"/{DOCUMENT}")), None)
                 stored = None if place is None else archive.open(place).read(MAX_DOCUMENT_BYTES + 1)
-    except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+    except ARCHIVE_ERRORS as error:
         raise ModelFileError(f"{path} is damaged, or not a file of torch: {error}. Copy it again.") from error
     kinds = {"aoti": MACHINE_CODE, "torchscript": SCRIPT}
     return next((kind for kind, part in kinds.items() if any(part in name for name in names)), "torch"), stored
