@@ -28,7 +28,7 @@ from effdet_torch.file_format import (
     is_exported,
     newer_format,
 )
-from effdet_torch.hugging_face import local_file
+from effdet_torch.hugging_face import WEIGHTS, local_file
 from effdet_torch.untrusted.documents import parse_json
 from effdet_torch.untrusted.files import ARCHIVE_ERRORS, MAX_MODEL_BYTES, reason_of, require_regular
 
@@ -63,7 +63,7 @@ def read_model_file(path: str | Path, check_values: bool = False) -> tuple[dict[
         with path.open("rb") as file:
             start = file.read(9)
     except IsADirectoryError as error:
-        inside = path / "model.safetensors"  # as huggingface_hub saves a model
+        inside = path / WEIGHTS  # as huggingface_hub saves a model
         next_step = f"Pass {inside}." if inside.is_file() else CONVERT_FIRST
         raise ModelFileError(f"{path} is a folder, not a model file. {next_step}") from error
     except OSError as error:

@@ -97,6 +97,5 @@ def rms_error(found: Array, expected: Array) -> float:
     """Return rms(found - expected) / rms(expected); infinite where a shape differs or a value is not finite."""
     if found.shape != expected.shape:
         return float("inf")
-    squares = (np.mean(np.square(values, dtype=np.float64)) for values in (found - expected, expected))
-    error = float(np.sqrt(next(squares) / max(next(squares), 1e-24)))
+    error = rms(found - expected) / max(rms(expected), 1e-12)
     return error if np.isfinite(error) else float("inf")
